@@ -1,0 +1,232 @@
+"""The model bundle: what training writes into `model/` and the service reads.
+
+A bundle is a directory with two files. `model.onnx` is the very file that was evaluated; `model.json` is
+the manifest described here. The manifest's `digest` covers both, so a bundle that was cut short, edited or
+mixed from two releases is refused instead of served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+SCHEMA_VERSION = 1
+MODEL_FILE = "model.onnx"
+MANIFEST_FILE = "model.json"
+MISSING_CATEGORY = ""
+"""How a missing category is written in the model's string input; a missing number is NaN."""
+MISSING_BIN = "missing"
+
+
+class BundleError(Exception):
+    """The bundle cannot be served; the message says which file and why, in one line."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Bin(Frozen):
+    """A slice of one feature's values and the share of the training rows in it."""
+
+    label: str
+    share: float = Field(ge=0, le=1)
+
+
+class NumberFeature(Frozen):
+    """A numeric input, served as float64."""
+
+    type: Literal["number"] = "number"
+    name: str
+    unit: str | None = None
+    description: str | None = None
+    minimum: float
+    """Lowest value that is accepted: declared, or the lowest seen in training when nothing was declared."""
+    maximum: float
+    bounded: bool
+    """Whether minimum and maximum were declared. Only declared limits can reject a request."""
+    step: float = Field(gt=0)
+    """The values' natural resolution, such as 0.1."""
+    typical: float
+    """The training median."""
+    missing: bool
+    """Whether a request may leave it out or send null."""
+    edges: tuple[float, ...]
+    """Ascending cut points between bins: bin i holds edges[i-1] <= x < edges[i]."""
+    bins: tuple[Bin, ...]
+    """len(edges) + 1 bins, then one named "missing" if the feature may be missing."""
+
+    @model_validator(mode="after")
+    def _bins_fit_edges(self) -> Self:
+        if len(self.bins) != len(self.edges) + 1 + self.missing:
+            raise ValueError(f"{self.name}: {len(self.bins)} bins do not fit {len(self.edges)} edges")
+        if list(self.edges) != sorted(set(self.edges)):
+            raise ValueError(f"{self.name}: the edges are not ascending")
+        return self
+
+
+class CategoryFeature(Frozen):
+    """A categorical input, served as a string out of a closed list."""
+
+    type: Literal["category"] = "category"
+    name: str
+    unit: None = None
+    description: str | None = None
+    categories: tuple[str, ...] = Field(min_length=1)
+    typical: str
+    """The most frequent category in training."""
+    missing: bool
+    bins: tuple[Bin, ...]
+    """One bin per category in the same order, then one named "missing" if the feature may be missing."""
+
+    @model_validator(mode="after")
+    def _bins_fit_categories(self) -> Self:
+        expected = [*self.categories, *([MISSING_BIN] if self.missing else [])]
+        if [each.label for each in self.bins] != expected:
+            raise ValueError(f"{self.name}: the bins do not follow the categories")
+        return self
+
+
+Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="type")]
+
+
+class Score(Frozen):
+    """A figure and, where it was bootstrapped, the interval around it."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class ModelFile(Frozen):
+    sha256: str
+    bytes: int
+    opset: int
+
+
+class DataOrigin(Frozen):
+    source: str
+    sha256: str
+    """Digest of the raw data file as fetched."""
+    train_rows: int
+    test_rows: int
+
+
+class Example(Frozen):
+    """A real row of the test split that a person can click on."""
+
+    values: dict[str, float | str | None]
+    label: str
+
+
+class Manifest(Frozen):
+    """`model.json`."""
+
+    schema_version: Literal[1] = 1
+    digest: str = ""
+    name: str
+    version: str = ""
+    """The first twelve hexadecimal digits of the digest."""
+    algorithm: str
+    target: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    """In the order of the model's probability columns."""
+    class_shares: tuple[float, ...]
+    """Shares of the classes in training, in the same order."""
+    out_of_range: Literal["reject", "accept"]
+    features: tuple[Feature, ...] = Field(min_length=1)
+    """In the order people see them; `app.predictor` derives the tensors' layout from it."""
+    metrics: dict[str, dict[str, Score]]
+    """Split (cv, train, test), then metric."""
+    data: DataOrigin
+    model: ModelFile
+    examples: tuple[Example, ...] = ()
+
+    @model_validator(mode="after")
+    def _classes_have_shares(self) -> Self:
+        if len(self.classes) != len(self.class_shares):
+            raise ValueError("class_shares must have one share per class")
+        return self
+
+    def computed_digest(self) -> str:
+        """`sha256:…` over the manifest without its own digest and version; it includes the model's sha256."""
+        content = self.model_dump(mode="json", exclude={"digest", "version"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+        return "sha256:" + hashlib.sha256(canonical).hexdigest()
+
+    def sealed(self) -> Manifest:
+        """A copy with digest and version filled in."""
+        digest = self.computed_digest()
+        return self.model_copy(update={"digest": digest, "version": version_of(digest)})
+
+
+class Bundle(Frozen):
+    """A verified bundle in memory."""
+
+    manifest: Manifest
+    model: bytes
+
+
+def version_of(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read and verify a bundle.
+
+    Raises:
+        BundleError: it is missing, not understood, of an unknown schema version, or its digest differs.
+    """
+    manifest_bytes = _read(directory, MANIFEST_FILE)
+    model = _read(directory, MODEL_FILE)
+    try:
+        document = json.loads(manifest_bytes)
+    except ValueError as error:
+        raise BundleError(f"{directory / MANIFEST_FILE} is not JSON: {error}") from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{directory / MANIFEST_FILE} has schema version {version!r} and this service reads "
+            f"{SCHEMA_VERSION}: run the service of the same release, or `make repro` to build the bundle anew"
+        )
+    try:
+        manifest = Manifest.model_validate_json(manifest_bytes)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise BundleError(f"{directory / MANIFEST_FILE}: {where}: {first['msg']}") from None
+    _verify(directory, manifest, model)
+    return Bundle(manifest=manifest, model=model)
+
+
+def _read(directory: Path, name: str) -> bytes:
+    try:
+        return (directory / name).read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"no model bundle: {directory / name}: {error.strerror or error}; run `make repro` to build one, "
+            "or set ESPALIER_MODEL_DIR"
+        ) from None
+
+
+def _verify(directory: Path, manifest: Manifest, model: bytes) -> None:
+    actual = sha256(model)
+    if actual != manifest.model.sha256:
+        raise BundleError(
+            f"{directory / MODEL_FILE} has digest {actual[:12]}… and {MANIFEST_FILE} expects "
+            f"{manifest.model.sha256[:12]}…: the files are not from one bundle; fetch or build it anew"
+        )
+    computed = manifest.computed_digest()
+    if manifest.digest != computed or manifest.version != version_of(computed):
+        raise BundleError(
+            f"{directory / MANIFEST_FILE} does not match its own digest "
+            f"({version_of(manifest.digest)} is written, {version_of(computed)} is computed): it was edited"
+        )

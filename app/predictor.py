@@ -1,0 +1,92 @@
+"""Runs a model file: the one way in which training evaluates and the service answers.
+
+The model takes at most two tensors, because ONNX cannot mix types in one: `numbers` (float64, NaN where
+missing) and `categories` (strings, "" where missing), each with one column per feature of that type in
+the order of the features. It answers `label` (int64, an index into the classes) and `probabilities`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from app.contract import BundleError, CategoryFeature, NumberFeature
+
+NUMBERS = "numbers"
+CATEGORIES = "categories"
+LABEL = "label"
+PROBABILITIES = "probabilities"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which feature is which column of which tensor."""
+
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+
+    @classmethod
+    def of(cls, features: Sequence[NumberFeature | CategoryFeature]) -> Layout:
+        return cls(
+            numbers=tuple(each.name for each in features if each.type == "number"),
+            categories=tuple(each.name for each in features if each.type == "category"),
+        )
+
+
+class Predictor:
+    """An ONNX classifier with its input layout.
+
+    Threads are one by default: a service answers many small requests side by side, and onnxruntime's own
+    thread pool halves its throughput.
+    """
+
+    def __init__(self, model: bytes, layout: Layout, *, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # onnxruntime raises a dozen unrelated classes here; all mean that the file cannot be run.
+            raise BundleError(f"onnxruntime cannot load the model: {str(error).splitlines()[0]}") from error
+        self.layout = layout
+        self._check_inputs()
+
+    def predict(
+        self, numbers: NDArray[np.float64], categories: NDArray[np.object_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+        """Classify rows.
+
+        Args:
+            numbers: shape (rows, number of numeric features), NaN where missing.
+            categories: shape (rows, number of categorical features), "" where missing; None if there are none.
+
+        Returns:
+            Class indices of shape (rows,) and probabilities of shape (rows, classes).
+        """
+        feed: dict[str, Any] = {}
+        if self.layout.numbers:
+            feed[NUMBERS] = numbers
+        if self.layout.categories:
+            feed[CATEGORIES] = categories
+        label, probabilities = self._session.run([LABEL, PROBABILITIES], feed)
+        return label, probabilities
+
+    def _check_inputs(self) -> None:
+        expected = {}
+        if self.layout.numbers:
+            expected[NUMBERS] = ("tensor(double)", len(self.layout.numbers))
+        if self.layout.categories:
+            expected[CATEGORIES] = ("tensor(string)", len(self.layout.categories))
+        actual = {each.name: (each.type, each.shape[-1]) for each in self._session.get_inputs()}
+        if actual != expected:
+            raise BundleError(f"the model takes {actual}, but the features of the bundle make {expected}")
+        outputs = {each.name for each in self._session.get_outputs()}
+        if not {LABEL, PROBABILITIES} <= outputs:
+            raise BundleError(f"the model answers {sorted(outputs)}; {LABEL} and {PROBABILITIES} are needed")

@@ -1,0 +1,36 @@
+"""What every stage's command line has in common: help from the module, one clear line per error, logging."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from app.contract import BundleError
+from training.errors import EspalierError
+
+
+def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """An argument parser that shows the module's docstring as its help."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage and end the process: 0 when it worked, 1 with one line on stderr when it could not.
+
+    Only the errors a person can act on become a line. Anything else is a bug and shows its traceback.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        main()
+    except (EspalierError, BundleError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was left behind", file=sys.stderr)
+        sys.exit(130)

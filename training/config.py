@@ -1,0 +1,260 @@
+"""Reads `params.yaml`, the only place where a data set, an algorithm or a threshold is declared.
+
+Each stage asks for the sections it needs as a frozen settings class, and `dvc.yaml` lists the same sections
+as that stage's parameters (a test compares the two), so DVC reruns a stage exactly when its settings change.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from training.errors import ConfigError
+
+PARAMS_FILE = Path("params.yaml")
+NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+RESERVED_FEATURES = frozenset({"instances", "columns"})
+"""Top-level keys of a request to /predict: a feature of that name could not be told from them."""
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def _as_text(value: Any) -> Any:
+    """YAML reads `0` or `no` where a class or category was meant; take what was written."""
+    if isinstance(value, bool):
+        raise ValueError("YAML reads yes, no, on, off, true and false as booleans: put the value in quotes")
+    return str(value) if isinstance(value, int | float) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+
+
+class DataSettings(Settings):
+    source: str = Field(min_length=1)
+    rename: dict[str, str] = {}
+    replace: dict[str, dict[Text, Text]] = {}
+
+
+class NumberSettings(Settings):
+    type: Literal["number"]
+    unit: str | None = None
+    description: str | None = None
+    range: tuple[float, float] | None = None
+    step: float | None = Field(default=None, gt=0)
+    """Natural resolution of the values; worked out from the data when absent."""
+    missing: float = Field(default=0.0, ge=0, le=1)
+    """The largest share of missing values that is allowed; above zero the service takes missing values too."""
+
+    @field_validator("range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError(f"the range must ascend, and {list(value)} does not")
+        return value
+
+
+class CategorySettings(Settings):
+    type: Literal["category"]
+    description: str | None = None
+    categories: tuple[Text, ...] | None = None
+    """The closed list of values; worked out from the data when absent."""
+    missing: float = Field(default=0.0, ge=0, le=1)
+
+    @field_validator("categories")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and (len(set(value)) != len(value) or "" in value or not value):
+            raise ValueError("categories must be distinct and not empty")
+        return value
+
+
+FeatureSettings = Annotated[NumberSettings | CategorySettings, Field(discriminator="type")]
+
+
+class SchemaSettings(Settings):
+    target: str
+    classes: tuple[Text, ...] | None = None
+    """In the order they are shown; worked out from the data (sorted) when absent."""
+    min_rows_per_class: int = Field(default=20, ge=2)
+    duplicates: Literal["drop", "reject", "keep"] = "reject"
+    out_of_range: Literal["reject", "accept"] = "reject"
+    features: dict[str, FeatureSettings] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        if self.target in self.features:
+            raise ValueError(f"the target {self.target!r} is also listed as a feature")
+        for name in self.features:
+            if not name or name in RESERVED_FEATURES:
+                raise ValueError(f"a feature cannot be called {name!r}: rename it under data.rename")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes must be distinct")
+        if self.classes is not None and len(self.classes) < 2:
+            raise ValueError("a classifier needs at least two classes")
+        return self
+
+
+class SplitSettings(Settings):
+    test_share: float = Field(default=0.25, gt=0, lt=1)
+    seed: int = Field(default=7, ge=0)
+
+
+Metric = Literal[
+    "accuracy",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "precision_weighted",
+    "recall_weighted",
+    "f1_weighted",
+    "log_loss",
+    "roc_auc",
+]
+
+
+class EvaluateSettings(Settings):
+    folds: int = Field(default=5, ge=2)
+    seed: int = Field(default=7, ge=0)
+    score: Metric = "f1_macro"
+    bootstrap: int = Field(default=1000, ge=100)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    parity_rows: int = Field(default=100_000, ge=1000)
+
+
+class Distribution(Settings):
+    """Where random and halving search draw a number from."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic scale needs low above 0")
+        return self
+
+
+class SearchSettings(Settings):
+    method: Literal["grid", "random", "halving"]
+    space: dict[str, list[Any] | Distribution] = Field(min_length=1)
+    budget: int = Field(default=20, ge=2)
+    """Candidates drawn by random and halving search; a grid tries every combination."""
+    seed: int = Field(default=7, ge=0)
+    folds: int = Field(default=3, ge=2)
+    """Inner folds: the search runs inside each outer training fold, so its score is not flattered by it."""
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> Self:
+        for name, values in self.space.items():
+            if isinstance(values, Distribution) and self.method == "grid":
+                raise ValueError(f"{name}: a grid needs a list of values; low and high go with random and halving")
+            if isinstance(values, list) and not values:
+                raise ValueError(f"{name}: the list of values is empty")
+        return self
+
+
+class AlgorithmSettings(Settings):
+    """One block under `train.algorithms`: everything but `search` is handed to the factory function."""
+
+    parameters: dict[str, Any]
+    search: SearchSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_block(cls, block: Any) -> Any:
+        if block is None:
+            block = {}
+        if isinstance(block, dict):
+            rest = {key: value for key, value in block.items() if key != "search"}
+            return {"parameters": rest, "search": block.get("search")}
+        return block
+
+
+class AlgorithmsSettings(Settings):
+    algorithms: dict[str, AlgorithmSettings] = Field(min_length=1)
+
+    @field_validator("algorithms")
+    @classmethod
+    def _names(cls, value: dict[str, AlgorithmSettings]) -> dict[str, AlgorithmSettings]:
+        for name in value:
+            if not NAME.match(name):
+                raise ValueError(f"{name!r} becomes a folder: use lower-case letters, digits and underscores")
+        return value
+
+
+class GateSettings(Settings):
+    minimum: dict[Metric, float] = {}
+    maximum_log_loss: float | None = Field(default=None, gt=0)
+    maximum_latency_ms: float | None = Field(default=None, gt=0)
+    maximum_bytes: int | None = Field(default=None, gt=0)
+
+    @field_validator("minimum")
+    @classmethod
+    def _log_loss_is_a_maximum(cls, value: dict[Metric, float]) -> dict[Metric, float]:
+        if "log_loss" in value:
+            raise ValueError("log_loss is better when lower: use maximum_log_loss")
+        return value
+
+
+class SelectSettings(Settings):
+    tie: float = Field(default=0.0, ge=0)
+    gate: GateSettings = GateSettings()
+
+
+class TrackSettings(Settings):
+    project: str = Field(min_length=1)
+    entity: str | None = None
+    timeout_seconds: float = Field(default=300, gt=0)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(kind: type[S], path: Path = PARAMS_FILE) -> S:
+    """Read the sections that `kind` declares as fields; other sections are not looked at.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or a key is unknown, missing or wrong. Names each key.
+    """
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; run this from the project's top folder") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} must be a mapping of sections such as data and schema")
+    wanted = sections(kind)
+    try:
+        return kind.model_validate({key: value for key, value in document.items() if key in wanted})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {'; '.join(_complaints(error))}") from None
+
+
+def sections(kind: type[Settings]) -> list[str]:
+    """The top-level sections of `params.yaml` that a settings class reads."""
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _complaints(error: ValidationError) -> list[str]:
+    lines = []
+    for each in error.errors(include_url=False):
+        # The tag of a union (number, category) is pydantic's, not a key of the file.
+        where = ".".join(str(part) for part in each["loc"] if part not in ("number", "category"))
+        message = each["msg"].removeprefix("Value error, ")
+        if each["type"] == "extra_forbidden":
+            message = "unknown key"
+        elif each["type"] == "missing":
+            message = "is missing"
+        lines.append(f"{where}: {message}")
+    return lines

@@ -1,0 +1,108 @@
+"""The prepared data as later stages see it: two splits and the resolved schema beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from app.contract import MISSING_CATEGORY, Feature, Frozen
+from app.predictor import Layout
+from training import files
+from training.errors import DataError
+
+RAW_FILE = Path("data/raw.parquet")
+ORIGIN_FILE = Path("data/raw.json")
+TRAIN_FILE = Path("data/train.parquet")
+TEST_FILE = Path("data/test.parquet")
+PROFILE_FILE = Path("data/profile.json")
+DATA_REPORT_FILE = Path("reports/data.md")
+
+
+class Origin(Frozen):
+    """`data/raw.json`: where the raw data came from and what came."""
+
+    source: str
+    sha256: str
+    """Of `data/raw.parquet`."""
+    rows: int
+    columns: tuple[str, ...]
+
+
+class Profile(Frozen):
+    """`data/profile.json`: the schema with everything the data had to say filled in."""
+
+    origin: Origin
+    target: str
+    classes: tuple[str, ...]
+    class_shares: tuple[float, ...]
+    out_of_range: Literal["reject", "accept"]
+    features: tuple[Feature, ...]
+    rows: int
+    """Rows that were split, after duplicates were dealt with."""
+    duplicates_dropped: int
+    train_rows: int
+    test_rows: int
+    missing: dict[str, int]
+    """Missing values by feature, over both splits."""
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.of(self.features)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows as a model takes them.
+
+    Attributes:
+        numbers: float64 of shape (rows, numeric features), NaN where missing.
+        categories: strings as objects of shape (rows, categorical features), "" where missing.
+        labels: int64 of shape (rows,), indices into the profile's classes.
+        frame: the same rows as they stand in the file.
+    """
+
+    numbers: NDArray[np.float64]
+    categories: NDArray[np.object_]
+    labels: NDArray[np.int64]
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def write_profile(profile: Profile) -> None:
+    files.write_text(PROFILE_FILE, profile.model_dump_json(indent=2) + "\n")
+
+
+def read_profile() -> Profile:
+    try:
+        return Profile.model_validate_json(PROFILE_FILE.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"cannot use {PROFILE_FILE}: {error}; run `dvc repro prepare`") from None
+
+
+def read_split(path: Path, profile: Profile) -> Split:
+    try:
+        frame = pd.read_parquet(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}; run `dvc repro prepare`") from None
+    return as_split(frame, profile)
+
+
+def as_split(frame: pd.DataFrame, profile: Profile) -> Split:
+    """Lay a frame of raw values (features and target by name) out as tensors."""
+    layout = profile.layout
+    index = {name: position for position, name in enumerate(profile.classes)}
+    categories = frame[list(layout.categories)].astype(object)
+    return Split(
+        numbers=frame[list(layout.numbers)].to_numpy(dtype=np.float64),
+        categories=categories.where(categories.notna(), MISSING_CATEGORY).to_numpy(dtype=object),
+        labels=frame[profile.target].map(index).to_numpy(dtype=np.int64),
+        frame=frame,
+    )

@@ -1,0 +1,21 @@
+"""The errors a person can do something about: the command line shows each as one line and exits with 1."""
+
+
+class EspalierError(Exception):
+    """The message names the thing at fault and the remedy."""
+
+
+class ConfigError(EspalierError):
+    """`params.yaml` (or the environment) says something that cannot be done."""
+
+
+class DataError(EspalierError):
+    """The data cannot be read or breaks the declared schema."""
+
+
+class ParityError(EspalierError):
+    """The exported model does not compute what the fitted estimator computes."""
+
+
+class GateError(EspalierError):
+    """The champion does not reach what `params.yaml` demands of it."""
