@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from training.errors import ConfigError
 
@@ -28,7 +36,10 @@ class Settings(BaseModel):
 def _as_text(value: Any) -> Any:
     """YAML reads `0` or `no` where a class or category was meant; take what was written."""
     if isinstance(value, bool):
-        raise ValueError("YAML reads yes, no, on, off, true and false as booleans: put the value in quotes")
+        # pydantic turns a ValueError, and only that, into a complaint about the key.
+        raise ValueError(  # noqa: TRY004
+            "YAML reads yes, no, on, off, true and false as booleans: put the value in quotes"
+        )
     return str(value) if isinstance(value, int | float) else value
 
 
@@ -157,7 +168,9 @@ class SearchSettings(Settings):
     def _fits_method(self) -> Self:
         for name, values in self.space.items():
             if isinstance(values, Distribution) and self.method == "grid":
-                raise ValueError(f"{name}: a grid needs a list of values; low and high go with random and halving")
+                raise ValueError(
+                    f"{name}: a grid needs a list of values; low and high go with random and halving"
+                )
             if isinstance(values, list) and not values:
                 raise ValueError(f"{name}: the list of values is empty")
         return self
@@ -211,6 +224,13 @@ class SelectSettings(Settings):
     gate: GateSettings = GateSettings()
 
 
+class CardSettings(Settings):
+    """What only a person can say about a model."""
+
+    intended_use: str = Field(min_length=1)
+    limits: tuple[str, ...] = ()
+
+
 class TrackSettings(Settings):
     project: str = Field(min_length=1)
     entity: str | None = None
@@ -229,7 +249,9 @@ def load(kind: type[S], path: Path = PARAMS_FILE) -> S:
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; run this from the project's top folder") from None
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}; run this from the project's top folder"
+        ) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):

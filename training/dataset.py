@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -75,6 +75,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows: NDArray[np.integer[Any]]) -> Split:
+        """The rows at the given positions."""
+        return Split(self.numbers[rows], self.categories[rows], self.labels[rows], self.frame.iloc[rows])
+
 
 def write_profile(profile: Profile) -> None:
     files.write_text(PROFILE_FILE, profile.model_dump_json(indent=2) + "\n")
@@ -103,6 +107,16 @@ def as_split(frame: pd.DataFrame, profile: Profile) -> Split:
     return Split(
         numbers=frame[list(layout.numbers)].to_numpy(dtype=np.float64),
         categories=categories.where(categories.notna(), MISSING_CATEGORY).to_numpy(dtype=object),
-        labels=frame[profile.target].map(index).to_numpy(dtype=np.int64),
+        labels=np.array([index[each] for each in frame[profile.target]], dtype=np.int64),
         frame=frame,
+    )
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The rows of both."""
+    return Split(
+        np.concatenate([first.numbers, second.numbers]),
+        np.concatenate([first.categories, second.categories]),
+        np.concatenate([first.labels, second.labels]),
+        pd.concat([first.frame, second.frame]),
     )

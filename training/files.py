@@ -7,7 +7,6 @@ Everything is written under a temporary name ending in `.tmp` beside its destina
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if temporary.is_dir():
             # A directory cannot be renamed over one that has files in it.
             _remove(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         _remove(temporary)
 

@@ -1,0 +1,99 @@
+# Every task of the project, the same for a person, a hook and CI. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := all
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+HOST ?= http://127.0.0.1:8000
+USERS ?= 20
+TIME ?= 30s
+
+# Tools come from the project's own environment; uv from the machine if it is there, else from PyPI.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.uv/bin/uv)
+READY := .venv/.ready
+
+.PHONY: all
+all: setup repro ## Set up, reproduce the pipeline, show the champion (the default)
+	@python -m training.leaderboard
+	@echo
+	@echo "Next:  make serve   talk to the champion at http://127.0.0.1:8000"
+	@echo "       make test    run the tests"
+	@echo "       edit params.yaml and run make again: only what changed is computed"
+	@echo "       make help    everything else"
+
+.PHONY: setup
+setup: $(READY) ## Make .venv from uv.lock (again only when the lock changed)
+
+$(READY): uv.lock pyproject.toml | $(UV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: Python 3.11 or later is needed, and $(PYTHON) is older: make PYTHON=python3.12" >&2; exit 1; }
+	$(UV) sync --locked --compile-bytecode --python $(PYTHON)
+	@touch $@
+
+$(CURDIR)/.uv/bin/uv:
+	@echo "uv is not installed: getting it from PyPI into .uv"
+	@$(PYTHON) -m venv .uv \
+	  || { rm -rf .uv; echo "error: this Python cannot make environments: install python3-venv, or uv" >&2; exit 1; }
+	@.uv/bin/pip install --quiet --disable-pip-version-check uv
+
+.PHONY: repro
+repro: setup ## Run the stages of the pipeline whose inputs changed
+	dvc repro
+
+.PHONY: refresh
+refresh: setup ## Read the data's source again, then run what changed
+	dvc repro --single-item --force fetch
+	dvc repro
+
+.PHONY: track
+track: setup ## Mirror the last results to Weights & Biases again
+	dvc repro --single-item --force track
+
+.PHONY: serve
+serve: setup ## Serve model/ on port 8000
+	@test -f model/model.json || { echo "error: no model yet: run make first" >&2; exit 1; }
+	python -m app
+
+.PHONY: test
+test: setup ## Run all tests and hold the coverage
+	python -m coverage erase
+	python -m pytest --cov --cov-report= $(PYTEST_ARGS)
+	@python -m coverage combine --quiet --append 2>/dev/null || true
+	python -m coverage report
+
+.PHONY: check
+check: setup ## Check format, lint, types, the lock and YAML
+	ruff format --check .
+	ruff check .
+	mypy
+	$(UV) lock --check
+	yamllint --strict .
+
+.PHONY: format
+format: setup ## Format the code and mend what lint can mend
+	ruff check --fix-only .
+	ruff format .
+
+.PHONY: load
+load: setup ## Load HOST with USERS for TIME; fails beyond the budget
+	python -m tests.load.run --host $(HOST) --users $(USERS) --time $(TIME)
+
+.PHONY: storage
+storage: setup ## Start an S3 server on loopback and make it the DVC remote
+	python -m training.storage start
+
+.PHONY: bench
+bench: setup ## Measure the pipeline beside one plain process
+	python -m benchmarks.pipeline
+
+.PHONY: clean
+clean: ## Remove the environment, caches and local results (not the data in .storage)
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build wandb
+	rm -rf model models/*/model.onnx models/*/report.json models/*/plots reports/explore
+	rm -f data/*.parquet data/raw.json data/profile.json
+
+.PHONY: help
+help: ## List these targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-9s %s\n", $$1, $$2}'

@@ -1,0 +1,272 @@
+"""Checks raw data against the declared schema and hands back typed rows, or says everything that is wrong at once.
+
+A declared range is a promise about the data, so training data beyond it is an error whatever the schema's
+`out_of_range` says: that key only decides what the service does with a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from training.columns import as_numbers, as_text
+from training.config import CategorySettings, NumberSettings, SchemaSettings
+from training.errors import DataError
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
+
+SHOWN = 5
+"""How many rows or names an error lists before it says how many more there are."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Rows that keep the schema.
+
+    Attributes:
+        frame: the features in the schema's order, then the target; numbers as float64, the rest as text.
+        classes: as declared, or as found, sorted.
+        duplicates_dropped: rows that repeated an earlier one.
+        left_out: columns of the raw data that the schema does not name.
+    """
+
+    frame: pd.DataFrame
+    classes: tuple[str, ...]
+    duplicates_dropped: int
+    left_out: tuple[str, ...]
+
+
+def check(raw: pd.DataFrame, schema: SchemaSettings) -> Checked:
+    """Convert and check every column that the schema names.
+
+    Raises:
+        DataError: one line per broken rule: the column, how many rows break it, and the first of them.
+    """
+    frame = _convert(raw, schema)
+    problems = _broken_rules(frame, raw, schema)
+    repeats = _repeats(frame, schema)
+    kept = frame if schema.duplicates == "keep" or repeats is None else frame[~repeats]
+    if schema.target in frame:
+        problems += _class_problems(kept, schema)
+    if problems:
+        raise DataError(
+            "the data breaks the schema in params.yaml (rows count from 1, without a header):\n  "
+            + "\n  ".join(problems)
+        )
+    found = kept[schema.target].unique()
+    return Checked(
+        frame=_typed(kept, schema),
+        classes=schema.classes or tuple(sorted(found)),
+        duplicates_dropped=len(frame) - len(kept),
+        left_out=tuple(name for name in raw.columns if name not in frame.columns),
+    )
+
+
+def _convert(raw: pd.DataFrame, schema: SchemaSettings) -> pd.DataFrame:
+    """The named columns as numbers or text; a cell that is neither stays as it is, for the check to find it."""
+    columns = {}
+    for name in (*schema.features, schema.target):
+        if name not in raw.columns:
+            continue
+        feature = schema.features.get(name)
+        if isinstance(feature, NumberSettings):
+            values, wrong = as_numbers(raw[name])
+        else:
+            listed = schema.classes if feature is None else feature.categories
+            values, wrong = as_text(raw[name], keep=frozenset(listed or ()))
+        columns[name] = values.astype(object).mask(wrong, raw[name]) if wrong.any() else values
+    return pd.DataFrame(columns).set_axis(pd.RangeIndex(1, len(raw) + 1), axis="index")
+
+
+def _typed(frame: pd.DataFrame, schema: SchemaSettings) -> pd.DataFrame:
+    numbers = {name for name, each in schema.features.items() if isinstance(each, NumberSettings)}
+    return frame.astype({name: "float64" if name in numbers else "str" for name in frame.columns})
+
+
+def _broken_rules(frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings) -> list[str]:
+    import pandera.pandas as pa
+    from pandera.errors import SchemaErrors
+
+    columns = {name: pa.Column(checks=_feature_checks(each), nullable=True) for name, each in schema.features.items()}
+    columns[schema.target] = pa.Column(checks=_target_checks(schema), nullable=True)
+    rows = []
+    if schema.duplicates == "reject":
+        rows.append(pa.Check(lambda checked: _is_first(checked, schema), error="duplicate", ignore_na=False))
+    try:
+        pa.DataFrameSchema(columns, checks=rows).validate(frame, lazy=True)
+    except SchemaErrors as error:
+        return _complaints(error.failure_cases, frame, raw, schema)
+    return []
+
+
+def _feature_checks(feature: NumberSettings | CategorySettings) -> list[pa.Check]:
+    checks = [_rule("missing", lambda column: _few_missing(column, feature.missing), ignore_na=False)]
+    if isinstance(feature, CategorySettings):
+        checks.append(_rule("text", _is_text))
+        if feature.categories is not None:
+            checks.append(_rule("categories", lambda column: column.isin(feature.categories) | ~_is_text(column)))
+        return checks
+    checks += [_rule("number", _is_number), _rule("finite", lambda column: ~np.isinf(_numbers(column)))]
+    if feature.range is not None:
+        low, high = feature.range
+        # Infinity has its own line.
+        checks.append(
+            _rule("range", lambda column: ~(_numbers(column).lt(low) | _numbers(column).gt(high)) | _infinite(column))
+        )
+    return checks
+
+
+def _target_checks(schema: SchemaSettings) -> list[pa.Check]:
+    checks = [_rule("missing", lambda column: column.notna(), ignore_na=False), _rule("text", _is_text)]
+    if schema.classes is not None:
+        checks.append(_rule("classes", lambda column: column.isin(schema.classes) | ~_is_text(column)))
+    return checks
+
+
+def _rule(name: str, holds: Callable[[pd.Series[Any]], pd.Series[bool]], *, ignore_na: bool = True) -> pa.Check:
+    import pandera.pandas as pa
+
+    return pa.Check(holds, error=name, ignore_na=ignore_na)
+
+
+def _few_missing(column: pd.Series[Any], share: float) -> pd.Series[bool]:
+    """Every row is fine while few enough are missing; past that, each missing one is at fault."""
+    missing = column.isna()
+    if missing.all():
+        return ~missing  # nothing can be learnt from it, whatever is allowed
+    return ~missing | (missing.mean() <= share)
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    return pd.to_numeric(column.where(_is_number(column)), errors="coerce")
+
+
+def _is_number(column: pd.Series[Any]) -> pd.Series[bool]:
+    if column.dtype != object:
+        return pd.Series(True, column.index)
+    return column.map(lambda value: type(value) is float)
+
+
+def _infinite(column: pd.Series[Any]) -> pd.Series[bool]:
+    return pd.Series(np.isinf(_numbers(column)), column.index)
+
+
+def _is_text(column: pd.Series[Any]) -> pd.Series[bool]:
+    return column.map(lambda value: isinstance(value, str)).astype(bool)
+
+
+def _repeats(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool] | None:
+    """Which rows repeat an earlier one in all features and the target; None when a column is missing for that."""
+    if len(frame.columns) <= len(schema.features):
+        return None
+    return frame.astype({name: str for name in frame.columns if _has_odd_cells(frame[name])}).duplicated()
+
+
+def _has_odd_cells(column: pd.Series[Any]) -> bool:
+    """Lists and the like cannot be compared as they are."""
+    return column.dtype == object and not column.map(lambda value: isinstance(value, str | float | None)).all()
+
+
+def _is_first(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool]:
+    repeats = _repeats(frame, schema)
+    return pd.Series(True, frame.index) if repeats is None else ~repeats
+
+
+def _class_problems(frame: pd.DataFrame, schema: SchemaSettings) -> list[str]:
+    target = frame[schema.target]
+    counts = target[_is_text(target)].value_counts()
+    names = schema.classes or tuple(sorted(counts.index))
+    problems = []
+    if len(names) < 2:
+        only = f"only {names[0]!r}" if names else "no class"
+        problems.append(f"{schema.target}: {only} in {len(frame)} rows; a classifier needs at least two classes")
+    few = [f"{name!r} has {counts.get(name, 0)}" for name in names if counts.get(name, 0) < schema.min_rows_per_class]
+    if few:
+        rows = "different rows" if schema.duplicates == "drop" else "rows"
+        problems.append(
+            f"{schema.target}: too few {rows} of a class: {_listed(few)}; "
+            f"schema.min_rows_per_class asks for {schema.min_rows_per_class}"
+        )
+    return problems
+
+
+def _complaints(failures: pd.DataFrame, frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings) -> list[str]:
+    """One line for each column and rule of pandera's list of failures, in the order of the schema."""
+    lines = []
+    missing = set(failures.loc[failures["check"] == "column_in_dataframe", "failure_case"])
+    for name in (*schema.features, schema.target):
+        if name in missing:
+            lines.append(f"{name}: there is no such column; the data has {_listed(list(map(str, raw.columns)))}")
+            continue
+        mine = failures[(failures["column"] == name) & (failures["schema_context"] == "Column")]
+        for rule, group in mine.groupby("check", sort=False):
+            rows = sorted(int(row) for row in group["index"])
+            lines.append(f"{name}: {_broken(str(rule), name, rows, frame, raw, schema)}")
+    repeated = sorted({int(row) for row in failures.loc[failures["check"] == "duplicate", "index"]})
+    if repeated:
+        rows_text = "row repeats" if len(repeated) == 1 else "rows repeat"
+        lines.append(
+            f"{len(repeated)} {rows_text} an earlier one in all features and the target: "
+            f"{_listed([f'row {row}' for row in repeated])}; schema.duplicates says reject, it can say drop or keep"
+        )
+    return lines
+
+
+def _broken(
+    rule: str, name: str, rows: list[int], frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings
+) -> str:
+    feature = schema.features.get(name)
+    count = f"{len(rows)} value is" if len(rows) == 1 else f"{len(rows)} values are"
+    cells = _listed([f"row {row}: {_cell(raw[name].iloc[row - 1])}" for row in rows])
+    places = _listed([f"row {row}" for row in rows])
+    if rule == "missing":
+        if len(rows) == len(frame):
+            return "every value is missing; leave the feature out of the schema"
+        if feature is None:
+            return f"{count} missing: {places}; a row without its class teaches nothing, take it out of the source"
+        return (
+            f"{count} missing ({len(rows) / len(frame):.2%}) and {feature.missing:.2%} may be: {places}; "
+            f"`missing: {_round_up(len(rows) / len(frame))}` would allow it"
+        )
+    if rule == "number":
+        return f"{count} not a number: {cells}{_type_hint(raw[name])}"
+    if rule == "text":
+        return f"{count} neither text nor a number: {cells}{_type_hint(raw[name])}"
+    if rule == "finite":
+        return f"{count} not finite: {cells}; correct the source, or make it missing with data.replace"
+    if rule == "range" and isinstance(feature, NumberSettings) and feature.range:
+        low, high = feature.range
+        unit = f" {feature.unit}" if feature.unit else ""
+        return f"{count} outside the range [{low:g}, {high:g}]{unit}: {cells}; correct the source or widen the range"
+    known = schema.classes if feature is None else feature.categories  # type: ignore[union-attr]
+    what = "class" if feature is None else "category"
+    return f"{count} of no declared {what} ({_listed(list(known or ()))}): {cells}; declare it or map it with data.replace"
+
+
+def _type_hint(column: pd.Series[Any]) -> str:
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return "; the column is true or false: declare it as `type: category`"
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return "; the column holds dates: turn them into a number or a category in the source"
+    if isinstance(column.dtype, pd.StringDtype) or column.dtype == object:
+        return "; correct it, swap it with data.replace, or declare the column as `type: category`"
+    return f"; the column holds {column.dtype}"
+
+
+def _listed(items: list[str]) -> str:
+    rest = len(items) - SHOWN
+    return ", ".join(items[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _cell(value: Any) -> str:
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+def _round_up(share: float) -> float:
+    return float(np.ceil(share * 100) / 100)

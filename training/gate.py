@@ -1,0 +1,54 @@
+"""The gate: what a champion must reach before it becomes the bundle."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from app.predictor import Predictor
+from training.config import GateSettings
+from training.dataset import Split
+from training.errors import GateError
+from training.report import Report
+
+LATENCY_ROUNDS = 300
+
+
+def check(report: Report, latency_ms: float, gate: GateSettings) -> None:
+    """Hold a model against every threshold of the gate.
+
+    Raises:
+        GateError: names each figure that misses and the rule it breaks.
+    """
+    missed = [
+        f"test {metric} {report.test[metric].value:.4f} is below select.gate.minimum.{metric} {least:g}"
+        for metric, least in gate.minimum.items()
+        if report.test[metric].value < least
+    ]
+    limits = (
+        ("maximum_log_loss", "test log loss", report.test["log_loss"].value, gate.maximum_log_loss),
+        ("maximum_latency_ms", "median latency in ms", latency_ms, gate.maximum_latency_ms),
+        ("maximum_bytes", "size in bytes", report.model.bytes, gate.maximum_bytes),
+    )
+    missed += [
+        f"{what} {value:.6g} is above select.gate.{rule} {most:g}"
+        for rule, what, value, most in limits
+        if most is not None and value > most
+    ]
+    if missed:
+        raise GateError(
+            f"{report.algorithm} won but does not pass the gate: {'; '.join(missed)}. "
+            "The bundle in model/ stays as it was; improve the model or change the gate in params.yaml"
+        )
+
+
+def latency(predictor: Predictor, split: Split) -> float:
+    """Median time in milliseconds to predict one row. Depends on the machine: never written to an output."""
+    samples = []
+    for index in range(LATENCY_ROUNDS):
+        row = slice(index % len(split), index % len(split) + 1)
+        start = time.perf_counter()
+        predictor.predict(split.numbers[row], split.categories[row])
+        samples.append(time.perf_counter() - start)
+    return float(np.median(samples)) * 1000

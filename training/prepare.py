@@ -1,0 +1,112 @@
+"""Checks the raw data and splits it: data/raw.parquet -> data/{train,test}.parquet, data/profile.json, reports/data.md.
+
+The sections `schema` and `split` of params.yaml say what the data must look like. Everything that breaks the
+schema is listed at once, with the first rows at fault. A declared range is checked here whatever
+`out_of_range` says; that key is about requests to the service. Columns the schema does not name are left out.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from training import cli, config, data_report, describe, files
+from training.checks import Checked, check
+from training.config import SchemaSettings, Settings, SplitSettings
+from training.dataset import (
+    DATA_REPORT_FILE,
+    ORIGIN_FILE,
+    RAW_FILE,
+    TEST_FILE,
+    TRAIN_FILE,
+    Origin,
+    Profile,
+    write_profile,
+)
+from training.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+class PrepareSettings(Settings):
+    data_schema: SchemaSettings = config.section("schema")
+    split: SplitSettings
+
+
+def main() -> None:
+    cli.parser("training.prepare", __doc__).parse_args()
+    settings = config.load(PrepareSettings)
+    schema = settings.data_schema
+    raw, origin = read_raw()
+    checked = check(raw, schema)
+    train, test = split(checked.frame, schema.target, settings.split)
+    profile = resolve(checked, schema, origin, train, test)
+    files.write_parquet(TRAIN_FILE, train)
+    files.write_parquet(TEST_FILE, test)
+    write_profile(profile)
+    files.write_text(DATA_REPORT_FILE, data_report.render(profile, train, test, checked.left_out))
+    if checked.left_out:
+        log.info("left out, because the schema does not name them: %s", ", ".join(checked.left_out))
+    if checked.duplicates_dropped:
+        log.info("dropped %d duplicate rows", checked.duplicates_dropped)
+    log.info("prepared %d rows: %d to train, %d to test -> %s", profile.rows, len(train), len(test), DATA_REPORT_FILE)
+
+
+def read_raw() -> tuple[pd.DataFrame, Origin]:
+    try:
+        return pd.read_parquet(RAW_FILE), Origin.model_validate_json(ORIGIN_FILE.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"cannot use {RAW_FILE} and {ORIGIN_FILE}: {error}; run `dvc repro fetch`") from None
+
+
+def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split into train and test with the classes' shares kept; rows keep their order.
+
+    Every class with at least two rows is in both, however small the test share is.
+    """
+    labels = frame[target].to_numpy()
+    names, sizes = np.unique(labels, return_counts=True)
+    generator = np.random.default_rng(settings.seed)
+    chosen = np.zeros(len(frame), dtype=bool)
+    for name, count in zip(names, _test_rows(sizes, settings.test_share), strict=True):
+        chosen[generator.permutation(np.flatnonzero(labels == name))[:count]] = True
+    return frame[~chosen].reset_index(drop=True), frame[chosen].reset_index(drop=True)
+
+
+def _test_rows(sizes: np.ndarray, share: float) -> np.ndarray:
+    """How many rows of each class to test on: whole numbers whose sum is nearest to the share of all rows."""
+    exact = sizes * share
+    counts = np.floor(exact).astype(int)
+    largest_rest_first = np.argsort(counts - exact, kind="stable")
+    counts[largest_rest_first[: round(float(exact.sum())) - counts.sum()]] += 1
+    return np.clip(counts, 1, np.maximum(sizes - 1, 1))
+
+
+def resolve(
+    checked: Checked, schema: SchemaSettings, origin: Origin, train: pd.DataFrame, test: pd.DataFrame
+) -> Profile:
+    """Fill in what the schema leaves to the data."""
+    frame = checked.frame
+    shares = train[schema.target].value_counts(normalize=True)
+    return Profile(
+        origin=origin,
+        target=schema.target,
+        classes=checked.classes,
+        class_shares=tuple(float(shares[name]) for name in checked.classes),
+        out_of_range=schema.out_of_range,
+        features=tuple(
+            describe.feature(name, each, train[name], frame[name]) for name, each in schema.features.items()
+        ),
+        rows=len(frame),
+        duplicates_dropped=checked.duplicates_dropped,
+        train_rows=len(train),
+        test_rows=len(test),
+        missing={name: int(frame[name].isna().sum()) for name in schema.features},
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
