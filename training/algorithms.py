@@ -126,7 +126,9 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     for parameter in sorted(used):
         if (f"{algorithm.tunable}__{parameter}" if algorithm.tunable else parameter) not in known:
             raise ConfigError(f"train.algorithms.{name}.{parameter}: {name} has no such parameter")
-    steps = [("features", _preparation(profile, scale=algorithm.scale))]
+    preparation = _preparation(profile, scale=algorithm.scale)
+    # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
+    steps = [] if preparation == "passthrough" else [("features", preparation)]
     steps += [(f"cast_{number}", _cast(dtype)) for number, dtype in enumerate(algorithm.casts)]
     whole = Pipeline([*steps, (ESTIMATOR, algorithm.estimator)])
     return whole.set_params(**{algorithm.prefix + key: value for key, value in settings.parameters.items()})

@@ -68,7 +68,7 @@ def _data(manifest: Manifest, profile: Profile) -> str:
     )
     return (
         f"Source `{manifest.data.source}`, {profile.origin.rows:,} rows (digest `{manifest.data.sha256[:12]}…`), "
-        f"{profile.duplicates_dropped} duplicates dropped, split into {profile.train_rows:,} for training and "
+        f"{profile.duplicates_dropped} of them dropped as duplicates, split into {profile.train_rows:,} for training and "
         f"{profile.test_rows:,} for test, stratified. Classes in training: {shares}."
     )
 

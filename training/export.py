@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,15 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
         types.append((NUMBERS, DoubleTensorType([None, len(layout.numbers)])))
     if layout.categories:
         types.append((CATEGORIES, StringTensorType([None, len(layout.categories)])))
-    model = to_onnx(
-        fitted,
-        initial_types=types,
-        options={"zipmap": False},
-        target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
-    )
+    with warnings.catch_warnings():
+        # The converter looks at every attribute of an SVC, the deprecated ones too; none of them is used.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = to_onnx(
+            fitted,
+            initial_types=types,
+            options={"zipmap": False},
+            target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+        )
     _name_outputs(model.graph)
     opsets = sorted({(each.domain, each.version) for each in model.opset_import})
     del model.opset_import[:]

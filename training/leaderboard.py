@@ -106,9 +106,9 @@ def read() -> Leaderboard:
 
 
 def markdown(board: Leaderboard) -> str:
-    head = ["", "algorithm", f"{board.score}, cross-validated", *_TEST_COLUMNS, "numbers", "bytes"]
+    head = _head(board)
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(_cells(position, row))} |" for position, row in enumerate(board.rows, 1)]
+    lines += [f"| {' | '.join(_cells(position, row, board))} |" for position, row in enumerate(board.rows, 1)]
     return "\n".join(
         [
             f"# Leaderboard of {board.name}",
@@ -117,22 +117,22 @@ def markdown(board: Leaderboard) -> str:
             "",
             f"Champion: **{board.champion}**, version `{board.version}`: {board.rule}.",
             "",
-            "Figures on the test split come with a bootstrap interval; they never select.",
+            "CV is the mean over the folds ± their standard deviation. Figures on the test split come with a",
+            "bootstrap interval; they never select. Numbers is how many of them the model file holds.",
             "",
         ]
     )
 
 
 def table(board: Leaderboard) -> Table:
+    from rich import box
     from rich.table import Table
 
-    result = Table(title=f"Leaderboard of {board.name}", title_justify="left", title_style="bold")
-    result.add_column("")
-    result.add_column("algorithm")
-    for column in (f"{board.score} (CV)", *_TEST_COLUMNS, "numbers", "bytes"):
-        result.add_column(column, justify="right")
+    result = Table(box=box.SIMPLE_HEAD, title=f"Leaderboard of {board.name}", title_justify="left")
+    for index, column in enumerate(_head(board)):
+        result.add_column(column, justify="left" if index == 1 else "right", no_wrap=True)
     for position, row in enumerate(board.rows, 1):
-        result.add_row(*_cells(position, row), style="bold green" if position == 1 else None)
+        result.add_row(*_cells(position, row, board), style="bold green" if position == 1 else None)
     return result
 
 
@@ -147,19 +147,18 @@ def show(board: Leaderboard) -> None:
     )
 
 
-_TEST_COLUMNS = ("test accuracy", "test f1", "test log loss")
+def _head(board: Leaderboard) -> list[str]:
+    return ["", "algorithm", f"CV {board.score}", "on test", "log loss", "numbers"]
 
 
-def _cells(position: int, row: Row) -> list[str]:
+def _cells(position: int, row: Row, board: Leaderboard) -> list[str]:
     return [
         str(position),
         row.algorithm,
-        f"{row.cv_mean:.4f} ± {row.cv_std:.4f}",
-        _interval(row.test["accuracy"]),
-        _interval(row.test["f1_macro"]),
+        f"{row.cv_mean:.3f} ± {row.cv_std:.3f}",
+        _interval(row.test[board.score]),
         f"{row.test['log_loss'].value:.3f}",
         f"{row.complexity:,}",
-        f"{row.bytes:,}",
     ]
 
 
