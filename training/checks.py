@@ -92,7 +92,9 @@ def _broken_rules(frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings
     import pandera.pandas as pa
     from pandera.errors import SchemaErrors
 
-    columns = {name: pa.Column(checks=_feature_checks(each), nullable=True) for name, each in schema.features.items()}
+    columns = {
+        name: pa.Column(checks=_feature_checks(each), nullable=True) for name, each in schema.features.items()
+    }
     columns[schema.target] = pa.Column(checks=_target_checks(schema), nullable=True)
     rows = []
     if schema.duplicates == "reject":
@@ -108,27 +110,32 @@ def _feature_checks(feature: NumberSettings | CategorySettings) -> list[pa.Check
     checks = [_rule("missing", lambda column: _few_missing(column, feature.missing), ignore_na=False)]
     if isinstance(feature, CategorySettings):
         checks.append(_rule("text", _is_text))
-        if feature.categories is not None:
-            checks.append(_rule("categories", lambda column: column.isin(feature.categories) | ~_is_text(column)))
-        return checks
-    checks += [_rule("number", _is_number), _rule("finite", lambda column: ~np.isinf(_numbers(column)))]
+        return checks if feature.categories is None else [*checks, _one_of("categories", feature.categories)]
+    checks += [_rule("number", _is_number), _rule("finite", lambda column: ~_infinite(column))]
     if feature.range is not None:
         low, high = feature.range
-        # Infinity has its own line.
+        # Infinity and cells that are no numbers have lines of their own.
         checks.append(
-            _rule("range", lambda column: ~(_numbers(column).lt(low) | _numbers(column).gt(high)) | _infinite(column))
+            _rule(
+                "range",
+                lambda column: _numbers(column).between(low, high) | ~_is_number(column) | _infinite(column),
+            )
         )
     return checks
 
 
 def _target_checks(schema: SchemaSettings) -> list[pa.Check]:
     checks = [_rule("missing", lambda column: column.notna(), ignore_na=False), _rule("text", _is_text)]
-    if schema.classes is not None:
-        checks.append(_rule("classes", lambda column: column.isin(schema.classes) | ~_is_text(column)))
-    return checks
+    return checks if schema.classes is None else [*checks, _one_of("classes", schema.classes)]
 
 
-def _rule(name: str, holds: Callable[[pd.Series[Any]], pd.Series[bool]], *, ignore_na: bool = True) -> pa.Check:
+def _one_of(rule: str, values: tuple[str, ...]) -> pa.Check:
+    return _rule(rule, lambda column: column.isin(values) | ~_is_text(column))
+
+
+def _rule(
+    name: str, holds: Callable[[pd.Series[Any]], pd.Series[bool]], *, ignore_na: bool = True
+) -> pa.Check:
     import pandera.pandas as pa
 
     return pa.Check(holds, error=name, ignore_na=ignore_na)
@@ -153,7 +160,7 @@ def _is_number(column: pd.Series[Any]) -> pd.Series[bool]:
 
 
 def _infinite(column: pd.Series[Any]) -> pd.Series[bool]:
-    return pd.Series(np.isinf(_numbers(column)), column.index)
+    return _numbers(column).abs() == np.inf
 
 
 def _is_text(column: pd.Series[Any]) -> pd.Series[bool]:
@@ -169,7 +176,9 @@ def _repeats(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool] | N
 
 def _has_odd_cells(column: pd.Series[Any]) -> bool:
     """Lists and the like cannot be compared as they are."""
-    return column.dtype == object and not column.map(lambda value: isinstance(value, str | float | None)).all()
+    return (
+        column.dtype == object and not column.map(lambda value: isinstance(value, str | float | None)).all()
+    )
 
 
 def _is_first(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool]:
@@ -184,8 +193,14 @@ def _class_problems(frame: pd.DataFrame, schema: SchemaSettings) -> list[str]:
     problems = []
     if len(names) < 2:
         only = f"only {names[0]!r}" if names else "no class"
-        problems.append(f"{schema.target}: {only} in {len(frame)} rows; a classifier needs at least two classes")
-    few = [f"{name!r} has {counts.get(name, 0)}" for name in names if counts.get(name, 0) < schema.min_rows_per_class]
+        problems.append(
+            f"{schema.target}: {only} in {len(frame)} rows; a classifier needs at least two classes"
+        )
+    few = [
+        f"{name!r} has {counts.get(name, 0)}"
+        for name in names
+        if counts.get(name, 0) < schema.min_rows_per_class
+    ]
     if few:
         rows = "different rows" if schema.duplicates == "drop" else "rows"
         problems.append(
@@ -195,13 +210,17 @@ def _class_problems(frame: pd.DataFrame, schema: SchemaSettings) -> list[str]:
     return problems
 
 
-def _complaints(failures: pd.DataFrame, frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings) -> list[str]:
+def _complaints(
+    failures: pd.DataFrame, frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings
+) -> list[str]:
     """One line for each column and rule of pandera's list of failures, in the order of the schema."""
     lines = []
     missing = set(failures.loc[failures["check"] == "column_in_dataframe", "failure_case"])
     for name in (*schema.features, schema.target):
         if name in missing:
-            lines.append(f"{name}: there is no such column; the data has {_listed(list(map(str, raw.columns)))}")
+            lines.append(
+                f"{name}: there is no such column; the data has {_listed(list(map(str, raw.columns)))}"
+            )
             continue
         mine = failures[(failures["column"] == name) & (failures["schema_context"] == "Column")]
         for rule, group in mine.groupby("check", sort=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,9 @@ def _number(
         missing=missing,
         edges=edges,
         bins=(
-            *_bins(bin_labels(edges), np.bincount(bin_of(values, edges), minlength=len(edges) + 1), len(train)),
+            *_bins(
+                bin_labels(edges), np.bincount(bin_of(values, edges), minlength=len(edges) + 1), len(train)
+            ),
             *_missing_bin(train, missing),
         ),
     )
@@ -82,7 +85,7 @@ def _category(
     )
 
 
-def resolution(values: NDArray[np.float64]) -> float:
+def resolution(values: NDArray[np.floating[Any]]) -> float:
     """Find the power of ten, 1 at most, of which every value is a multiple: 0.1 for 5.1, 4.9, 4.7.
 
     Measured values can have as many digits as a float; the answer is never finer than about a millionth of
@@ -96,7 +99,7 @@ def resolution(values: NDArray[np.float64]) -> float:
     return _power(finest)
 
 
-def bin_edges(values: NDArray[np.float64], step: float) -> tuple[float, ...]:
+def bin_edges(values: NDArray[np.floating[Any]], step: float) -> tuple[float, ...]:
     """Cut sorted values into at most ten bins of similar share, at numbers that can be read.
 
     Values that repeat a lot make fewer bins. As soon as two values differ there are at least two.
@@ -118,7 +121,7 @@ def bin_edges(values: NDArray[np.float64], step: float) -> tuple[float, ...]:
     return tuple(edges)
 
 
-def bin_of(values: NDArray[np.float64], edges: tuple[float, ...]) -> NDArray[np.int64]:
+def bin_of(values: NDArray[np.floating[Any]], edges: tuple[float, ...]) -> NDArray[np.int64]:
     """Say which bin each value falls in: bin i holds edges[i-1] <= x < edges[i]."""
     return np.searchsorted(np.asarray(edges, dtype=np.float64), values, side="right").astype(np.int64)
 
@@ -127,7 +130,7 @@ def bin_labels(edges: tuple[float, ...]) -> tuple[str, ...]:
     if not edges:
         return ("all",)
     texts = [short(edge) for edge in edges]
-    inner = [f"{low}..{high}" for low, high in zip(texts, texts[1:], strict=False)]
+    inner = [f"{low}..{high}" for low, high in pairwise(texts)]
     return (f"..{texts[0]}", *inner, f"{texts[-1]}..")
 
 
@@ -137,7 +140,7 @@ def short(value: float) -> str:
     return whole if float(whole) == value and abs(value) < 1e15 else repr(value)
 
 
-def _readable_digits(values: NDArray[np.float64], step: float) -> int:
+def _readable_digits(values: NDArray[np.floating[Any]], step: float) -> int:
     """Three digits over the span of the middle of the values, and none finer than their resolution."""
     low, high = np.quantile(values, [0.05, 0.95])
     span = float(high - low) or float(values[-1] - values[0])

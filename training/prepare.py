@@ -11,7 +11,8 @@ import logging
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from training import cli, config, data_report, describe, files
 from training.checks import Checked, check
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class PrepareSettings(Settings):
-    data_schema: SchemaSettings = config.section("schema")
+    data_schema: SchemaSettings = Field(alias="schema")
     split: SplitSettings
 
 
@@ -52,7 +53,13 @@ def main() -> None:
         log.info("left out, because the schema does not name them: %s", ", ".join(checked.left_out))
     if checked.duplicates_dropped:
         log.info("dropped %d duplicate rows", checked.duplicates_dropped)
-    log.info("prepared %d rows: %d to train, %d to test -> %s", profile.rows, len(train), len(test), DATA_REPORT_FILE)
+    log.info(
+        "prepared %d rows: %d to train, %d to test -> %s",
+        profile.rows,
+        len(train),
+        len(test),
+        DATA_REPORT_FILE,
+    )
 
 
 def read_raw() -> tuple[pd.DataFrame, Origin]:
@@ -76,13 +83,14 @@ def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd
     return frame[~chosen].reset_index(drop=True), frame[chosen].reset_index(drop=True)
 
 
-def _test_rows(sizes: np.ndarray, share: float) -> np.ndarray:
+def _test_rows(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
     """How many rows of each class to test on: whole numbers whose sum is nearest to the share of all rows."""
     exact = sizes * share
-    counts = np.floor(exact).astype(int)
+    counts = np.floor(exact).astype(np.int64)
     largest_rest_first = np.argsort(counts - exact, kind="stable")
     counts[largest_rest_first[: round(float(exact.sum())) - counts.sum()]] += 1
-    return np.clip(counts, 1, np.maximum(sizes - 1, 1))
+    bounded: NDArray[np.int64] = np.maximum(np.minimum(counts, sizes - 1), 1)
+    return bounded
 
 
 def resolve(

@@ -1,0 +1,131 @@
+"""Reads a column of any type as numbers or as text, and tells which cells are neither.
+
+A CSV cell is text, a database sends decimals, Parquet brings nullable integers and 32-bit floats. The schema
+says what a column means; the functions here find that meaning in whatever type it arrived as.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+
+MISSING_WORDS = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "null", "NULL", "None"})
+"""Texts that mean "no value", except where the schema lists one of them as a category or class."""
+
+_NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|infinity)", re.ASCII | re.IGNORECASE)
+
+
+class UnreadableError(ValueError):
+    """A cell is not what was asked for."""
+
+
+def as_numbers(column: pd.Series[Any]) -> tuple[pd.Series[float], pd.Series[bool]]:
+    """The column as float64 with NaN where missing, and a mask of the cells that are not numbers.
+
+    A 32-bit float stands for the shortest decimal that gives it: 0.1 stays 0.1 and does not turn into
+    0.10000000149. True, a date or the text "1,5" is not a number.
+    """
+    column = _plain(column)
+    if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
+        if types.is_complex_dtype(column.dtype):
+            return _unreadable(column, np.nan)
+        if str(column.dtype).lower() in ("float16", "float32"):
+            column = column.astype(object).map(lambda value: value if pd.isna(value) else float(str(value)))
+        return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index), column.isna() & False
+    converted, wrong = _convert(column, _number)
+    return converted.astype(np.float64), wrong
+
+
+def as_text(
+    column: pd.Series[Any], keep: frozenset[str] = frozenset()
+) -> tuple[pd.Series[Any], pd.Series[bool]]:
+    """The column as stripped strings with None where missing, and a mask of the cells that are not text.
+
+    Whole numbers are written without decimals (an integer column with gaps arrives as floats), booleans as
+    true and false. Dates, bytes and nested values are not text.
+
+    Args:
+        column: of any type.
+        keep: words out of MISSING_WORDS that are values here.
+    """
+    missing = MISSING_WORDS - keep
+
+    def text(value: Any) -> str | None:
+        found = _text(value)
+        return None if found in missing else found
+
+    return _convert(_plain(column), text)
+
+
+def _plain(column: pd.Series[Any]) -> pd.Series[Any]:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.astype(object)
+    return column
+
+
+def _unreadable(column: pd.Series[Any], fill: Any) -> tuple[pd.Series[Any], pd.Series[bool]]:
+    return pd.Series([fill] * len(column), column.index), column.notna()
+
+
+def _convert(column: pd.Series[Any], convert: Callable[[Any], Any]) -> tuple[pd.Series[Any], pd.Series[bool]]:
+    """Apply `convert` to every cell that holds something, and only once to each distinct text."""
+    distinct: Any
+    if isinstance(column.dtype, pd.StringDtype):
+        codes, distinct = pd.factorize(column)
+    else:
+        distinct = column.astype(object).to_numpy()
+        codes = np.arange(len(distinct))
+    values = np.empty(len(distinct) + 1, dtype=object)  # the last one is for code -1: missing
+    wrong = np.zeros(len(distinct) + 1, dtype=bool)
+    for position, value in enumerate(distinct):
+        if _is_missing(value):
+            continue
+        try:
+            values[position] = convert(value)
+        except UnreadableError:
+            wrong[position] = True
+    return pd.Series(values[codes], column.index, dtype=object), pd.Series(
+        wrong[codes], column.index, dtype=bool
+    )
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str):
+        stripped = value.strip()
+        if stripped in MISSING_WORDS:
+            return None
+        if _NUMBER.fullmatch(stripped):
+            return float(stripped)
+    elif isinstance(value, Real | Decimal) and not isinstance(value, bool | np.bool_):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if cast(int, value) > 0 else -math.inf
+    raise UnreadableError
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f") if value.is_finite() else str(value)
+    if isinstance(value, Real):
+        number = float(str(value)) if isinstance(value, np.floating) else float(value)
+        return str(int(number)) if number.is_integer() else repr(number)
+    raise UnreadableError

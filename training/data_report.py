@@ -1,0 +1,125 @@
+"""Writes `reports/data.md`: what the data looks like, for a person to read before the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from app.contract import CategoryFeature, Feature, NumberFeature
+from training.dataset import Profile
+from training.describe import short
+
+BAR = 24
+"""Characters of the longest bar."""
+
+
+def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[str]) -> str:
+    both = pd.concat([train, test], ignore_index=True)
+    numbers = [each for each in profile.features if isinstance(each, NumberFeature)]
+    categories = [each for each in profile.features if isinstance(each, CategoryFeature)]
+    parts = [
+        "# The data",
+        _opening(profile, left_out),
+        f"## Classes of `{profile.target}`",
+        _classes(profile, train, test),
+    ]
+    if numbers:
+        parts += ["## Numbers", _numbers(numbers, both, profile)]
+    if categories:
+        parts += ["## Categories", _categories(categories, both, profile)]
+    parts += ["## Bins for drift", _bins(profile.features)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _opening(profile: Profile, left_out: Sequence[str]) -> str:
+    dropped = profile.duplicates_dropped
+    lines = [
+        f"- Source: `{profile.origin.source}`, {_rows(profile.origin.rows)}, "
+        f"sha256 `{profile.origin.sha256[:12]}…`",
+        f"- Used: {_rows(profile.rows)}: {profile.train_rows} to train, {profile.test_rows} to test",
+        f"- Duplicates dropped: {dropped}" if dropped else "- Duplicates dropped: none",
+        f"- Columns left out: {', '.join(map(_code, left_out)) if left_out else 'none'}",
+    ]
+    return "\n".join(lines)
+
+
+def _classes(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> str:
+    in_train, in_test = train[profile.target].value_counts(), test[profile.target].value_counts()
+    counts = {name: (int(in_train[name]), int(in_test[name])) for name in profile.classes}
+    most = max(sum(each) for each in counts.values())
+    rows = [
+        [
+            _code(name),
+            sum(each),
+            *each,
+            f"{sum(each) / profile.rows:.1%}",
+            "█" * round(BAR * sum(each) / most),
+        ]
+        for name, each in counts.items()
+    ]
+    return _table(["class", "rows", "train", "test", "share", ""], "lrrrrl", rows)
+
+
+def _numbers(features: list[NumberFeature], both: pd.DataFrame, profile: Profile) -> str:
+    rows = []
+    for each in features:
+        values = both[each.name]
+        declared = f"{short(each.minimum)} to {short(each.maximum)}" if each.bounded else "-"
+        seen = f"{short(float(values.min()))} to {short(float(values.max()))}"
+        rows.append(
+            [
+                _code(each.name),
+                each.unit or "-",
+                declared,
+                seen,
+                f"{values.mean():.4g}",
+                f"{values.std():.4g}",
+                short(each.step),
+                _missing(each, profile),
+            ]
+        )
+    return _table(["feature", "unit", "declared", "seen", "mean", "std", "step", "missing"], "llrrrrrr", rows)
+
+
+def _categories(features: list[CategoryFeature], both: pd.DataFrame, profile: Profile) -> str:
+    rows = []
+    for each in features:
+        counts = both[each.name].value_counts()
+        values = ", ".join(f"{_code(name)} {int(counts.get(name, 0))}" for name in each.categories)
+        rows.append([_code(each.name), values, _missing(each, profile)])
+    return _table(["feature", "rows by category", "missing"], "llr", rows)
+
+
+def _bins(features: Sequence[Feature]) -> str:
+    rows = [
+        [_code(each.name), ", ".join(f"{_escape(one.label)} ({one.share:.0%})" for one in each.bins)]
+        for each in features
+    ]
+    return "Shares of the training rows; production is compared with them.\n\n" + _table(
+        ["feature", "bins"], "ll", rows
+    )
+
+
+def _missing(feature: Feature, profile: Profile) -> str:
+    count = profile.missing[feature.name]
+    return f"{count} ({count / profile.rows:.1%})" if count else "-"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} rows"
+
+
+def _code(text: str) -> str:
+    return f"`{_escape(text)}`"
+
+
+def _escape(text: str) -> str:
+    """A bar or a line end would break the table."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _table(head: list[str], align: str, rows: Sequence[Sequence[object]]) -> str:
+    rules = ["---:" if each == "r" else "---" for each in align]
+    lines = [head, rules, *[[str(cell) for cell in row] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
