@@ -3,9 +3,9 @@
 To add one, write a factory function here and a block of its name under `train.algorithms` in `params.yaml`.
 A factory returns the estimator with the defaults that are ours; the block's parameters are set on it.
 
-The casts between preparation and estimator are steps of the pipeline on purpose: scikit-learn's trees
-compare float32 values, and a model file that casts elsewhere than the estimator answers differently on
-values that lie on a threshold.
+The casts between preparation and estimator are steps of the pipeline on purpose: trees compare float32
+values, and a model file that casts elsewhere than the estimator answers differently on values that lie on a
+threshold. scikit-learn's thresholds are float64, so its trees cast back; XGBoost's are float32.
 """
 
 from __future__ import annotations
@@ -66,13 +66,12 @@ def logistic_regression() -> Algorithm:
 def decision_tree() -> Algorithm:
     from sklearn.tree import DecisionTreeClassifier
 
-    return Algorithm(DecisionTreeClassifier(random_state=SEED), scale=False, casts=(np.float32,))
+    return Algorithm(DecisionTreeClassifier(random_state=SEED), scale=False, casts=(np.float32, np.float64))
 
 
 def random_forest() -> Algorithm:
     from sklearn.ensemble import RandomForestClassifier
 
-    # Back to float64 after the cast: in float32 the sum over the trees loses exact ties between classes.
     forest = RandomForestClassifier(random_state=SEED, n_jobs=1)
     return Algorithm(forest, scale=False, casts=(np.float32, np.float64))
 

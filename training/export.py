@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from app.contract import MISSING_CATEGORY, CategoryFeature, Feature, NumberFeature
 from app.predictor import CATEGORIES, LABEL, NUMBERS, PROBABILITIES, Layout, Predictor
+from training import trees
 from training.algorithms import MedianImputer, inputs
 from training.dataset import Profile, Split
 from training.errors import ParityError
@@ -145,6 +146,7 @@ def _on_grid(
 
 
 def _register_converters() -> None:
+    trees.register()
     update_registered_converter(
         MedianImputer, "EspalierMedianImputer", _median_imputer_shape, _convert_median_imputer
     )

@@ -128,11 +128,19 @@ def table(board: Leaderboard) -> Table:
     from rich import box
     from rich.table import Table
 
-    result = Table(box=box.SIMPLE_HEAD, title=f"Leaderboard of {board.name}", title_justify="left")
-    for index, column in enumerate(_head(board)):
-        result.add_column(column, justify="left" if index == 1 else "right", no_wrap=True)
+    result = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title=f"Leaderboard of {board.name}",
+        title_justify="left",
+    )
+    # Best first already says the position, and eighty columns are narrow.
+    for index, column in enumerate(_head(board)[1:]):
+        result.add_column(column, justify="right" if index else "left", no_wrap=True)
     for position, row in enumerate(board.rows, 1):
-        result.add_row(*_cells(position, row, board), style="bold green" if position == 1 else None)
+        cells = _cells(position, row, board)[1:]
+        result.add_row(*cells, style="bold green" if position == 1 else None)
     return result
 
 

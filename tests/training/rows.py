@@ -1,0 +1,63 @@
+"""Small data with everything in it: numbers on a grid, categories, and gaps in both."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from training import prepare
+from training.checks import check
+from training.config import SchemaSettings, SplitSettings
+from training.dataset import Origin, Profile, Split, as_split
+
+COLOURS = ("blue", "green", "red")
+
+
+def mixed(seed: int = 0, rows: int = 240, classes: int = 3) -> tuple[Profile, Split]:
+    """Rows whose class follows from a number and a colour, a tenth of the values missing."""
+    random = np.random.default_rng(seed)
+    length = np.round(random.uniform(0, 10, rows), 1)
+    width = np.round(random.uniform(0, 5, rows) / 0.05) * 0.05
+    colour = random.choice(np.array(COLOURS, dtype=object), rows)
+    noise = random.normal(0, 0.8, rows)
+    rank = length + 2 * (colour == "red") + noise
+    label = np.digitize(rank, np.quantile(rank, np.linspace(0, 1, classes + 1)[1:-1]))
+    frame = pd.DataFrame(
+        {
+            "length": np.where(random.random(rows) < 0.1, np.nan, length),
+            "width": np.round(width, 2),
+            "colour": np.where(random.random(rows) < 0.1, None, colour),
+            "kind": np.array([f"kind {each}" for each in label], dtype=object),
+        }
+    )
+    return prepared(frame)
+
+
+def numbers(seed: int = 0, rows: int = 600) -> tuple[Profile, Split]:
+    """Two complete numbers on grids of 0.1 and 0.05, two classes."""
+    random = np.random.default_rng(seed)
+    length = np.round(random.uniform(0, 10, rows), 1)
+    width = np.round(np.round(random.uniform(0, 5, rows) / 0.05) * 0.05, 2)
+    kind = np.where(length + width + random.normal(0, 1, rows) > 7, "kind 1", "kind 0")
+    return prepared(pd.DataFrame({"length": length, "width": width, "kind": kind}))
+
+
+def prepared(frame: pd.DataFrame) -> tuple[Profile, Split]:
+    features = {
+        "length": {"type": "number", "range": [0, 10], "missing": 0.5 if frame["length"].hasnans else 0},
+        "colour": {"type": "category", "categories": COLOURS, "missing": 0.5},
+        "width": {"type": "number", "range": [0, 5]},
+    }
+    schema = SchemaSettings.model_validate(
+        {
+            "target": "kind",
+            "min_rows_per_class": 5,
+            "duplicates": "keep",
+            "features": {name: each for name, each in features.items() if name in frame},
+        }
+    )
+    checked = check(frame, schema)
+    train, test = prepare.split(checked.frame, "kind", SplitSettings())
+    origin = Origin(source="made up", sha256="0" * 64, rows=len(frame), columns=tuple(frame.columns))
+    profile = prepare.resolve(checked, schema, origin, train, test)
+    return profile, as_split(checked.frame, profile)

@@ -1,0 +1,122 @@
+"""The exported file against the fitted estimator, where naive exports go wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from app.contract import NumberFeature
+from app.predictor import Predictor
+from tests.training.project import ROOT
+from tests.training.rows import mixed, numbers
+from training import algorithms, export, train
+from training.config import AlgorithmSettings
+from training.errors import ParityError
+
+NAMES = tuple(algorithms.FACTORIES)
+
+
+def fitted(name: str, classes: int = 3) -> tuple[object, object, object]:
+    profile, rows = mixed(classes=classes)
+    settings = AlgorithmSettings.model_validate(
+        {"n_estimators": 30} if name in ("random_forest", "xgboost") else {}
+    )
+    return train.fit(algorithms.pipeline(name, settings, profile), rows, name), profile, rows
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_file_and_estimator_agree_on_grids_with_gaps_and_categories(name: str, classes: int) -> None:
+    pipeline, profile, rows = fitted(name, classes)
+    predictor = Predictor(export.export(pipeline, profile.layout), profile.layout)
+    generated = [export.grid_rows(profile, rows, 20_000, fraction=each, seed=1) for each in (1, 2)]
+    parity = export.check_parity(pipeline, predictor, rows, generated)
+    assert parity.label_differences == 0
+    assert parity.largest_probability_difference <= export.TOLERANCE
+    assert parity.generated_rows == 40_000
+
+
+def test_a_wrong_file_is_caught() -> None:
+    pipeline, profile, rows = fitted("decision_tree")
+    other, _, _ = fitted("logistic_regression")
+    predictor = Predictor(export.export(other, profile.layout), profile.layout)
+    with pytest.raises(
+        ParityError, match=r"\d+ of 240 labels differ, probabilities by up to .* first at numbers"
+    ):
+        export.check_parity(pipeline, predictor, rows, [])
+
+
+def test_without_its_cast_a_tree_is_caught_on_the_grid() -> None:
+    """The fault the generated rows are there for: right on all the data, wrong on values between."""
+    from sklearn.pipeline import Pipeline
+
+    profile, rows = numbers()
+    settings = AlgorithmSettings.model_validate({})
+    pipeline = algorithms.pipeline("decision_tree", settings, profile)
+    scaler = algorithms.pipeline("logistic_regression", settings, profile).steps[0]
+    naive = Pipeline([scaler, pipeline.steps[-1]]).fit(algorithms.inputs(rows), rows.labels)
+    early = Pipeline([("cast", algorithms._cast(np.float32)), *naive.steps])
+    predictor = Predictor(export.export(early, profile.layout), profile.layout)
+    generated = [export.grid_rows(profile, rows, 50_000, fraction=each, seed=1) for each in (1, 2)]
+    with pytest.raises(ParityError):
+        export.check_parity(naive, predictor, rows, generated)
+
+
+def test_generated_rows_lie_on_the_grid_and_within_the_ranges() -> None:
+    profile, rows = mixed()
+    for fraction in (1, 2):
+        split = export.grid_rows(profile, rows, 5000, fraction=fraction, seed=3)
+        for column, name in enumerate(profile.layout.numbers):
+            feature = next(each for each in profile.features if each.name == name)
+            assert isinstance(feature, NumberFeature)
+            values = split.numbers[:, column]
+            values = values[~np.isnan(values)]
+            multiples = values / (feature.step / fraction)
+            assert np.allclose(multiples, np.round(multiples), atol=1e-6)
+            assert values.min() >= feature.minimum
+            assert values.max() <= feature.maximum
+            # Literals as a person writes them: 0.3, not 0.30000000000000004.
+            assert (values == np.round(values, 6)).all()
+        assert set(split.categories[:, 0]) == {"", "blue", "green", "red"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_and_outputs_are_the_predictors(name: str) -> None:
+    pipeline, profile, _ = fitted(name)
+    graph = onnx.load_model_from_string(export.export(pipeline, profile.layout)).graph
+    assert [each.name for each in graph.input] == ["numbers", "categories"]
+    assert [each.name for each in graph.output] == ["label", "probabilities"]
+
+
+def test_complexity_counts_what_the_model_learned() -> None:
+    stump, profile, _ = fitted("decision_tree")
+    small = export.complexity(export.export(stump, profile.layout))
+    forest, profile, _ = fitted("random_forest")
+    assert 0 < small < export.complexity(export.export(forest, profile.layout))
+
+
+@pytest.mark.slow
+def test_bytes_do_not_depend_on_the_hash_seed() -> None:
+    code = (
+        "import hashlib; from tests.training.test_export import NAMES, fitted; from training import export\n"
+        "for name in NAMES:\n"
+        "    pipeline, profile, _ = fitted(name)\n"
+        "    print(name, hashlib.sha256(export.export(pipeline, profile.layout)).hexdigest())\n"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "77")
+    }
+    assert len(outputs) == 1
+    assert len(next(iter(outputs)).splitlines()) == len(NAMES)
