@@ -3,16 +3,15 @@
 To add one, write a factory function here and a block of its name under `train.algorithms` in `params.yaml`.
 A factory returns the estimator with the defaults that are ours; the block's parameters are set on it.
 
-The casts between preparation and estimator are steps of the pipeline on purpose: trees compare float32
-values, and a model file that casts elsewhere than the estimator answers differently on values that lie on a
-threshold. scikit-learn's thresholds are float64, so its trees cast back; XGBoost's are float32.
+Where an estimator computes in float32, the cast is a step of the pipeline: a model file that casts elsewhere
+than the estimator answers differently on values that lie on a threshold.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,13 +42,13 @@ class Algorithm:
         estimator: a scikit-learn classifier.
         tunable: where in the estimator the block's parameters go, "" for the estimator itself.
         scale: whether numbers are standardised first.
-        casts: float types that the values pass through before the estimator.
+        single: whether the values are cast to float32 before the estimator.
     """
 
     estimator: Any
     tunable: str = ""
     scale: bool = True
-    casts: Sequence[type[np.floating[Any]]] = field(default=())
+    single: bool = False
 
     @property
     def prefix(self) -> str:
@@ -66,14 +65,13 @@ def logistic_regression() -> Algorithm:
 def decision_tree() -> Algorithm:
     from sklearn.tree import DecisionTreeClassifier
 
-    return Algorithm(DecisionTreeClassifier(random_state=SEED), scale=False, casts=(np.float32, np.float64))
+    return Algorithm(DecisionTreeClassifier(random_state=SEED), scale=False)
 
 
 def random_forest() -> Algorithm:
     from sklearn.ensemble import RandomForestClassifier
 
-    forest = RandomForestClassifier(random_state=SEED, n_jobs=1)
-    return Algorithm(forest, scale=False, casts=(np.float32, np.float64))
+    return Algorithm(RandomForestClassifier(random_state=SEED, n_jobs=1), scale=False)
 
 
 def svm() -> Algorithm:
@@ -89,7 +87,7 @@ def xgboost() -> Algorithm:
 
     # One thread: with more, sums are added up in another order and the model differs between machines.
     booster = XGBClassifier(random_state=SEED, n_jobs=1, tree_method="hist")
-    return Algorithm(booster, scale=False, casts=(np.float32,))
+    return Algorithm(booster, scale=False, single=True)
 
 
 FACTORIES: Mapping[str, Callable[[], Algorithm]] = {
@@ -128,7 +126,10 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     preparation = _preparation(profile, scale=algorithm.scale)
     # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
     steps = [] if preparation == "passthrough" else [("features", preparation)]
-    steps += [(f"cast_{number}", _cast(dtype)) for number, dtype in enumerate(algorithm.casts)]
+    if algorithm.single:
+        from skl2onnx.sklapi import CastTransformer
+
+        steps.append(("single", CastTransformer(dtype=np.float32)))
     whole = Pipeline([*steps, (ESTIMATOR, algorithm.estimator)])
     return whole.set_params(**{algorithm.prefix + key: value for key, value in settings.parameters.items()})
 
@@ -183,9 +184,3 @@ def _preparation(profile: Profile, *, scale: bool) -> Any:
     if numbers:
         parts.insert(0, ("numbers", number_steps, list(range(split))))
     return ColumnTransformer(parts)
-
-
-def _cast(dtype: type[np.floating[Any]]) -> Any:
-    from skl2onnx.sklapi import CastTransformer
-
-    return CastTransformer(dtype=dtype)

@@ -47,9 +47,13 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     # With two classes onnxruntime compares one of them with 0.5 instead of both with each other. A third
     # class that no leaf votes for makes it compare; its column is cut off again.
     voted = max(classes, 3)
+    single, values = (scope.get_unique_variable_name(each) for each in ("single", "values"))
+    # As scikit-learn does: values as float32, compared with thresholds in float64.
+    container.add_node("Cast", [operator.inputs[0].full_name], [single], to=onnx.TensorProto.FLOAT, op_version=13)
+    container.add_node("Cast", [single], [values], to=onnx.TensorProto.DOUBLE, op_version=13)
     container.add_node(
         "TreeEnsembleClassifier",
-        [operator.inputs[0].full_name],
+        [values],
         [label, sums],
         op_domain="ai.onnx.ml",
         op_version=_ML_VERSION,

@@ -52,6 +52,7 @@ def test_a_wrong_file_is_caught() -> None:
 
 def test_without_its_cast_a_tree_is_caught_on_the_grid() -> None:
     """The fault the generated rows are there for: right on all the data, wrong on values between."""
+    from skl2onnx.sklapi import CastTransformer
     from sklearn.pipeline import Pipeline
 
     profile, rows = numbers()
@@ -59,7 +60,7 @@ def test_without_its_cast_a_tree_is_caught_on_the_grid() -> None:
     pipeline = algorithms.pipeline("decision_tree", settings, profile)
     scaler = algorithms.pipeline("logistic_regression", settings, profile).steps[0]
     naive = Pipeline([scaler, pipeline.steps[-1]]).fit(algorithms.inputs(rows), rows.labels)
-    early = Pipeline([("cast", algorithms._cast(np.float32)), *naive.steps])
+    early = Pipeline([("cast", CastTransformer(dtype=np.float32)), *naive.steps])
     predictor = Predictor(export.export(early, profile.layout), profile.layout)
     generated = [export.grid_rows(profile, rows, 50_000, fraction=each, seed=1) for each in (1, 2)]
     with pytest.raises(ParityError):
