@@ -1,0 +1,21 @@
+"""The programs that tests need beside Python: found, or a reason to skip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def require(tool: str) -> str:
+    """The path of a program.
+
+    Without it the test is skipped by name; under REQUIRE_TOOLS=1, as in CI, it fails instead.
+    """
+    path = shutil.which(tool)
+    if path is not None:
+        return path
+    if os.environ.get("REQUIRE_TOOLS") == "1":
+        pytest.fail(f"{tool} is not installed, and REQUIRE_TOOLS=1 forbids to skip", pytrace=False)
+    pytest.skip(f"{tool} is not installed")
