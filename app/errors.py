@@ -1,0 +1,96 @@
+"""What the service says when it cannot answer: one exception, one JSON shape, a closed list of reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import orjson
+
+Reason = Literal[
+    "invalid_json",
+    "wrong_shape",
+    "missing_field",
+    "unknown_field",
+    "wrong_type",
+    "not_finite",
+    "out_of_range",
+    "unknown_category",
+    "unsupported",
+    "unpredictable",
+    "too_large",
+    "media_type",
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+"""Label values of `model_rejected_total`: closed, so that no client can grow the number of series."""
+
+MAX_DETAILS = 20
+_MAX_TEXT = 200
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One fault: where it is, why it is one, and which kind it is."""
+
+    field: str
+    reason: str
+    kind: Reason
+
+
+class RequestError(Exception):
+    """A request that gets an error as its answer.
+
+    Attributes:
+        status: the HTTP status.
+        code: for programs; stable between releases.
+        reason: which series of `model_rejected_total` counts it, None for none.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        reason: Reason | None = None,
+        details: Sequence[Detail] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.reason = reason
+        self.details = tuple(details[:MAX_DETAILS])
+
+    def body(self) -> bytes:
+        return error_body(self.code, self.message, self.details)
+
+
+def invalid(details: Sequence[Detail]) -> RequestError:
+    """The 422 for faults in fields; its message is the first fault and how many there are besides."""
+    first = details[0]
+    message = f"{first.field}: {first.reason}" if first.field else first.reason
+    more = min(len(details), MAX_DETAILS) - 1
+    if more:
+        message += f" (and {more} more)"
+    return RequestError(422, "invalid_input", message, reason=first.kind, details=details)
+
+
+def error_body(code: str, message: str, details: Sequence[Detail] = ()) -> bytes:
+    """The JSON of any error. `error` is a string because the Open Inference Protocol wants one."""
+    return orjson.dumps(
+        {
+            "error": _one_line(message),
+            "code": code,
+            "details": [
+                {"field": _one_line(each.field), "reason": _one_line(each.reason)} for each in details
+            ],
+        }
+    )
+
+
+def _one_line(text: str) -> str:
+    """Text that may quote a client, made short and printable so that it cannot break a log or a terminal."""
+    short = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    return short if short.isprintable() else "".join(c if c.isprintable() else "�" for c in short)

@@ -1,0 +1,323 @@
+"""The Open Inference Protocol (v2) over the same service: tensors in, tensors out, as JSON or binary.
+
+Each feature is an input tensor of shape [rows] or [rows, 1]: FP64, or another numeric type, for a number;
+BYTES for a category. NaN, null and an empty string stand for a missing value. The outputs are `label`
+(BYTES, [rows]) and `probabilities` (FP64, [rows, classes], in the order of the classes in `/model`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NotRequired
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from app import __version__
+from app.errors import Detail, RequestError, invalid
+from app.predictor import LABEL, PROBABILITIES
+from app.service import Labels, Probabilities, Service
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+_NUMBERS = {
+    "FP64": "<f8",
+    "FP32": "<f4",
+    "INT64": "<i8",
+    "INT32": "<i4",
+    "INT16": "<i2",
+    "INT8": "<i1",
+    "UINT64": "<u8",
+    "UINT32": "<u4",
+    "UINT16": "<u2",
+    "UINT8": "<u1",
+}
+"""Numeric data types and their layout in the binary extension, which is little-endian."""
+
+_STRICT = ConfigDict(strict=True)
+Parameters = dict[str, Any]
+"""Extensions' parameters. Those of this service are `binary_data_size`, `binary_data` and
+`binary_data_output`; others are ignored, as the protocol asks, unless ignoring them would change the answer."""
+
+
+class Tensor(TypedDict):
+    """An input: one feature's values."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    name: Annotated[str, Field(description="The feature's name.")]
+    shape: Annotated[
+        list[Annotated[int, Field(ge=0)]],
+        Field(min_length=1, max_length=2, description="[rows] or [rows, 1]."),
+    ]
+    datatype: Annotated[str, Field(description="FP64 or another number type, or BYTES for a category.")]
+    parameters: NotRequired[Parameters]
+    data: NotRequired[Annotated[list[Any], Field(description="The values, unless they follow as binary.")]]
+
+
+class RequestedOutput(TypedDict):
+    """An output that the client wants."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    name: Literal["label", "probabilities"]
+    parameters: NotRequired[Parameters]
+
+
+class InferRequest(TypedDict):
+    """The JSON part of an inference request."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: NotRequired[str]
+    parameters: NotRequired[Parameters]
+    inputs: Annotated[list[Tensor], Field(min_length=1), FailFast()]
+    outputs: NotRequired[Annotated[list[RequestedOutput], FailFast()]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    body: bytes
+    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+
+
+class Protocol:
+    """Speaks the protocol for one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._manifest = service.manifest
+        self._requests: TypeAdapter[InferRequest] = TypeAdapter(InferRequest)
+        self._features = {each.name: each for each in self._manifest.features}
+        self._encoded_classes = [_encoded(name) for name in self._manifest.classes]
+
+    def server(self) -> dict[str, Any]:
+        return {"name": "espalier", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    def model(self) -> dict[str, Any]:
+        inputs = [
+            {"name": f.name, "datatype": "FP64" if f.type == "number" else "BYTES", "shape": [-1]}
+            for f in self._manifest.features
+        ]
+        outputs = [
+            {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
+            {"name": PROBABILITIES, "datatype": "FP64", "shape": [-1, len(self._manifest.classes)]},
+        ]
+        return {
+            "name": self._manifest.name,
+            "versions": [self._manifest.version],
+            "platform": "onnxruntime_onnx",
+            "inputs": inputs,
+            "outputs": outputs,
+        }
+
+    def check(self, name: str, version: str | None) -> None:
+        """Refuse names and versions that are not served.
+
+        Raises:
+            RequestError: 404.
+        """
+        served = self._manifest
+        if name != served.name:
+            raise RequestError(404, "not_found", f"model {name} is not here; {served.name} is")
+        if version is not None and version != served.version:
+            raise RequestError(404, "not_found", f"version {version} is not here; {served.version} is")
+
+    def infer(self, body: bytes, header_length: str | None = None) -> Answer:
+        """Answer an inference request.
+
+        Args:
+            body: JSON, followed by binary tensors if `header_length` says where the JSON ends.
+            header_length: the header `Inference-Header-Content-Length`.
+
+        Raises:
+            RequestError: 422 that names tensor and row.
+        """
+        head, binary = _split(body, header_length)
+        request = self._read(head)
+        outputs = self._outputs(request)
+        rows = self._service.schema.from_tensors(self._tensors(request["inputs"], binary))
+        labels, probabilities = self._service.run(rows)
+        return self._answer(request, outputs, labels, probabilities)
+
+    def _read(self, head: bytes) -> InferRequest:
+        try:
+            return self._requests.validate_json(head)
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_input=False)
+            if faults[0]["type"] == "json_invalid":
+                raise RequestError(422, "invalid_json", faults[0]["msg"], reason="invalid_json") from None
+            raise invalid(
+                [
+                    Detail(".".join(map(str, each["loc"])), each["msg"].removeprefix("Input "), "wrong_shape")
+                    for each in faults
+                ]
+            ) from None
+
+    def _outputs(self, request: InferRequest) -> list[tuple[str, bool]]:
+        """Names of the outputs in order, and whether each is wanted as binary."""
+        binary = bool(request.get("parameters", {}).get("binary_data_output", False))
+        wanted = request.get("outputs")
+        if not wanted:
+            return [(LABEL, binary), (PROBABILITIES, binary)]
+        for each in wanted:
+            _supported(f"outputs.{each['name']}", each.get("parameters", {}))
+        return [
+            (each["name"], bool(each.get("parameters", {}).get("binary_data", binary))) for each in wanted
+        ]
+
+    def _tensors(self, inputs: list[Tensor], binary: memoryview) -> dict[str, list[Any] | NDArray[Any]]:
+        """Each tensor's values by feature, taken from the JSON or, in order, from the binary part."""
+        tensors: dict[str, list[Any] | NDArray[Any]] = {}
+        offset = 0
+        for tensor in inputs:
+            name = tensor["name"]
+            if name not in self._features:
+                raise invalid([Detail(name, "is not a feature of this model", "unknown_field")])
+            if name in tensors:
+                raise invalid([Detail(name, "is given twice", "wrong_shape")])
+            parameters = tensor.get("parameters", {})
+            _supported(name, parameters)
+            size = parameters.get("binary_data_size")
+            count = self._rows_of(tensor)
+            if size is None:
+                tensors[name] = _json_values(tensor, count)
+            else:
+                if (
+                    isinstance(size, bool)
+                    or not isinstance(size, int)
+                    or not 0 <= size <= len(binary) - offset
+                ):
+                    raise _shape(name, f"binary_data_size is {size}, but {len(binary) - offset} bytes follow")
+                tensors[name] = _binary_values(tensor, count, binary[offset : offset + size])
+                offset += size
+        if offset != len(binary):
+            raise _shape("inputs", f"{len(binary) - offset} bytes follow the last tensor")
+        return tensors
+
+    def _rows_of(self, tensor: Tensor) -> int:
+        """How many rows a tensor has, after checking its shape and type against the feature."""
+        name, shape = tensor["name"], tensor["shape"]
+        if len(shape) == 2 and shape[1] != 1:
+            raise _shape(name, f"shape must be [rows] or [rows, 1], not {shape}")
+        number = self._features[name].type == "number"
+        if (tensor["datatype"] in _NUMBERS) != number or not (number or tensor["datatype"] == "BYTES"):
+            wanted = "FP64 or another number type" if number else "BYTES"
+            raise invalid(
+                [Detail(name, f"datatype must be {wanted}, not {tensor['datatype']}", "wrong_type")]
+            )
+        return shape[0]
+
+    def _answer(
+        self,
+        request: InferRequest,
+        outputs: Sequence[tuple[str, bool]],
+        labels: Labels,
+        probabilities: Probabilities,
+    ) -> Answer:
+        described: list[dict[str, Any]] = []
+        binary: list[bytes] = []
+        for name, as_binary in outputs:
+            is_label = name == LABEL
+            shape = list(labels.shape if is_label else probabilities.shape)
+            output: dict[str, Any] = {
+                "name": name,
+                "datatype": "BYTES" if is_label else "FP64",
+                "shape": shape,
+            }
+            if as_binary:
+                content = self._binary(labels) if is_label else probabilities.astype("<f8").tobytes()
+                output["parameters"] = {"binary_data_size": len(content)}
+                binary.append(content)
+            elif is_label:
+                output["data"] = [self._manifest.classes[label] for label in labels.tolist()]
+            else:
+                output["data"] = np.ascontiguousarray(probabilities).ravel()
+            described.append(output)
+        answer: dict[str, Any] = {
+            "model_name": self._manifest.name,
+            "model_version": self._manifest.version,
+            "outputs": described,
+        }
+        if "id" in request:
+            answer["id"] = request["id"]
+        head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        if not binary:
+            return Answer(head)
+        headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+        return Answer(b"".join((head, *binary)), headers)
+
+    def _binary(self, labels: Labels) -> bytes:
+        return b"".join([self._encoded_classes[label] for label in labels.tolist()])
+
+
+def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
+    """The JSON and what follows it."""
+    if header_length is None:
+        return body, memoryview(b"")
+    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length[:20]) > len(body):
+        raise _shape(HEADER_LENGTH, f"is {header_length}, but the body has {len(body)} bytes")
+    end = int(header_length)
+    return body[:end], memoryview(body)[end:]
+
+
+def _json_values(tensor: Tensor, count: int) -> list[Any]:
+    name = tensor["name"]
+    values = tensor.get("data")
+    if values is None:
+        raise invalid([Detail(name, "has neither data nor binary_data_size", "missing_field")])
+    if len(tensor["shape"]) == 2 and values and all(isinstance(v, list) and len(v) == 1 for v in values):
+        values = [value for (value,) in values]
+    if len(values) != count:
+        raise _shape(name, f"shape says {count} values, data has {len(values)}")
+    return values
+
+
+def _binary_values(tensor: Tensor, count: int, content: memoryview) -> list[Any] | NDArray[Any]:
+    name, datatype = tensor["name"], tensor["datatype"]
+    if "data" in tensor:
+        raise _shape(name, "has both data and binary_data_size")
+    if datatype == "BYTES":
+        return _decoded(name, count, content)
+    layout = np.dtype(_NUMBERS[datatype])
+    if len(content) != count * layout.itemsize:
+        raise _shape(
+            name, f"shape says {count} values, binary_data_size makes {len(content) / layout.itemsize:g}"
+        )
+    return np.frombuffer(content, layout)
+
+
+def _decoded(name: str, count: int, content: memoryview) -> list[Any]:
+    """Strings that are each preceded by their length as four bytes."""
+    values: list[Any] = []
+    offset = 0
+    while offset + 4 <= len(content) and len(values) < count:
+        (length,) = struct.unpack_from("<I", content, offset)
+        offset += 4
+        try:
+            values.append(str(content[offset : offset + length], "utf-8"))
+        except UnicodeDecodeError:
+            fault = Detail(f"{name}.{len(values)}", "must be UTF-8", "wrong_type")
+            raise invalid([fault]) from None
+        offset += length
+    if len(values) != count or offset != len(content):
+        raise _shape(name, f"the binary data does not hold exactly {count} strings")
+    return values
+
+
+def _encoded(text: str) -> bytes:
+    content = text.encode()
+    return struct.pack("<I", len(content)) + content
+
+
+def _supported(where: str, parameters: Parameters) -> None:
+    """Refuse the extensions that would change the answer if they were ignored."""
+    for name in ("shared_memory_region", "classification"):
+        if parameters.get(name):
+            raise invalid([Detail(where, f"parameter {name} is not supported", "unsupported")])
+
+
+def _shape(where: str, reason: str) -> RequestError:
+    return invalid([Detail(where, reason, "wrong_shape")])

@@ -1,0 +1,347 @@
+"""The bundle's features as pydantic models: what `/predict` accepts, and why it refuses the rest.
+
+There is one annotation per feature, and every way in (one instance, many, columns, tensors) is built from
+it. Valid input takes a short path from bytes to arrays; only a refusal pays for finding out what to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Annotated, Any, Literal, NotRequired
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, from_json
+from typing_extensions import TypedDict
+
+from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature
+from app.errors import MAX_DETAILS, Detail, Reason, RequestError, invalid
+from app.predictor import Layout
+
+Shape = Literal["instance", "instances", "columns"]
+
+# A feature may itself be called "instances", but no feature's value is a list or an object.
+_INSTANCES = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[')
+_COLUMNS = re.compile(rb'\s*\{\s*"columns"\s*:\s*\{')
+
+_KINDS: dict[str, Reason] = {
+    "missing": "missing_field",
+    "extra_forbidden": "unknown_field",
+    "finite_number": "not_finite",
+    "greater_than_equal": "out_of_range",
+    "less_than_equal": "out_of_range",
+    "literal_error": "unknown_category",
+    "list_type": "wrong_shape",
+    "dict_type": "wrong_shape",
+    "too_short": "wrong_shape",
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the model takes: `numbers` of shape (rows, numeric features), `categories` likewise or None."""
+
+    numbers: NDArray[np.float64]
+    categories: NDArray[np.object_] | None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+class Schema:
+    """Turns requests into rows.
+
+    Attributes:
+        instance: adapter of one instance, an object with one key per feature.
+        instances: adapter of `{"instances": [...]}`.
+        columns: adapter of `{"columns": {feature: [...]}}`.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.features: dict[str, NumberFeature | CategoryFeature] = {f.name: f for f in manifest.features}
+        reject = manifest.out_of_range == "reject"
+        values: dict[str, Any] = {}
+        lists: dict[str, Any] = {}
+        for name, feature in self.features.items():
+            value = _annotation(feature, reject)
+            # FailFast bounds the work that a large wrong body can cause; `_reparse` looks at more rows.
+            values_of_all: Any = Annotated[_list_of(value), FailFast()]
+            values[name] = NotRequired[value] if feature.missing else value
+            lists[name] = NotRequired[values_of_all] if feature.missing else values_of_all
+
+        instance = _closed("Instance", values)
+        columns = _closed("ColumnsByFeature", lists)
+        many: Any = Annotated[_list_of(instance), Field(min_length=1), FailFast()]
+
+        self.instance: TypeAdapter[dict[str, Any]] = TypeAdapter(instance)
+        self.instances: TypeAdapter[dict[str, Any]] = TypeAdapter(_closed("Instances", {"instances": many}))
+        self.columns: TypeAdapter[dict[str, Any]] = TypeAdapter(_closed("Columns", {"columns": columns}))
+        self._tensors: TypeAdapter[dict[str, Any]] = TypeAdapter(columns)
+
+        layout = Layout.of(manifest.features)
+        self._numbers, self._categories = layout.numbers, layout.categories
+        self._get_numbers = _getter(layout.numbers, self.features)
+        self._get_categories = _getter(layout.categories, self.features)
+        self._limits = {
+            f.name: (f.minimum, f.maximum) if reject and f.bounded else (-np.inf, np.inf)
+            for f in manifest.features
+            if f.type == "number"
+        }
+
+    def parse(self, body: bytes) -> tuple[Shape, Rows]:
+        """Read the body of `/predict`.
+
+        Raises:
+            RequestError: 422 that names each field at fault.
+        """
+        try:
+            if _INSTANCES.match(body):
+                return "instances", self._from_instances(self.instances.validate_json(body)["instances"])
+            if _COLUMNS.match(body):
+                return "columns", self.from_columns(self.columns.validate_json(body)["columns"], "columns.")
+            return "instance", self._from_instance(self.instance.validate_json(body))
+        except ValidationError as error:
+            return self._reparse(body, error)
+
+    def from_tensors(self, tensors: dict[str, list[Any] | NDArray[Any]]) -> Rows:
+        """Rows out of one list or array per feature; in an array NaN is a missing number.
+
+        Raises:
+            RequestError: 422 that names the tensor and the row.
+        """
+        checked: dict[str, Any] = {}
+        rest: dict[str, list[Any]] = {}
+        for name, values in tensors.items():
+            if isinstance(values, np.ndarray) and self._plainly_valid(name, values):
+                checked[name] = values
+            else:
+                rest[name] = self._as_json(name, values)
+        if rest or len(checked) < len(self.features):
+            # Columns that are done are stood in for, so that only the others are looked at again.
+            stand_ins: dict[str, list[Any]] = {name: [] for name in checked}
+            try:
+                checked = self._tensors.validate_python({**rest, **stand_ins}) | checked
+            except ValidationError as error:
+                raise invalid(list(self._details(error))) from None
+        return self.from_columns(checked, "")
+
+    def from_columns(self, columns: Mapping[str, Any], prefix: str) -> Rows:
+        """Rows out of valid columns; only their lengths are still to be checked."""
+        lengths = {name: len(values) for name, values in columns.items()}
+        count = max(lengths.values(), default=0)
+        if count == 0:
+            raise invalid([Detail(prefix.rstrip("."), "at least one row is needed", "wrong_shape")])
+        uneven = [name for name, length in lengths.items() if length != count]
+        if uneven:
+            longest = next(name for name, length in lengths.items() if length == count)
+            text = "has {} values, but {} has {}"
+            raise invalid(
+                [
+                    Detail(prefix + name, text.format(lengths[name], longest, count), "wrong_shape")
+                    for name in uneven
+                ]
+            )
+        numbers = np.full((count, len(self._numbers)), np.nan)
+        for index, name in enumerate(self._numbers):
+            if name in columns:
+                numbers[:, index] = columns[name]
+        if not self._categories:
+            return Rows(numbers, None)
+        categories = np.full((count, len(self._categories)), MISSING_CATEGORY, dtype=object)
+        for index, name in enumerate(self._categories):
+            if name in columns:
+                categories[:, index] = [value or MISSING_CATEGORY for value in columns[name]]
+        return Rows(numbers, categories)
+
+    def _from_instance(self, instance: dict[str, Any]) -> Rows:
+        return self._from_instances([instance])
+
+    def _from_instances(self, instances: list[dict[str, Any]]) -> Rows:
+        # numpy reads None as NaN here. The reshape keeps both axes when there are no numeric features.
+        numbers = np.array([self._get_numbers(each) for each in instances], dtype=np.float64)
+        numbers = numbers.reshape(len(instances), len(self._numbers))
+        if not self._categories:
+            return Rows(numbers, None)
+        values = [self._get_categories(each) for each in instances]
+        categories = np.array(values, dtype=object)
+        categories[categories == None] = MISSING_CATEGORY  # noqa: E711  elementwise, `is` cannot be
+        return Rows(numbers, categories)
+
+    def _plainly_valid(self, name: str, values: NDArray[Any]) -> bool:
+        """Whether an array passes without the adapter; "no" only means that the adapter decides."""
+        limits = self._limits.get(name)
+        if limits is None or values.dtype.kind not in "fiu":
+            return False
+        if not values.size:
+            return True
+        low, high = float(values.min()), float(values.max())
+        # NaN fails every comparison; infinities need their own.
+        return limits[0] <= low and high <= limits[1] and low > -np.inf and high < np.inf
+
+    def _as_json(self, name: str, values: list[Any] | NDArray[Any]) -> list[Any]:
+        """Values as JSON would have them: what counts as missing in a tensor is null there."""
+        plain: list[Any] = values.tolist() if isinstance(values, np.ndarray) else values
+        feature = self.features.get(name)
+        if feature is None or not feature.missing:
+            return plain
+        # NaN is the only value that differs from itself.
+        return [None if value != value or value == MISSING_CATEGORY else value for value in plain]  # noqa: PLR0124
+
+    def _reparse(self, body: bytes, error: ValidationError) -> tuple[Shape, Rows]:
+        """Decide by a full parse what a refused body was meant to be, and answer or explain accordingly.
+
+        The first look at a body goes by its first bytes. Equivalent JSON, such as an escaped key or
+        another order, must be treated alike, so the refusal is reconsidered here.
+        """
+        try:
+            document = from_json(body)
+        except ValueError as fault:
+            message = "the body is empty" if not body.strip() else f"the body is not JSON: {fault}"
+            raise RequestError(422, "invalid_json", message, reason="invalid_json") from None
+        if not isinstance(document, dict):
+            raise invalid([Detail("", "the body must be a JSON object", "wrong_shape")])
+        try:
+            if self._means("instances", list, document):
+                return "instances", self._from_instances(self._explained_instances(document))
+            if self._means("columns", dict, document):
+                self.columns.validate_python(_trimmed(document, ("columns",)))
+                columns = _trimmed(document["columns"], self.features)
+                return "columns", self.from_columns(self._tensors.validate_python(columns), "columns.")
+            return "instance", self._from_instance(
+                self.instance.validate_python(_trimmed(document, self.features))
+            )
+        except ValidationError as fault:
+            raise invalid(list(self._details(fault))) from error
+
+    def _means(self, key: str, container: type, document: dict[str, Any]) -> bool:
+        """Whether a document is meant as `{key: ...}`, considering that a feature may have that name."""
+        return key in document and (key not in self.features or isinstance(document[key], container))
+
+    def _explained_instances(self, document: dict[str, Any]) -> list[dict[str, Any]]:
+        """The instances if all are valid, else an error about several of them."""
+        if isinstance(document["instances"], list):
+            details: list[Detail] = []
+            for index, instance in enumerate(document["instances"]):
+                try:
+                    self.instance.validate_python(_trimmed(instance, self.features))
+                except ValidationError as fault:
+                    details += self._details(fault, ("instances", index))
+                if len(details) >= MAX_DETAILS:
+                    break
+            if details:
+                raise invalid(details)
+        valid: list[dict[str, Any]] = self.instances.validate_python(_trimmed(document, ("instances",)))[
+            "instances"
+        ]
+        return valid
+
+    def _details(self, error: ValidationError, prefix: tuple[str | int, ...] = ()) -> Iterator[Detail]:
+        for each in error.errors(include_url=False, include_input=False):
+            place = (*prefix, *each["loc"])
+            feature = next((self.features[p] for p in reversed(place) if p in self.features), None)
+            kind = _KINDS.get(each["type"], "wrong_type")
+            yield Detail(".".join(map(str, place)), _reason(each, feature), kind)
+
+
+def _annotation(feature: NumberFeature | CategoryFeature, reject: bool) -> Any:
+    """The type of one value, with everything the API's documentation says about it."""
+    about = describe(feature)
+    value: Any
+    if feature.type == "category":
+        value = Annotated[Literal[feature.categories], Field(description=about)]
+    else:
+        limited = reject and feature.bounded
+        value = Annotated[
+            float,
+            Field(
+                strict=True,
+                allow_inf_nan=False,
+                description=about,
+                json_schema_extra={"x-unit": feature.unit} if feature.unit else None,
+                ge=feature.minimum if limited else None,
+                le=feature.maximum if limited else None,
+            ),
+        ]
+    return Annotated[value | None, Field(description=about)] if feature.missing else value
+
+
+def describe(feature: NumberFeature | CategoryFeature) -> str:
+    """One sentence about a feature: meaning, unit and range."""
+    text = feature.description or feature.name
+    if feature.type == "number":
+        unit = f" {feature.unit}" if feature.unit else ""
+        text += f": {plain(feature.minimum)} to {plain(feature.maximum)}{unit}, typically {plain(feature.typical)}"
+    return text + (". May be left out or null." if feature.missing else ".")
+
+
+def plain(number: float) -> str:
+    """A number as a person writes it: 12 for 12.0."""
+    return f"{number:.15g}"
+
+
+def _list_of(item: Any) -> Any:
+    return list[item]
+
+
+def object_of(name: str, fields: Mapping[str, Any], config: ConfigDict | None = None) -> Any:
+    """A TypedDict whose keys, unlike those of a class, may be any strings."""
+    make: Any = TypedDict
+    made = make(name, dict(fields))
+    if config is not None:
+        made.__pydantic_config__ = config
+    return made
+
+
+def _closed(name: str, fields: Mapping[str, Any]) -> Any:
+    """An object that allows no other keys."""
+    return object_of(name, fields, ConfigDict(extra="forbid", strict=True))
+
+
+def _getter(
+    names: Sequence[str], features: Mapping[str, NumberFeature | CategoryFeature]
+) -> Callable[[dict[str, Any]], Any]:
+    """A function from an instance to its values in order, None where missing."""
+    if len(names) > 1 and not any(features[name].missing for name in names):
+        return itemgetter(*names)
+    return lambda instance: [instance.get(name) for name in names]
+
+
+def _trimmed(document: Any, known: Sequence[str] | Mapping[str, Any]) -> Any:
+    """The document with at most a few unknown keys: a flood of them is not worth a flood of errors."""
+    if not isinstance(document, dict) or len(document) <= len(known) + MAX_DETAILS:
+        return document
+    unknown = [key for key in document if key not in known][:MAX_DETAILS]
+    return {key: document[key] for key in (*(k for k in known if k in document), *unknown)}
+
+
+def _reason(error: ErrorDetails, feature: NumberFeature | CategoryFeature | None) -> str:
+    """Why a value is refused, in words for the person who sent it."""
+    unit = f" {feature.unit}" if feature is not None and feature.unit else ""
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "is unknown: no feature or field has this name"
+        case "float_type":
+            return "must be a number"
+        case "finite_number":
+            return "must be finite, neither NaN nor infinite"
+        case "greater_than_equal":
+            return f"must be at least {plain(context['ge'])}{unit}"
+        case "less_than_equal":
+            return f"must be at most {plain(context['le'])}{unit}"
+        case "literal_error":
+            return f"must be {context['expected']}"
+        case "list_type":
+            return "must be an array"
+        case "dict_type":
+            return "must be an object"
+        case "too_short":
+            return "must not be empty"
+        case _:
+            return error["msg"].removeprefix("Input ")

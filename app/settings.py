@@ -1,0 +1,59 @@
+"""What can be set from outside: one environment variable each, `ESPALIER_` before the field's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "ESPALIER_"
+
+
+class SettingsError(Exception):
+    """A variable has a value that cannot be used; the message is one line that names it."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    model_dir: Path = Field(Path("model"), description="the bundle to serve: model.onnx and model.json")
+    host: str = Field("127.0.0.1", description="address to listen on; a container wants 0.0.0.0")
+    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    workers: int = Field(1, ge=1, le=64, description="processes that share the port")
+    max_body_bytes: int = Field(1024 * 1024, ge=1, description="larger request bodies get a 413")
+    drain_seconds: float = Field(
+        5, ge=0, le=3600, description="time between SIGTERM, when readiness fails, and the end of accepting"
+    )
+    log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people")
+    access_log: bool = Field(False, description="log one line a request")
+
+
+def read_settings() -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        SettingsError: a value is not understood.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = PREFIX + "_".join(map(str, first["loc"])).upper()
+        reason = first["msg"].removeprefix("Input ")
+        raise SettingsError(f"{name}={first['input']!s}: {reason}") from None
+
+
+def environment_help() -> str:
+    """A table of the variables, their meaning and defaults."""
+    rows = [
+        (PREFIX + name.upper(), f"{field.description} (default: {_shown(field.default)})")
+        for name, field in Settings.model_fields.items()
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {about}" for name, about in rows)
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,134 @@
+"""Between HTTP and the service: bounded bodies, media types, and errors in their one shape."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import RequestError, error_body
+from app.service import Service
+
+JSON = "application/json"
+BINARY = "application/octet-stream"
+
+_access = logging.getLogger("app.access")
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, refused as soon as it is known to be over the limit, whether announced or streamed.
+
+    Raises:
+        RequestError: 413.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def check_media_type(request: Request, extra: Sequence[str] = ()) -> None:
+    """Accept JSON, no type at all, and `extra`.
+
+    Raises:
+        RequestError: 415.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise RequestError(
+            415,
+            "unsupported_encoding",
+            f"content-encoding {encoding} is not supported: send the body as it is",
+            reason="media_type",
+        )
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media in ("", JSON, *extra) or (media.startswith("application/") and media.endswith("+json")):
+        return
+    raise RequestError(
+        415,
+        "unsupported_media_type",
+        f"content-type {media} is not supported: send {JSON}",
+        reason="media_type",
+    )
+
+
+def add_error_handlers(app: FastAPI, service: Service) -> None:
+    """Answer every error, the framework's own included, in the one JSON shape."""
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestError)  # noqa: S101  the handler is registered for this class
+        return Response(service.refuse(error), error.status, media_type=JSON)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101  as above
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        messages = {
+            404: f"there is nothing at {request.url.path}",
+            405: f"{request.method} is not possible at {request.url.path}",
+        }
+        body = error_body(
+            codes.get(error.status_code, "http_error"), messages.get(error.status_code, error.detail)
+        )
+        return Response(body, error.status_code, error.headers, media_type=JSON)
+
+    async def disconnected(_: Request, __: Exception) -> Response:
+        # Nobody reads this; the status only marks the request in the metrics.
+        return Response(status_code=499)
+
+    async def failed(_: Request, __: Exception) -> Response:
+        return Response(error_body("internal", "the service failed; its log says why"), 500, media_type=JSON)
+
+    app.add_exception_handler(RequestError, refused)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(ClientDisconnect, disconnected)
+    app.add_exception_handler(Exception, failed)
+
+
+class AccessLog:
+    """ASGI middleware that logs one line a request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        finally:
+            client = scope.get("client")
+            fields = {
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "milliseconds": round((time.perf_counter() - started) * 1000, 3),
+                "client": client[0] if client else None,
+            }
+            _access.info("request %s", json.dumps(fields), extra={"fields": fields})
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(
+        413, "too_large", f"the body is larger than {limit} bytes: send fewer rows", reason="too_large"
+    )

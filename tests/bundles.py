@@ -1,0 +1,254 @@
+"""Tiny bundles with known answers, built by hand so that tests of the service need no training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from app.contract import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Bin,
+    CategoryFeature,
+    DataOrigin,
+    Example,
+    Manifest,
+    ModelFile,
+    NumberFeature,
+    Score,
+    sha256,
+)
+
+OPSET = 17
+IRIS_CLASSES = ("setosa", "versicolor", "virginica")
+IRIS_FEATURES = ("sepal_length", "sepal_width", "petal_length", "petal_width")
+IRIS_WEIGHTS = np.array(
+    [[0.4, 0.3, -0.6], [0.8, -0.2, -0.3], [-1.6, 0.2, 1.4], [-0.8, -0.4, 1.6]], dtype=np.float64
+)
+IRIS_BIAS = np.array([3.0, 1.5, -4.5])
+
+PLANT_CLASSES = ("no", "yes")
+SOILS = ("clay", "löss & loam", "sand")
+PLANT_WEIGHTS = np.array([[-0.5, 0.5], [0.25, -0.25]])
+PLANT_SOILS = np.array([[0.0, 0.0], [1.0, -1.0], [-2.0, 2.0], [0.5, 0.5]])
+"""Scores added by soil: clay, löss & loam, sand, missing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A valid instance and what the model must answer."""
+
+    values: dict[str, float | str | None]
+    label: str
+    probabilities: dict[str, float]
+
+
+def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return result
+
+
+def number_row(values: tuple[float, ...]) -> Row:
+    """What the number bundle must answer for one row of four numbers."""
+    answer = softmax(np.array(values) @ IRIS_WEIGHTS + IRIS_BIAS)
+    return Row(
+        values=dict(zip(IRIS_FEATURES, values, strict=True)),
+        label=IRIS_CLASSES[int(answer.argmax())],
+        probabilities=dict(zip(IRIS_CLASSES, answer.tolist(), strict=True)),
+    )
+
+
+def mixed_row(height: float | None, age: float, soil: str | None) -> Row:
+    """What the mixed bundle must answer; a missing height counts as 10, its imputed value."""
+    numbers = np.array([10.0 if height is None else height, age])
+    scores = numbers @ PLANT_WEIGHTS + PLANT_SOILS[SOILS.index(soil) if soil is not None else 3]
+    answer = softmax(scores)
+    return Row(
+        values={"Höhe (cm)": height, "age": age, "soil type": soil},
+        label=PLANT_CLASSES[int(answer.argmax())],
+        probabilities=dict(zip(PLANT_CLASSES, answer.tolist(), strict=True)),
+    )
+
+
+def write_number_bundle(directory: Path, *, out_of_range: str = "reject") -> Manifest:
+    """Four numbers, three classes, as Iris: a linear model whose answers `number_row` knows."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["numbers", "weights"], ["scores"]),
+            helper.make_node("Add", ["scores", "bias"], ["biased"]),
+            *_answer_nodes("biased"),
+        ],
+        "number",
+        [helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, 4])],
+        _outputs(3),
+        [_constant("weights", IRIS_WEIGHTS), _constant("bias", IRIS_BIAS)],
+    )
+    ranges = ((1.0, 12.0, 5.8), (1.0, 8.0, 3.0), (0.1, 12.0, 4.3), (0.1, 5.0, 1.3))
+    features = tuple(
+        NumberFeature(
+            name=name,
+            unit="cm",
+            description=name.replace("_", " ").capitalize(),
+            minimum=low,
+            maximum=high,
+            bounded=True,
+            step=0.1,
+            typical=typical,
+            missing=False,
+            edges=(typical - 0.5, typical, typical + 0.5),
+            bins=tuple(Bin(label=f"bin {index}", share=0.25) for index in range(4)),
+        )
+        for name, (low, high, typical) in zip(IRIS_FEATURES, ranges, strict=True)
+    )
+    rows = [
+        number_row((5.1, 3.5, 1.4, 0.2)),
+        number_row((6.0, 2.9, 4.5, 1.5)),
+        number_row((6.9, 3.1, 5.4, 2.1)),
+    ]
+    return _write(
+        directory,
+        graph,
+        name="iris",
+        classes=IRIS_CLASSES,
+        target="species",
+        features=features,
+        rows=rows,
+        out_of_range=out_of_range,
+    )
+
+
+def write_mixed_bundle(directory: Path) -> Manifest:
+    """Two numbers and a category, all but `age` allowed to be missing; names are not identifiers."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("IsNaN", ["numbers"], ["gaps"]),
+            helper.make_node("Where", ["gaps", "fill", "numbers"], ["filled"]),
+            helper.make_node("MatMul", ["filled", "weights"], ["scores"]),
+            helper.make_node(
+                "LabelEncoder",
+                ["categories"],
+                ["soil"],
+                domain="ai.onnx.ml",
+                keys_strings=[*SOILS, ""],
+                values_int64s=[0, 1, 2, 3],
+            ),
+            helper.make_node("Squeeze", ["soil", "axis"], ["soil_index"]),
+            helper.make_node("Gather", ["soils", "soil_index"], ["soil_scores"]),
+            helper.make_node("Add", ["scores", "soil_scores"], ["total"]),
+            *_answer_nodes("total"),
+        ],
+        "mixed",
+        [
+            helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, 2]),
+            helper.make_tensor_value_info("categories", TensorProto.STRING, [None, 1]),
+        ],
+        _outputs(2),
+        [
+            _constant("fill", np.array([[10.0, 0.0]])),
+            _constant("weights", PLANT_WEIGHTS),
+            _constant("soils", PLANT_SOILS),
+            _constant("axis", np.array([1])),
+        ],
+    )
+    features = (
+        NumberFeature(
+            name="Höhe (cm)",
+            unit="cm",
+            minimum=0,
+            maximum=50,
+            typical=10,
+            missing=True,
+            edges=(5.0, 20.0),
+            bins=_bins(("low", 0.3), ("middle", 0.4), ("high", 0.2), ("missing", 0.1)),
+            step=1.0,
+            bounded=True,
+        ),
+        CategoryFeature(
+            name="soil type",
+            categories=SOILS,
+            typical="clay",
+            missing=True,
+            bins=_bins(("clay", 0.5), ("löss & loam", 0.2), ("sand", 0.2), ("missing", 0.1)),
+        ),
+        NumberFeature(
+            name="age",
+            unit="weeks",
+            description="Weeks since sowing",
+            minimum=0,
+            maximum=100,
+            typical=8,
+            missing=False,
+            edges=(8.0,),
+            bins=_bins(("young", 0.5), ("old", 0.5)),
+            step=1.0,
+            bounded=True,
+        ),
+    )
+    rows = [mixed_row(12.0, 3.0, "clay"), mixed_row(None, 30.0, None), mixed_row(3.0, 8.0, "sand")]
+    return _write(
+        directory, graph, name="plants", classes=PLANT_CLASSES, target="ripe", features=features, rows=rows
+    )
+
+
+def _write(
+    directory: Path,
+    graph: onnx.GraphProto,
+    *,
+    name: str,
+    classes: tuple[str, ...],
+    target: str,
+    features: tuple[NumberFeature | CategoryFeature, ...],
+    rows: list[Row],
+    out_of_range: str = "reject",
+) -> Manifest:
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 2)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.checker.check_model(model)
+    content = model.SerializeToString(deterministic=True)
+    manifest = Manifest.model_validate(
+        {
+            "name": name,
+            "algorithm": "logistic_regression",
+            "target": target,
+            "classes": classes,
+            "class_shares": [1 / len(classes)] * len(classes),
+            "out_of_range": out_of_range,
+            "features": features,
+            "metrics": {"test": {"accuracy": Score(value=0.97, low=0.92, high=1.0)}},
+            "data": DataOrigin(source="made:by-hand", sha256="0" * 64, train_rows=100, test_rows=50),
+            "model": ModelFile(sha256=sha256(content), bytes=len(content), opset=OPSET),
+            "examples": [Example(values=row.values, label=row.label) for row in rows],
+        }
+    ).sealed()
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MODEL_FILE).write_bytes(content)
+    (directory / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    return manifest
+
+
+def _answer_nodes(scores: str) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Softmax", [scores], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
+    ]
+
+
+def _outputs(classes: int) -> list[onnx.ValueInfoProto]:
+    return [
+        helper.make_tensor_value_info("label", TensorProto.INT64, [None]),
+        helper.make_tensor_value_info("probabilities", TensorProto.DOUBLE, [None, classes]),
+    ]
+
+
+def _constant(name: str, value: NDArray[np.float64] | NDArray[np.int64]) -> onnx.TensorProto:
+    return numpy_helper.from_array(value, name)
+
+
+def _bins(*bins: tuple[str, float]) -> tuple[Bin, ...]:
+    return tuple(Bin(label=label, share=share) for label, share in bins)
