@@ -1,0 +1,579 @@
+"""The page in a real browser, against the real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect, sync_playwright
+
+from app.contract import Manifest
+from tests.bundles import mixed_row, number_row, write_mixed_bundle, write_number_bundle
+from tests.tools import require
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "app" / "page.html"
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_SECONDS = 30
+
+Visit = Callable[..., Page]
+
+
+@contextmanager
+def serving(model: Path, port: int) -> Iterator[str]:
+    """The service as its own process; gives its address."""
+    settings = {"ESPALIER_MODEL_DIR": str(model), "ESPALIER_PORT": str(port), "ESPALIER_DRAIN_SECONDS": "0"}
+    process = subprocess.Popen([sys.executable, "-m", "app"], cwd=ROOT, env=os.environ | settings)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_until_ready(address, process)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
+
+
+def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None:
+        try:
+            urllib.request.urlopen(f"{address}/health/ready", timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline, "the service does not become ready"
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"the service ended with {process.returncode}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = require("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Manifest]]:
+    """The service with four numbers, and what it serves."""
+    directory = tmp_path_factory.mktemp("numbers")
+    manifest = write_number_bundle(directory)
+    with serving(directory, free_port()) as address:
+        yield address, manifest
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Manifest]]:
+    """The service with numbers and a category that may be missing."""
+    directory = tmp_path_factory.mktemp("mixed")
+    manifest = write_mixed_bundle(directory)
+    with serving(directory, free_port()) as address:
+        yield address, manifest
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Opens the page; at the end nothing may have gone wrong in the browser beyond what the test expects.
+
+    That is: no console error, no exception, no violation of the content security policy, and no request to
+    anywhere but the service.
+    """
+    problems: list[str] = []
+    contexts = []
+
+    def open_page(
+        address: str,
+        *,
+        expected: str = "(?!)",
+        routes: dict[str, Callable[[Route], None]] | None = None,
+        wait: bool = True,
+        **options: Any,
+    ) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+
+        def note(text: str) -> None:
+            if not re.search(expected, text):
+                problems.append(text)
+
+        def note_console(message: ConsoleMessage) -> None:
+            if message.type in {"error", "warning"}:
+                note(f"console: {message.text}")
+
+        def note_request(url: str) -> None:
+            parts = urlsplit(url)
+            if parts.scheme != "data" and f"{parts.scheme}://{parts.netloc}" != address:
+                note(f"left the origin: {url}")
+
+        page.on("console", note_console)
+        page.on("pageerror", lambda error: note(f"exception: {error}"))
+        page.on("request", lambda request: note_request(request.url))
+        page.expose_function("noteViolation", lambda text: note(f"policy: {text}"))
+        page.add_init_script(
+            "document.addEventListener('securitypolicyviolation',"
+            " event => noteViolation(`${event.effectiveDirective} ${event.blockedURI}`))"
+        )
+        for pattern, handler in (routes or {}).items():
+            page.route(pattern, handler)
+        page.goto(address + "/")
+        if wait:
+            expect(page.locator("#bars .first")).to_be_visible()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def field(page: Page, name: str) -> Locator:
+    return page.locator(f'.field[data-feature="{name}"]')
+
+
+def box(page: Page, name: str) -> Locator:
+    return field(page, name).locator("input[type=number]")
+
+
+def slider(page: Page, name: str) -> Locator:
+    return field(page, name).locator("input[type=range]")
+
+
+def percent(share: float) -> str:
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.999 < share < 1 else f"{share * 100:.1f} %"
+
+
+def expect_answer(page: Page, label: str, probabilities: dict[str, float]) -> None:
+    expect(page.locator("#verdict")).to_have_text(label)
+    expect(page.locator("#bars .name")).to_have_text(list(probabilities))
+    expect(page.locator("#bars .percent")).to_have_text([percent(each) for each in probabilities.values()])
+    expect(page.locator("#bars .first .name")).to_have_text(label)
+
+
+def widened(manifest: Manifest, count: int) -> dict[str, Any]:
+    """A manifest with as many features and ten classes; only its page is looked at."""
+    document = manifest.model_dump(mode="json")
+    first = document["features"][0]
+    document["features"] = [first | {"name": f"pixel_{i // 8}_{i % 8}", "unit": None} for i in range(count)]
+    document["classes"] = [str(digit) for digit in range(10)]
+    document["class_shares"] = [0.1] * 10
+    document["examples"] = []
+    return document
+
+
+def answering(document: dict[str, Any]) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(json=document)
+
+
+def answer_of(document: dict[str, Any], version: str | None = None) -> dict[str, Any]:
+    rest = dict.fromkeys(document["classes"][1:], 0.01)
+    first = document["classes"][0]
+    model = {"name": document["name"], "version": version or document["version"]}
+    return {"label": first, "probabilities": {first: 1 - sum(rest.values()), **rest}, "model": model}
+
+
+def test_the_file_needs_nothing_but_itself() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text.count("<style>") == text.count("<script>") == 1
+    assert not re.search(r"<[^>]*\s(style|on\w+)=", text.split("<script>")[0]), (
+        "no inline attributes: the policy"
+    )
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text)
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", text)
+
+
+def test_number_inputs_match_the_schema(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    address, manifest = numbers
+    page = visit(address)
+    assert page.locator(".field").count() == len(manifest.features)
+    for feature in manifest.features:
+        assert feature.type == "number"
+        number = box(page, feature.name)
+        expect(number).to_have_value(f"{feature.typical:g}")
+        expect(number).to_have_attribute("min", f"{feature.minimum:g}")
+        expect(number).to_have_attribute("max", f"{feature.maximum:g}")
+        expect(number).to_have_attribute("step", f"{feature.step:g}")
+        expect(slider(page, feature.name)).to_have_attribute("step", f"{feature.step:g}")
+        expect(field(page, feature.name).locator(".unit")).to_have_text(feature.unit or "")
+        expect(field(page, feature.name).locator(".absent")).to_be_hidden()
+        assert field(page, feature.name).locator("rect").count() == len(feature.bins)
+    expect_answer(page, *_answer((5.8, 3.0, 4.3, 1.3)))
+
+
+def _answer(values: tuple[float, ...]) -> tuple[str, dict[str, float]]:
+    row = number_row(values)
+    return row.label, row.probabilities
+
+
+def test_the_model_introduces_itself(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    address, manifest = numbers
+    page = visit(address)
+    expect(page).to_have_title(f"{manifest.name} · Espalier")
+    expect(page.locator("h1")).to_have_text(manifest.name)
+    expect(page.locator("#summary")).to_contain_text(manifest.version)
+    expect(page.locator("#summary")).to_contain_text(manifest.algorithm.replace("_", " "))
+    expect(page.locator("#scores")).to_contain_text(f"{manifest.metrics['test']['accuracy'].value:.3f}")
+    expect(page.locator("#facts")).to_contain_text(manifest.data.source)
+    expect(page.locator("#facts")).to_contain_text(f"{manifest.data.train_rows} rows")
+    for link in page.locator("nav a").all():
+        url = link.evaluate("link => link.href")
+        with urllib.request.urlopen(url, timeout=5) as response:
+            assert response.status == 200, url
+
+
+def test_typing_changes_the_answer(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(numbers[0])
+    box(page, "petal_length").fill("1.4")
+    expect_answer(page, *_answer((5.8, 3.0, 1.4, 1.3)))
+    expect(slider(page, "petal_length")).to_have_value("1.4")
+    expect(page.locator("#spoken")).to_contain_text("setosa")
+
+
+def test_a_value_between_the_steps_is_sent_as_typed(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(numbers[0])
+    box(page, "petal_length").fill("5.123")
+    expect_answer(page, *_answer((5.8, 3.0, 5.123, 1.3)))
+    expect(box(page, "petal_length")).to_have_value("5.123")
+
+
+def test_the_slider_moves_the_number_and_the_marked_bin(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(numbers[0])
+    slider(page, "petal_width").fill("4.9")
+    expect(box(page, "petal_width")).to_have_value("4.9")
+    expect_answer(page, *_answer((5.8, 3.0, 4.3, 4.9)))
+    marked = (
+        field(page, "petal_width")
+        .locator("rect")
+        .evaluate_all("rects => rects.map(rect => rect.classList.contains('here'))")
+    )
+    assert marked == [False, False, False, True]
+
+
+def test_the_keyboard_alone_is_enough(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(numbers[0])
+    focused = "document.activeElement"
+
+    def tab_to(condition: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"{focused}.matches({json.dumps(condition)})"):
+                assert page.evaluate(f"getComputedStyle({focused}).outlineStyle") == "solid", (
+                    "focus is visible"
+                )
+                return
+        raise AssertionError(f"Tab never reaches {condition}")
+
+    tab_to("#examples button")
+    page.keyboard.press("Enter")
+    expect_answer(page, *_answer((5.1, 3.5, 1.4, 0.2)))
+    tab_to('[data-feature="petal_length"] input[type=number]')
+    page.keyboard.press("ArrowUp")
+    expect_answer(page, *_answer((5.1, 3.5, 1.5, 0.2)))
+    tab_to('[data-feature="petal_length"] input[type=range]')
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect_answer(page, *_answer((5.1, 3.5, 1.7, 0.2)))
+    page.keyboard.press("End")
+    expect_answer(page, *_answer((5.1, 3.5, 12.0, 0.2)))
+
+
+def test_examples_fill_in_and_tell_the_truth(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    address, manifest = numbers
+    page = visit(address)
+    buttons = page.locator("#examples button")
+    expect(buttons).to_have_count(len(manifest.examples) + 1)
+    for button, example in zip(buttons.all(), manifest.examples, strict=False):
+        expect(button).to_contain_text(example.label)
+        button.click()
+        expect(button).to_have_attribute("aria-pressed", "true")
+        for name, value in example.values.items():
+            assert float(box(page, name).input_value()) == value
+        row = number_row(tuple(float(value or 0) for value in example.values.values()))
+        expect_answer(page, row.label, row.probabilities)
+        expect(page.locator("#compare")).to_contain_text(example.label)
+    box(page, "sepal_length").fill("9")
+    expect(page.locator("#compare")).to_have_text("")
+    expect(page.locator("#examples [aria-pressed=true]")).to_have_count(0)
+
+
+def test_a_wrong_answer_is_called_wrong(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    address, manifest = numbers
+    document = manifest.model_dump(mode="json")
+    document["examples"][0]["label"] = "virginica"
+    page = visit(address, routes={"**/model": answering(document)})
+    page.locator("#examples button").first.click()
+    expect(page.locator("#compare")).to_contain_text("the model is wrong here")
+
+
+def test_categories_and_missing_values(mixed: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(mixed[0])
+    soil = field(page, "soil type").locator("select")
+    expect(soil.locator("option")).to_have_text(["clay", "löss & loam", "sand", "unknown"])
+    for choice in ("sand", "löss & loam", None):
+        soil.select_option(label=choice or "unknown")
+        row = mixed_row(10, 8, choice)
+        expect_answer(page, row.label, row.probabilities)
+    expect(field(page, "soil type").locator(".foot")).to_have_text("10.0 % of training rows")
+
+    box(page, "Höhe (cm)").fill("3")
+    row = mixed_row(3, 8, None)
+    expect_answer(page, row.label, row.probabilities)
+    unknown = field(page, "Höhe (cm)").get_by_role("checkbox", name="Höhe (cm) is unknown")
+    unknown.check()
+    row = mixed_row(None, 8, None)
+    expect_answer(page, row.label, row.probabilities)
+    expect(box(page, "Höhe (cm)")).to_have_value("")
+    slider(page, "Höhe (cm)").fill("20")
+    expect(unknown).not_to_be_checked()
+    row = mixed_row(20, 8, None)
+    expect_answer(page, row.label, row.probabilities)
+    box(page, "Höhe (cm)").fill("")
+    expect(unknown).to_be_checked()
+    expect(field(page, "age").locator(".absent")).to_be_hidden()
+
+
+def test_an_example_with_gaps_fills_in_unknown(mixed: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(mixed[0])
+    page.locator("#examples button").nth(1).click()
+    row = mixed_row(None, 30, None)
+    expect_answer(page, row.label, row.probabilities)
+    expect(field(page, "soil type").locator("select")).to_have_value("")
+    expect(field(page, "Höhe (cm)").locator("input[type=checkbox]")).to_be_checked()
+
+
+def test_the_servers_objection_stands_beside_its_field(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(numbers[0], expected="status of 422")
+    number = box(page, "sepal_width")
+    number.fill("44")
+    error = field(page, "sepal_width").locator(".error")
+    expect(error).to_have_text("must be at most 8 cm")
+    expect(number).to_have_attribute("aria-invalid", "true")
+    expect(number).to_have_accessible_description("must be at most 8 cm")
+    expect(page.locator("#trouble")).to_contain_text("sepal width")
+    expect(page.locator("#answer")).to_have_class(re.compile("stale"))
+    expect(page.locator("#spoken")).to_contain_text("sepal width must be at most 8 cm")
+    number.fill("")
+    expect(error).to_have_text("is required")
+    number.fill("3")
+    expect(error).to_be_hidden()
+    expect(page.locator("#trouble")).to_be_hidden()
+    expect(number).to_have_attribute("aria-invalid", "false")
+    expect(page.locator("#answer")).not_to_have_class(re.compile("stale"))
+
+
+def test_what_is_not_a_number_is_not_sent(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(numbers[0])
+    box(page, "sepal_width").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("-")
+    expect(field(page, "sepal_width").locator(".error")).to_have_text("is not a number")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("3.5")
+    expect(field(page, "sepal_width").locator(".error")).to_be_hidden()
+    expect_answer(page, *_answer((5.8, 3.5, 4.3, 1.3)))
+
+
+def test_an_answer_that_arrives_late_is_dropped(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    held: list[Route] = []
+
+    def hold_the_slow_one(route: Route) -> None:
+        if json.loads(route.request.post_data or "{}").get("petal_length") == 11:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page = visit(numbers[0], routes={"**/predict": hold_the_slow_one})
+    slider(page, "petal_length").fill("11")
+    page.wait_for_timeout(200)
+    assert held, "the first question is on its way"
+    slider(page, "petal_length").fill("1")
+    expect_answer(page, *_answer((5.8, 3.0, 1.0, 1.3)))
+    held[0].continue_()
+    page.wait_for_timeout(300)
+    expect_answer(page, *_answer((5.8, 3.0, 1.0, 1.3)))
+
+
+def test_it_survives_a_restart_of_the_service(tmp_path: Path, visit: Visit) -> None:
+    write_number_bundle(tmp_path)
+    port = free_port()
+    with serving(tmp_path, port) as address:
+        page = visit(address, expected="ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|status of 503")
+    slider(page, "petal_length").fill("1")
+    expect(page.locator("#trouble")).to_contain_text("cannot be reached")
+    with serving(tmp_path, port):
+        expect(page.locator("#trouble")).to_be_hidden(timeout=15_000)
+        expect_answer(page, *_answer((5.8, 3.0, 1.0, 1.3)))
+
+
+def test_it_waits_for_a_service_that_is_not_ready(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    refusals = iter([503, 503])
+
+    def refuse_twice(route: Route) -> None:
+        status = next(refusals, None)
+        if status is None:
+            route.continue_()
+        else:
+            route.fulfill(status=status, json={"error": "starting", "code": "unready", "details": []})
+
+    page = visit(numbers[0], expected="status of 503", routes={"**/model": refuse_twice}, wait=False)
+    expect(page.locator("#notice")).to_contain_text("503")
+    expect(page.locator("#bars .first")).to_be_visible()
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_another_versions_answer_offers_its_form(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    address, manifest = numbers
+    document = manifest.model_dump(mode="json")
+    page = visit(address, routes={"**/predict": answering(answer_of(document, "feedfeedfeed"))})
+    expect(page.locator("#notice")).to_contain_text("Another version")
+    expect(page.locator("#source")).to_contain_text("feedfeedfeed")
+    page.unroute_all()
+    page.locator("#notice a").click()
+    expect_answer(page, *_answer((5.8, 3.0, 4.3, 1.3)))
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_markup_in_names_stays_text(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    address, manifest = numbers
+    evil = "<img src=x onerror=alert(1)>"
+    document = manifest.model_dump(mode="json")
+    document |= {"name": evil, "algorithm": evil, "target": evil, "classes": [evil, "b", "c"]}
+    document["features"][0] |= {"name": evil, "unit": evil, "description": evil}
+    document["examples"] = [{"values": {}, "label": evil}]
+    document["metrics"]["test"][evil] = {"value": 0.5, "low": None, "high": None}
+    routes = {"**/model": answering(document), "**/predict": answering(answer_of(document))}
+    page = visit(address, routes=routes)
+    expect(page.locator("#verdict")).to_have_text(evil)
+    assert page.locator("img").count() == 0
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 640), (768, 900), (1280, 720)])
+def test_sixty_four_features_and_ten_classes_stay_usable(
+    numbers: tuple[str, Manifest], visit: Visit, width: int, height: int
+) -> None:
+    address, manifest = numbers
+    document = widened(manifest, 64)
+    routes = {"**/model": answering(document), "**/predict": answering(answer_of(document))}
+    page = visit(address, routes=routes, viewport={"width": width, "height": height})
+    assert page.locator(".field").count() == 64
+    assert page.locator("#bars li").count() == 10
+    box(page, "pixel_7_7").scroll_into_view_if_needed()
+    box(page, "pixel_7_7").focus()
+    expect(page.locator("#verdict")).to_be_in_viewport(ratio=1)
+    _expect_no_sideways_scroll(page)
+    assert _tab_stops(page) <= 64 + 5, "one stop a feature"
+
+
+def _tab_stops(page: Page) -> int:
+    stops = page.evaluate(
+        "[...document.querySelectorAll('input, select, button, a, summary')]"
+        ".filter(each => each.tabIndex >= 0 && each.checkVisibility()).length"
+    )
+    return int(stops)
+
+
+def _expect_no_sideways_scroll(page: Page) -> None:
+    beyond = page.evaluate(
+        "[...document.querySelectorAll('body *')].filter(each => each.checkVisibility() &&"
+        " !each.closest('.unseen') && each.getBoundingClientRect().right > innerWidth + 0.5).map(each => each.outerHTML)"
+    )
+    assert beyond == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
+
+
+@pytest.mark.parametrize("bundle", ["numbers", "mixed"])
+def test_a_phone_shows_it_without_sideways_scrolling(
+    bundle: str, request: pytest.FixtureRequest, visit: Visit
+) -> None:
+    page = visit(request.getfixturevalue(bundle)[0], viewport={"width": 360, "height": 640})
+    _expect_no_sideways_scroll(page)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator("#verdict")).to_be_in_viewport(ratio=1)
+
+
+# WCAG 2: every text against the nearest opaque background, 4.5 to 1, or 3 to 1 where it is large.
+CONTRAST = """
+() => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = element => {
+    for (let each = element; each; each = each.parentElement) {
+      const colour = parse(getComputedStyle(each).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!(own || element.matches('input[type=number]')) || !element.checkVisibility()) continue;
+    if (element.matches('script, style, noscript, option') || element.closest('.unseen')) continue;
+    const style = getComputedStyle(element);
+    const [a, b] = [light(parse(style.color)), light(ground(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const large = parseFloat(style.fontSize) >= 24;
+    if (ratio < (large ? 3 : 4.5)) poor.push(`${element.textContent}: ${ratio.toFixed(2)}`);
+  }
+  return poor;
+}
+"""
+
+
+def test_dark_and_light_are_two_readable_palettes(mixed: tuple[str, Manifest], visit: Visit) -> None:
+    grounds = set()
+    for scheme in ("light", "dark"):
+        page = visit(mixed[0], color_scheme=scheme, expected="status of 422")
+        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert page.evaluate(CONTRAST) == []
+        box(page, "age").fill("-5")
+        expect(page.locator("#trouble")).to_be_visible()
+        assert page.evaluate(CONTRAST) == [], "also when there is trouble"
+    assert len(grounds) == 2
+
+
+def test_every_input_has_a_name_of_its_own(mixed: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(mixed[0])
+    names = page.evaluate(
+        "[...document.querySelectorAll('input, select')].filter(each => each.checkVisibility())"
+        ".map(each => each.ariaLabel ?? [...each.labels].map(label => label.textContent.trim()).join())"
+    )
+    assert all(names)
+    assert len(set(names)) == len(names)
+
+
+def test_nothing_moves_for_who_asked_for_that(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    duration = "getComputedStyle(document.querySelector('.fill')).transitionDuration"
+    assert visit(numbers[0]).evaluate(duration) != "0s"
+    assert visit(numbers[0], reduced_motion="reduce").evaluate(duration) == "0s"
