@@ -79,8 +79,9 @@ def _prune(algorithms: Collection[str]) -> None:
 
     DVC leaves them behind, and they would make this stage's inputs differ from those of a fresh clone.
     """
-    for folder in report.MODELS.iterdir():
-        if folder.name not in algorithms and (folder / "metrics.json").exists():
+    for metrics in report.MODELS.glob("*/metrics.json"):
+        folder = metrics.parent
+        if folder.name not in algorithms:
             log.info("removing %s: params.yaml has no such algorithm any more", folder)
             shutil.rmtree(folder)
 

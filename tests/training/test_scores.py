@@ -57,7 +57,9 @@ def test_a_weight_is_a_repeated_row(seed: int, classes: int) -> None:
 def test_per_class_and_confusion_are_scikit_learns() -> None:
     labels, predicted, probabilities = _rows(3, 4, 80, 2)
     table = scores.per_class(labels, predicted, probabilities)
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, predicted, zero_division=0
+    )
     for each, row in enumerate(table):
         assert row == pytest.approx(
             {

@@ -1,0 +1,184 @@
+"""Who wins, by which rule, what the gate says, and what the bundle holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from app.contract import Score, read_bundle
+from tests.training.project import Project
+from training import gate, leaderboard, report
+from training.config import GateSettings
+from training.dataset import read_profile
+from training.errors import DataError, GateError
+from training.report import FoldScores, Report
+
+
+def variant(base: Report, algorithm: str, cv: float, numbers: int) -> Report:
+    folds = FoldScores(folds=(cv,), mean=cv, std=0.01)
+    return base.model_copy(
+        update={"algorithm": algorithm, "cv": {**base.cv, base.score: folds}, "complexity": numbers}
+    )
+
+
+def names(ranked: list[Report]) -> list[str]:
+    return [each.algorithm for each in ranked]
+
+
+class TestRank:
+    @pytest.fixture
+    def base(self, trained: Project) -> Report:
+        return report.read("svm")
+
+    def test_the_highest_score_wins(self, base: Report) -> None:
+        reports = [
+            variant(base, "small", 0.90, 1),
+            variant(base, "best", 0.95, 9),
+            variant(base, "mid", 0.92, 5),
+        ]
+        ranked, rule = leaderboard.rank(reports, tie=0.01)
+        assert names(ranked) == ["best", "mid", "small"]
+        assert rule == "highest cross-validated f1_macro"
+
+    def test_the_simplest_wins_a_tie_and_the_rule_says_so(self, base: Report) -> None:
+        reports = [
+            variant(base, "best", 0.95, 900),
+            variant(base, "small", 0.945, 10),
+            variant(base, "far", 0.9, 1),
+        ]
+        ranked, rule = leaderboard.rank(reports, tie=0.005)
+        assert names(ranked) == ["small", "best", "far"]
+        assert "simplest of 2 models" in rule
+        assert "within 0.005 of the best" in rule
+        assert "tied with best" in rule
+
+    def test_a_tie_in_everything_goes_by_name(self, base: Report) -> None:
+        reports = [variant(base, "b", 0.9, 5), variant(base, "a", 0.9, 5)]
+        assert names(leaderboard.rank(reports, tie=0.0)[0]) == ["a", "b"]
+
+    def test_log_loss_is_better_when_lower(self, base: Report) -> None:
+        base = base.model_copy(update={"score": "log_loss"})
+        ranked, rule = leaderboard.rank(
+            [variant(base, "bad", 0.9, 1), variant(base, "good", 0.1, 1)], tie=0.0
+        )
+        assert names(ranked) == ["good", "bad"]
+        assert rule == "lowest cross-validated log_loss"
+
+    def test_the_test_split_never_selects(self, base: Report) -> None:
+        perfect = {key: Score(value=1.0, low=1.0, high=1.0) for key in base.test}
+        lucky = variant(base, "lucky", 0.90, 1).model_copy(update={"test": perfect})
+        assert names(leaderboard.rank([lucky, variant(base, "best", 0.95, 9)], tie=0.0)[0])[0] == "best"
+
+
+class TestGate:
+    @pytest.fixture
+    def champion(self, trained: Project) -> Report:
+        return report.read("logistic_regression")
+
+    def test_every_missed_rule_is_named_with_its_figure(self, champion: Report) -> None:
+        strict = GateSettings(
+            minimum={"accuracy": 0.99}, maximum_log_loss=0.01, maximum_latency_ms=1, maximum_bytes=10
+        )
+        with pytest.raises(GateError) as caught:
+            gate.check(champion, 2.5, strict)
+        message = str(caught.value)
+        assert re.search(r"test accuracy 0\.\d+ is below select\.gate\.minimum\.accuracy 0\.99", message)
+        assert re.search(r"test log loss 0\.\d+ is above select\.gate\.maximum_log_loss 0\.01", message)
+        assert "median latency in ms 2.5 is above select.gate.maximum_latency_ms 1" in message
+        assert re.search(r"size in bytes \d+ is above select\.gate\.maximum_bytes 10", message)
+
+    def test_nothing_demanded_is_nothing_missed(self, champion: Report) -> None:
+        gate.check(champion, 1e9, GateSettings())
+
+    def test_a_failed_gate_leaves_the_last_bundle(self, trained: Project) -> None:
+        before = read_bundle(trained.root / "model").manifest
+        trained.change(select__gate={"minimum": {"accuracy": 1.0}}, name="other")
+        with pytest.raises(GateError, match="won but does not pass the gate"):
+            trained.run("select")
+        assert read_bundle(trained.root / "model").manifest == before
+
+
+class TestBundle:
+    def test_it_is_the_champions_file_with_its_figures(self, trained: Project) -> None:
+        bundle = read_bundle(trained.root / "model")
+        manifest = bundle.manifest
+        champion = report.read(manifest.algorithm)
+        assert bundle.model == (trained.root / "models" / manifest.algorithm / "model.onnx").read_bytes()
+        assert manifest.metrics["test"] == champion.test
+        assert manifest.metrics["cv"]["f1_macro"].value == champion.cv["f1_macro"].mean
+        profile = read_profile()
+        assert manifest.features == profile.features
+        assert manifest.data.sha256 == profile.origin.sha256
+        assert manifest.version == manifest.digest.removeprefix("sha256:")[:12]
+
+    def test_examples_are_test_rows_of_every_class(self, trained: Project) -> None:
+        import pandas as pd
+
+        manifest = read_bundle(trained.root / "model").manifest
+        rows = pd.read_parquet("data/test.parquet").to_dict("records")
+        assert {each.label for each in manifest.examples} == set(manifest.classes)
+        for each in manifest.examples:
+            assert {**each.values, manifest.target: each.label} in rows
+
+    def test_the_version_follows_the_content(self, trained: Project) -> None:
+        first = read_bundle(trained.root / "model").manifest
+        trained.run("select")
+        assert read_bundle(trained.root / "model").manifest == first
+        trained.change(name="renamed")
+        trained.run("select")
+        assert read_bundle(trained.root / "model").manifest.version != first.version
+
+    def test_nothing_volatile_is_written(self, trained: Project) -> None:
+        text = (trained.root / "model/model.json").read_text() + (trained.root / "MODEL_CARD.md").read_text()
+        text += (trained.root / "reports/leaderboard.json").read_text()
+        assert not re.search(r"\b20[2-9]\d-\d\d|latency|hostname", text)
+        assert str(trained.root) not in text
+
+
+class TestPapers:
+    def test_leaderboard_lists_every_algorithm_best_first(self, trained: Project) -> None:
+        board = leaderboard.read()
+        assert {row.algorithm for row in board.rows} == set(trained.params()["train"]["algorithms"])
+        assert board.rows[0].algorithm == board.champion
+        text = Path("reports/leaderboard.md").read_text()
+        assert board.rule in text
+        positions = [text.index(f"| {row.algorithm} |") for row in board.rows]
+        assert positions == sorted(positions)
+
+    def test_the_table_fits_a_terminal(self, trained: Project, capsys: pytest.CaptureFixture[str]) -> None:
+        trained.monkeypatch.setenv("COLUMNS", "80")
+        trained.run("leaderboard")
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= 80
+        assert "logistic_regression" in shown
+        assert "…" not in shown
+
+    def test_the_card_says_what_a_reader_needs(self, trained: Project) -> None:
+        card = Path("MODEL_CARD.md").read_text()
+        manifest = json.loads(Path("model/model.json").read_text())
+        assert manifest["version"] in card
+        assert trained.params()["card"]["limits"][0] in card
+        for feature in manifest["features"]:
+            assert f"| {feature['name']} |" in card
+        accuracy = manifest["metrics"]["test"]["accuracy"]
+        assert f"{accuracy['value']:.4f} [{accuracy['low']:.4f}, {accuracy['high']:.4f}]" in card
+
+
+def test_folders_of_removed_algorithms_go(trained: Project) -> None:
+    algorithms = trained.params()["train"]["algorithms"]
+    del algorithms["decision_tree"]
+    trained.change(train__algorithms=algorithms)
+    (trained.root / "models" / "notes").mkdir()
+    trained.run("select")
+    assert not Path("models/decision_tree").exists()
+    assert Path("models/notes").exists()
+    assert "decision_tree" not in {row.algorithm for row in leaderboard.read().rows}
+
+
+def test_without_a_report_it_says_what_to_run(trained: Project) -> None:
+    Path("models/svm/report.json").unlink()
+    with pytest.raises(DataError, match=r"models/svm/report\.json.*dvc repro train@svm"):
+        trained.run("select")
