@@ -82,7 +82,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Manifest]]:
+def numbers(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Manifest]]:
     """The service with four numbers, and what it serves."""
     directory = tmp_path_factory.mktemp("numbers")
     manifest = write_number_bundle(directory)
@@ -91,7 +91,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Man
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Manifest]]:
+def mixed(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Manifest]]:
     """The service with numbers and a category that may be missing."""
     directory = tmp_path_factory.mktemp("mixed")
     manifest = write_mixed_bundle(directory)
