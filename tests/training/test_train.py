@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from sklearn import metrics
 
 from app.predictor import Predictor
@@ -27,7 +29,7 @@ def test_report_is_what_the_file_scores(trained: Project) -> None:
             metrics.accuracy_score(test.labels, label), abs=1e-6
         )
         assert result.test["log_loss"].value == pytest.approx(
-            metrics.log_loss(test.labels, probabilities / probabilities.sum(axis=1, keepdims=True)), abs=1e-5
+            metrics.log_loss(test.labels, _normalised(probabilities)), abs=1e-5
         )
         assert (np.array(result.confusion) == metrics.confusion_matrix(test.labels, label)).all()
         assert len(result.cv["f1_macro"].folds) == 5
@@ -36,6 +38,12 @@ def test_report_is_what_the_file_scores(trained: Project) -> None:
         assert result.parity.data_rows == 149
         assert set(result.importance) == {each.name for each in profile.features}
         assert result.model.bytes == len(model)
+
+
+def _normalised(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    exact = probabilities.astype(np.float64)
+    total: NDArray[np.float64] = exact.sum(axis=1, keepdims=True)
+    return exact / total
 
 
 def test_metrics_are_the_reports_headline(trained: Project) -> None:
