@@ -37,8 +37,6 @@ def as_numbers(column: pd.Series[Any]) -> tuple[pd.Series[float], pd.Series[bool
     if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
         if types.is_complex_dtype(column.dtype):
             return _unreadable(column, np.nan)
-        if str(column.dtype).lower() in ("float16", "float32"):
-            column = column.astype(object).map(lambda value: value if pd.isna(value) else float(str(value)))
         return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index), column.isna() & False
     converted, wrong = _convert(column, _number)
     return converted.astype(np.float64), wrong
@@ -68,6 +66,10 @@ def as_text(
 def _plain(column: pd.Series[Any]) -> pd.Series[Any]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.astype(object)
+    narrow = str(column.dtype).lower()
+    if narrow in ("float16", "float32"):
+        shortest = column.to_numpy(np.dtype(narrow), na_value=np.nan).astype(str)
+        return pd.Series(shortest.astype(np.float64), column.index)
     return column
 
 

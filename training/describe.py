@@ -93,8 +93,9 @@ def resolution(values: NDArray[np.floating[Any]]) -> float:
     """
     span = float(values.max() - values.min()) or float(np.abs(values).max()) or 1.0
     finest = min(max(0, 6 - math.floor(math.log10(span))), 300)
+    noise = 4 * np.finfo(np.float64).eps * np.abs(values).max()
     for digits in range(finest):
-        if np.allclose(values, np.round(values, digits), rtol=1e-12, atol=10.0**-digits * 1e-6):
+        if np.abs(values - np.round(values, digits)).max() <= noise + 1e-6 * min(span, 10.0**-digits):
             return _power(digits)
     return _power(finest)
 

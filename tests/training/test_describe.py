@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from app.contract import CategoryFeature, NumberFeature
+from training import describe
+from training.config import CategorySettings, NumberSettings
+from training.errors import DataError
+
+finite = st.floats(-1e9, 1e9, allow_nan=False)
+numbers = st.lists(finite, min_size=1, max_size=200)
+
+
+def number(values: Sequence[float | None], settings: NumberSettings | None = None) -> NumberFeature:
+    column = pd.Series(values, dtype=np.float64)
+    feature = describe.feature("x", settings or NumberSettings(type="number", missing=1), column, column)
+    assert isinstance(feature, NumberFeature)
+    return feature
+
+
+@given(st.lists(finite | st.none() | st.integers(0, 5).map(float), min_size=1, max_size=200))
+def test_every_value_is_in_one_bin_and_shares_sum_to_one(values: list[float | None]) -> None:
+    assume(any(value is not None for value in values))
+    feature = number(values)
+    labels = [each.label for each in feature.bins]
+    assert len(set(labels)) == len(labels) <= describe.BINS + 1
+    assert sum(each.share for each in feature.bins) == pytest.approx(1)
+    present = np.array([value for value in values if value is not None])
+    bounds = [-np.inf, *feature.edges, np.inf]
+    for position, each in enumerate(feature.bins[:-1]):
+        inside = (present >= bounds[position]) & (present < bounds[position + 1])
+        assert each.share == pytest.approx(inside.sum() / len(values))
+
+
+@given(numbers)
+def test_values_that_differ_make_bins_that_are_not_empty(values: list[float]) -> None:
+    feature = number(list(values), NumberSettings(type="number"))
+    assert len(feature.bins) >= min(2, len(set(values)))
+    assert all(each.share > 0 for each in feature.bins)
+
+
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=100), st.integers(0, 6))
+def test_the_step_divides_every_value(whole: list[int], digits: int) -> None:
+    values = np.array([float(f"{each}e-{digits}") for each in whole])
+    step = describe.resolution(values)
+    span = float(values.max() - values.min()) or float(np.abs(values).max()) or 1.0
+    multiples = values / step
+    assert np.allclose(multiples, np.round(multiples), rtol=1e-9, atol=1e-3) or step <= span * 1e-5
+    assert step >= 10.0**-digits * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [
+        ([5.1, 4.9, 4.7], 0.1),
+        ([3750.0, 3800.0], 1),
+        ([0.0, 0.0], 1),
+        ([0.25, 0.5], 0.01),
+        ([1 / 3, 2 / 3, 1.0], 1e-7),
+        ([1e-9, 3e-9], 1e-9),
+    ],
+)
+def test_natural_resolution(values: list[float], step: float) -> None:
+    assert describe.resolution(np.array(values)) == step
+
+
+def test_labels_can_be_read() -> None:
+    assert describe.bin_labels((4.8, 5.0, 5.1)) == ("..4.8", "4.8..5", "5..5.1", "5.1..")
+    assert describe.bin_labels(()) == ("all",)
+    assert describe.short(-0.5) == "-0.5"
+    assert describe.short(1234567.0) == "1234567"
+
+
+def test_edges_are_rounded_to_what_can_be_read() -> None:
+    values = np.sort(np.random.default_rng(0).normal(0, 1, 1000))
+    edges = describe.bin_edges(values, 1e-6)
+    assert len(edges) == 9
+    assert all(edge == round(edge, 2) for edge in edges)
+
+
+def test_a_value_that_is_nearly_always_the_same_still_has_two_bins() -> None:
+    feature = number([0.0] * 995 + [3.0] * 5)
+    assert [each.label for each in feature.bins] == ["..3", "3..", "missing"]
+
+
+def test_declared_limits_and_step_are_kept() -> None:
+    settings = NumberSettings(type="number", unit="cm", range=(0, 10), step=0.5, description="how long")
+    feature = number([1.0, 2.5], settings)
+    assert (feature.minimum, feature.maximum, feature.bounded, feature.step) == (0, 10, True, 0.5)
+    assert (feature.unit, feature.description, feature.missing) == ("cm", "how long", False)
+    seen = number([1.0, 2.5, 2.0])
+    assert (seen.minimum, seen.maximum, seen.bounded, seen.typical) == (1, 2.5, False, 2)
+
+
+def test_categories_keep_their_order_and_their_share() -> None:
+    column = pd.Series(["b", "a", "b", None], dtype="str")
+    declared = CategorySettings(type="category", categories=("c", "b", "a"), missing=0.5)
+    feature = describe.feature("x", declared, column, column)
+    assert isinstance(feature, CategoryFeature)
+    assert [(each.label, each.share) for each in feature.bins] == [
+        ("c", 0),
+        ("b", 0.5),
+        ("a", 0.25),
+        ("missing", 0.25),
+    ]
+    assert feature.typical == "b"
+    inferred = describe.feature("x", CategorySettings(type="category", missing=0.5), column, column)
+    assert isinstance(inferred, CategoryFeature)
+    assert inferred.categories == ("a", "b")
+
+
+def test_nothing_to_learn_from_is_an_error() -> None:
+    with pytest.raises(DataError, match="x: every value in the training split is missing"):
+        number([None, None])
