@@ -1,0 +1,87 @@
+"""A clean clone of this working tree and the means to run DVC in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Clone:
+    root: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """This process's, with the project's tools first and no tracker to talk to."""
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("WANDB_", "COVERAGE_", "COV_"))
+        }
+        return {**kept, "PATH": f"{BIN}:{os.environ['PATH']}", "WANDB_MODE": "disabled", **more}
+
+    def dvc(self, *arguments: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["dvc", *arguments],
+            cwd=self.root,
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"dvc {arguments}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own, so that all of it can be signalled."""
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def params(self) -> dict[str, Any]:
+        document: dict[str, Any] = yaml.safe_load((self.root / "params.yaml").read_text())
+        return document
+
+    def write_params(self, document: dict[str, Any]) -> None:
+        (self.root / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def clone(destination: Path) -> Clone:
+    """Commit the working tree as it stands, with what is not yet committed, into a new repository."""
+    destination.mkdir(parents=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (destination / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, destination / name)
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "as it stands"]):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        subprocess.run(["git", *identity, *command], cwd=destination, check=True, capture_output=True)
+    return Clone(destination)
+
+
+def kill(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    os.killpg(process.pid, number)
+    process.communicate(timeout=60)

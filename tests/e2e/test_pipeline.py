@@ -1,0 +1,108 @@
+"""The pipeline as DVC runs it, in clean clones."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from app.contract import read_bundle
+from tests.e2e.clone import Clone, clone, kill
+
+pytestmark = pytest.mark.slow
+
+STAGES = re.compile(r"Running stage '([^']+)'")
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which everything was computed once."""
+    result = clone(tmp_path_factory.mktemp("first") / "project")
+    result.dvc("repro", PYTHONHASHSEED="1")
+    return result
+
+
+def outputs(project: Clone) -> dict[str, bytes]:
+    names = ("dvc.lock", "model/model.onnx", "model/model.json", "MODEL_CARD.md", "reports/leaderboard.json")
+    return {name: (project.root / name).read_bytes() for name in names}
+
+
+def test_two_clean_clones_compute_the_same_bytes(reproduced: Clone, tmp_path: Path) -> None:
+    second = clone(tmp_path / "elsewhere")
+    second.dvc("repro", PYTHONHASHSEED="2", OMP_NUM_THREADS="2")
+    assert outputs(second) == outputs(reproduced)
+
+
+def test_the_committed_lock_is_current(tmp_path: Path) -> None:
+    """Without any data: the lock names the digests of code, parameters and sources as they are committed."""
+    done = clone(tmp_path / "project").dvc("repro", "--dry", "--allow-missing", check=False)
+    assert done.returncode == 0, (
+        f"dvc.lock is stale: run `dvc repro` and commit it\n{done.stdout}{done.stderr}"
+    )
+    assert not STAGES.findall(done.stdout)
+
+
+def test_nothing_to_do_the_second_time(reproduced: Clone) -> None:
+    before = outputs(reproduced)
+    again = reproduced.dvc("repro")
+    assert not STAGES.findall(again.stdout)
+    assert "up to date" in again.stdout
+    assert "up to date" in reproduced.dvc("status").stdout
+    assert outputs(reproduced) == before
+
+
+def test_one_parameter_reruns_its_algorithm_select_and_track_only(reproduced: Clone) -> None:
+    params = reproduced.params()
+    params["train"]["algorithms"]["decision_tree"]["max_depth"] = 2
+    reproduced.write_params(params)
+    done = reproduced.dvc("repro")
+    assert STAGES.findall(done.stdout) == ["train@decision_tree", "select", "track"]
+
+
+def test_a_sixth_block_trains_beside_the_others(reproduced: Clone) -> None:
+    """One factory function and one block; here the function is the test's."""
+    algorithms = reproduced.root / "training" / "algorithms.py"
+    code = algorithms.read_text().replace(
+        "FACTORIES: Mapping",
+        "def naive_bayes() -> Algorithm:\n"
+        "    from sklearn.naive_bayes import GaussianNB\n\n"
+        "    return Algorithm(GaussianNB())\n\n\nFACTORIES: Mapping",
+    )
+    algorithms.write_text(code.replace("svm, xgboost)", "svm, xgboost, naive_bayes)"))
+    params = reproduced.params()
+    params["train"]["algorithms"] = {"logistic_regression": {}, "naive_bayes": {"var_smoothing": 1e-8}}
+    reproduced.write_params(params)
+    done = reproduced.dvc("repro")
+    assert "train@naive_bayes" in STAGES.findall(done.stdout)
+    board = (reproduced.root / "reports/leaderboard.md").read_text()
+    assert "naive_bayes" in board
+    assert "xgboost" not in board
+    assert not (reproduced.root / "models/xgboost").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_is_taken_up_again(tmp_path: Path, number: signal.Signals) -> None:
+    project = clone(tmp_path / "project")
+    params = project.params()
+    params["evaluate"] |= {"parity_rows": 2000, "bootstrap": 100}
+    project.write_params(params)
+    for stage in ("prepare", "train@random_forest", "select"):
+        running = project.start("dvc", "repro")
+        _wait_for(running, f"Running stage '{stage}'")
+        time.sleep(0.4)
+        kill(running, number)
+    done = project.dvc("repro")
+    assert "track" in STAGES.findall(done.stdout)
+    assert "up to date" in project.dvc("status").stdout
+    assert read_bundle(project.root / "model").manifest.name == "iris"
+    assert not list(project.root.rglob(".*.tmp"))
+
+
+def _wait_for(running: object, text: str) -> None:
+    for line in running.stdout:  # type: ignore[attr-defined]
+        if text in line:
+            return
+    pytest.fail(f"never printed {text!r}")
