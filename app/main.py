@@ -61,6 +61,8 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
         version=service.manifest.version,
         description=documentation.description,
         redoc_url=None,
+        # A redirect would send a body on a second trip, to wherever the Host header says.
+        redirect_slashes=False,
     )
     app.state.service = service
     app.state.lifecycle = lifecycle

@@ -240,7 +240,10 @@ class Schema:
         return valid
 
     def _details(self, error: ValidationError, prefix: tuple[str | int, ...] = ()) -> Iterator[Detail]:
-        for each in error.errors(include_url=False, include_input=False):
+        for each in error.errors(include_url=False):
+            if each["type"] == "float_type" and type(each["input"]) is int:
+                # An integer fails to be a float only by being too large for one.
+                each["type"] = "finite_number"
             place = (*prefix, *each["loc"])
             feature = next((self.features[p] for p in reversed(place) if p in self.features), None)
             kind = _KINDS.get(each["type"], "wrong_type")

@@ -1,0 +1,167 @@
+"""What `/metrics` says after what was predicted and refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from app.contract import read_bundle
+from app.errors import REASONS
+from app.metrics import CONFIDENCE, ModelMetrics
+from app.schema import Rows
+from tests.app.conftest import Serve
+from tests.bundles import mixed_row, number_row
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(client: TestClient) -> Series:
+    return parse(client.get("/metrics").text)
+
+
+def parse(text: str) -> Series:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(series: Series, name: str, **labels: str) -> float:
+    return series[name, frozenset(labels.items())]
+
+
+@pytest.fixture
+def fresh(mixed_model: Path, serve: Serve) -> TestClient:
+    return serve(mixed_model)
+
+
+def test_every_series_exists_before_the_first_request(fresh: TestClient, mixed_model: Path) -> None:
+    series = scrape(fresh)
+    manifest = read_bundle(mixed_model).manifest
+    for feature in manifest.features:
+        for each in feature.bins:
+            assert value(series, "model_feature_bin_total", feature=feature.name, bin=each.label) == 0
+            share = value(series, "model_feature_reference_ratio", feature=feature.name, bin=each.label)
+            assert share == each.share
+    for name in manifest.classes:
+        assert value(series, "model_predictions_total", **{"class": name}) == 0
+        assert value(series, "model_class_reference_ratio", **{"class": name}) == 0.5
+    for reason in REASONS:
+        assert value(series, "model_rejected_total", reason=reason) == 0
+    assert value(series, "model_prediction_confidence_count") == 0
+
+
+def test_the_model_is_named(fresh: TestClient, mixed_model: Path) -> None:
+    (labels,) = [dict(labels) for (name, labels) in scrape(fresh) if name == "model_info"]
+    manifest = read_bundle(mixed_model).manifest
+    assert (labels["name"], labels["version"]) == (manifest.name, manifest.version)
+    assert (labels["digest"], labels["algorithm"]) == (manifest.digest, manifest.algorithm)
+
+
+@pytest.mark.parametrize("shape", ["instance", "instances", "columns"])
+def test_predictions_are_counted_alike_in_every_shape(fresh: TestClient, shape: str) -> None:
+    rows = [mixed_row(4.9, 3.0, "clay"), mixed_row(5.0, 8.0, None), mixed_row(None, 7.9, "sand")]
+    values = [row.values for row in rows]
+    columns = {name: [each[name] for each in values] for name in values[0]}
+    bodies: dict[str, list[Any]] = {
+        "instance": values,
+        "instances": [{"instances": values}],
+        "columns": [{"columns": columns}],
+    }
+    for body in bodies[shape]:
+        assert fresh.post("/predict", json=body).status_code == 200
+
+    series = scrape(fresh)
+
+    def bins(feature: str, *names: str) -> list[float]:
+        return [value(series, "model_feature_bin_total", feature=feature, bin=name) for name in names]
+
+    # A value on an edge belongs to the bin above it.
+    assert bins("Höhe (cm)", "low", "middle", "high", "missing") == [1, 1, 0, 1]
+    assert bins("age", "young", "old") == [2, 1]
+    assert bins("soil type", "clay", "löss & loam", "sand", "missing") == [1, 0, 1, 1]
+    for name in ("no", "yes"):
+        expected = sum(row.label == name for row in rows)
+        assert value(series, "model_predictions_total", **{"class": name}) == expected
+    assert value(series, "model_prediction_confidence_count") == 3
+    total = sum(max(row.probabilities.values()) for row in rows)
+    assert value(series, "model_prediction_confidence_sum") == pytest.approx(total)
+
+
+def test_many_confidences_are_observed_as_if_one_by_one(number_model: Path) -> None:
+    manifest = read_bundle(number_model).manifest
+    generator = np.random.default_rng(3)
+    # Among them the buckets' own bounds, and a sum that rounding took beyond 1.
+    tops = np.concatenate([generator.uniform(0.34, 1, 200), [0.4, 0.5, 0.9, 0.99, 1.0, 1.0000001]])
+    probabilities = np.stack([tops, (1 - tops) / 2, (1 - tops) / 2], axis=1)
+    labels = np.zeros(len(tops), dtype=np.int64)
+    numbers = np.full((len(tops), 4), 3.0)
+
+    at_once, one_by_one = CollectorRegistry(), CollectorRegistry()
+    ModelMetrics(manifest, at_once).count(Rows(numbers, None), labels, probabilities)
+    single = ModelMetrics(manifest, one_by_one)
+    for row in range(len(tops)):
+        single.count(Rows(numbers[[row]], None), labels[[row]], probabilities[[row]])
+
+    for sample in next(f for f in at_once.collect() if f.name == CONFIDENCE).samples:
+        other = one_by_one.get_sample_value(sample.name, sample.labels)
+        assert sample.value == pytest.approx(other, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("{", "invalid_json"),
+        ("[]", "wrong_shape"),
+        ("{}", "missing_field"),
+        ('{"age": 1, "colour": 2}', "unknown_field"),
+        ('{"age": "old"}', "wrong_type"),
+        ('{"age": 1e400}', "not_finite"),
+        ('{"age": 101}', "out_of_range"),
+        ('{"age": 1, "soil type": "chalk"}', "unknown_category"),
+        (" " * 2_000_000, "too_large"),
+    ],
+)
+def test_refusals_are_counted_by_reason(fresh: TestClient, body: str, reason: str) -> None:
+    fresh.post("/predict", content=body)
+    series = scrape(fresh)
+    counted = {
+        dict(labels)["reason"]: number
+        for (name, labels), number in series.items()
+        if name == "model_rejected_total" and number
+    }
+    assert counted == {reason: 1}
+    assert value(series, "model_prediction_confidence_count") == 0
+
+
+def test_requests_are_counted_by_handler_and_status_without_probes(fresh: TestClient) -> None:
+    fresh.post("/predict", json={"age": 3})
+    fresh.post("/predict", json={})
+    fresh.get("/v2/models/plants")
+    fresh.get("/health/live")
+    fresh.get("/nowhere/1")
+    text = fresh.get("/metrics").text
+    series = parse(text)
+    count = "http_requests_total"
+    assert value(series, count, handler="/predict", method="POST", status="200") == 1
+    assert value(series, count, handler="/predict", method="POST", status="422") == 1
+    assert value(series, count, handler="/v2/models/{model_name}", method="GET", status="200") == 1
+    # Paths that do not exist share one series, or clients could grow their number.
+    assert value(series, count, handler="none", method="GET", status="404") == 1
+    assert "/health" not in text
+    assert not re.search(r"^\w+_created", text, re.MULTILINE)
+
+
+def test_applications_do_not_share_counts(number_model: Path, serve: Serve) -> None:
+    first, second = serve(number_model), serve(number_model)
+    first.post("/predict", json=number_row((5.1, 3.5, 1.4, 0.2)).values)
+    assert value(scrape(first), "model_predictions_total", **{"class": "setosa"}) == 1
+    assert value(scrape(second), "model_predictions_total", **{"class": "setosa"}) == 0

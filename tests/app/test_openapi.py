@@ -1,0 +1,110 @@
+"""The documentation, and the whole API against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from starlette.testclient import TestClient
+
+from tests.app.conftest import Serve
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+@pytest.fixture(scope="module")
+def document(mixed: TestClient) -> dict[str, Any]:
+    content: dict[str, Any] = mixed.get("/openapi.json").json()
+    return content
+
+
+def test_features_are_described_with_unit_range_and_choices(document: dict[str, Any]) -> None:
+    instance = document["components"]["schemas"]["Instance"]
+    assert instance["required"] == ["age"]
+    assert instance["additionalProperties"] is False
+    age = instance["properties"]["age"]
+    assert (age["minimum"], age["maximum"], age["x-unit"]) == (0, 100, "weeks")
+    assert age["description"] == "Weeks since sowing: 0 to 100 weeks, typically 8."
+    soil = instance["properties"]["soil type"]
+    assert soil["anyOf"][0]["enum"] == ["clay", "löss & loam", "sand"]
+    assert soil["anyOf"][1] == {"type": "null"}
+
+
+def test_the_examples_work(mixed: TestClient, document: dict[str, Any]) -> None:
+    content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert set(content["examples"]) == {"instance", "instances", "columns"}
+    for example in content["examples"].values():
+        assert mixed.post("/predict", json=example["value"]).status_code == 200
+
+
+def test_errors_are_documented_in_their_one_shape(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/predict"]["post"]["responses"]
+    assert set(responses) == {"200", "413", "415", "422"}
+    for status in ("413", "415", "422"):
+        schema = responses[status]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/Error"}
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    found: set[str] = set()
+
+    def collect(node: object) -> None:
+        if isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                found.add(node["$ref"])
+            for each in node.values():
+                collect(each)
+        elif isinstance(node, list):
+            for each in node:
+                collect(each)
+
+    collect(document)
+    assert {name.removeprefix("#/components/schemas/") for name in found} <= set(
+        document["components"]["schemas"]
+    )
+
+
+def test_the_page_about_it_is_served(mixed: TestClient) -> None:
+    answer = mixed.get("/docs")
+    assert answer.status_code == 200
+    assert "/openapi.json" in answer.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize("bundle", ["number_model", "mixed_model"])
+def test_the_api_does_what_its_document_says(
+    bundle: str, mode: GenerationMode, request: pytest.FixtureRequest, serve: Serve
+) -> None:
+    """Every operation with inputs that fit its description, and with inputs that do not."""
+    api = schemathesis.openapi.from_asgi("/openapi.json", serve(request.getfixturevalue(bundle)).app)
+    operations = [each.ok() for each in api.get_all_operations() if isinstance(each, Ok)]
+    assert len(operations) == 14
+    for operation in operations:
+        if mode.is_negative and not operation.body:
+            # Any string may be the name of a model: only bodies can break their description.
+            continue
+
+        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def check(case: schemathesis.Case[Any]) -> None:
+            case.call_and_validate(checks=CHECKS)
+
+        check()

@@ -1,0 +1,52 @@
+"""The model file behind its layout, with answers known from arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.contract import BundleError, read_bundle
+from app.predictor import Layout, Predictor
+from tests.bundles import mixed_row, number_row
+
+
+def test_numbers_are_classified(number_model: Path) -> None:
+    bundle = read_bundle(number_model)
+    predictor = Predictor(bundle.model, Layout.of(bundle.manifest.features))
+    rows = [(5.1, 3.5, 1.4, 0.2), (6.9, 3.1, 5.4, 2.1)]
+
+    labels, probabilities = predictor.predict(np.array(rows))
+
+    expected = [number_row(row) for row in rows]
+    assert [bundle.manifest.classes[label] for label in labels] == [row.label for row in expected]
+    np.testing.assert_allclose(
+        probabilities, [list(row.probabilities.values()) for row in expected], rtol=1e-12
+    )
+
+
+def test_categories_and_gaps_are_classified(mixed_model: Path) -> None:
+    bundle = read_bundle(mixed_model)
+    predictor = Predictor(bundle.model, Layout.of(bundle.manifest.features))
+
+    _, probabilities = predictor.predict(
+        np.array([[12.0, 3.0], [np.nan, 30.0]]), np.array([["clay"], [""]], dtype=object)
+    )
+
+    expected = [mixed_row(12.0, 3.0, "clay"), mixed_row(None, 30.0, None)]
+    np.testing.assert_allclose(
+        probabilities, [list(row.probabilities.values()) for row in expected], rtol=1e-12
+    )
+
+
+def test_a_file_that_is_no_model_is_refused_in_one_line() -> None:
+    with pytest.raises(BundleError, match="cannot load") as caught:
+        Predictor(b"not a model", Layout(numbers=("a",), categories=()))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_with_other_inputs_is_refused(number_model: Path, mixed_model: Path) -> None:
+    mixed = Layout.of(read_bundle(mixed_model).manifest.features)
+    with pytest.raises(BundleError, match="the features of the bundle make"):
+        Predictor(read_bundle(number_model).model, mixed)

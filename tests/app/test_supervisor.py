@@ -1,0 +1,103 @@
+"""Several workers: shared metrics, a killed worker, the end of the supervisor."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.app.processes import PATIENCE, Running, running
+from tests.app.test_metrics import Series, parse, value
+from tests.app.test_server import Load, status
+
+pytestmark = pytest.mark.slow
+CLIENTS = 8
+
+
+def workers(service: Running) -> list[psutil.Process]:
+    """The processes that serve: they share the supervisor's listening socket."""
+    return [
+        child
+        for child in psutil.Process(service.process.pid).children()
+        if alive(child) and any("spawn_main" in argument for argument in child.cmdline())
+    ]
+
+
+def scrape(service: Running) -> Series:
+    with urllib.request.urlopen(f"{service.url}/metrics", timeout=PATIENCE) as answer:
+        return parse(answer.read().decode())
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def test_a_killed_worker_is_replaced_and_takes_only_its_own_requests_along(number_model: Path) -> None:
+    with running(number_model, workers=2) as service:
+        eventually(lambda: len(workers(service)) == 2)
+        time.sleep(1)
+        victim, survivor = workers(service)
+        with Load(service, CLIENTS) as load:
+            time.sleep(0.5)
+            killed = time.monotonic()
+            victim.kill()
+            eventually(lambda: len(workers(service)) == 2 and not alive(victim))
+            time.sleep(1.5)
+
+        assert len(load.failed) <= CLIENTS, "more than the requests that were in flight were lost"
+        assert sum(begun > killed + 0.5 for begun in load.answered) > 10
+        assert victim.pid not in {each.pid for each in workers(service)}
+        assert survivor.pid in {each.pid for each in workers(service)}
+
+
+def test_sigterm_under_load_drains_every_worker(number_model: Path) -> None:
+    drain = 1.5
+    with running(number_model, workers=2, drain_seconds=drain) as service, Load(service, CLIENTS) as load:
+        eventually(lambda: len(load.answered) > 50)
+        time.sleep(1)
+        signalled = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert {status(f"{service.url}/health/ready") for _ in range(10)} == {503}
+        assert service.process.wait(timeout=PATIENCE) == 0
+    assert [each for each in load.failed if each[0] < signalled + drain - 0.1] == []
+
+
+def test_metrics_are_those_of_all_workers_and_leave_nothing_behind(number_model: Path) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("espalier-metrics-*"))
+    with running(number_model, workers=2) as service:
+        with Load(service, CLIENTS) as load:
+            eventually(lambda: len(load.answered) > 200)
+        answered = len(load.answered)
+        labels = {"handler": "/predict", "method": "POST", "status": "200"}
+        # The instrumentator counts a request after its answer has left.
+        eventually(lambda: value(scrape(service), "http_requests_total", **labels) == answered)
+        series = scrape(service)
+        assert value(series, "model_predictions_total", **{"class": "setosa"}) == answered
+        assert value(series, "model_prediction_confidence_count") == answered
+        assert value(series, "model_class_reference_ratio", **{"class": "setosa"}) == pytest.approx(1 / 3)
+        assert [number for (name, _), number in series.items() if name == "model_info"] == [1]
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(timeout=PATIENCE) == 0
+    assert set(Path(tempfile.gettempdir()).glob("espalier-metrics-*")) == before
+
+
+def test_workers_do_not_outlive_their_supervisor(number_model: Path) -> None:
+    with running(number_model, workers=2) as service:
+        eventually(lambda: len(workers(service)) == 2)
+        orphans = workers(service)
+        service.process.kill()
+        eventually(lambda: not any(alive(each) for each in orphans))
