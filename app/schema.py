@@ -6,9 +6,11 @@ it. Valid input takes a short path from bytes to arrays; only a refusal pays for
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -84,8 +86,8 @@ class Schema:
 
         layout = Layout.of(manifest.features)
         self._numbers, self._categories = layout.numbers, layout.categories
-        self._get_numbers = _getter(layout.numbers, self.features)
-        self._get_categories = _getter(layout.categories, self.features)
+        self._get_numbers = _getter(layout.numbers, self.features, math.nan)
+        self._get_categories = _getter(layout.categories, self.features, MISSING_CATEGORY)
         self._limits = {
             f.name: (f.minimum, f.maximum) if reject and f.bounded else (-np.inf, np.inf)
             for f in manifest.features
@@ -161,14 +163,12 @@ class Schema:
         return self._from_instances([instance])
 
     def _from_instances(self, instances: list[dict[str, Any]]) -> Rows:
-        # numpy reads None as NaN here. The reshape keeps both axes when there are no numeric features.
-        numbers = np.array([self._get_numbers(each) for each in instances], dtype=np.float64)
-        numbers = numbers.reshape(len(instances), len(self._numbers))
+        count, width = len(instances), len(self._numbers)
+        values = chain.from_iterable(map(self._get_numbers, instances))
+        numbers = np.fromiter(values, np.float64, count * width).reshape(count, width)
         if not self._categories:
             return Rows(numbers, None)
-        values = [self._get_categories(each) for each in instances]
-        categories = np.array(values, dtype=object)
-        categories[categories == None] = MISSING_CATEGORY  # noqa: E711  elementwise, `is` cannot be
+        categories = np.array([self._get_categories(each) for each in instances], dtype=object)
         return Rows(numbers, categories)
 
     def _plainly_valid(self, name: str, values: NDArray[Any]) -> bool:
@@ -305,12 +305,17 @@ def _closed(name: str, fields: Mapping[str, Any]) -> Any:
 
 
 def _getter(
-    names: Sequence[str], features: Mapping[str, NumberFeature | CategoryFeature]
-) -> Callable[[dict[str, Any]], Any]:
-    """A function from an instance to its values in order, None where missing."""
+    names: Sequence[str], features: Mapping[str, NumberFeature | CategoryFeature], gap: float | str
+) -> Callable[[dict[str, Any]], Sequence[Any]]:
+    """A function from an instance to its values in order, with `gap` for those that are missing."""
     if len(names) > 1 and not any(features[name].missing for name in names):
         return itemgetter(*names)
-    return lambda instance: [instance.get(name) for name in names]
+
+    def get(instance: dict[str, Any]) -> list[Any]:
+        values = [instance.get(name) for name in names]
+        return [gap if value is None else value for value in values]
+
+    return get
 
 
 def _trimmed(document: Any, known: Sequence[str] | Mapping[str, Any]) -> Any:

@@ -22,6 +22,10 @@ from app.settings import Settings
 _log = logging.getLogger("app.server")
 
 
+_FINISH_SECONDS = 10
+"""What a request in flight may take after the drain; a client that stalls must not keep the process alive."""
+
+
 class ListenError(Exception):
     """The address cannot be listened on; the message says why in one line."""
 
@@ -79,6 +83,9 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # uvicorn would read WEB_CONCURRENCY.
+                workers=1,
+                timeout_graceful_shutdown=_FINISH_SECONDS,
                 # A proxy's word for the client's address is not needed, and unasked for it is not trusted.
                 proxy_headers=False,
             )

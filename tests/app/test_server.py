@@ -130,6 +130,19 @@ def test_a_request_in_flight_is_finished(number_model: Path) -> None:
         assert service.process.wait(timeout=PATIENCE) == 0
 
 
+def test_a_client_that_leaves_in_the_middle_is_no_error(number_model: Path) -> None:
+    with running(number_model) as service:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as client:
+            client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            time.sleep(0.2)
+        assert status(f"{service.url}/health/live") == 200
+        with urllib.request.urlopen(f"{service.url}/metrics", timeout=PATIENCE) as answer:
+            assert b'status="499"' in answer.read()
+        service.process.send_signal(signal.SIGINT)
+        log = service.process.communicate(timeout=PATIENCE)[1]
+    assert len(log.splitlines()) == 1
+
+
 def test_a_chunked_upload_over_the_limit_is_stopped(number_model: Path) -> None:
     with running(number_model, max_body_bytes=1000) as service:
         connection = http.client.HTTPConnection(service.netloc, timeout=PATIENCE)
