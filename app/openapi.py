@@ -168,14 +168,11 @@ class Documentation:
                 _answers_with(operations["get"], components.add(ModelMetadata))
         _answers_with(paths["/v2"]["get"], components.add(ServerMetadata))
         _answers_with(paths["/v2/health/live"]["get"], components.add(Live))
+        served = {"model_name": self._service.manifest.name, "version": self._service.manifest.version}
         for operations in paths.values():
             for operation in operations.values():
                 for parameter in operation.get("parameters", ()):
-                    served = self._service.manifest
-                    parameter["schema"] = {"type": "string"}
-                    parameter["example"] = (
-                        served.name if parameter["name"] == "model_name" else served.version
-                    )
+                    parameter["schema"] = {"type": "string", "enum": [served[parameter["name"]]]}
 
 
 class _Components:

@@ -98,8 +98,8 @@ def test_the_api_does_what_its_document_says(
     operations = [each.ok() for each in api.get_all_operations() if isinstance(each, Ok)]
     assert len(operations) == 14
     for operation in operations:
-        if mode.is_negative and not operation.body:
-            # Any string may be the name of a model: only bodies can break their description.
+        if mode.is_negative and not (operation.body or operation.path_parameters):
+            # Without any input there is nothing to get wrong.
             continue
 
         @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
