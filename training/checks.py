@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SHOWN = 5
 """How many rows or names an error lists before it says how many more there are."""
 
+LARGEST = 1e30
+"""Trees compare 32-bit floats, and those end at 3e38."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -111,14 +114,14 @@ def _feature_checks(feature: NumberSettings | CategorySettings) -> list[pa.Check
     if isinstance(feature, CategorySettings):
         checks.append(_rule("text", _is_text))
         return checks if feature.categories is None else [*checks, _one_of("categories", feature.categories)]
-    checks += [_rule("number", _is_number), _rule("finite", lambda column: ~_infinite(column))]
+    checks += [_rule("number", _is_number), _rule("finite", lambda column: ~_huge(column))]
     if feature.range is not None:
         low, high = feature.range
-        # Infinity and cells that are no numbers have lines of their own.
+        # Huge numbers and cells that are no numbers have lines of their own.
         checks.append(
             _rule(
                 "range",
-                lambda column: _numbers(column).between(low, high) | ~_is_number(column) | _infinite(column),
+                lambda column: _numbers(column).between(low, high) | ~_is_number(column) | _huge(column),
             )
         )
     return checks
@@ -159,8 +162,8 @@ def _is_number(column: pd.Series[Any]) -> pd.Series[bool]:
     return column.map(lambda value: type(value) is float)
 
 
-def _infinite(column: pd.Series[Any]) -> pd.Series[bool]:
-    return _numbers(column).abs() == np.inf
+def _huge(column: pd.Series[Any]) -> pd.Series[bool]:
+    return _numbers(column).abs() > LARGEST
 
 
 def _is_text(column: pd.Series[Any]) -> pd.Series[bool]:
@@ -171,7 +174,8 @@ def _repeats(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool] | N
     """Which rows repeat an earlier one in all features and the target; None when a column is missing for that."""
     if len(frame.columns) <= len(schema.features):
         return None
-    return frame.astype({name: str for name in frame.columns if _has_odd_cells(frame[name])}).duplicated()
+    odd = {name: frame[name].map(repr) for name in frame.columns if _has_odd_cells(frame[name])}
+    return frame.assign(**odd).duplicated()
 
 
 def _has_odd_cells(column: pd.Series[Any]) -> bool:
@@ -188,7 +192,10 @@ def _is_first(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool]:
 
 def _class_problems(frame: pd.DataFrame, schema: SchemaSettings) -> list[str]:
     target = frame[schema.target]
-    counts = target[_is_text(target)].value_counts()
+    readable = _is_text(target)
+    if target.notna().any() and not readable.any():
+        return []  # that has a line already
+    counts = target[readable].value_counts()
     names = schema.classes or tuple(sorted(counts.index))
     problems = []
     if len(names) < 2:
@@ -257,7 +264,10 @@ def _broken(
     if rule == "text":
         return f"{count} neither text nor a number: {cells}{_type_hint(raw[name])}"
     if rule == "finite":
-        return f"{count} not finite: {cells}; correct the source, or make it missing with data.replace"
+        return (
+            f"{count} infinite or beyond {LARGEST:g}, where models cannot calculate: {cells}; "
+            "correct the source, or make it missing with data.replace"
+        )
     if rule == "range" and isinstance(feature, NumberSettings) and feature.range:
         low, high = feature.range
         unit = f" {feature.unit}" if feature.unit else ""

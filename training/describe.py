@@ -17,6 +17,8 @@ from training.errors import DataError
 BINS = 10
 SMALLEST_SHARE = 0.01
 """A bin with fewer training rows than this says nothing about drift and joins its neighbour."""
+MOST_DIGITS = 30
+"""After the point; what differs only beyond them is the same."""
 FEW_VALUES = 10
 """A number with at most this many different values has a bin for each."""
 
@@ -92,7 +94,7 @@ def resolution(values: NDArray[np.floating[Any]]) -> float:
     the span.
     """
     span = float(values.max() - values.min()) or float(np.abs(values).max()) or 1.0
-    finest = min(max(0, 6 - math.floor(math.log10(span))), 300)
+    finest = min(max(0, 6 - math.floor(math.log10(span))), MOST_DIGITS)
     noise = 4 * np.finfo(np.float64).eps * np.abs(values).max()
     for digits in range(finest):
         if np.abs(values - np.round(values, digits)).max() <= noise + 1e-6 * min(span, 10.0**-digits):
@@ -145,7 +147,7 @@ def _readable_digits(values: NDArray[np.floating[Any]], step: float) -> int:
     """Three digits over the span of the middle of the values, and none finer than their resolution."""
     low, high = np.quantile(values, [0.05, 0.95])
     span = float(high - low) or float(values[-1] - values[0])
-    return min(2 - math.floor(math.log10(span)), round(-math.log10(step)))
+    return min(2 - math.floor(math.log10(span)), round(-math.log10(step)), MOST_DIGITS)
 
 
 def _bins(labels: tuple[str, ...], counts: NDArray[Any], rows: int) -> list[Bin]:

@@ -21,6 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from training import cli, sources
+from training.checks import LARGEST
 from training.columns import as_numbers, as_text
 from training.config import SchemaSettings
 from training.errors import ConfigError, DataError
@@ -55,7 +56,9 @@ def draft(source: str, target: str, renames: dict[str, str]) -> str:
         )
     features, skipped = _features(frame.drop(columns=target))
     if not features:
-        raise DataError(f"no column of {source} beside {target} can be a feature: {'; '.join(skipped)}")
+        raise DataError(
+            f"no column of {source} beside {target} can be a feature: {'; '.join(f'{name}: {reason}' for name, reason in skipped.items())}"
+        )
     schema = {"target": target, **_classes(frame[[*features, target]], target)}
     _validate({**schema, "features": {name: each for name, (each, _) in features.items()}})
     lines = [
@@ -72,7 +75,7 @@ def draft(source: str, target: str, renames: dict[str, str]) -> str:
         "  out_of_range: reject  # what the service does with values beyond a range: reject | accept",
         "  features:  # units: add `unit: cm`; ranges: put what is possible, these are what was seen and a bit more",
         *(f"    {_line(name, each)}{comment}" for name, (each, comment) in features.items()),
-        *(f"    # {reason}" for reason in skipped),
+        *(f"    # {_line(name, reason)}" for name, reason in skipped.items()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -105,14 +108,14 @@ def _classes(frame: pd.DataFrame, target: str) -> dict[str, Any]:
     return {"classes": _sorted(counts.index), "min_rows_per_class": min(20, int(counts.min()))}
 
 
-def _features(frame: pd.DataFrame) -> tuple[dict[str, tuple[dict[str, Any], str]], list[str]]:
+def _features(frame: pd.DataFrame) -> tuple[dict[str, tuple[dict[str, Any], str]], dict[str, str]]:
     """The features, each with a comment, and why other columns are none."""
     features: dict[str, tuple[dict[str, Any], str]] = {}
-    skipped = []
+    skipped = {}
     for name in map(str, frame.columns):
         found = _number(frame[name]) or _category(frame[name])
         if isinstance(found, str):
-            skipped.append(f"{name}: {found}")
+            skipped[name] = found
         else:
             features[name] = found
     return features, skipped
@@ -126,8 +129,8 @@ def _number(column: pd.Series[Any]) -> tuple[dict[str, Any], str] | str | None:
         return None
     if not len(seen):
         return "every value is missing"
-    if not np.isfinite(seen).all():
-        return "some values are infinite: name them in data.replace to use it"
+    if np.abs(seen).max() > LARGEST:
+        return f"some values are infinite or beyond {LARGEST:g}; data.replace can make them missing"
     if _zero_padded(column):
         return None
     low, high = float(seen.min()), float(seen.max())
@@ -163,7 +166,7 @@ def _missing(values: pd.Series[Any]) -> dict[str, float]:
 def _padded(seen: NDArray[np.floating[Any]]) -> tuple[float, float]:
     low, high = float(seen.min()), float(seen.max())
     span = (high - low) or abs(high) or 1.0
-    digits = 1 - math.floor(math.log10(span))
+    digits = min(1 - math.floor(math.log10(span)), 30)
     if (seen == np.round(seen)).all():
         digits = min(digits, 0)
     wider_low = math.floor((low - span * WIDENED) * 10.0**digits) / 10.0**digits
