@@ -33,7 +33,7 @@ KEY = "espalier"
 PORTS = {"s3": 8333, "master": 9333, "volume": 9340, "filer": 8888}
 """The ports to try first, each a server's own; its gRPC port is chosen freely."""
 START_SECONDS = 60
-STOP_SECONDS = 3
+STOP_SECONDS = 2
 """Then it is killed: its parts wait 15 s for each other, and what it has stored is in its files by then."""
 log = logging.getLogger(__name__)
 
