@@ -76,7 +76,7 @@ class Column:
 
     @property
     def extent(self) -> tuple[float, float]:
-        return float(self.levels[0]), float(self.levels[-1])
+        return (float(self.levels[0]), float(self.levels[-1])) if len(self.levels) else (0.0, 1.0)
 
     @cached_property
     def view(self) -> tuple[float, float]:
@@ -137,31 +137,7 @@ def draw(table: Table) -> dict[str, bytes]:
     """PNG files by name."""
     import matplotlib
 
-    defaults: dict[Any, Any] = {
-        key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"
-    }
-    style: dict[Any, Any] = {
-        "font.size": 9,
-        "text.color": INK,
-        "axes.edgecolor": "#888888",
-        "axes.labelcolor": INK,
-        "axes.labelsize": 8.5,
-        "axes.linewidth": 0.7,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 9.5,
-        "xtick.color": "#888888",
-        "ytick.color": "#888888",
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "xtick.labelsize": 7.5,
-        "ytick.labelsize": 7.5,
-        "xtick.major.size": 2.5,
-        "ytick.major.size": 2.5,
-        # A dollar sign in somebody's column name is a dollar sign.
-        "text.parse_math": False,
-    }
-    with matplotlib.rc_context({**defaults, **style}):
+    with matplotlib.rc_context(style()):
         return {
             "class_balance.png": png(class_balance(table)),
             "distributions.png": png(distributions(table)),
@@ -417,15 +393,14 @@ def correlation(table: Table) -> Figure:
     names = [shorten(each.name, 26) for each in columns]
     label = text_width(names, points) + 0.2
     side = cell * count
-    width, height = max(label + side + 0.95, 6.0), side + label + 0.8
-    figure = new_figure(width, height)
-    heading(figure, f"Correlation of features and {shorten(table.target, 32)}")
     mixed = any(each.categories for each in table.columns)
-    subheading(
-        figure,
-        "Numbers: Pearson's r. With a category or the class: strength without a sign"
-        + (" (correlation ratio, Cramér's V)." if mixed else " (correlation ratio)."),
+    caption = "Numbers: Pearson's r. With a category or the class: strength without a sign " + (
+        "(correlation ratio, Cramér's V)." if mixed else "(correlation ratio)."
     )
+    width = max(label + side + 0.95, 0.3 + 0.9 * text_width([caption], 8.5))
+    figure = new_figure(width, side + label + 0.8)
+    heading(figure, f"Correlation of features and {shorten(table.target, 32)}")
+    subheading(figure, caption)
     axes = place(figure, label, label, side, side)
     axes.set_facecolor("#eeeeee")
     image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
@@ -595,6 +570,37 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def style() -> dict[Any, Any]:
+    """All of matplotlib's settings, so that a matplotlibrc on this machine changes nothing."""
+    import matplotlib
+
+    defaults: dict[Any, Any] = {
+        key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"
+    }
+    return {
+        **defaults,
+        "font.size": 9,
+        "text.color": INK,
+        "axes.edgecolor": "#888888",
+        "axes.labelcolor": INK,
+        "axes.labelsize": 8.5,
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 9.5,
+        "xtick.color": "#888888",
+        "ytick.color": "#888888",
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.labelsize": 7.5,
+        "ytick.labelsize": 7.5,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+        # A dollar sign in somebody's column name is a dollar sign.
+        "text.parse_math": False,
+    }
+
+
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
@@ -692,7 +698,7 @@ def limits(setter: Any, column: Column) -> None:
     if column.categories:
         setter(-0.6, len(column.categories) - 0.4)
         return
-    low, high = column.view if len(column.levels) else (0.0, 1.0)
+    low, high = column.view
     margin = (high - low) * 0.06 or max(abs(low) * 0.05, 1e-9)
     if column.discrete and not column.constant:
         margin = max(margin, 0.6 * float(np.diff(column.levels).min()))

@@ -18,6 +18,7 @@ import logging
 import netrc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,10 @@ MODES: dict[str, Mode] = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
+
+
+SERVER = "https://api.wandb.ai"
+KNOCK_SECONDS = 5.0
 
 
 class TrackStageSettings(Settings):
@@ -138,7 +143,7 @@ def choose_mode(environment: Mapping[str, str]) -> Mode:
 def _has_key(environment: Mapping[str, str]) -> bool:
     if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    host = urlsplit(environment.get("WANDB_BASE_URL") or SERVER).netloc
     named = environment.get("NETRC")
     for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         with suppress(OSError, netrc.NetrcParseError):
@@ -349,8 +354,8 @@ def data_run(id: str, name: str, manifest: Manifest, images: Sequence[Path]) -> 
         summary={
             "rows/train": manifest.data.train_rows,
             "rows/test": manifest.data.test_rows,
-            "features": len(manifest.features),
-            "classes": len(manifest.classes),
+            "count/features": len(manifest.features),
+            "count/classes": len(manifest.classes),
         },
         tables={
             "features": Table(["feature", "type", "unit", "values", "typical", "may be missing"], features),
@@ -405,6 +410,8 @@ def hand_over(plan: Plan, settings: TrackSettings, mode: Mode) -> list[str]:
     Raises:
         TrackingError: it failed or took longer than `track.timeout_seconds`.
     """
+    if mode == "online":
+        _knock(os.environ)
     root = Path(os.environ.get("WANDB_DIR") or ".").absolute()
     # A new one each time: the records of last time stay whole until this time's are.
     staging = root / "wandb" / "staging" / f"{plan.group}.{os.getpid()}"
@@ -433,17 +440,35 @@ def hand_over(plan: Plan, settings: TrackSettings, mode: Mode) -> list[str]:
             env=_environment(staging),
             start_new_session=True,
         )
+        before = signal.signal(signal.SIGTERM, _stop)
         try:
             code = child.wait(timeout=settings.timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise TrackingError(
-                f"no answer after {settings.timeout_seconds:g} s (track.timeout_seconds)"
-            ) from None
+            limit = f"{settings.timeout_seconds:g} s (track.timeout_seconds)"
+            raise TrackingError(f"no answer after {limit}") from None
         finally:
             _end(child)
+            signal.signal(signal.SIGTERM, before)
         answered.seek(0)
         said.seek(0)
         return _links(answered.read(), said.read(), code)
+
+
+def _knock(environment: Mapping[str, str]) -> None:
+    """See whether anybody answers at the server's address: wandb itself would try again for minutes."""
+    url = urlsplit(environment.get("WANDB_BASE_URL") or SERVER)
+    if any(environment.get(each) for each in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
+        return
+    try:
+        port = url.port or (80 if url.scheme == "http" else 443)
+        socket.create_connection((url.hostname or "", port), timeout=KNOCK_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise TrackingError(f"cannot reach {url.netloc or 'WANDB_BASE_URL'}: {error}") from None
+
+
+def _stop(number: int, _: object) -> None:
+    """Leave through `finally`, so that the child does not outlive this process."""
+    sys.exit(128 + number)
 
 
 def _links(answered: bytes, said: bytes, code: int) -> list[str]:
