@@ -49,7 +49,9 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     voted = max(classes, 3)
     single, values = (scope.get_unique_variable_name(each) for each in ("single", "values"))
     # As scikit-learn does: values as float32, compared with thresholds in float64.
-    container.add_node("Cast", [operator.inputs[0].full_name], [single], to=onnx.TensorProto.FLOAT, op_version=13)
+    container.add_node(
+        "Cast", [operator.inputs[0].full_name], [single], to=onnx.TensorProto.FLOAT, op_version=13
+    )
     container.add_node("Cast", [single], [values], to=onnx.TensorProto.DOUBLE, op_version=13)
     container.add_node(
         "TreeEnsembleClassifier",
