@@ -1,8 +1,10 @@
-"""Draws the training rows: class balance, distributions by class, scatter matrix, correlation.
+"""Draw the training rows: class balance, distributions by class, scatter matrix, correlation.
 
-Reads `data/train.parquet` and `data/profile.json`, writes PNG files into `reports/explore/`. The same rows
-give the same bytes: no dates or versions in the files, no randomness without a seed, and a reader's own
-matplotlib settings are not looked at.
+Reads  data/train.parquet, data/profile.json
+Writes reports/explore/*.png
+
+The same rows give the same bytes: the files name no date and no version, chance has a seed, and a
+matplotlibrc on this machine is not looked at.
 """
 
 from __future__ import annotations
