@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 HINT = 300
 """Longest reason for a failure that is passed on."""
+GRACE = 10
 
 
 def main() -> None:
     plan = json.load(sys.stdin)
+    if hasattr(signal, "alarm"):
+        # Should the stage be killed and unable to do it, this process ends itself, and wandb's service with it.
+        signal.alarm(int(plan["timeout"]) + GRACE)
     answer: dict[str, Any]
     try:
         answer = {"links": record(plan)}

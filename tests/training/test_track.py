@@ -354,7 +354,7 @@ def trackers(folder: Path) -> list[str]:
     for process in psutil.process_iter():
         try:
             line = " ".join(process.cmdline())
-            if ("training.tracking" in line or "wandb-core" in line) and Path(process.cwd()) == folder:
+            if ("-m training.tracking" in line or "wandb-core" in line) and Path(process.cwd()) == folder:
                 found.append(line)
         except psutil.Error:
             continue
