@@ -55,7 +55,8 @@ def start(model: Path, **settings: object) -> subprocess.Popen[str]:
 @contextmanager
 def running(model: Path, **settings: object) -> Iterator[Running]:
     """A service that answers; stopped at the end if it still runs."""
-    port = free_port()
+    port = settings.pop("port", None) or free_port()
+    assert isinstance(port, int)
     process = start(model, port=port, **settings)
     service = Running(process, port)
     try:

@@ -3,82 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from app.contract import Manifest
+from tests.app.processes import free_port, running
+from tests.browsing import Visit
 from tests.bundles import mixed_row, number_row, write_mixed_bundle, write_number_bundle
-from tests.tools import require
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "app" / "page.html"
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-START_SECONDS = 30
-
-Visit = Callable[..., Page]
-
-
-@contextmanager
-def serving(model: Path, port: int) -> Iterator[str]:
-    """The service as its own process; gives its address."""
-    settings = {"ESPALIER_MODEL_DIR": str(model), "ESPALIER_PORT": str(port), "ESPALIER_DRAIN_SECONDS": "0"}
-    process = subprocess.Popen([sys.executable, "-m", "app"], cwd=ROOT, env=os.environ | settings)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_until_ready(address, process)
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-
-
-def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None:
-        try:
-            urllib.request.urlopen(f"{address}/health/ready", timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline, "the service does not become ready"
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"the service ended with {process.returncode}")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = require("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +26,8 @@ def numbers(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """The service with four numbers, and what it serves."""
     directory = tmp_path_factory.mktemp("numbers")
     manifest = write_number_bundle(directory)
-    with serving(directory, free_port()) as address:
-        yield address, manifest
+    with running(directory) as service:
+        yield service.url, manifest
 
 
 @pytest.fixture(scope="module")
@@ -95,64 +35,8 @@ def mixed(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The service with numbers and a category that may be missing."""
     directory = tmp_path_factory.mktemp("mixed")
     manifest = write_mixed_bundle(directory)
-    with serving(directory, free_port()) as address:
-        yield address, manifest
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
-    """Opens the page; at the end nothing may have gone wrong in the browser beyond what the test expects.
-
-    That is: no console error, no exception, no violation of the content security policy, and no request to
-    anywhere but the service.
-    """
-    problems: list[str] = []
-    contexts = []
-
-    def open_page(
-        address: str,
-        *,
-        expected: str = "(?!)",
-        routes: dict[str, Callable[[Route], None]] | None = None,
-        wait: bool = True,
-        **options: Any,
-    ) -> Page:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-
-        def note(text: str) -> None:
-            if not re.search(expected, text):
-                problems.append(text)
-
-        def note_console(message: ConsoleMessage) -> None:
-            if message.type in {"error", "warning"}:
-                note(f"console: {message.text}")
-
-        def note_request(url: str) -> None:
-            parts = urlsplit(url)
-            if parts.scheme != "data" and f"{parts.scheme}://{parts.netloc}" != address:
-                note(f"left the origin: {url}")
-
-        page.on("console", note_console)
-        page.on("pageerror", lambda error: note(f"exception: {error}"))
-        page.on("request", lambda request: note_request(request.url))
-        page.expose_function("noteViolation", lambda text: note(f"policy: {text}"))
-        page.add_init_script(
-            "document.addEventListener('securitypolicyviolation',"
-            " event => noteViolation(`${event.effectiveDirective} ${event.blockedURI}`))"
-        )
-        for pattern, handler in (routes or {}).items():
-            page.route(pattern, handler)
-        page.goto(address + "/")
-        if wait:
-            expect(page.locator("#bars .first")).to_be_visible()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
+    with running(directory) as service:
+        yield service.url, manifest
 
 
 def field(page: Page, name: str) -> Locator:
@@ -426,11 +310,11 @@ def test_an_answer_that_arrives_late_is_dropped(numbers: tuple[str, Manifest], v
 def test_it_survives_a_restart_of_the_service(tmp_path: Path, visit: Visit) -> None:
     write_number_bundle(tmp_path)
     port = free_port()
-    with serving(tmp_path, port) as address:
-        page = visit(address, expected="ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|status of 503")
+    with running(tmp_path, port=port) as service:
+        page = visit(service.url, expected="ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|status of 503")
     slider(page, "petal_length").fill("1")
     expect(page.locator("#trouble")).to_contain_text("cannot be reached")
-    with serving(tmp_path, port):
+    with running(tmp_path, port=port):
         expect(page.locator("#trouble")).to_be_hidden(timeout=15_000)
         expect_answer(page, *_answer((5.8, 3.0, 1.0, 1.3)))
 

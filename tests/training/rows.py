@@ -26,7 +26,7 @@ def mixed(seed: int = 0, rows: int = 240, classes: int = 3) -> tuple[Profile, Sp
         {
             "length": np.where(random.random(rows) < 0.1, np.nan, length),
             "width": np.round(width, 2),
-            "colour": np.where(random.random(rows) < 0.1, None, colour),
+            "colour": [None if random.random() < 0.1 else each for each in colour],
             "kind": np.array([f"kind {each}" for each in label], dtype=object),
         }
     )

@@ -18,7 +18,7 @@ numbers = st.lists(finite, min_size=1, max_size=200)
 
 
 def number(values: Sequence[float | None], settings: NumberSettings | None = None) -> NumberFeature:
-    column = pd.Series(values, dtype=np.float64)
+    column = pd.Series(np.array(values, dtype=np.float64))
     feature = describe.feature("x", settings or NumberSettings(type="number", missing=1), column, column)
     assert isinstance(feature, NumberFeature)
     return feature

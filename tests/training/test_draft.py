@@ -115,7 +115,7 @@ def test_dates_and_infinities_become_comments(tmp_path: Path) -> None:
         ("x,kind\n1,a\n2,b\n", "kind", {"y": "z"}, "no column 'y'"),
         ("x,kind\n1,a\n2,a\n", "kind", {}, "1 different values; a classifier takes 2 to 100"),
         ("x,kind\n1,a\n2,\n", "kind", {}, "kind is missing in 1 rows"),
-        ("x,kind\n1,a\n2,a\n2,b\n", "kind", {}, "'b' has a single row"),
+        ("x,kind\n1,a\n2,a\n2,b\n", "kind", {}, "'b' has 1; schema.min_rows_per_class asks for 2"),
         (
             "x,kind\n,a\n,a\n,b\n,b\n",
             "kind",
@@ -156,7 +156,7 @@ cells = (
 labels = st.sampled_from(["c: d", "no"])
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(cells, cells, labels), min_size=6, max_size=30), st.text(max_size=6))
 def test_any_source_is_drafted_into_something_that_prepares_or_refused(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[object, object, str]], name: str

@@ -14,11 +14,13 @@ from tests.training.project import ROOT
 from training import config
 from training.config import Settings
 
-STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 def definition(stage: str) -> dict[str, Any]:
-    return STAGES[stage].get("do", STAGES[stage])
+    whole = STAGES[stage]
+    repeated: dict[str, Any] = whole.get("do", whole)
+    return repeated
 
 
 def settings_class(stage: str) -> type[Settings] | None:

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import onnx
 import pytest
+from skl2onnx.sklapi import CastTransformer
+from sklearn.pipeline import Pipeline
 
 from app.contract import NumberFeature
 from app.predictor import Predictor
@@ -15,12 +17,13 @@ from tests.training.project import ROOT
 from tests.training.rows import mixed, numbers
 from training import algorithms, export, train
 from training.config import AlgorithmSettings
+from training.dataset import Profile, Split
 from training.errors import ParityError
 
 NAMES = tuple(algorithms.FACTORIES)
 
 
-def fitted(name: str, classes: int = 3) -> tuple[object, object, object]:
+def fitted(name: str, classes: int = 3) -> tuple[Pipeline, Profile, Split]:
     profile, rows = mixed(classes=classes)
     settings = AlgorithmSettings.model_validate(
         {"n_estimators": 30} if name in ("random_forest", "xgboost") else {}
@@ -52,9 +55,6 @@ def test_a_wrong_file_is_caught() -> None:
 
 def test_without_its_cast_a_tree_is_caught_on_the_grid() -> None:
     """The fault the generated rows are there for: right on all the data, wrong on values between."""
-    from skl2onnx.sklapi import CastTransformer
-    from sklearn.pipeline import Pipeline
-
     profile, rows = numbers()
     settings = AlgorithmSettings.model_validate({})
     pipeline = algorithms.pipeline("decision_tree", settings, profile)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from app.contract import Score
 from training import scores
 
 
@@ -77,7 +78,7 @@ def test_per_class_and_confusion_are_scikit_learns() -> None:
 def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
     labels, predicted, probabilities = _rows(1, 3, 100, 3)
 
-    def run(seed: int) -> dict[str, scores.Score]:
+    def run(seed: int) -> dict[str, Score]:
         return scores.with_intervals(
             labels, predicted, probabilities, resamples=400, confidence=0.95, seed=seed
         )
