@@ -21,7 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from training import cli, sources
-from training.checks import LARGEST
+from training.checks import LARGEST, check
 from training.columns import as_numbers, as_text
 from training.config import SchemaSettings
 from training.errors import ConfigError, DataError
@@ -59,8 +59,11 @@ def draft(source: str, target: str, renames: dict[str, str]) -> str:
         raise DataError(
             f"no column of {source} beside {target} can be a feature: {'; '.join(f'{name}: {reason}' for name, reason in skipped.items())}"
         )
-    schema = {"target": target, **_classes(frame[[*features, target]], target)}
-    _validate({**schema, "features": {name: each for name, (each, _) in features.items()}})
+    schema: dict[str, Any] = {"target": target, "classes": _classes(frame, target)}
+    smallest = _smallest_class(
+        frame, {**schema, "features": {name: each for name, (each, _) in features.items()}}
+    )
+    schema["min_rows_per_class"] = min(20, smallest)
     lines = [
         _line("name", _name(source)),
         "",
@@ -88,7 +91,7 @@ def _renames(pairs: Sequence[str]) -> dict[str, str]:
     return {old: new for old, _, new in split}
 
 
-def _classes(frame: pd.DataFrame, target: str) -> dict[str, Any]:
+def _classes(frame: pd.DataFrame, target: str) -> list[str]:
     text, wrong = as_text(frame[target])
     if wrong.any():
         raise DataError(
@@ -96,16 +99,12 @@ def _classes(frame: pd.DataFrame, target: str) -> dict[str, Any]:
         )
     if text.isna().any():
         raise DataError(f"{target} is missing in {int(text.isna().sum())} rows: take them out of the source")
-    counts = text[~frame.assign(**{target: text}).astype(str).duplicated()].value_counts()
-    if not 2 <= len(counts) <= MOST_CLASSES:
+    names = _sorted(text.unique())
+    if not 2 <= len(names) <= MOST_CLASSES:
         raise DataError(
-            f"{target} has {len(counts)} different values; a classifier takes 2 to {MOST_CLASSES} classes"
+            f"{target} has {len(names)} different values; a classifier takes 2 to {MOST_CLASSES} classes"
         )
-    if counts.min() < 2:
-        raise DataError(
-            f"{target}: {counts.idxmin()!r} has a single row that differs: leave it out or join it to another"
-        )
-    return {"classes": _sorted(counts.index), "min_rows_per_class": min(20, int(counts.min()))}
+    return names
 
 
 def _features(frame: pd.DataFrame) -> tuple[dict[str, tuple[dict[str, Any], str]], dict[str, str]]:
@@ -204,14 +203,16 @@ def _line(key: str, value: Any) -> str:
     return text[1:-1] if nested else text
 
 
-def _validate(schema: dict[str, Any]) -> None:
+def _smallest_class(frame: pd.DataFrame, schema: dict[str, Any]) -> int:
+    """Rows of the smallest class once duplicates are dropped, counted by the very check that `prepare` makes."""
     from pydantic import ValidationError
 
     try:
-        SchemaSettings.model_validate(schema)
+        settings = SchemaSettings.model_validate({**schema, "min_rows_per_class": 2, "duplicates": "drop"})
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{message}; give it another name with --rename OLD=NEW") from None
+    return int(check(frame, settings).frame[settings.target].value_counts().min())
 
 
 if __name__ == "__main__":
