@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,8 @@ def require(tool: str) -> str:
 
     Without it the test is skipped by name; under REQUIRE_TOOLS=1, as in CI, it fails instead.
     """
-    path = shutil.which(tool)
+    beside_python = str(Path(sys.executable).parent)
+    path = shutil.which(tool) or shutil.which(tool, path=beside_python)
     if path is not None:
         return path
     if os.environ.get("REQUIRE_TOOLS") == "1":

@@ -52,7 +52,7 @@ def main() -> None:
     if checked.left_out:
         log.info("left out, because the schema does not name them: %s", ", ".join(checked.left_out))
     if checked.duplicates_dropped:
-        log.info("dropped %d duplicate rows", checked.duplicates_dropped)
+        log.info("duplicate rows dropped: %d", checked.duplicates_dropped)
     log.info(
         "prepared %d rows: %d to train, %d to test -> %s",
         profile.rows,
