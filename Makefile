@@ -57,11 +57,8 @@ serve: setup ## Serve model/ on port 8000
 	python -m app
 
 .PHONY: test
-test: setup ## Run all tests and hold the coverage
-	python -m coverage erase
-	python -m pytest --cov --cov-report= $(PYTEST_ARGS)
-	@python -m coverage combine --quiet --append 2>/dev/null || true
-	python -m coverage report
+test: setup ## Run all tests and hold the coverage; PYTEST_ARGS="-k page" for some
+	python -m pytest -n auto --dist loadscope $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov)
 
 .PHONY: check
 check: setup ## Check format, lint, types, the lock and YAML

@@ -156,7 +156,7 @@ cells = (
 labels = st.sampled_from(["c: d", "no"])
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(cells, cells, labels), min_size=6, max_size=30), st.text(max_size=6))
 def test_any_source_is_drafted_into_something_that_prepares_or_refused(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[object, object, str]], name: str

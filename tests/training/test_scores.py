@@ -24,7 +24,7 @@ def _rows(seed: int, classes: int, rows: int, decimals: int) -> tuple[np.ndarray
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(0, 60), st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_metric_is_scikit_learns(seed: int, classes: int, rows: int, decimals: int) -> None:
     labels, predicted, probabilities = _rows(seed, classes, rows, decimals)
     ours = {name: float(value[0]) for name, value in scores.scores(labels, predicted, probabilities).items()}
@@ -43,7 +43,7 @@ def test_every_metric_is_scikit_learns(seed: int, classes: int, rows: int, decim
 
 
 @given(st.integers(0, 10_000), st.integers(2, 4))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_weight_is_a_repeated_row(seed: int, classes: int) -> None:
     labels, predicted, probabilities = _rows(seed, classes, 30, 2)
     repeats = np.random.default_rng(seed).integers(0, 4, len(labels))
