@@ -85,6 +85,10 @@ storage: setup ## Start an S3 server on loopback and make it the DVC remote
 bench: setup ## Measure the pipeline beside one plain process
 	python -m benchmarks.pipeline
 
+.PHONY: pictures
+pictures: setup ## Take the pictures in docs/images (needs chromium)
+	python -m tests.e2e.pictures
+
 .PHONY: clean
 clean: ## Remove the environment, caches and local results (not the data in .storage)
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build wandb
