@@ -10,7 +10,7 @@ USERS ?= 20
 TIME ?= 30s
 
 # Tools come from the project's own environment; uv from the machine if it is there, else from PyPI.
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.uv/bin
 UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.uv/bin/uv)
 READY := .venv/.ready
 

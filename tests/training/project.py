@@ -49,5 +49,5 @@ class Project:
             evaluate__parity_rows=2000,
             evaluate__bootstrap=100,
             train__algorithms__random_forest={"n_estimators": 10},
-            train__algorithms__xgboost={"n_estimators": 10, "max_depth": 3},
+            train__algorithms__xgboost={"n_estimators": 10, "tree_method": "exact"},
         )
