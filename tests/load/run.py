@@ -330,7 +330,7 @@ def _print_failures(summary: Summary, console: Console) -> None:
     for each in most[:5]:
         console.print(f"{each.count:>7}  {escape(each.name)}: {escape(each.error)}", soft_wrap=True)
     if len(most) > 5:
-        console.print(f"         and {len(most) - 5} other kinds, in the report")
+        console.print(f"         and {len(most) - 5} more in the report")
 
 
 def _cells(figures: Figures) -> list[str]:
