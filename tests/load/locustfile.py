@@ -8,6 +8,8 @@ one, and a bad request must get its refusal.
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random, expovariate
@@ -19,7 +21,7 @@ from gevent.lock import BoundedSemaphore
 from locust import FastHttpUser, events, tag, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import STATE_INIT, WorkerRunner
 from locust.stats import StatsEntry
 
 from app.contract import Manifest
@@ -150,6 +152,25 @@ def _write_summaries(environment: Environment, **_: Any) -> None:
     hooks.quit.add_listener(write)
 
 
+def _stop_on_interrupt(environment: Environment, **_: Any) -> None:
+    """End a headless test on SIGINT as its time limit does.
+
+    The usual KeyboardInterrupt appears in whichever greenlet is running, and the one that writes Locust's CSV
+    swallows it; besides, the report would be written before the workers' last figures are in.
+    """
+    runner, options = environment.runner, environment.parsed_options
+    if runner is None or isinstance(runner, WorkerRunner) or not (options and options.headless):
+        return
+
+    def stop() -> None:
+        waiting = runner.state == STATE_INIT
+        runner.quit()
+        if waiting:
+            sys.exit(1)  # A master without its workers has nothing to write.
+
+    gevent.signal_handler(signal.SIGINT, stop)
+
+
 def _summary(environment: Environment) -> dict[str, Any]:
     """What `tests.load.run` judges and prints."""
     stats, runner = environment.stats, environment.runner
@@ -184,4 +205,5 @@ def _figures(entry: StatsEntry) -> dict[str, Any]:
 _hooks: Any = events  # Their methods carry no types.
 _hooks.init_command_line_parser.add_listener(_add_options)
 _hooks.init.add_listener(_write_summaries)
+_hooks.init.add_listener(_stop_on_interrupt)
 _hooks.test_start.add_listener(_forget)
