@@ -92,7 +92,7 @@ pictures: setup ## Take the pictures in docs/images (needs chromium)
 .PHONY: clean
 clean: ## Remove the environment, caches and local results (not the data in .storage)
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build wandb
-	rm -rf model models/*/model.onnx models/*/report.json models/*/plots reports/explore
+	rm -rf model models reports/explore
 	rm -f data/*.parquet data/raw.json data/profile.json
 
 .PHONY: help

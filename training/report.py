@@ -12,6 +12,7 @@ from training import files
 from training.errors import DataError
 
 MODELS = Path("models")
+METRICS = Path("metrics")
 PLOTS = ("confusion", "roc", "precision_recall", "calibration", "importance")
 """Names of the CSV files under `models/<algorithm>/plots/`."""
 
@@ -80,6 +81,15 @@ class Report(Frozen):
 
 def directory(algorithm: str) -> Path:
     return MODELS / algorithm
+
+
+def metrics_file(algorithm: str) -> Path:
+    """The headline figures, in git; apart from `models/`, which as a whole is DVC's.
+
+    A folder that is there in part is changed for DVC, not missing, and a clone without data could not tell
+    whether its lock is current.
+    """
+    return METRICS / f"{algorithm}.json"
 
 
 def write(report: Report) -> None:

@@ -79,11 +79,11 @@ def _prune(algorithms: Collection[str]) -> None:
 
     DVC leaves them behind, and they would make this stage's inputs differ from those of a fresh clone.
     """
-    for metrics in report.MODELS.glob("*/metrics.json"):
-        folder = metrics.parent
+    for folder in [each.parent for each in report.MODELS.glob("*/report.json")]:
         if folder.name not in algorithms:
             log.info("removing %s: params.yaml has no such algorithm any more", folder)
             shutil.rmtree(folder)
+            report.metrics_file(folder.name).unlink(missing_ok=True)
 
 
 def _read_model(champion: Report) -> bytes:

@@ -1,7 +1,7 @@
 """Train one algorithm, export it to ONNX and measure that file.
 
 Reads  data/train.parquet, data/test.parquet, data/profile.json, params.yaml (evaluate, train.algorithms.NAME)
-Writes models/NAME/{model.onnx,report.json,metrics.json} and models/NAME/plots/*.csv
+Writes models/NAME/{model.onnx,report.json}, models/NAME/plots/*.csv and metrics/NAME.json
 
 Every figure comes from the exported file through the service's own predictor. The stage fails if the file
 and the fitted estimator disagree, on the data or on generated rows.
@@ -243,7 +243,7 @@ def _write(result: Report, model: bytes, tables: dict[str, pd.DataFrame]) -> Non
         temporary.mkdir()
         for name, frame in tables.items():
             files.write_csv(temporary / f"{name}.csv", frame)
-    files.write_json(folder / "metrics.json", _headline(result))
+    files.write_json(report.metrics_file(result.algorithm), _headline(result))
     report.write(result)
 
 

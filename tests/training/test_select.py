@@ -174,6 +174,7 @@ def test_folders_of_removed_algorithms_go(trained: Project) -> None:
     (trained.root / "models" / "notes").mkdir()
     trained.run("select")
     assert not Path("models/decision_tree").exists()
+    assert not Path("metrics/decision_tree.json").exists()
     assert Path("models/notes").exists()
     assert "decision_tree" not in {row.algorithm for row in leaderboard.read().rows}
 
