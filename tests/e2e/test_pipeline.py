@@ -89,13 +89,16 @@ def test_an_interrupted_run_is_taken_up_again(tmp_path: Path, number: signal.Sig
     params = project.params()
     params["evaluate"] |= {"parity_rows": 2000, "bootstrap": 100}
     project.write_params(params)
+    interrupted = []
     for stage in ("prepare", "train@random_forest", "select"):
         running = project.start("dvc", "repro")
         _wait_for(running, f"Running stage '{stage}'")
         time.sleep(0.4)
         kill(running, number)
-    done = project.dvc("repro")
-    assert "track" in STAGES.findall(done.stdout)
+        interrupted.append(running.returncode != 0)
+    # A short stage may have ended before the signal came; the forest takes seconds.
+    assert interrupted[1]
+    project.dvc("repro")
     assert "up to date" in project.dvc("status").stdout
     assert read_bundle(project.root / "model").manifest.name == "iris"
     assert not list(project.root.rglob(".*.tmp"))
