@@ -21,19 +21,22 @@ if TYPE_CHECKING:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write a file or fill a directory at; it takes the place of `path` at the end.
 
-    If the body raises, `path` stays as it was and the temporary one is removed.
+    If the body raises, `path` stays as it was and the temporary one is removed. A file is replaced in one step;
+    a directory in two renames, between which it is absent, and never there in part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary, former = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.former.tmp")
     _remove(temporary)
     try:
         yield temporary
-        if temporary.is_dir():
+        if temporary.is_dir() and path.exists():
             # A directory cannot be renamed over one that has files in it.
-            _remove(path)
+            _remove(former)
+            path.replace(former)
         temporary.replace(path)
     finally:
         _remove(temporary)
+        _remove(former)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

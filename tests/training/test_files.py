@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,27 @@ def test_a_directory_takes_the_place_of_one_with_files_in_it(tmp_path: Path) -> 
             temporary.mkdir()
             (temporary / name).touch()
     assert [each.name for each in path.iterdir()] == ["second"]
+
+
+def test_a_directory_is_never_there_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever something is deleted, the new content is already in place."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_text("old")
+    delete, seen = shutil.rmtree, []
+
+    def watched(path: Path) -> None:
+        seen.append({each.name: each.read_text() for each in folder.iterdir()})
+        delete(path)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    with files.replacing(folder) as temporary:
+        temporary.mkdir()
+        for name in ("a", "b"):
+            (temporary / name).write_text("new")
+    assert seen == [{"a": "new", "b": "new"}]
+    assert [each.name for each in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
