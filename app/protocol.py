@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
@@ -20,10 +19,13 @@ from typing_extensions import TypedDict
 
 from app import __version__
 from app.errors import Detail, RequestError, invalid
+from app.http import BINARY, Answer, RequestHeaders
 from app.predictor import LABEL, PROBABILITIES
 from app.service import Labels, Probabilities, Service
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+_BINARY_TYPE = (b"content-type", BINARY.encode())
 
 _NUMBERS = {
     "FP64": "<f8",
@@ -77,12 +79,6 @@ class InferRequest(TypedDict):
     outputs: NotRequired[Annotated[list[RequestedOutput], FailFast()]]
 
 
-@dataclass(frozen=True)
-class Answer:
-    body: bytes
-    headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
-
-
 class Protocol:
     """Speaks the protocol for one service."""
 
@@ -125,17 +121,18 @@ class Protocol:
         if version is not None and version != served.version:
             raise RequestError(404, "not_found", f"version {version} is not here; {served.version} is")
 
-    def infer(self, body: bytes, header_length: str | None = None) -> Answer:
+    def infer(self, body: bytes, headers: RequestHeaders) -> Answer:
         """Answer an inference request.
 
         Args:
-            body: JSON, followed by binary tensors if `header_length` says where the JSON ends.
-            header_length: the header `Inference-Header-Content-Length`.
+            body: JSON, followed by binary tensors if the header `Inference-Header-Content-Length` says where
+                the JSON ends.
+            headers: of the request.
 
         Raises:
             RequestError: 422 that names tensor and row.
         """
-        head, binary = _split(body, header_length)
+        head, binary = _split(body, headers.get(_HEADER_LENGTH))
         request = self._read(head)
         outputs = self._outputs(request)
         rows = self._service.schema.from_tensors(self._tensors(request["inputs"], binary))
@@ -246,19 +243,20 @@ class Protocol:
         head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
         if not binary:
             return Answer(head)
-        headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
-        return Answer(b"".join((head, *binary)), headers)
+        length = (_HEADER_LENGTH, b"%d" % len(head))
+        return Answer(b"".join((head, *binary)), headers=(_BINARY_TYPE, length))
 
     def _binary(self, labels: Labels) -> bytes:
         return b"".join([self._encoded_classes[label] for label in labels.tolist()])
 
 
-def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
+def _split(body: bytes, header_length: bytes | None) -> tuple[bytes, memoryview]:
     """The JSON and what follows it."""
     if header_length is None:
         return body, memoryview(b"")
-    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length[:20]) > len(body):
-        raise _shape(HEADER_LENGTH, f"is {header_length}, but the body has {len(body)} bytes")
+    if not header_length.isdigit() or int(header_length[:20]) > len(body):
+        shown = header_length.decode("latin-1")
+        raise _shape(HEADER_LENGTH, f"is {shown}, but the body has {len(body)} bytes")
     end = int(header_length)
     return body[:end], memoryview(body)[end:]
 

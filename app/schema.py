@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,7 @@ from app.predictor import Layout
 Shape = Literal["instance", "instances", "columns"]
 
 # A feature may itself be called "instances", but no feature's value is a list or an object.
-_INSTANCES = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[')
-_COLUMNS = re.compile(rb'\s*\{\s*"columns"\s*:\s*\{')
+_SEVERAL = re.compile(rb'\s*\{\s*"(?:(instances)"\s*:\s*\[|(columns)"\s*:\s*\{)')
 
 _KINDS: dict[str, Reason] = {
     "missing": "missing_field",
@@ -41,6 +40,13 @@ _KINDS: dict[str, Reason] = {
     "dict_type": "wrong_shape",
     "too_short": "wrong_shape",
 }
+
+
+class Row(NamedTuple):
+    """One row: its numbers, NaN where missing, and its categories, "" where missing."""
+
+    numbers: Sequence[float]
+    categories: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -94,18 +100,19 @@ class Schema:
             if f.type == "number"
         }
 
-    def parse(self, body: bytes) -> tuple[Shape, Rows]:
-        """Read the body of `/predict`.
+    def parse(self, body: bytes) -> tuple[Shape, Row | Rows]:
+        """Read the body of `/predict`: a row for an instance, else rows.
 
         Raises:
             RequestError: 422 that names each field at fault.
         """
         try:
-            if _INSTANCES.match(body):
+            several = _SEVERAL.match(body)
+            if several is None:
+                return "instance", self._row(self.instance.validate_json(body))
+            if several[1]:
                 return "instances", self._from_instances(self.instances.validate_json(body)["instances"])
-            if _COLUMNS.match(body):
-                return "columns", self.from_columns(self.columns.validate_json(body)["columns"], "columns.")
-            return "instance", self._from_instance(self.instance.validate_json(body))
+            return "columns", self.from_columns(self.columns.validate_json(body)["columns"], "columns.")
         except ValidationError as error:
             return self._reparse(body, error)
 
@@ -159,8 +166,8 @@ class Schema:
                 categories[:, index] = [value or MISSING_CATEGORY for value in columns[name]]
         return Rows(numbers, categories)
 
-    def _from_instance(self, instance: dict[str, Any]) -> Rows:
-        return self._from_instances([instance])
+    def _row(self, instance: dict[str, Any]) -> Row:
+        return Row(self._get_numbers(instance), self._get_categories(instance))
 
     def _from_instances(self, instances: list[dict[str, Any]]) -> Rows:
         count, width = len(instances), len(self._numbers)
@@ -191,7 +198,7 @@ class Schema:
         # NaN is the only value that differs from itself.
         return [None if value != value or value == MISSING_CATEGORY else value for value in plain]  # noqa: PLR0124
 
-    def _reparse(self, body: bytes, error: ValidationError) -> tuple[Shape, Rows]:
+    def _reparse(self, body: bytes, error: ValidationError) -> tuple[Shape, Row | Rows]:
         """Decide by a full parse what a refused body was meant to be, and answer or explain accordingly.
 
         The first look at a body goes by its first bytes. Equivalent JSON, such as an escaped key or
@@ -211,9 +218,7 @@ class Schema:
                 self.columns.validate_python(_trimmed(document, ("columns",)))
                 columns = _trimmed(document["columns"], self.features)
                 return "columns", self.from_columns(self._tensors.validate_python(columns), "columns.")
-            return "instance", self._from_instance(
-                self.instance.validate_python(_trimmed(document, self.features))
-            )
+            return "instance", self._row(self.instance.validate_python(_trimmed(document, self.features)))
         except ValidationError as fault:
             raise invalid(list(self._details(fault))) from error
 

@@ -13,15 +13,16 @@ from multiprocessing import parent_process
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 
 from app.contract import Bundle
-from app.main import Lifecycle, create_app
+from app.main import Application, Lifecycle, create_app
+from app.metrics import Exposition
 from app.settings import Settings
 
 _log = logging.getLogger("app.server")
 
 
+_TICKS_A_SECOND = 10  # uvicorn's
 _FINISH_SECONDS = 10
 """What a request in flight may take after the drain; a client that stalls must not keep the process alive."""
 
@@ -70,7 +71,7 @@ class Server(uvicorn.Server):
     accepting ends, what is in flight is finished, and the process exits with 0.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings, on_started: Callable[[], None]) -> None:
+    def __init__(self, app: Application, settings: Settings, on_started: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -91,6 +92,7 @@ class Server(uvicorn.Server):
             )
         )
         self._lifecycle: Lifecycle = app.state.lifecycle
+        self._exposition: Exposition = app.state.exposition
         self._drain_seconds = settings.drain_seconds
         self._on_started = on_started
         self._deadline: float | None = None
@@ -110,6 +112,8 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SECOND == 0:
+            self._exposition.settle()
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.should_exit = True
         return await super().on_tick(counter)

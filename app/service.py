@@ -16,9 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from app.contract import Bundle
 from app.errors import RequestError
-from app.metrics import ModelMetrics
+from app.http import Answer
+from app.metrics import ModelMetrics, PredictedRow
 from app.predictor import Layout, Predictor
-from app.schema import Rows, Schema
+from app.schema import Row, Rows, Schema
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float64]
@@ -52,16 +53,24 @@ class Service:
             RequestError: 422, with each field at fault.
         """
         shape, rows = self.schema.parse(body)
+        if isinstance(rows, Row):
+            answer = {**self._one(*self.run_row(rows)), "model": self._model}
+            return orjson.dumps(answer)
         labels, probabilities = self.run(rows)
-        match shape:
-            case "instance":
-                answer = {**self._one(labels.item(), probabilities[0].tolist()), "model": self._model}
-            case "instances":
-                pairs = zip(labels.tolist(), probabilities.tolist(), strict=True)
-                answer = {"predictions": [self._one(*pair) for pair in pairs], "model": self._model}
-            case "columns":
-                answer = self._columns(labels, probabilities)
+        if shape == "columns":
+            answer = self._columns(labels, probabilities)
+        else:
+            pairs = zip(labels.tolist(), probabilities.tolist(), strict=True)
+            answer = {"predictions": [self._one(*pair) for pair in pairs], "model": self._model}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def run_row(self, row: Row) -> tuple[int, list[float]]:
+        """The class's index and the probabilities of one row, counted; otherwise as `run`."""
+        label, probabilities = self._predictor.predict_row(*row)
+        if not math.isfinite(sum(probabilities)):
+            raise _unpredictable(0)
+        self.metrics.count_row(PredictedRow(*row, label, max(probabilities)))
+        return label, probabilities
 
     def run(self, rows: Rows) -> tuple[Labels, Probabilities]:
         """Class indices of shape (rows,) and probabilities of shape (rows, classes), counted.
@@ -73,21 +82,15 @@ class Service:
         probabilities = raw.astype(np.float64, copy=False)
         # One sum finds NaN and infinity wherever they are.
         if not math.isfinite(probabilities.sum()):
-            row = int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])
-            raise RequestError(
-                422,
-                "unpredictable",
-                f"row {row}: the model has no finite answer for these values",
-                reason="unpredictable",
-            )
-        self.metrics.count(rows, labels, probabilities)
+            raise _unpredictable(int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0]))
+        self.metrics.count(rows, labels, probabilities.max(axis=1))
         return labels, probabilities
 
-    def refuse(self, error: RequestError) -> bytes:
-        """The body of an error, counted."""
+    def refuse(self, error: RequestError) -> Answer:
+        """The answer that an error is, counted."""
         if error.reason is not None:
             self.metrics.reject(error.reason)
-        return error.body()
+        return Answer(error.body(), error.status)
 
     def _one(self, label: int, probabilities: list[float]) -> dict[str, Any]:
         classes = self.manifest.classes
@@ -105,3 +108,12 @@ class Service:
             "probabilities": dict(zip(classes, by_class, strict=True)),
             "model": self._model,
         }
+
+
+def _unpredictable(row: int) -> RequestError:
+    return RequestError(
+        422,
+        "unpredictable",
+        f"row {row}: the model has no finite answer for these values",
+        reason="unpredictable",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -13,52 +13,76 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import RequestError, error_body
+from app.http import JSON, Answer, RequestHeaders, content_length
 from app.service import Service
 
-JSON = "application/json"
-BINARY = "application/octet-stream"
+CLIENT_CLOSED_REQUEST = Answer(b"", 499)
+"""Nobody reads this; the status only marks the request in the metrics."""
+
+FAILED = Answer(error_body("internal", "the service failed; its log says why"), 500)
 
 _access = logging.getLogger("app.access")
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(headers: RequestHeaders, receive: Receive, limit: int) -> bytes:
     """The body, refused as soon as it is known to be over the limit, whether announced or streamed.
 
     Raises:
         RequestError: 413.
+        ClientDisconnect: there is no more to come.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
+    if content_length(headers) > limit:
         raise _too_large(limit)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False) or message["type"] != "http.request":
+        return await _read_rest(message, receive, limit)
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+async def _read_rest(message: Message, receive: Receive, limit: int) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    while message["type"] == "http.request":
+        body += message.get("body", b"")
         if len(body) > limit:
             raise _too_large(limit)
-    return bytes(body)
+        if not message.get("more_body", False):
+            return bytes(body)
+        message = await receive()
+    raise ClientDisconnect
 
 
-def check_media_type(request: Request, extra: Sequence[str] = ()) -> None:
+def check_media_type(headers: RequestHeaders, extra: Collection[bytes] = ()) -> None:
     """Accept JSON, no type at all, and `extra`.
 
     Raises:
         RequestError: 415.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    media = headers.get(b"content-type", b"")
+    if media != b"application/json":
+        _check_unusual(media, extra)
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding != b"identity":
         raise RequestError(
             415,
             "unsupported_encoding",
-            f"content-encoding {encoding} is not supported: send the body as it is",
+            f"content-encoding {encoding.decode('latin-1')} is not supported: send the body as it is",
             reason="media_type",
         )
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media in ("", JSON, *extra) or (media.startswith("application/") and media.endswith("+json")):
+
+
+def _check_unusual(content_type: bytes, extra: Collection[bytes]) -> None:
+    media = content_type.partition(b";")[0].strip().lower()
+    if media in (b"", b"application/json", *extra):
+        return
+    if media.startswith(b"application/") and media.endswith(b"+json"):
         return
     raise RequestError(
         415,
         "unsupported_media_type",
-        f"content-type {media} is not supported: send {JSON}",
+        f"content-type {media.decode('latin-1')} is not supported: send {JSON}",
         reason="media_type",
     )
 
@@ -68,7 +92,7 @@ def add_error_handlers(app: FastAPI, service: Service) -> None:
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)  # noqa: S101  the handler is registered for this class
-        return Response(service.refuse(error), error.status, media_type=JSON)
+        return response(service.refuse(error))
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  as above
@@ -83,16 +107,22 @@ def add_error_handlers(app: FastAPI, service: Service) -> None:
         return Response(body, error.status_code, error.headers, media_type=JSON)
 
     async def disconnected(_: Request, __: Exception) -> Response:
-        # Nobody reads this; the status only marks the request in the metrics.
-        return Response(status_code=499)
+        return response(CLIENT_CLOSED_REQUEST)
 
     async def failed(_: Request, __: Exception) -> Response:
-        return Response(error_body("internal", "the service failed; its log says why"), 500, media_type=JSON)
+        return response(FAILED)
 
     app.add_exception_handler(RequestError, refused)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(ClientDisconnect, disconnected)
     app.add_exception_handler(Exception, failed)
+
+
+def response(answer: Answer) -> Response:
+    """An answer as the framework's routes give it."""
+    made = Response(answer.body, answer.status)
+    made.raw_headers.extend(answer.headers)
+    return made
 
 
 class AccessLog:

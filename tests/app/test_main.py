@@ -13,7 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.contract import BundleError, read_bundle
-from app.main import INLINE_BYTES, create_app
+from app.fastpath import INLINE_BYTES
+from app.main import create_app
 from app.settings import Settings
 from tests.app.conftest import Serve
 from tests.bundles import IRIS_FEATURES, Row, number_row

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from app.contract import read_bundle
 from app.errors import REASONS
-from app.metrics import CONFIDENCE, ModelMetrics
+from app.metrics import CONFIDENCE, CONFIDENCE_BUCKETS, ModelMetrics
 from app.schema import Rows
 from tests.app.conftest import Serve
 from tests.bundles import mixed_row, number_row
@@ -101,15 +101,15 @@ def test_many_confidences_are_observed_as_if_one_by_one(number_model: Path) -> N
     generator = np.random.default_rng(3)
     # Among them the buckets' own bounds, and a sum that rounding took beyond 1.
     tops = np.concatenate([generator.uniform(0.34, 1, 200), [0.4, 0.5, 0.9, 0.99, 1.0, 1.0000001]])
-    probabilities = np.stack([tops, (1 - tops) / 2, (1 - tops) / 2], axis=1)
     labels = np.zeros(len(tops), dtype=np.int64)
     numbers = np.full((len(tops), 4), 3.0)
 
     at_once, one_by_one = CollectorRegistry(), CollectorRegistry()
-    ModelMetrics(manifest, at_once).count(Rows(numbers, None), labels, probabilities)
-    single = ModelMetrics(manifest, one_by_one)
-    for row in range(len(tops)):
-        single.count(Rows(numbers[[row]], None), labels[[row]], probabilities[[row]])
+    ModelMetrics(manifest, at_once).count(Rows(numbers, None), labels, tops)
+    # The client library's own histogram, one value at a time.
+    expected = Histogram(CONFIDENCE, "", buckets=CONFIDENCE_BUCKETS, registry=one_by_one)
+    for top in tops:
+        expected.observe(min(top, 1.0))
 
     for sample in next(f for f in at_once.collect() if f.name == CONFIDENCE).samples:
         other = one_by_one.get_sample_value(sample.name, sample.labels)

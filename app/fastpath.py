@@ -1,0 +1,96 @@
+"""Predictions without the framework's detours.
+
+Of the time that FastAPI takes for a small request, nine tenths go to matching routes, solving dependencies and
+passing middleware. Here each operation that predicts is an ASGI application of its own, which the application
+asks first. An ordinary route for the same operation calls `respond` as well, so both give the same answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from app.errors import RequestError
+from app.http import Answer, RequestHeaders, content_length
+from app.metrics import RouteMetrics
+from app.transport import CLIENT_CLOSED_REQUEST, FAILED, check_media_type, read_body
+
+INLINE_BYTES = 8 * 1024
+"""Bodies up to this size are answered on the event loop. They hold at most about 400 rows, measured at 0.3 ms
+for a linear model and 2 ms for a forest of 100 trees. Larger ones go to a thread, so that single rows are not
+kept waiting; its hand-over of about 0.1 ms does not matter to them."""
+
+
+class Endpoint:
+    """One operation: a body in, an answer out.
+
+    Args:
+        answer: from the body and the request's headers to the answer.
+        metrics: of the operation's route.
+        refuse: turns an error into its answer.
+        max_body_bytes: larger bodies get a 413.
+        media_types: accepted besides JSON.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[bytes, RequestHeaders], Answer],
+        metrics: RouteMetrics,
+        refuse: Callable[[RequestError], Answer],
+        max_body_bytes: int,
+        media_types: Collection[bytes] = (),
+    ) -> None:
+        self._answer = answer
+        self._metrics = metrics
+        self._refuse = refuse
+        self._max_body_bytes = max_body_bytes
+        self._media_types = media_types
+        # One thread: a batch is bound by the processor, and more of them would only take turns with the
+        # event loop.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as an ASGI application, and count the answer."""
+        started = perf_counter()
+        try:
+            answer = await self.respond(scope, receive)
+        except RequestError as error:
+            answer = self._refuse(error)
+        except ClientDisconnect:
+            answer = CLIENT_CLOSED_REQUEST
+        except Exception:
+            await self._send(FAILED, send)
+            self._count(FAILED, scope, started)
+            raise  # The server logs it.
+        await self._send(answer, send)
+        self._count(answer, scope, started)
+
+    async def respond(self, scope: Scope, receive: Receive) -> Answer:
+        """Read the request and answer it.
+
+        Raises:
+            RequestError: 413, 415 or 422.
+            ClientDisconnect: the client left before its body was complete.
+        """
+        headers = dict(scope["headers"])
+        check_media_type(headers, self._media_types)
+        body = await read_body(headers, receive, self._max_body_bytes)
+        if len(body) <= INLINE_BYTES:
+            return self._answer(body, headers)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, body, headers)
+
+    @staticmethod
+    async def _send(answer: Answer, send: Send) -> None:
+        body, status, headers = answer
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+        await send({"type": "http.response.body", "body": body})
+
+    def _count(self, answer: Answer, scope: Scope, started: float) -> None:
+        announced = content_length(dict(scope["headers"]))
+        self._metrics.count(answer.status, perf_counter() - started, announced, len(answer.body))
