@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
 import os
 import platform
 import statistics
@@ -21,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+
+from benchmarks import machine
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "pipeline.md"
@@ -123,27 +124,13 @@ def _report(timings: Timings, algorithm: str) -> str:
         f"| {what} | {statistics.median(seconds):.2f} | {min(seconds):.2f} to {max(seconds):.2f} | {ratio} | {aim} |"
         for what, seconds, ratio, aim in rows
     ]
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("dvc", "scikit-learn", "wandb")
-    )
     about = (
-        f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {len(timings.plain)} rounds, {_cpu()}, "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}. "
+        f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {len(timings.plain)} rounds, {machine.cpu()}, "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{machine.versions(('dvc', 'scikit-learn', 'wandb'))}. "
         "Repeat with `make bench`."
     )
     return "\n".join(["# The pipeline", "", *lines, "", about, ""])
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    names: list[str] = []
-    if info.exists():
-        names = [
-            line.split(":")[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

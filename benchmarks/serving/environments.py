@@ -1,0 +1,43 @@
+"""Gives a peer an environment of its own, made once and used again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.serving.errors import BenchmarkError
+
+PEERS = Path(__file__).with_name("peers")
+MARKER = "installed.txt"
+
+
+def python_of(peer: str, folder: Path) -> str:
+    """The interpreter of `folder/peer`, which has what `peers/requirements-<peer>.txt` asks for.
+
+    Raises:
+        BenchmarkError: it cannot be installed.
+    """
+    requirements = PEERS / f"requirements-{peer}.txt"
+    environment = folder / peer
+    python, marker = environment / "bin" / "python", environment / MARKER
+    # Written last, so an environment that was cut short or is of other versions is made anew.
+    if not marker.exists() or marker.read_bytes() != requirements.read_bytes():
+        shutil.rmtree(environment, ignore_errors=True)
+        _uv("venv", "--python", sys.executable, str(environment))
+        _uv("pip", "install", "--compile-bytecode", "--python", str(python), "-r", str(requirements))
+        shutil.copyfile(requirements, marker)
+    return str(python)
+
+
+def _uv(*arguments: str) -> None:
+    own = Path(__file__).parents[2] / ".uv" / "bin"
+    uv = shutil.which("uv", path=f"{os.environ.get('PATH', os.defpath)}:{own}")
+    if uv is None:
+        raise BenchmarkError("uv is not installed")
+    done = subprocess.run([uv, "--quiet", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise BenchmarkError(f"uv {arguments[0]} failed: {said[:300]}")

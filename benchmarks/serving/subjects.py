@@ -1,0 +1,121 @@
+"""The models that are measured: each algorithm's as a bundle that the service can load, and rows to send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+from numpy.typing import NDArray
+
+from app.contract import MANIFEST_FILE, MODEL_FILE, BundleError, Manifest, read_bundle
+from app.predictor import Layout, Predictor
+from benchmarks.serving.errors import BenchmarkError
+from benchmarks.serving.exchange import Prediction
+from benchmarks.serving.peers.iris import CLASSES, FEATURES
+from training.algorithms import SEED
+from training.report import Report
+
+FOREST = "random_forest"
+LINEAR = "logistic_regression"
+ALGORITHMS = ("decision_tree", LINEAR, FOREST, "svm", "xgboost")
+TREES = 100
+"""The goals and the facts they rest on are of a forest of this size."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model.
+
+    Attributes:
+        manifest: of its bundle.
+        bundle: the bundle's folder.
+        rows: real rows, of shape (rows, features).
+    """
+
+    manifest: Manifest
+    bundle: Path
+    rows: NDArray[np.float64]
+
+    @property
+    def model(self) -> Path:
+        return self.bundle / MODEL_FILE
+
+    def sample(self, count: int) -> NDArray[np.float64]:
+        """Rows drawn with replacement, the same ones each time."""
+        return self.rows[np.random.default_rng(7).integers(len(self.rows), size=count)]
+
+    def predict(self, rows: NDArray[np.float64]) -> Prediction:
+        """What the model itself says."""
+        predictor = Predictor(self.model.read_bytes(), Layout.of(self.manifest.features))
+        labels, probabilities = predictor.predict(rows)
+        names = [self.manifest.classes[label] for label in labels]
+        return Prediction(names, probabilities.astype(np.float64))
+
+
+def read_subjects(root: Path, folder: Path) -> dict[str, Subject]:
+    """All algorithms' models by name, with their bundles made in a folder.
+
+    Raises:
+        BenchmarkError: the pipeline has not run, or for other data.
+    """
+    try:
+        champion = read_bundle(root / "model").manifest
+        rows = read_rows(root)
+        return {
+            name: Subject(manifest, path, rows) for name, manifest, path in _bundles(root, champion, folder)
+        }
+    except (BundleError, OSError) as error:
+        raise BenchmarkError(f"there are no models to measure ({error}): run make first") from None
+
+
+def read_rows(root: Path) -> NDArray[np.float64]:
+    """The rows of both splits."""
+    frames = [pd.read_parquet(root / "data" / f"{split}.parquet") for split in ("train", "test")]
+    return pd.concat(frames)[list(FEATURES)].to_numpy(dtype=np.float64)
+
+
+def fit_forest(root: Path, target: str, file: Path) -> None:
+    """Fit scikit-learn's forest as the pipeline does, and write it as people do: with joblib."""
+    import joblib  # type: ignore[import-untyped]
+    from sklearn.ensemble import RandomForestClassifier
+
+    train = pd.read_parquet(root / "data" / "train.parquet")
+    forest = RandomForestClassifier(random_state=SEED, **_report(root, FOREST).parameters)
+    forest.fit(train[list(FEATURES)], train[target])
+    joblib.dump(forest, file)
+
+
+def count_trees(model: bytes) -> int:
+    """How many trees are in a model file."""
+    attributes = [each for node in onnx.load_model_from_string(model).graph.node for each in node.attribute]
+    return len({tree for each in attributes if each.name == "nodes_treeids" for tree in each.ints})
+
+
+def _bundles(root: Path, champion: Manifest, folder: Path) -> Iterator[tuple[str, Manifest, Path]]:
+    """The champion's bundle with each algorithm's model in it: nothing else in it depends on the algorithm."""
+    if tuple(each.name for each in champion.features) != FEATURES or champion.classes != CLASSES:
+        raise BenchmarkError(
+            f"the bundle in model/ is of {champion.name}, and the peers here are written for iris: "
+            "run make with the params.yaml of this repository"
+        )
+    for name in ALGORITHMS:
+        report = _report(root, name)
+        model = (root / "models" / name / MODEL_FILE).read_bytes()
+        manifest = champion.model_copy(
+            update={"algorithm": name, "model": report.model, "metrics": {"test": report.test}}
+        ).sealed()
+        if name == FOREST and (trees := count_trees(model)) != TREES:
+            raise BenchmarkError(f"the random forest has {trees} trees; the goals are for {TREES}")
+        path = folder / name
+        path.mkdir()
+        (path / MODEL_FILE).write_bytes(model)
+        (path / MANIFEST_FILE).write_text(manifest.model_dump_json())
+        yield name, manifest, path
+
+
+def _report(root: Path, algorithm: str) -> Report:
+    return Report.model_validate_json((root / "models" / algorithm / "report.json").read_bytes())
