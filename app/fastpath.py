@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.errors import RequestError
-from app.http import Answer, RequestHeaders, content_length
+from app.http import Answer, RequestHeaders
 from app.metrics import RouteMetrics
 from app.transport import CLIENT_CLOSED_REQUEST, FAILED, check_media_type, read_body
 
@@ -57,40 +57,34 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as an ASGI application, and count the answer."""
         started = perf_counter()
+        headers = dict(scope["headers"])
+        failure = None
         try:
-            answer = await self.respond(scope, receive)
+            answer = await self.respond(headers, receive)
         except RequestError as error:
             answer = self._refuse(error)
         except ClientDisconnect:
             answer = CLIENT_CLOSED_REQUEST
-        except Exception:
-            await self._send(FAILED, send)
-            self._count(FAILED, scope, started)
-            raise  # The server logs it.
-        await self._send(answer, send)
-        self._count(answer, scope, started)
+        except Exception as error:
+            answer, failure = FAILED, error
+        body, status, answer_headers = answer
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": status, "headers": [*answer_headers, length]})
+        await send({"type": "http.response.body", "body": body})
+        self._metrics.count((status, perf_counter() - started, headers, len(body)))
+        if failure is not None:
+            raise failure  # The server logs it.
 
-    async def respond(self, scope: Scope, receive: Receive) -> Answer:
+    async def respond(self, headers: RequestHeaders, receive: Receive) -> Answer:
         """Read the request and answer it.
 
         Raises:
             RequestError: 413, 415 or 422.
             ClientDisconnect: the client left before its body was complete.
         """
-        headers = dict(scope["headers"])
-        check_media_type(headers, self._media_types)
+        if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+            check_media_type(headers, self._media_types)
         body = await read_body(headers, receive, self._max_body_bytes)
         if len(body) <= INLINE_BYTES:
             return self._answer(body, headers)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, body, headers)
-
-    @staticmethod
-    async def _send(answer: Answer, send: Send) -> None:
-        body, status, headers = answer
-        length = (b"content-length", b"%d" % len(body))
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-        await send({"type": "http.response.body", "body": body})
-
-    def _count(self, answer: Answer, scope: Scope, started: float) -> None:
-        announced = content_length(dict(scope["headers"]))
-        self._metrics.count(answer.status, perf_counter() - started, announced, len(answer.body))

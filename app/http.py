@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import lru_cache
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
@@ -16,15 +16,19 @@ ResponseHeaders = tuple[tuple[bytes, bytes], ...]
 JSON_HEADERS: ResponseHeaders = ((b"content-type", JSON.encode()),)
 
 
-class Answer(NamedTuple):
-    """What goes back to a client; the length is added when it is sent."""
+Answer = tuple[bytes, int, ResponseHeaders]
+"""What goes back to a client: body, status and headers; the length is added when it is sent."""
 
-    body: bytes
-    status: int = 200
-    headers: ResponseHeaders = JSON_HEADERS
+
+def json_answer(body: bytes, status: int = 200) -> Answer:
+    return body, status, JSON_HEADERS
 
 
 def content_length(headers: RequestHeaders) -> int:
     """The announced length, 0 if there is none."""
-    length = headers.get(b"content-length", b"")
-    return int(length[:20]) if length.isdigit() else 0
+    return _number(headers.get(b"content-length", b""))
+
+
+@lru_cache(maxsize=1024)
+def _number(digits: bytes) -> int:
+    return int(digits[:20]) if digits.isdigit() else 0

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import metrics
 from app.contract import Bundle, read_bundle
 from app.fastpath import Endpoint
-from app.http import BINARY, JSON, Answer
+from app.http import BINARY, JSON, json_answer
 from app.metrics import Exposition, HttpMetrics
 from app.openapi import Documentation
 from app.page import read_page
@@ -119,19 +119,19 @@ def _add_predictions(
             answer, http.route(handler, "POST"), service.refuse, settings.max_body_bytes, **options
         )
 
-    predictions = endpoint("/predict", lambda body, _: Answer(service.predict(body)))
+    predictions = endpoint("/predict", lambda body, _: json_answer(service.predict(body)))
     inference = endpoint(_INFER, protocol.infer, media_types=(BINARY.encode(),))
     inference_of_version = endpoint(_INFER_VERSION, protocol.infer, media_types=(BINARY.encode(),))
 
     @app.post("/predict", tags=["predict"], summary="Classify one row or many")
     async def predict(request: Request) -> Response:
-        return response(await predictions.respond(request.scope, request.receive))
+        return response(await predictions.respond(dict(request.headers.raw), request.receive))
 
     @app.post(_INFER, tags=_PROTOCOL, summary="Classify rows given as tensors")
     @app.post(_INFER_VERSION, tags=_PROTOCOL, summary="Classify rows given as tensors")
     async def infer(request: Request, model_name: str, version: str | None = None) -> Response:
         protocol.check(model_name, version)
-        return response(await inference.respond(request.scope, request.receive))
+        return response(await inference.respond(dict(request.headers.raw), request.receive))
 
     served = f"/v2/models/{service.manifest.name}"
     return {

@@ -8,7 +8,7 @@ the order of the features. It answers `label` (int64, an index into the classes)
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -45,6 +45,12 @@ class Predictor:
 
     Threads are one by default: a service answers many small requests side by side, and onnxruntime's own
     thread pool halves its throughput.
+
+    Attributes:
+        layout: which feature is which column.
+        classes: how many the model knows, None if the file does not say.
+        predict_row: classifies one row of numbers and categories, as `predict` does, in half the time if
+            there are only numbers; returns the class's index and the probabilities of all classes.
     """
 
     def __init__(self, model: bytes, layout: Layout, *, threads: int = 1) -> None:
@@ -59,7 +65,15 @@ class Predictor:
             raise BundleError(f"onnxruntime cannot load the model: {str(error).splitlines()[0]}") from error
         self.layout = layout
         self._check_inputs()
-        self._row = None if layout.categories else _BoundRow(self._session, len(layout.numbers))
+        outputs = {each.name: each for each in self._session.get_outputs()}
+        width = outputs[PROBABILITIES].shape[-1]
+        self.classes: int | None = width if isinstance(width, int) else None
+        self.predict_row: Callable[[Sequence[float], Sequence[str]], tuple[int, list[float]]]
+        self.predict_row = self._predict_row
+        if self.classes is not None and not layout.categories:
+            single = outputs[PROBABILITIES].type == "tensor(float)"
+            row = _BoundRow(self._session, len(layout.numbers), self.classes, single=single)
+            self.predict_row = row.predict
 
     def predict(
         self, numbers: NDArray[np.float64], categories: NDArray[np.object_] | None = None
@@ -81,14 +95,7 @@ class Predictor:
         label, probabilities = self._session.run([LABEL, PROBABILITIES], feed)
         return label, probabilities
 
-    def predict_row(self, numbers: Sequence[float], categories: Sequence[str]) -> tuple[int, list[float]]:
-        """Classify one row; the same as `predict`, in half the time if there are only numbers.
-
-        Returns:
-            The class's index and the probabilities of all classes.
-        """
-        if self._row is not None:
-            return self._row.predict(numbers)
+    def _predict_row(self, numbers: Sequence[float], categories: Sequence[str]) -> tuple[int, list[float]]:
         label, probabilities = self.predict(np.array([numbers]), np.array([categories], dtype=object))
         return label.item(), probabilities[0].tolist()
 
@@ -112,24 +119,23 @@ class _BoundRow:
     onnxruntime lets other threads run while it works, hence the lock: the memory is one request's at a time.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, width: int) -> None:
-        shapes = {each.name: each for each in session.get_outputs()}
-        kind = np.float64 if shapes[PROBABILITIES].type == "tensor(double)" else np.float32
-        numbers = np.zeros((1, width))
-        # How many classes there are is known to the graph only once it has answered.
-        (first,) = session.run([PROBABILITIES], {NUMBERS: numbers})
-        self._numbers = numbers.data
+    def __init__(
+        self, session: onnxruntime.InferenceSession, width: int, classes: int, *, single: bool
+    ) -> None:
+        kind = np.float32 if single else np.float64
+        row = np.zeros(width)
+        self._numbers = row.data
         self._label = np.zeros(1, dtype=np.int64)
-        self._probabilities = np.zeros(first.size, dtype=kind)
+        self._probabilities = np.zeros(classes, dtype=kind)
         self._fill = struct.Struct(f"={width}d").pack_into
         self._session = session
         self._lock = Lock()
         self._binding = binding = session.io_binding()
-        binding.bind_input(NUMBERS, "cpu", 0, np.float64, numbers.shape, numbers.ctypes.data)
+        binding.bind_input(NUMBERS, "cpu", 0, np.float64, (1, width), row.ctypes.data)
         binding.bind_output(LABEL, "cpu", 0, np.int64, (1,), self._label.ctypes.data)
-        binding.bind_output(PROBABILITIES, "cpu", 0, kind, (1, first.size), self._probabilities.ctypes.data)
+        binding.bind_output(PROBABILITIES, "cpu", 0, kind, (1, classes), self._probabilities.ctypes.data)
 
-    def predict(self, numbers: Sequence[float]) -> tuple[int, list[float]]:
+    def predict(self, numbers: Sequence[float], _: Sequence[str]) -> tuple[int, list[float]]:
         with self._lock:
             self._fill(self._numbers, 0, *numbers)
             self._session.run_with_iobinding(self._binding)

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from app import __version__
 from app.errors import Detail, RequestError, invalid
-from app.http import BINARY, Answer, RequestHeaders
+from app.http import BINARY, Answer, RequestHeaders, json_answer
 from app.predictor import LABEL, PROBABILITIES
 from app.service import Labels, Probabilities, Service
 
@@ -242,9 +242,9 @@ class Protocol:
             answer["id"] = request["id"]
         head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
         if not binary:
-            return Answer(head)
+            return json_answer(head)
         length = (_HEADER_LENGTH, b"%d" % len(head))
-        return Answer(b"".join((head, *binary)), headers=(_BINARY_TYPE, length))
+        return b"".join((head, *binary)), 200, (_BINARY_TYPE, length)
 
     def _binary(self, labels: Labels) -> bytes:
         return b"".join([self._encoded_classes[label] for label in labels.tolist()])

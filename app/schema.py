@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +42,8 @@ _KINDS: dict[str, Reason] = {
 }
 
 
-class Row(NamedTuple):
-    """One row: its numbers, NaN where missing, and its categories, "" where missing."""
-
-    numbers: Sequence[float]
-    categories: Sequence[str]
+Row = tuple[Sequence[float], Sequence[str]]
+"""One row: its numbers, NaN where missing, and its categories, "" where missing."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +85,8 @@ class Schema:
         self.instance: TypeAdapter[dict[str, Any]] = TypeAdapter(instance)
         self.instances: TypeAdapter[dict[str, Any]] = TypeAdapter(_closed("Instances", {"instances": many}))
         self.columns: TypeAdapter[dict[str, Any]] = TypeAdapter(_closed("Columns", {"columns": columns}))
+        # The adapter's own method checks its dozen options on every call.
+        self._validate_instance = self.instance.validator.validate_json
         self._tensors: TypeAdapter[dict[str, Any]] = TypeAdapter(columns)
 
         layout = Layout.of(manifest.features)
@@ -109,7 +108,7 @@ class Schema:
         try:
             several = _SEVERAL.match(body)
             if several is None:
-                return "instance", self._row(self.instance.validate_json(body))
+                return "instance", self._row(self._validate_instance(body))
             if several[1]:
                 return "instances", self._from_instances(self.instances.validate_json(body)["instances"])
             return "columns", self.from_columns(self.columns.validate_json(body)["columns"], "columns.")
@@ -167,7 +166,7 @@ class Schema:
         return Rows(numbers, categories)
 
     def _row(self, instance: dict[str, Any]) -> Row:
-        return Row(self._get_numbers(instance), self._get_categories(instance))
+        return self._get_numbers(instance), self._get_categories(instance)
 
     def _from_instances(self, instances: list[dict[str, Any]]) -> Rows:
         count, width = len(instances), len(self._numbers)
@@ -313,6 +312,8 @@ def _getter(
     names: Sequence[str], features: Mapping[str, NumberFeature | CategoryFeature], gap: float | str
 ) -> Callable[[dict[str, Any]], Sequence[Any]]:
     """A function from an instance to its values in order, with `gap` for those that are missing."""
+    if not names:
+        return lambda _: ()
     if len(names) > 1 and not any(features[name].missing for name in names):
         return itemgetter(*names)
 

@@ -14,10 +14,10 @@ import orjson
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from app.contract import Bundle
+from app.contract import Bundle, BundleError
 from app.errors import RequestError
-from app.http import Answer
-from app.metrics import ModelMetrics, PredictedRow
+from app.http import Answer, json_answer
+from app.metrics import ModelMetrics
 from app.predictor import Layout, Predictor
 from app.schema import Row, Rows, Schema
 
@@ -44,6 +44,12 @@ class Service:
         self.schema = Schema(bundle.manifest)
         self.metrics = ModelMetrics(bundle.manifest, registry)
         self._predictor = Predictor(bundle.model, Layout.of(bundle.manifest.features))
+        self._classes = bundle.manifest.classes
+        if self._predictor.classes not in (None, len(self._classes)):
+            raise BundleError(
+                f"the model answers {self._predictor.classes} probabilities, but the bundle has "
+                f"{len(self._classes)} classes"
+            )
         self._model = {"name": self.manifest.name, "version": self.manifest.version}
 
     def predict(self, body: bytes) -> bytes:
@@ -53,23 +59,25 @@ class Service:
             RequestError: 422, with each field at fault.
         """
         shape, rows = self.schema.parse(body)
-        if isinstance(rows, Row):
-            answer = {**self._one(*self.run_row(rows)), "model": self._model}
+        if isinstance(rows, tuple):
+            answer = self._one(*self.run_row(rows))
+            answer["model"] = self._model
             return orjson.dumps(answer)
         labels, probabilities = self.run(rows)
         if shape == "columns":
             answer = self._columns(labels, probabilities)
         else:
-            pairs = zip(labels.tolist(), probabilities.tolist(), strict=True)
-            answer = {"predictions": [self._one(*pair) for pair in pairs], "model": self._model}
+            answer = {"predictions": list(map(self._one, labels.tolist(), probabilities.tolist()))}
+        answer["model"] = self._model
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def run_row(self, row: Row) -> tuple[int, list[float]]:
         """The class's index and the probabilities of one row, counted; otherwise as `run`."""
-        label, probabilities = self._predictor.predict_row(*row)
+        numbers, categories = row
+        label, probabilities = self._predictor.predict_row(numbers, categories)
         if not math.isfinite(sum(probabilities)):
             raise _unpredictable(0)
-        self.metrics.count_row(PredictedRow(*row, label, max(probabilities)))
+        self.metrics.count_row((numbers, categories, label, max(probabilities)))
         return label, probabilities
 
     def run(self, rows: Rows) -> tuple[Labels, Probabilities]:
@@ -90,23 +98,19 @@ class Service:
         """The answer that an error is, counted."""
         if error.reason is not None:
             self.metrics.reject(error.reason)
-        return Answer(error.body(), error.status)
+        return json_answer(error.body(), error.status)
 
     def _one(self, label: int, probabilities: list[float]) -> dict[str, Any]:
-        classes = self.manifest.classes
-        return {
-            "label": classes[label],
-            "probabilities": dict(zip(classes, probabilities, strict=True)),
-        }
+        classes = self._classes
+        # Their number was checked at the start.
+        return {"label": classes[label], "probabilities": dict(zip(classes, probabilities))}  # noqa: B905
 
     def _columns(self, labels: Labels, probabilities: Probabilities) -> dict[str, Any]:
-        classes = self.manifest.classes
         # orjson wants contiguous arrays, and the transpose's rows are the classes.
         by_class = np.ascontiguousarray(probabilities.T)
         return {
-            "labels": [classes[label] for label in labels.tolist()],
-            "probabilities": dict(zip(classes, by_class, strict=True)),
-            "model": self._model,
+            "labels": [self._classes[label] for label in labels.tolist()],
+            "probabilities": dict(zip(self._classes, by_class, strict=True)),
         }
 
 

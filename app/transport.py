@@ -13,13 +13,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import RequestError, error_body
-from app.http import JSON, Answer, RequestHeaders, content_length
+from app.http import JSON, Answer, RequestHeaders, content_length, json_answer
 from app.service import Service
 
-CLIENT_CLOSED_REQUEST = Answer(b"", 499)
+CLIENT_CLOSED_REQUEST = json_answer(b"", 499)
 """Nobody reads this; the status only marks the request in the metrics."""
 
-FAILED = Answer(error_body("internal", "the service failed; its log says why"), 500)
+FAILED = json_answer(error_body("internal", "the service failed; its log says why"), 500)
 
 _access = logging.getLogger("app.access")
 
@@ -31,18 +31,13 @@ async def read_body(headers: RequestHeaders, receive: Receive, limit: int) -> by
         RequestError: 413.
         ClientDisconnect: there is no more to come.
     """
+    # Before anything is received: a client that waits for leave to send gets its refusal instead.
     if content_length(headers) > limit:
         raise _too_large(limit)
     message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False) or message["type"] != "http.request":
-        return await _read_rest(message, receive, limit)
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
-
-
-async def _read_rest(message: Message, receive: Receive, limit: int) -> bytes:
+    whole: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body", False) and len(whole) <= limit:
+        return whole
     body = bytearray()
     while message["type"] == "http.request":
         body += message.get("body", b"")
@@ -60,9 +55,6 @@ def check_media_type(headers: RequestHeaders, extra: Collection[bytes] = ()) -> 
     Raises:
         RequestError: 415.
     """
-    media = headers.get(b"content-type", b"")
-    if media != b"application/json":
-        _check_unusual(media, extra)
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding != b"identity":
         raise RequestError(
@@ -71,10 +63,7 @@ def check_media_type(headers: RequestHeaders, extra: Collection[bytes] = ()) -> 
             f"content-encoding {encoding.decode('latin-1')} is not supported: send the body as it is",
             reason="media_type",
         )
-
-
-def _check_unusual(content_type: bytes, extra: Collection[bytes]) -> None:
-    media = content_type.partition(b";")[0].strip().lower()
+    media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media in (b"", b"application/json", *extra):
         return
     if media.startswith(b"application/") and media.endswith(b"+json"):
@@ -120,8 +109,9 @@ def add_error_handlers(app: FastAPI, service: Service) -> None:
 
 def response(answer: Answer) -> Response:
     """An answer as the framework's routes give it."""
-    made = Response(answer.body, answer.status)
-    made.raw_headers.extend(answer.headers)
+    body, status, headers = answer
+    made = Response(body, status)
+    made.raw_headers.extend(headers)
     return made
 
 
