@@ -29,7 +29,18 @@ from training import files
 
 RESULTS = ROOT / "benchmarks" / "results"
 QUICK_RESULTS = ROOT / "build" / "benchmarks" / "quick"
-PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "pydantic", "orjson", "onnxruntime", "numpy")
+PACKAGES = (
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "fastapi",
+    "pydantic",
+    "orjson",
+    "onnxruntime",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,10 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     target = options.results or (QUICK_RESULTS if options.quick else RESULTS)
-    # Context managers clean up after an exception, and SIGTERM makes none by itself.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         bench = _bench(options)
+        # Context managers clean up after an exception, and SIGTERM makes none by itself.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        # Asking a server whether it is ready must not take time from it.
+        os.sched_setaffinity(0, os.sched_getaffinity(0) - {bench.cores.server})
         with tempfile.TemporaryDirectory(prefix="espalier-models-") as folder:
             measure(bench, options.only, target, read_subjects(ROOT, Path(folder)))
     except BenchmarkError as error:

@@ -32,6 +32,12 @@ def python_of(peer: str, folder: Path) -> str:
     return str(python)
 
 
+def version_of(peer: str) -> str:
+    """The version of a peer that is pinned."""
+    pins = (PEERS / f"requirements-{peer}.txt").read_text().splitlines()
+    return next(pin.removeprefix(f"{peer}==") for pin in pins if pin.startswith(f"{peer}=="))
+
+
 def _uv(*arguments: str) -> None:
     own = Path(__file__).parents[2] / ".uv" / "bin"
     uv = shutil.which("uv", path=f"{os.environ.get('PATH', os.defpath)}:{own}")

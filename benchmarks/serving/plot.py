@@ -11,6 +11,7 @@ from benchmarks.serving.results import Comparison, Results, Spread
 from training.explore import style
 
 OURS, OTHERS, BARE = "#2f6db3", "#c9893a", "#9aa0a6"
+LEGEND = {OURS: "this service", OTHERS: "other ways to serve", BARE: "uvicorn with a constant answer"}
 
 
 @dataclass(frozen=True)
@@ -21,28 +22,36 @@ class _Bar:
     colour: str
 
 
+@dataclass(frozen=True)
+class _Panel:
+    title: str
+    unit: str
+    bars: Sequence[_Bar]
+
+
 def svg(results: Results) -> bytes | None:
     """The picture; None if nothing that belongs in it was measured."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     panels = [
-        ("One row per request: requests per second", _one_row(results)),
-        ("1,000 rows per request: rows per second", _batch(results)),
+        _Panel("One row per request", "requests per second", _one_row(results)),
+        _Panel("1,000 rows per request", "rows per second", _batch(results)),
     ]
-    panels = [(title, bars) for title, bars in panels if bars]
+    panels = [panel for panel in panels if panel.bars]
     if not panels:
         return None
-    # The salt makes the same bytes of the same figures.
-    with matplotlib.rc_context({**style(), "svg.hashsalt": "espalier"}):
-        most = max(len(bars) for _, bars in panels)
-        figure = Figure(
-            figsize=(6.2 * len(panels), 0.9 + 0.33 * most), facecolor="white", layout="constrained"
+    # Text stays text, and the salt makes the same bytes of the same figures.
+    with matplotlib.rc_context({**style(), "svg.fonttype": "none", "svg.hashsalt": "espalier"}):
+        most = max(len(panel.bars) for panel in panels)
+        figure = Figure(figsize=(6 * len(panels), 1.2 + 0.28 * most), facecolor="white", layout="constrained")
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            _draw(axes, panel, most)
+        handles = [Patch(color=colour, label=name) for colour, name in LEGEND.items()]
+        figure.legend(
+            handles=handles, loc="outside lower left", ncols=len(handles), frameon=False, fontsize=8
         )
-        for axes, (title, bars) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
-            _draw(axes, title, bars)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
@@ -51,40 +60,55 @@ def svg(results: Results) -> bytes | None:
 def _one_row(results: Results) -> list[_Bar]:
     bars = []
     if part := results.parts.get("one-row"):
-        bars = [_bar(each, OURS, "× bare") for each in part.comparisons]
+        bars = [_bar(each, OURS, "{} of bare") for each in part.comparisons]
         beside = [each.median_beside(lambda figures: figures.per_second) for each in part.comparisons]
         bars.append(_Bar("bare server", sum(beside) / len(beside), "", BARE))
     if part := results.parts.get("peers"):
-        bars += [_bar(each, OTHERS, "× slower than ours") for each in part.comparisons]
+        bars += [_bar(each, OTHERS, "ours is {} × as fast") for each in part.comparisons]
     return sorted(bars, key=lambda bar: bar.per_second)
 
 
 def _batch(results: Results) -> list[_Bar]:
     bars = []
     if part := results.parts.get("batch"):
-        bars = [_bar(each, OURS, "× plain") for each in part.comparisons]
+        bars = [_bar(each, OURS, "{} × plain FastAPI") for each in part.comparisons]
         beside = [each.median_beside(lambda figures: figures.per_second) for each in part.comparisons]
         bars.append(_Bar(part.comparisons[0].base, sum(beside) / len(beside), "", OTHERS))
     return sorted(bars, key=lambda bar: bar.per_second)
 
 
-def _bar(comparison: Comparison, colour: str, unit: str) -> _Bar:
+def _bar(comparison: Comparison, colour: str, note: str) -> _Bar:
     ratio = Spread.of(comparison.ratios()).median
     text = f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}" if ratio < 20 else f"{ratio:.0f}"
     name = comparison.name.replace("`", "").replace("_", " ")
-    return _Bar(name, comparison.median(lambda figures: figures.per_second), f"{text} {unit}", colour)
+    return _Bar(name, comparison.median(lambda figures: figures.per_second), note.format(text), colour)
 
 
-def _draw(axes: Any, title: str, bars: Sequence[_Bar]) -> None:
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+def _draw(axes: Any, panel: _Panel, most: int) -> None:
+    from matplotlib.ticker import NullLocator, StrMethodFormatter
+
+    bars = panel.bars
+    axes.set_title(panel.title, loc="left", fontweight="bold")
+    axes.set_xlabel(f"{panel.unit}, logarithmic", loc="left")
     places = range(len(bars))
     axes.barh(places, [bar.per_second for bar in bars], color=[bar.colour for bar in bars], height=0.7)
     axes.set_yticks(places, [bar.name for bar in bars])
-    # From hundreds to tens of thousands: on a linear scale the small ones would be invisible.
-    axes.set_xscale("log")
-    axes.set_xlim(min(bar.per_second for bar in bars) / 3, max(bar.per_second for bar in bars) * 12)
-    for place, bar in zip(places, bars, strict=True):
-        figures = f" {float(f'{bar.per_second:.3g}'):,.0f}   {bar.note}"
-        axes.text(bar.per_second, place, figures, va="center", fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
+    # Bars of one thickness in both panels, from the top.
+    axes.set_ylim(len(bars) - most - 0.5, len(bars) - 0.5)
+    # From tens to tens of thousands: on a linear scale the small ones would be invisible.
+    axes.set_xscale("log")
+    axes.set_xlim(min(bar.per_second for bar in bars) / 3, max(bar.per_second for bar in bars) * 20)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    for place, bar in zip(places, bars, strict=True):
+        rate = f"{float(f'{bar.per_second:.3g}'):,.0f}"
+        text = f"{rate} · {bar.note}" if bar.note else rate
+        axes.annotate(
+            text,
+            (bar.per_second, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )

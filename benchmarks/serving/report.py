@@ -63,8 +63,13 @@ def markdown(results: Results, *, picture: bool) -> str:
         "",
         *(["![Requests and rows per second](serving.svg)", ""] if picture else []),
     ]
+    shared = {part.circumstances for part in results.parts.values()}
     for name, part in results.parts.items():
         lines += _part(_HEADINGS[name], part)
+        if len(shared) > 1:
+            lines += [part.circumstances, ""]
+    if len(shared) == 1:
+        lines += [shared.pop(), ""]
     lines += ["Repeat with `python -m benchmarks.serving`; `--help` tells how to repeat a part.", ""]
     return "\n".join(lines)
 
@@ -84,7 +89,7 @@ def _part(heading: _Heading, part: Part) -> list[str]:
         lines += [*_quantities(part.quantities), ""]
     for name, reason in part.skipped.items():
         lines += [f"{name} was not measured: {reason}", ""]
-    return [*lines, *part.notes, *_load(part), part.circumstances, ""]
+    return [*lines, *part.notes, *_load(part), ""]
 
 
 def _rates(comparisons: Sequence[Comparison], unit: str) -> list[str]:
@@ -135,13 +140,17 @@ def _quantities(quantities: Sequence[Quantity]) -> list[str]:
 
 
 def _load(part: Part) -> list[str]:
-    """Whether it was the servers that were measured, and not the client."""
-    least = part.least_busy()
-    if least is None:
+    """Whether it was the servers that were measured, and nothing else."""
+    shares = part.busy()
+    if not shares:
         return []
-    if least < SATURATED:
-        return [f"Careful: a server used only {least:.0%} of its core, so something else was the bottleneck."]
-    return [f"Every server used at least {least:.0%} of its core."]
+    idle = [f"{name} {share:.0%}" for name, share in shares.items() if share < SATURATED]
+    if idle:
+        return [
+            f"Careful: of its core a server had at times only this much: {', '.join(idle)}. "
+            "The load was too small, or something else was running."
+        ]
+    return [f"Every server used its core: {min(shares.values()):.0%} of it or more."]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

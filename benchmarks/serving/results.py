@@ -96,6 +96,11 @@ class Comparison(Frozen):
         """The same of the 99th percentile."""
         return None if self.most_p99 is None else Spread.of(self.p99_ratios()).median <= self.most_p99
 
+    def all_figures(self) -> list[tuple[str, Figures]]:
+        """Everything that was measured, by name."""
+        base = [(self.base, each) for round_ in self.rounds for each in (round_.before, round_.after)]
+        return [*base, *((self.name, round_.figures) for round_ in self.rounds)]
+
     def median(self, figure: Callable[[Figures], float]) -> float:
         return statistics.median(figure(each.figures) for each in self.rounds)
 
@@ -135,11 +140,13 @@ class Part(Frozen):
         found += [(each.name, each.is_small) for each in self.quantities]
         return [(name, met) for name, met in found if met is not None]
 
-    def least_busy(self) -> float | None:
-        """The lowest share of its core that a server used; None without load."""
-        rounds = [round_ for comparison in self.comparisons for round_ in comparison.rounds]
-        shares = [each.busy for round_ in rounds for each in (round_.before, round_.figures, round_.after)]
-        return min(shares, default=None)
+    def busy(self) -> dict[str, float]:
+        """The lowest share of its core that each server used, by name."""
+        shares: dict[str, float] = {}
+        for each in self.comparisons:
+            for name, figures in each.all_figures():
+                shares[name] = min(figures.busy, shares.get(name, figures.busy))
+        return shares
 
 
 class Results(Frozen):

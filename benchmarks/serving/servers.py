@@ -42,19 +42,22 @@ def kserve(forest: Subject) -> list[Target]:
     # Its log lines for each request and its second server would only slow it down.
     quiet = ("--enable_grpc=false", "--configure_logging=false", "--enable_latency_logging=false")
     server = _script("kserve", "kserve_sdk", forest, "--http_port={port}", *quiet)
+    name = f"KServe SDK {environments.version_of('kserve')}"
     return [
-        Target("KServe SDK, v1", server, shapes.lists("/v1/models/iris:predict", forest), least=6),
-        Target("KServe SDK, v2", server, shapes.one_tensor("/v2/models/iris/infer", forest), least=6),
+        Target(f"{name}, v1", server, shapes.lists("/v1/models/iris:predict", forest), least=6),
+        Target(f"{name}, v2", server, shapes.one_tensor("/v2/models/iris/infer", forest), least=6),
     ]
 
 
 def litserve(forest: Subject) -> list[Target]:
-    return [Target("LitServe", _script("litserve", "litserve_api", forest), shapes.single(forest))]
+    name = f"LitServe {environments.version_of('litserve')}"
+    return [Target(name, _script("litserve", "litserve_api", forest), shapes.single(forest))]
 
 
 def mlserver(forest: Subject) -> list[Target]:
     exchange = shapes.one_tensor("/v2/models/iris/infer", forest)
-    return [Target("MLServer", _script("mlserver", "mlserver_runtime", forest), exchange)]
+    name = f"MLServer {environments.version_of('mlserver')}"
+    return [Target(name, _script("mlserver", "mlserver_runtime", forest), exchange)]
 
 
 FRAMEWORKS: Mapping[str, Callable[[Subject], Sequence[Target]]] = {
