@@ -270,12 +270,14 @@ class _Settles(Protocol):
 
 class _NumberBins:
     def __init__(self, feature: NumberFeature, counter: Counter) -> None:
-        self._edges = feature.edges
+        self._edges = np.array(feature.edges)
+        self._missing = feature.missing
         self._children = [counter.labels(feature.name, each.label) for each in feature.bins]
 
     def count(self, values: NDArray[np.float64]) -> None:
         bins = np.searchsorted(self._edges, values, side="right")
-        bins[np.isnan(values)] = len(self._children) - 1
+        if self._missing:
+            bins[np.isnan(values)] = len(self._children) - 1
         _increment(self._children, np.bincount(bins).tolist())
 
 

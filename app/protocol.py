@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NotRequired
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError, WithJsonSchema
+from typing_extensions import TypeAliasType, TypedDict
 
 from app import __version__
 from app.errors import Detail, RequestError, invalid
@@ -47,6 +47,23 @@ Parameters = dict[str, Any]
 `binary_data_output`; others are ignored, as the protocol asks, unless ignoring them would change the answer."""
 
 
+def _array(numbers: list[float]) -> list[float] | NDArray[np.float64]:
+    # A few values are looked at faster one by one.
+    return np.frombuffer(struct.pack(f"={len(numbers)}d", *numbers)) if len(numbers) > 16 else numbers
+
+
+# Finite numbers become an array as they are read; anything else is a list that the schema looks at.
+_Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Numbers = TypeAliasType("_Numbers", Annotated[list[_Finite], FailFast(), AfterValidator(_array)])
+_Values = Annotated[
+    _Numbers | list[Any],
+    Field(union_mode="left_to_right"),
+    WithJsonSchema(
+        {"type": "array", "items": {}, "description": "The values, unless they follow as binary."}
+    ),
+]
+
+
 class Tensor(TypedDict):
     """An input: one feature's values."""
 
@@ -58,7 +75,7 @@ class Tensor(TypedDict):
     ]
     datatype: Annotated[str, Field(description="FP64 or another number type, or BYTES for a category.")]
     parameters: NotRequired[Parameters]
-    data: NotRequired[Annotated[list[Any], Field(description="The values, unless they follow as binary.")]]
+    data: NotRequired[_Values]
 
 
 class RequestedOutput(TypedDict):
@@ -87,7 +104,8 @@ class Protocol:
         self._manifest = service.manifest
         self._requests: TypeAdapter[InferRequest] = TypeAdapter(InferRequest)
         self._features = {each.name: each for each in self._manifest.features}
-        self._encoded_classes = [_encoded(name) for name in self._manifest.classes]
+        self._classes = np.array(self._manifest.classes, dtype=object)
+        self._encoded_classes = np.array([_encoded(name) for name in self._manifest.classes], dtype=object)
 
     def server(self) -> dict[str, Any]:
         return {"name": "espalier", "version": __version__, "extensions": ["binary_tensor_data"]}
@@ -225,11 +243,15 @@ class Protocol:
                 "shape": shape,
             }
             if as_binary:
-                content = self._binary(labels) if is_label else probabilities.astype("<f8").tobytes()
+                content = (
+                    b"".join(self._encoded_classes[labels].tolist())
+                    if is_label
+                    else probabilities.astype("<f8").tobytes()
+                )
                 output["parameters"] = {"binary_data_size": len(content)}
                 binary.append(content)
             elif is_label:
-                output["data"] = [self._manifest.classes[label] for label in labels.tolist()]
+                output["data"] = self._classes[labels].tolist()
             else:
                 output["data"] = np.ascontiguousarray(probabilities).ravel()
             described.append(output)
@@ -246,9 +268,6 @@ class Protocol:
         length = (_HEADER_LENGTH, b"%d" % len(head))
         return b"".join((head, *binary)), 200, (_BINARY_TYPE, length)
 
-    def _binary(self, labels: Labels) -> bytes:
-        return b"".join([self._encoded_classes[label] for label in labels.tolist()])
-
 
 def _split(body: bytes, header_length: bytes | None) -> tuple[bytes, memoryview]:
     """The JSON and what follows it."""
@@ -261,15 +280,22 @@ def _split(body: bytes, header_length: bytes | None) -> tuple[bytes, memoryview]
     return body[:end], memoryview(body)[end:]
 
 
-def _json_values(tensor: Tensor, count: int) -> list[Any]:
+def _json_values(tensor: Tensor, count: int) -> list[Any] | NDArray[np.float64]:
     name = tensor["name"]
     values = tensor.get("data")
     if values is None:
         raise invalid([Detail(name, "has neither data nor binary_data_size", "missing_field")])
-    if len(tensor["shape"]) == 2 and values and all(isinstance(v, list) and len(v) == 1 for v in values):
-        values = [value for (value,) in values]
+    if isinstance(values, list) and len(tensor["shape"]) == 2:
+        values = _flat(values)
     if len(values) != count:
         raise _shape(name, f"shape says {count} values, data has {len(values)}")
+    return values
+
+
+def _flat(values: list[Any]) -> list[Any]:
+    """Values of a column that came as rows of one."""
+    if all(isinstance(value, list) and len(value) == 1 for value in values):
+        return [value for (value,) in values]
     return values
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -156,7 +157,7 @@ class Schema:
         numbers = np.full((count, len(self._numbers)), np.nan)
         for index, name in enumerate(self._numbers):
             if name in columns:
-                numbers[:, index] = columns[name]
+                numbers[:, index] = self._as_array(name, columns[name])
         if not self._categories:
             return Rows(numbers, None)
         categories = np.full((count, len(self._categories)), MISSING_CATEGORY, dtype=object)
@@ -176,6 +177,12 @@ class Schema:
             return Rows(numbers, None)
         categories = np.array([self._get_categories(each) for each in instances], dtype=object)
         return Rows(numbers, categories)
+
+    def _as_array(self, name: str, values: list[float | None] | NDArray[Any]) -> NDArray[Any]:
+        if isinstance(values, list) and not self.features[name].missing:
+            # A third of the time that numpy takes to look at each object of a list.
+            return np.frombuffer(struct.pack(f"={len(values)}d", *values))
+        return np.asarray(values, dtype=np.float64)
 
     def _plainly_valid(self, name: str, values: NDArray[Any]) -> bool:
         """Whether an array passes without the adapter; "no" only means that the adapter decides."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -121,6 +122,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._stop_with_parent()
+        # What is there now stays; the collector need not look at it again and again.
+        gc.freeze()
         self._on_started()
 
     def _drain(self) -> None:

@@ -45,6 +45,7 @@ class Service:
         self.metrics = ModelMetrics(bundle.manifest, registry)
         self._predictor = Predictor(bundle.model, Layout.of(bundle.manifest.features))
         self._classes = bundle.manifest.classes
+        self._names = np.array(self._classes, dtype=object)
         if self._predictor.classes not in (None, len(self._classes)):
             raise BundleError(
                 f"the model answers {self._predictor.classes} probabilities, but the bundle has "
@@ -86,12 +87,17 @@ class Service:
         Raises:
             RequestError: 422, the model has no finite answer, as huge values can bring about.
         """
+        if len(rows) == 1:
+            categories = () if rows.categories is None else rows.categories[0].tolist()
+            label, row_probabilities = self.run_row((rows.numbers[0].tolist(), categories))
+            return np.array([label]), np.array([row_probabilities])
         labels, raw = self._predictor.predict(rows.numbers, rows.categories)
         probabilities = raw.astype(np.float64, copy=False)
         # One sum finds NaN and infinity wherever they are.
         if not math.isfinite(probabilities.sum()):
             raise _unpredictable(int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0]))
-        self.metrics.count(rows, labels, probabilities.max(axis=1))
+        # Along whole columns numpy is ten times as fast as along short rows.
+        self.metrics.count(rows, labels, np.ascontiguousarray(probabilities.T).max(axis=0))
         return labels, probabilities
 
     def refuse(self, error: RequestError) -> Answer:
@@ -109,7 +115,7 @@ class Service:
         # orjson wants contiguous arrays, and the transpose's rows are the classes.
         by_class = np.ascontiguousarray(probabilities.T)
         return {
-            "labels": [self._classes[label] for label in labels.tolist()],
+            "labels": self._names[labels].tolist(),
             "probabilities": dict(zip(self._classes, by_class, strict=True)),
         }
 
