@@ -21,7 +21,7 @@ from app.page import read_page
 from app.protocol import Protocol
 from app.service import Service
 from app.settings import Settings, read_settings
-from app.transport import AccessLog, add_error_handlers, response
+from app.transport import AccessLog, add_error_handlers, as_get, response
 
 _PROTOCOL: list[str | Enum] = ["open inference protocol"]
 _INFER = "/v2/models/{model_name}/infer"
@@ -48,11 +48,14 @@ class Application(FastAPI):
         self.fast_path: dict[str, ASGIApp] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
+        method = scope.get("method")
+        if method == "POST":
             endpoint = self.fast_path.get(scope["path"])
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return
+        elif method == "HEAD":
+            scope, send = as_get(scope, send)
         await super().__call__(scope, receive, send)
 
     def add_middleware(self, *arguments: Any, **options: Any) -> None:

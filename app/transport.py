@@ -93,7 +93,10 @@ def add_error_handlers(app: FastAPI, service: Service) -> None:
         body = error_body(
             codes.get(error.status_code, "http_error"), messages.get(error.status_code, error.detail)
         )
-        return Response(body, error.status_code, error.headers, media_type=JSON)
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"
+        return Response(body, error.status_code, headers, media_type=JSON)
 
     async def disconnected(_: Request, __: Exception) -> Response:
         return response(CLIENT_CLOSED_REQUEST)
@@ -105,6 +108,20 @@ def add_error_handlers(app: FastAPI, service: Service) -> None:
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(ClientDisconnect, disconnected)
     app.add_exception_handler(Exception, failed)
+
+
+def as_get(scope: Scope, send: Send) -> tuple[Scope, Send]:
+    """A HEAD request as the GET that it stands for, with the same answer but for the body.
+
+    FastAPI's routes know no HEAD, unlike Starlette's.
+    """
+
+    async def without_body(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return {**scope, "method": "GET"}, without_body
 
 
 def response(answer: Answer) -> Response:
