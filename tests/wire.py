@@ -139,8 +139,9 @@ class Wire:
             pass  # A reset is an end as well.
         return rest
 
-    def stop_sending(self) -> None:
-        """Close our half of the connection; answers can still come."""
+    def stop_sending(self, last: bytes = b"") -> None:
+        """Send the last bytes and, in the same packet if possible, the end; answers can still come."""
+        self.socket.sendall(last, getattr(socket, "MSG_MORE", 0))
         self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
