@@ -69,6 +69,12 @@ def status(url: str) -> int:
         return error.code
 
 
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        content: bytes = answer.read()
+    return content.decode()
+
+
 def test_sigterm_under_load_loses_nothing(number_model: Path) -> None:
     drain = 1.5
     with running(number_model, drain_seconds=drain) as service, Load(service) as load:
@@ -136,8 +142,10 @@ def test_a_client_that_leaves_in_the_middle_is_no_error(number_model: Path) -> N
             client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
             time.sleep(0.2)
         assert status(f"{service.url}/health/live") == 200
-        with urllib.request.urlopen(f"{service.url}/metrics", timeout=PATIENCE) as answer:
-            assert b'status="499"' in answer.read()
+        deadline = time.monotonic() + PATIENCE
+        while 'status="499"' not in read(f"{service.url}/metrics"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         service.process.send_signal(signal.SIGINT)
         log = service.process.communicate(timeout=PATIENCE)[1]
     assert len(log.splitlines()) == 1
