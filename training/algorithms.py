@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from app.contract import MISSING_CATEGORY, CategoryFeature, NumberFeature
 from training.config import AlgorithmSettings
@@ -32,6 +33,12 @@ SEED = 7
 
 ESTIMATOR = "estimator"
 """Name of the pipeline's last step."""
+
+FEATURES = "features"
+"""Name of the step that prepares the values for it."""
+
+NUMBERS = "numbers"
+"""Name of that step's part for the numbers, where there are categories too."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
             raise ConfigError(f"train.algorithms.{name}.{parameter}: {name} has no such parameter")
     preparation = _preparation(profile, scale=algorithm.scale)
     # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
-    steps = [] if preparation == "passthrough" else [("features", preparation)]
+    steps = [] if preparation == "passthrough" else [(FEATURES, preparation)]
     if algorithm.single:
         from skl2onnx.sklapi import CastTransformer
 
@@ -141,6 +148,23 @@ def inputs(split: Split) -> NDArray[np.float64] | pd.DataFrame:
     numbers = pd.DataFrame(split.numbers).add_prefix("number_")
     categories = pd.DataFrame(split.categories, dtype=object).add_prefix("category_")
     return pd.concat([numbers, categories], axis=1)
+
+
+def unscaled(fitted: Pipeline) -> tuple[Pipeline, StandardScaler | None]:
+    """Take the scaling of the numbers, which is the last step of their preparation, out of a fitted pipeline.
+
+    Returns:
+        A copy of the pipeline without it, and the scaler; None where the numbers are not scaled.
+    """
+    rest = deepcopy(fitted)
+    numbers = rest.named_steps.get(FEATURES)
+    if isinstance(numbers, ColumnTransformer):
+        numbers = numbers.named_transformers_.get(NUMBERS)
+    if not isinstance(numbers, Pipeline) or not isinstance(numbers[-1], StandardScaler):
+        return rest, None
+    scaler = numbers[-1]
+    numbers.steps[-1] = ("unscaled", FunctionTransformer())
+    return rest, scaler
 
 
 class MedianImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -182,5 +206,5 @@ def _preparation(profile: Profile, *, scale: bool) -> Any:
     split = len(numbers)
     parts: list[Any] = [("categories", encoder, list(range(split, split + len(categories))))]
     if numbers:
-        parts.insert(0, ("numbers", number_steps, list(range(split))))
+        parts.insert(0, (NUMBERS, number_steps, list(range(split))))
     return ColumnTransformer(parts)

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from app.contract import MISSING_CATEGORY, CategoryFeature, Feature, NumberFeature
 from app.predictor import CATEGORIES, LABEL, NUMBERS, PROBABILITIES, Layout, Predictor
-from training import trees
+from training import linear, svm, trees
 from training.algorithms import MedianImputer, inputs
 from training.dataset import Profile, Split
 from training.errors import ParityError
@@ -35,6 +35,8 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
     are sorted and the message is serialised deterministically.
     """
     _register_converters()
+    for module in (linear, svm):
+        fitted = module.compact(fitted)
     types: list[tuple[str, Any]] = []
     if layout.numbers:
         types.append((NUMBERS, DoubleTensorType([None, len(layout.numbers)])))
@@ -146,7 +148,8 @@ def _on_grid(
 
 
 def _register_converters() -> None:
-    trees.register()
+    for module in (linear, svm, trees):
+        module.register_converters()
     update_registered_converter(
         MedianImputer, "EspalierMedianImputer", _median_imputer_shape, _convert_median_imputer
     )

@@ -12,64 +12,59 @@ from typing import Any
 
 import numpy as np
 import onnx
-from skl2onnx import update_registered_converter
-from skl2onnx.common.data_types import FloatTensorType, Int64TensorType
+from numpy.typing import NDArray
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-_ML_VERSION = 3
-"""The first version of the node that holds float64."""
+from training.nodes import Nodes, register
 
 
-def register() -> None:
+def register_converters() -> None:
     """Make skl2onnx use these nodes for trees and forests."""
     for kind in (DecisionTreeClassifier, RandomForestClassifier):
-        update_registered_converter(
-            kind,
-            f"Exact{kind.__name__}",
-            _shape,
-            _convert,
-            options={"zipmap": [True, False, "columns"]},
-        )
+        register(kind, _write, FloatTensorType)
 
 
-def _shape(operator: Any) -> None:
-    operator.outputs[0].type = Int64TensorType([None])
-    operator.outputs[1].type = FloatTensorType([None, len(operator.raw_operator.classes_)])
+def passing(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest float64 values that are not above the thresholds once they are cast to float32.
+
+    scikit-learn casts the values, onnxruntime compares them as they are with these. Rounding keeps the order of
+    values, so all up to such a limit pass and no other. It lies midway between the last float32 that passes and
+    the next one, or just below: a value that is exactly midway is rounded to the even one of the two.
+    """
+    last = thresholds.astype(np.float32)
+    last = np.where(last > thresholds, np.nextafter(last, np.float32(-np.inf)), last)
+    following = np.nextafter(last, np.float32(np.inf))
+    midway = (last.astype(np.float64) + following.astype(np.float64)) / 2
+    even = last.view(np.int32) % 2 == 0
+    return np.where(even, midway, np.nextafter(midway, -np.inf))
 
 
-def _convert(scope: Any, operator: Any, container: Any) -> None:
-    fitted = operator.raw_operator
+def _write(nodes: Nodes, fitted: Any, type_: Any) -> None:
     trees = [each.tree_ for each in getattr(fitted, "estimators_", [fitted])]
     classes = len(fitted.classes_)
-    label, probabilities = (each.full_name for each in operator.outputs)
-    sums = scope.get_unique_variable_name("sums")
     # With two classes onnxruntime compares one of them with 0.5 instead of both with each other. A third
     # class that no leaf votes for makes it compare; its column is cut off again.
     voted = max(classes, 3)
-    single, values = (scope.get_unique_variable_name(each) for each in ("single", "values"))
-    # As scikit-learn does: values as float32, compared with thresholds in float64.
-    container.add_node(
-        "Cast", [operator.inputs[0].full_name], [single], to=onnx.TensorProto.FLOAT, op_version=13
-    )
-    container.add_node("Cast", [single], [values], to=onnx.TensorProto.DOUBLE, op_version=13)
-    container.add_node(
+    values = nodes.values
+    if not isinstance(type_, DoubleTensorType):
+        values = nodes.add("Cast", values, to=onnx.TensorProto.DOUBLE)
+    label, shares = nodes.add_with_results(
+        2,
         "TreeEnsembleClassifier",
-        [values],
-        [label, sums],
+        values,
         op_domain="ai.onnx.ml",
-        op_version=_ML_VERSION,
-        name=scope.get_unique_operator_name("TreeEnsembleClassifier"),
         classlabels_int64s=list(range(voted)),
         post_transform="NONE",
         **_node_attributes(trees),
         **_leaf_attributes(trees, classes),
     )
     if voted > classes:
-        sums = _first_columns(scope, container, sums, classes)
-    count = scope.get_unique_variable_name("trees")
-    container.add_initializer(count, onnx.TensorProto.FLOAT, [1], [float(len(trees))])
-    container.add_node("Div", [sums, count], [probabilities], op_version=14)
+        shares = nodes.add("Slice", shares, *(np.array([each]) for each in (0, classes, 1)))
+    if len(trees) > 1:
+        shares = nodes.add("Div", shares, np.array([len(trees)], dtype=np.float32))
+    nodes.answer(label, shares)
 
 
 def _node_attributes(trees: list[Any]) -> dict[str, Any]:
@@ -82,7 +77,7 @@ def _node_attributes(trees: list[Any]) -> dict[str, Any]:
         "nodes_modes": np.where(leaf, "LEAF", "BRANCH_LEQ").tolist(),
         "nodes_truenodeids": np.concatenate([np.maximum(tree.children_left, 0) for tree in trees]).tolist(),
         "nodes_falsenodeids": np.concatenate([np.maximum(tree.children_right, 0) for tree in trees]).tolist(),
-        "nodes_values_as_tensor": onnx.numpy_helper.from_array(np.where(leaf, 0.0, threshold)),
+        "nodes_values_as_tensor": onnx.numpy_helper.from_array(np.where(leaf, 0.0, passing(threshold))),
     }
 
 
@@ -97,12 +92,3 @@ def _leaf_attributes(trees: list[Any], classes: int) -> dict[str, Any]:
         "class_ids": np.tile(np.arange(classes), total).tolist(),
         "class_weights_as_tensor": onnx.numpy_helper.from_array(np.concatenate(votes)),
     }
-
-
-def _first_columns(scope: Any, container: Any, values: str, count: int) -> str:
-    names = [scope.get_unique_variable_name(each) for each in ("start", "end", "axis")]
-    for name, value in zip(names, (0, count, 1), strict=True):
-        container.add_initializer(name, onnx.TensorProto.INT64, [1], [value])
-    result: str = scope.get_unique_variable_name("voted")
-    container.add_node("Slice", [values, *names], [result], op_version=13)
-    return result

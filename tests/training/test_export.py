@@ -9,6 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from skl2onnx.sklapi import CastTransformer
+from sklearn.ensemble import GradientBoostingClassifier, VotingClassifier
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 
 from app.contract import NumberFeature
@@ -16,6 +21,7 @@ from app.predictor import Predictor
 from tests.training.project import ROOT
 from tests.training.rows import mixed, numbers
 from training import algorithms, export, train
+from training.algorithms import Algorithm
 from training.config import AlgorithmSettings
 from training.dataset import Profile, Split
 from training.errors import ParityError
@@ -41,6 +47,34 @@ def test_file_and_estimator_agree_on_grids_with_gaps_and_categories(name: str, c
     assert parity.label_differences == 0
     assert parity.largest_probability_difference <= export.TOLERANCE
     assert parity.generated_rows == 40_000
+
+
+@pytest.mark.parametrize(
+    "sixth",
+    [
+        Algorithm(GaussianNB()),
+        Algorithm(GradientBoostingClassifier(n_estimators=10, random_state=0), scale=False, single=True),
+        Algorithm(KNeighborsClassifier()),
+        Algorithm(LogisticRegressionCV(l1_ratios=(0,), use_legacy_attributes=False)),
+        Algorithm(MLPClassifier((8,), max_iter=50, random_state=0)),
+        Algorithm(
+            VotingClassifier(
+                [("linear", LogisticRegression()), ("bayes", GaussianNB())],
+                voting="soft",
+                flatten_transform=False,
+            )
+        ),
+    ],
+    ids=lambda each: type(each.estimator).__name__,
+)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_sixth_algorithm_takes_skl2onnx_as_it_is(
+    sixth: Algorithm, classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(algorithms, "FACTORIES", {"sixth": lambda: sixth})
+    pipeline, profile, rows = fitted("sixth", classes)
+    predictor = Predictor(export.export(pipeline, profile.layout), profile.layout)
+    assert export.check_parity(pipeline, predictor, rows, []).label_differences == 0
 
 
 def test_a_wrong_file_is_caught() -> None:

@@ -1,0 +1,83 @@
+"""What our converters share: how skl2onnx learns of them, and a short way to write nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from skl2onnx import update_registered_converter
+from skl2onnx.common.data_types import Int64TensorType
+
+
+class Nodes:
+    """Writes the nodes of one classifier into the graph that skl2onnx builds.
+
+    Attributes:
+        values: name of the classifier's input.
+    """
+
+    def __init__(self, scope: Any, operator: Any, container: Any) -> None:
+        self._scope = scope
+        self._container = container
+        self._outputs = [each.full_name for each in operator.outputs]
+        self._nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = []
+        (self.values,) = (each.full_name for each in operator.inputs)
+
+    def add(self, kind: str, *inputs: str | NDArray[Any], **attributes: Any) -> str:
+        """Add a node with one result.
+
+        Args:
+            kind: as the standard calls it.
+            inputs: names of results, or constants.
+            attributes: of the node.
+
+        Returns:
+            The name of the result.
+        """
+        (result,) = self.add_with_results(1, kind, *inputs, **attributes)
+        return result
+
+    def add_with_results(
+        self, results: int, kind: str, *inputs: str | NDArray[Any], **attributes: Any
+    ) -> list[str]:
+        """Add a node with several results. Its `op_domain` is an attribute like the others."""
+        names = [each if isinstance(each, str) else self._constant(each) for each in inputs]
+        outputs = [self._scope.get_unique_variable_name(kind.lower()) for _ in range(results)]
+        self._nodes.append((kind, names, outputs, attributes))
+        return outputs
+
+    def answer(self, label: str, probabilities: str) -> None:
+        """Write the nodes, with two of the results as what the classifier answers."""
+        outputs = dict(zip((label, probabilities), self._outputs, strict=True))
+        for kind, *names, attributes in self._nodes:
+            inputs, results = ([outputs.get(name, name) for name in each] for each in names)
+            name = self._scope.get_unique_operator_name(kind)
+            self._container.add_node(kind, inputs, results, name=name, **attributes)
+
+    def _constant(self, values: NDArray[Any]) -> str:
+        name: str = self._scope.get_unique_variable_name("constant")
+        self._container.add_initializer(name, None, None, onnx.numpy_helper.from_array(values))
+        return name
+
+
+def register(kind: type, write: Callable[[Nodes, Any, Any], None], probabilities: type) -> None:
+    """Make skl2onnx export a classifier, whose classes are 0 to n - 1, by nodes of ours.
+
+    Args:
+        kind: the classifier's type.
+        write: takes where to write, the fitted classifier, and skl2onnx's type of its input.
+        probabilities: skl2onnx's type of what it answers.
+    """
+
+    def shape(operator: Any) -> None:
+        operator.outputs[0].type = Int64TensorType([None])
+        operator.outputs[1].type = probabilities([None, len(operator.raw_operator.classes_)])
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        write(Nodes(scope, operator, container), operator.raw_operator, operator.inputs[0].type)
+
+    update_registered_converter(
+        kind, f"Exact{kind.__name__}", shape, convert, options={"zipmap": [True, False, "columns"]}
+    )
