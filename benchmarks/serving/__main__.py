@@ -1,8 +1,8 @@
 """Measure the service as users get it, beside a bare server and beside what people use otherwise.
 
 Writes serving.md, serving.json and serving.svg. A server runs on one core and wrk, which sends the load, on
-another; every figure is compared with one of the same round only. With --only, the other parts' figures stay
-as they are.
+another; every figure is compared with one of the same round only. All of it takes about twenty minutes, on a
+machine that does nothing else. With --only, the other parts' figures stay as they are.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _load(part: Part) -> list[str]:
     idle = [f"{name} {share:.0%}" for name, share in shares.items() if share < SATURATED]
     if idle:
         return [
-            f"Careful: of its core a server had at times only this much: {', '.join(idle)}. "
+            f"Careful: of its core a server had at times only this much: {'; '.join(idle)}. "
             "The load was too small, or something else was running."
         ]
     return [f"Every server used its core: {min(shares.values()):.0%} of it or more."]
