@@ -48,7 +48,7 @@ class Known:
     def body(self) -> bytes:
         return self.request.body.encode()
 
-    def bytes(self, *headers: str) -> bytes:
+    def whole(self, *headers: str) -> bytes:
         return post(self.request.path, self.body, f"Content-Type: {self.request.content_type}", *headers)
 
     def check(self, answer: Answer) -> None:
@@ -112,7 +112,7 @@ class Line:
         self.answers += 1
 
     async def ask(self, known: Known) -> None:
-        await self.send([known.bytes()])
+        await self.send([known.whole()])
         await self.expect(known)
 
     async def stays_in_step(self, last: Answer, known: Known) -> None:
@@ -199,7 +199,7 @@ async def learn(host: str, port: int, body_limit: int, traffic: Traffic) -> Site
     client = Client(Site(host, port, (), (), body_limit), Random())
 
     async def known(line: Line, asked: Request) -> Known:
-        await line.send([Known(asked, b"").bytes()])
+        await line.send([Known(asked, b"").whole()])
         answer = await line.answer()
         if fault := traffic.fault(asked, answer.status, answer.body):
             raise WrongError(fault)
@@ -227,7 +227,7 @@ async def pipeline(client: Client) -> None:
     """Many requests at once, answers in order."""
     calls = client.calls(2, 40)
     probe = request("GET", HEALTH)
-    content = b"".join(call.bytes() + probe for call in calls)
+    content = b"".join(call.whole() + probe for call in calls)
     async with client.connect() as line:
         await line.send(pieces_of(content, client.random.choice((100, 3000, len(content)))))
         for call in calls:
@@ -242,7 +242,7 @@ async def chunks(client: Client) -> None:
         for call in client.calls(1, 5):
             size = client.random.choice((1, 10, 100, 5000))
             extension = client.random.choice(("", ";a=b"))
-            head = call.bytes("Transfer-Encoding: chunked").removesuffix(call.body)
+            head = call.whole("Transfer-Encoding: chunked").removesuffix(call.body)
             await line.send([head, chunked(pieces_of(call.body, size), extension=extension)])
             await line.expect(call)
 
@@ -251,7 +251,7 @@ async def expect(client: Client) -> None:
     """Bodies that wait to be asked for, or do not."""
     async with client.connect() as line:
         for call in client.calls(1, 5):
-            head = call.bytes("Expect: 100-continue").removesuffix(call.body)
+            head = call.whole("Expect: 100-continue").removesuffix(call.body)
             await line.send([head, call.body], pause=client.random.choice((0, 0.05)))
             await line.expect(call)
 
@@ -280,7 +280,7 @@ async def big_batches(client: Client) -> None:
 async def slow(client: Client) -> None:
     """A few bytes every so often."""
     call = client.call()
-    content = call.bytes()
+    content = call.whole()
     async with client.connect() as line:
         size = max(1, len(content) // client.random.randint(10, 40))
         await line.send(pieces_of(content, size), pause=client.random.uniform(0.02, 0.1))
@@ -292,7 +292,7 @@ async def idle(client: Client) -> None:
     calls = client.calls(10, 40)
 
     async def one(call: Known) -> None:
-        head, rest = call.bytes()[:30], call.bytes()[30:]
+        head, rest = call.whole()[:30], call.whole()[30:]
         async with client.connect() as line:
             if client.random.random() < 0.5:
                 await line.ask(call)
@@ -323,7 +323,7 @@ async def never_reads(client: Client) -> None:
     """Asks for a lot and takes nothing."""
     # Not in a pipeline: one that is left is an expected failure of tests/app/test_http.py.
     async with client.connect() as line:
-        await line.send([client.batch().bytes()], pause=client.random.uniform(0.1, 2))
+        await line.send([client.batch().whole()], pause=client.random.uniform(0.1, 2))
 
 
 # ------------------------------------------------------------------------------------------ rude
@@ -331,7 +331,7 @@ async def never_reads(client: Client) -> None:
 
 async def cut_short(client: Client) -> None:
     """Half a request, then the end."""
-    content = client.call().bytes()
+    content = client.call().whole()
     async with client.connect() as line:
         await line.send([content[: client.random.randrange(len(content))]])
         line.stop_sending()
@@ -340,7 +340,7 @@ async def cut_short(client: Client) -> None:
 
 async def leaves_early(client: Client) -> None:
     """Gone before the request is whole, or before the answer comes."""
-    content = client.random.choice((client.call(), client.batch())).bytes()
+    content = client.random.choice((client.call(), client.batch())).whole()
     sent = client.random.choice((client.random.randrange(len(content)), len(content)))
     async with client.connect() as line:
         if client.random.random() < 0.5:
@@ -353,7 +353,7 @@ async def leaves_in_the_answer(client: Client) -> None:
     async with client.connect() as line:
         if client.random.random() < 0.5:
             line.reset()
-        await line.send([client.random.choice((client.call(), client.batch())).bytes()])
+        await line.send([client.random.choice((client.call(), client.batch())).whole()])
         await line.peek(client.random.choice((1, 50, 1000)))
 
 
@@ -384,7 +384,7 @@ async def long_headers(client: Client) -> None:
     call = client.call()
     header = client.random.choice(("X: " + "x" * 30_000, "\r\n".join(["a: b"] * 3000)))
     async with client.connect() as line:
-        await line.send([call.bytes(header)])
+        await line.send([call.whole(header)])
         answer = await line.answer()
         if answer.status not in {400, 431}:
             call.check(answer)
@@ -393,7 +393,7 @@ async def long_headers(client: Client) -> None:
 
 async def garbage(client: Client) -> None:
     """Bytes that are no HTTP, or nearly."""
-    content = bytearray(client.call().bytes())
+    content = bytearray(client.call().whole())
     if client.random.random() < 0.5:
         content = bytearray(client.random.randbytes(client.random.randint(1, 2000)))
     for _ in range(client.random.randint(1, 10)):
