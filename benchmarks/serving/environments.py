@@ -27,7 +27,7 @@ def python_of(peer: str, folder: Path) -> str:
     if not marker.exists() or marker.read_bytes() != requirements.read_bytes():
         shutil.rmtree(environment, ignore_errors=True)
         _uv("venv", "--python", sys.executable, str(environment))
-        _uv("pip", "install", "--compile-bytecode", "--python", str(python), "-r", str(requirements))
+        _uv("pip", "install", "--python", str(python), "-r", str(requirements))
         shutil.copyfile(requirements, marker)
     return str(python)
 

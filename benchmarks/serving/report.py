@@ -77,8 +77,13 @@ def markdown(results: Results, *, picture: bool) -> str:
 def _verdict(results: Results) -> str:
     found = [each for part in results.parts.values() for each in part.goals()]
     missed = [name for name, met in found if not met]
-    text = f"{len(found) - len(missed)} of {len(found)} goals are met"
-    return f"{text}. Not met: {'; '.join(missed)}." if missed else f"{text}."
+    skipped = [name for part in results.parts.values() for name in part.skipped]
+    text = f"{len(found) - len(missed)} of {len(found)} goals are met."
+    if missed:
+        text += f" Not met: {'; '.join(missed)}."
+    if skipped:
+        text += f" Not measured: {'; '.join(skipped)}."
+    return text
 
 
 def _part(heading: _Heading, part: Part) -> list[str]:

@@ -183,7 +183,7 @@ def test_the_report_says_what_was_met_and_what_was_not() -> None:
     assert "| svm | 0.50 | 6.00 | 2.00 | 3.00 (3.00–3.00) | at most 2 | **no** |" in text
     assert "| peer | 71 | 9,000 | 127 (127–127) | at least 100 | yes |" in text
     assert "| start | 0.31 s | 0.3–0.42 | at most 0.45 s | yes |" in text
-    assert "3 of 4 goals are met. Not met: p99 of svm." in text
+    assert "3 of 4 goals are met. Not met: p99 of svm. Not measured: other." in text
 
 
 def test_the_report_says_what_is_missing_and_what_to_doubt() -> None:
