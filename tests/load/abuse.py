@@ -265,6 +265,7 @@ async def _run_scenarios(
     random = Random(options.seed)
     weights = [each.weight for each in SCENARIOS]
     under_way: set[asyncio.Task[None]] = set()
+    due = time.monotonic()
     try:
         while not stop.is_set():
             scenario = random.choices(SCENARIOS, weights)[0]
@@ -272,8 +273,9 @@ async def _run_scenarios(
             task = asyncio.create_task(_run(scenario, client, report.tallies[scenario.name]))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
+            due += random.expovariate(options.rate)
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), random.expovariate(options.rate))
+                await asyncio.wait_for(stop.wait(), max(0.0, due - time.monotonic()))
             while len(under_way) >= MOST_AT_ONCE:
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -26,8 +26,7 @@ PATIENCE = 30
 
 CALM_ROUNDS = 40
 """How many requests of each ordinary kind are asked beforehand."""
-# A connection that is idle after an answer is closed by the service after 5 s; before that, it must serve.
-LONGEST_IDLE_SECONDS = 3.0
+LONGEST_IDLE_SECONDS = 6.0
 
 HEALTH = "/health/live"
 READ_PATHS = (HEALTH, "/health/ready", "/model", "/v2", "/")
@@ -294,13 +293,18 @@ async def idle(client: Client) -> None:
     async def one(call: Known) -> None:
         head, rest = call.whole()[:30], call.whole()[30:]
         async with client.connect() as line:
-            if client.random.random() < 0.5:
+            if served := client.random.random() < 0.5:
                 await line.ask(call)
             if said_half := client.random.random() < 0.5:
                 await line.send([head])
             await asyncio.sleep(client.random.uniform(0, LONGEST_IDLE_SECONDS))
-            await line.send([rest] if said_half else [head, rest])
-            await line.expect(call)
+            try:
+                await line.send([rest] if said_half else [head, rest])
+                await line.expect(call)
+            except (ConnectionError, h11.RemoteProtocolError):
+                if not served or said_half:
+                    raise
+                # Between two requests a service may close when it likes, and does after 5 s.
 
     for outcome in await asyncio.gather(*map(one, calls), return_exceptions=True):
         if isinstance(outcome, BaseException):
@@ -314,6 +318,7 @@ async def reads_late(client: Client) -> None:
         await line.send([request("GET", "/model") * times], pause=client.random.uniform(0.1, 2))
         first = await line.answer("GET")
         for _ in range(times - 1):
+            await asyncio.sleep(0)  # All of it may be here already, and others want to go on.
             if (await line.answer("GET")).body != first.body:
                 raise WrongError("two cards")
         await line.ask(client.call())
