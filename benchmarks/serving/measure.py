@@ -53,18 +53,37 @@ class Bench:
     say: Callable[[str], None]
 
     def compare(
-        self, base: Target, targets: Sequence[Target], *, ours_is_base: bool = False
+        self,
+        base: Target,
+        targets: Sequence[Target],
+        *,
+        ours_is_base: bool = False,
+        skipped: dict[str, str] | None = None,
     ) -> tuple[Comparison, ...]:
         """Measure each target between two measurements of the base, in every round.
 
+        Args:
+            base: what the targets are compared with.
+            targets: what is measured.
+            ours_is_base: which of the two is to be faster.
+            skipped: takes the names of targets that fail, and why; without it the first failure is raised.
+
         Raises:
-            BenchmarkError: an answer was wrong.
+            BenchmarkError: a server does not start, or an answer was wrong.
         """
         rounds: dict[str, list[Round]] = {each.name: [] for each in targets}
         for number in range(1, self.rounds + 1):
             before = self.measure(base)
-            for target in targets:
-                figures = self.measure(target)
+            for target in [each for each in targets if each.name in rounds]:
+                try:
+                    figures = self.measure(target)
+                except BenchmarkError as error:
+                    if skipped is None:
+                        raise
+                    self.say(f"left out: {error}")
+                    skipped[target.name] = str(error).removeprefix(f"{target.name}: ")
+                    del rounds[target.name]
+                    continue
                 after = self.measure(base)
                 rounds[target.name].append(Round(before=before, figures=figures, after=after))
                 before = after
@@ -79,6 +98,7 @@ class Bench:
                 most_p99=each.most_p99,
             )
             for each in targets
+            if each.name in rounds
         )
 
     def measure(self, target: Target) -> Figures:
@@ -89,15 +109,6 @@ class Bench:
         """
         with self._verified(target) as server:
             return self._load(server, target)
-
-    def try_out(self, target: Target) -> None:
-        """Start a server and check its answers.
-
-        Raises:
-            BenchmarkError: it does not start, or an answer was wrong.
-        """
-        with self._verified(target):
-            pass
 
     def send(self, server: Running, exchange: Exchange, seconds: int) -> wrk.Outcome:
         """Load a server.

@@ -66,20 +66,18 @@ def one_row(setup: Setup) -> Part:
 def peers(setup: Setup) -> Part:
     """One row to a random forest, as others serve it; the ratio says how many times as fast ours is."""
     forest = setup.subjects[FOREST]
-    targets, skipped = _in_our_environment(setup, forest), {}
+    targets = _in_our_environment(setup, forest)
+    skipped: dict[str, str] = {}
     for name, make in servers.FRAMEWORKS.items():
         try:
-            made = make(forest)
-            for each in made:
-                setup.bench.try_out(each)
+            targets += make(forest)
         except BenchmarkError as error:
-            setup.bench.say(f"{name} is not measured: {error}")
+            setup.bench.say(f"{name} is left out: {error}")
             skipped[name] = str(error)
-        else:
-            targets += made
     base = Target("ours", servers.ours(forest), shapes.single(forest))
+    comparisons = setup.bench.compare(base, targets, ours_is_base=True, skipped=skipped)
     return Part(
-        comparisons=setup.bench.compare(base, targets, ours_is_base=True),
+        comparisons=comparisons,
         notes=(
             f"A forest of {TREES} trees everywhere: the same ONNX file in onnxruntime with one thread, or "
             "scikit-learn's own. FastAPI with scikit-learn runs on uvicorn's defaults; the others write no "

@@ -68,12 +68,18 @@ class Running:
         return f"http://{HOST}:{self.port}"
 
     def request(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = {}) -> Answer:
-        """Send one request on a connection of its own."""
+        """Send one request on a connection of its own.
+
+        Raises:
+            BenchmarkError: there is no answer.
+        """
         connection = http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE)
         try:
             connection.request(method, path, body or None, dict(headers))
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise BenchmarkError(f"{method} {path} has no answer: {error}") from error
         finally:
             connection.close()
 
@@ -90,21 +96,21 @@ class Running:
             BenchmarkError: the server has ended, or goes on answering otherwise.
         """
         deadline = time.monotonic() + PATIENCE
-        said = "nothing"
+        said = ""
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise BenchmarkError(f"the server ended with status {self.process.returncode}: {self.said()}")
             try:
                 answer = self.request(method, path, body, headers)
-            except (OSError, http.client.HTTPException) as error:
+            except BenchmarkError as error:
                 said = str(error)
             else:
                 if answer.status == 200:
                     return answer
-                said = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
+                said = f"{method} {path} is answered with {answer.status}"
             # Short, because the time until the first answer is one of the figures.
             time.sleep(0.001)
-        raise BenchmarkError(f"{method} {path} has no answer after {PATIENCE} s, but {said}: {self.said()}")
+        raise BenchmarkError(f"after {PATIENCE} s {said}; its log: {self.said()}")
 
     def said(self) -> str:
         """The last line of its log."""

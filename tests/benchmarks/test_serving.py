@@ -17,8 +17,8 @@ from benchmarks.serving import guard, plot, report
 from benchmarks.serving.__main__ import main, measure
 from benchmarks.serving.errors import BenchmarkError
 from benchmarks.serving.exchange import Exchange, Prediction, read_instance, verify
-from benchmarks.serving.measure import Bench
-from benchmarks.serving.processes import Answer, Running, pick_cores
+from benchmarks.serving.measure import Bench, Target
+from benchmarks.serving.processes import Answer, Cores, Running, Server, pick_cores
 from benchmarks.serving.results import FILE, Comparison, Figures, Part, Quantity, Results, Round, read
 from benchmarks.serving.subjects import FOREST, Subject, read_subjects
 from benchmarks.serving.wrk import parse
@@ -153,6 +153,40 @@ def test_what_is_compared_with_ours_says_how_many_times_as_fast_ours_is() -> Non
 @pytest.mark.parametrize(("least", "met"), [(0.69, True), (0.71, False), (None, None)])
 def test_the_median_decides_about_a_goal(least: float | None, met: bool | None) -> None:
     assert drifting().model_copy(update={"least": least}).is_fast is met
+
+
+class Failing(Bench):
+    """Measures nothing; the target called "flaky" fails in the second round."""
+
+    def measure(self, target: Target) -> Figures:
+        measured.append(target.name)
+        if target.name == "flaky" and measured.count("flaky") == 2:
+            raise BenchmarkError("flaky: it hangs")
+        return figures(100)
+
+
+measured: list[str] = []
+
+
+def compare(skipped: dict[str, str] | None) -> tuple[Comparison, ...]:
+    measured.clear()
+    server = Server(["none"])
+    base, flaky, steady = (Target(name, server, exchange()) for name in ("base", "flaky", "steady"))
+    bench = Failing(Cores(1, 0), rounds=3, seconds=1, say=lambda _: None)
+    return bench.compare(base, [flaky, steady], skipped=skipped)
+
+
+def test_a_peer_that_fails_is_left_out_and_named() -> None:
+    skipped: dict[str, str] = {}
+    (steady,) = compare(skipped)
+    assert (steady.name, len(steady.rounds)) == ("steady", 3)
+    assert skipped == {"flaky": "it hangs"}
+    assert measured[-3:] == ["base", "steady", "base"]
+
+
+def test_anything_else_that_fails_ends_the_benchmark() -> None:
+    with pytest.raises(BenchmarkError, match="it hangs"):
+        compare(None)
 
 
 def made_up() -> Results:
