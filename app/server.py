@@ -10,11 +10,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import parent_process
 from types import FrameType
 
 import uvicorn
 
+from app.connection import Connection, Outbox
 from app.contract import Bundle
 from app.main import Application, Lifecycle, create_app
 from app.metrics import Exposition
@@ -78,7 +80,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                http="httptools",
+                http=partial(Connection, Outbox()),  # type: ignore[arg-type]  # called as the class would be
                 loop="uvloop",
                 ws="none",
                 lifespan="off",

@@ -1,0 +1,88 @@
+"""HTTP connections that send what they have once per turn of the event loop.
+
+uvicorn writes a response in two pieces, head and body, each as soon as it is there. Each piece is a packet,
+and each wakes the peer. Here the pieces of all requests that were answered in one turn of the event loop wait
+for its end: a response is one packet, and a peer with several connections is woken once. Nothing waits for
+anything to arrive: when a single request is answered, the turn ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class Outbox:
+    """The transports that have something to send at the end of this turn."""
+
+    def __init__(self) -> None:
+        self._waiting: list[GatheringTransport] = []
+
+    def add(self, transport: GatheringTransport) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._waiting.append(transport)
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for transport in waiting:
+            transport.flush()
+
+
+class GatheringTransport:
+    """A transport whose writes wait for the end of the turn; everything else is as it was."""
+
+    __slots__ = ("_outbox", "_transport", "_unsent", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
+        self._transport = transport
+        self._outbox = outbox
+        self._unsent = b""
+        # Asked for with every response, which is why it does not take the way of `__getattr__`.
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._unsent:
+            self._unsent += data
+        else:
+            self._unsent = data
+            self._outbox.add(self)
+
+    def flush(self) -> None:
+        unsent, self._unsent = self._unsent, b""
+        if unsent and not self.is_closing():
+            self._transport.write(unsent)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection on such a transport."""
+
+    def __init__(self, outbox: Outbox, **options: Any) -> None:
+        super().__init__(**options)
+        self._outbox = outbox
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        self._gathering = GatheringTransport(transport, self._outbox)
+        super().connection_made(cast(asyncio.Transport, self._gathering))
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at it
+        """The client has sent all it will; it may still be waiting for answers.
+
+        Returns:
+            Whether to stay open, until the last answer closes the connection.
+        """
+        self._gathering.flush()
+        last = self.cycle
+        if last is None or last.more_body or last.response_complete:
+            return False
+        last.keep_alive = False
+        return True
