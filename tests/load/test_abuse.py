@@ -181,7 +181,7 @@ def test_a_sound_service_passes(model: Path, tmp_path: Path) -> None:
     with started("--model", str(model), "--time", "8s", "--max-growth-mb", "500", log=tmp_path) as process:
         output, error = process.communicate(timeout=LIMIT_SECONDS)
 
-    assert error == ""
+    assert error == "", output
     assert process.returncode == 0
     assert "nothing stayed behind" in output
 
