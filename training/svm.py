@@ -70,28 +70,20 @@ def register_converters() -> None:
 def _write(nodes: Nodes, model: CalibratedSVC, _: Any) -> None:
     svc = model.svc
     similarities = _KERNELS[svc.kernel](nodes, svc)
-    weights, intercepts = _duels(svc)
-    if len(svc.classes_) > 2 and svc.decision_function_shape == "ovr":
-        duels = nodes.add("Gemm", similarities, weights, intercepts)
-        probabilities = _normalised_sigmoids(nodes, _votes(nodes, duels, model))
+    if len(svc.classes_) == 2:
+        probabilities = _two_probabilities(nodes, similarities, model)
+    elif svc.decision_function_shape == "ovo":
+        exponents = nodes.add("Gemm", similarities, *_calibrated_duels(model))
+        probabilities = _normalised_sigmoids(nodes, exponents)
     else:
-        # The decisions are duels: the only one, or as many as there are classes. The sigmoids' lines go into them.
-        used = len(model.slopes)
-        weights = weights[:, :used] * model.slopes
-        intercepts = intercepts[:used] * model.slopes + model.offsets
-        if used > 1:
-            exponents = nodes.add("Gemm", similarities, weights, intercepts)
-            probabilities = _normalised_sigmoids(nodes, exponents)
-        else:
-            # 1 / (1 + exp(z)) and what is left of 1 are the softmax of -z and 0.
-            weights, intercepts = (np.insert(-each, 0, 0.0, axis=-1) for each in (weights, intercepts))
-            probabilities = nodes.add("Softmax", nodes.add("Gemm", similarities, weights, intercepts), axis=1)
+        duels = nodes.add("Gemm", similarities, *_duels(svc))
+        probabilities = _normalised_sigmoids(nodes, _calibrated_votes(nodes, duels, model))
     nodes.answer(nodes.add("ArgMax", probabilities, axis=1, keepdims=0), probabilities)
 
 
 def _rbf(nodes: Nodes, svc: SVC) -> str:
     """exp(-gamma |x - s|²), its square multiplied out: products of matrices are quicker than all differences."""
-    gamma, vectors = svc._gamma, svc.support_vectors_
+    gamma, vectors = float(svc._gamma), svc.support_vectors_
     squares = nodes.add("ReduceSumSquare", nodes.values, np.array([1]))
     products = nodes.add(
         "Gemm", nodes.values, 2 * gamma * vectors, -gamma * np.square(vectors).sum(axis=1), transB=1
@@ -112,7 +104,9 @@ def _sigmoid(nodes: Nodes, svc: SVC) -> str:
 
 
 def _scaled_products(nodes: Nodes, svc: SVC) -> str:
-    return nodes.add("Gemm", nodes.values, svc._gamma * svc.support_vectors_, np.array([svc.coef0]), transB=1)
+    return nodes.add(
+        "Gemm", nodes.values, svc._gamma * svc.support_vectors_, np.array([float(svc.coef0)]), transB=1
+    )
 
 
 _KERNELS: Mapping[str, Callable[[Nodes, SVC], str]] = {
@@ -143,8 +137,21 @@ def _duels(svc: SVC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.column_stack(columns), svc.intercept_
 
 
-def _votes(nodes: Nodes, duels: str, model: CalibratedSVC) -> str:
-    """The sigmoids' exponents: slope * decision + offset, where a decision is votes and a third of confidence.
+def _calibrated_duels(model: CalibratedSVC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Duels that come out as exponents of the sigmoids; with the shape ovo the first of them stand for the classes."""
+    weights, intercepts = _duels(model.svc)
+    used = len(model.slopes)
+    return weights[:, :used] * model.slopes, intercepts[:used] * model.slopes + model.offsets
+
+
+def _two_probabilities(nodes: Nodes, similarities: str, model: CalibratedSVC) -> str:
+    # 1 / (1 + exp(z)) and what is left of 1 are the softmax of -z and 0.
+    weights, intercepts = (np.insert(-each, 0, 0.0, axis=-1) for each in _calibrated_duels(model))
+    return nodes.add("Softmax", nodes.add("Gemm", similarities, weights, intercepts), axis=1)
+
+
+def _calibrated_votes(nodes: Nodes, duels: str, model: CalibratedSVC) -> str:
+    """The exponents slope * decision + offset, where a decision is votes and a third of confidence.
 
     A duel is one vote, for the first class if the result is zero. Confidence is s / (1 + |s|) of the sum s of the
     class's results, so that it decides between equal votes and never more.

@@ -76,6 +76,12 @@ def test_every_label_is_the_same_where_no_row_is_at_a_zero(classes: int, kernel:
     assert_same(pipeline, small.asked)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_parameters_may_be_whole_numbers(kernel: str) -> None:
+    small = problem(seed=10, classes=3, features=2)
+    assert_same(fitted(calibrated(kernel=kernel, C=1, gamma=1, coef0=1, degree=2), small), small.asked)
+
+
 def test_a_duel_that_nobody_wins_goes_to_the_first_class() -> None:
     """Far from all vectors every duel is its intercept, which is zero where two classes mirror each other."""
     corners = np.array([[-3.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
