@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 
 class Outbox:
@@ -64,11 +64,17 @@ class GatheringTransport:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection on such a transport."""
+    """uvicorn's connection on such a transport, without a timer for every response.
+
+    uvicorn starts a timer after each response and cancels it at the next request. Here the server looks at
+    its connections once a second instead.
+    """
 
     def __init__(self, outbox: Outbox, **options: Any) -> None:
         super().__init__(**options)
         self._outbox = outbox
+        self._looked_at: RequestResponseCycle | None = None
+        self._idle_seconds = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self._gathering = GatheringTransport(transport, self._outbox)
@@ -86,3 +92,25 @@ class Connection(HttpToolsProtocol):
             return False
         last.keep_alive = False
         return True
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but for the timer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
+    def second_passed(self) -> None:
+        """Close if nothing has come since the last answer for longer than connections are kept."""
+        cycle = self.cycle
+        # A new request has a scope as soon as its first byte is there.
+        idle = cycle is not None and cycle.response_complete and self.scope is cycle.scope
+        if not idle or cycle is not self._looked_at:
+            self._looked_at = cycle
+            self._idle_seconds = 0
+            return
+        self._idle_seconds += 1
+        if self._idle_seconds >= self.timeout_keep_alive:
+            self.timeout_keep_alive_handler()

@@ -90,6 +90,7 @@ class Server(uvicorn.Server):
                 # uvicorn would read WEB_CONCURRENCY.
                 workers=1,
                 timeout_graceful_shutdown=_FINISH_SECONDS,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 # A proxy's word for the client's address is not needed, and unasked for it is not trusted.
                 proxy_headers=False,
             )
@@ -117,6 +118,9 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_A_SECOND == 0:
             self._exposition.settle()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.second_passed()
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.should_exit = True
         return await super().on_tick(counter)

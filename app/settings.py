@@ -26,6 +26,12 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         5, ge=0, le=3600, description="time between SIGTERM, when readiness fails, and the end of accepting"
     )
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        le=3600,
+        description="time that idle connections are kept; longer than a load balancer keeps its own",
+    )
     log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people")
     access_log: bool = Field(False, description="log one line a request")
 
