@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from app.errors import RequestError
 from app.http import Answer, RequestHeaders
 from app.metrics import RouteMetrics
-from app.transport import CLIENT_CLOSED_REQUEST, FAILED, check_media_type, read_body
+from app.transport import CLIENT_CLOSED_REQUEST, FAILED, check_length, check_media_type, read_body
 
 INLINE_SECONDS = 0.001
 """Work that is expected to take longer goes to a thread, so that single rows are not kept waiting. The
@@ -52,6 +52,7 @@ class Endpoint:
         self._metrics = metrics
         self._refuse = refuse
         self._max_body_bytes = max_body_bytes
+        self._inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._media_types = media_types
         self._seconds_per_byte = _FIRST_GUESS
         # One thread: a batch is bound by the processor, and more of them would only take turns with the
@@ -88,10 +89,14 @@ class Endpoint:
         """
         if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
             check_media_type(headers, self._media_types)
-        body = await read_body(headers, receive, self._max_body_bytes)
+        check_length(headers, self._max_body_bytes)
+        message = await receive()
+        body: bytes = message.get("body", b"")
         size = len(body)
-        if size <= INLINE_BYTES:
+        if size <= self._inline_bytes and message.get("more_body") is False:
             return self._answer(body, headers)
+        body = await read_body(message, receive, self._max_body_bytes)
+        size = len(body)
         if size * self._seconds_per_byte <= INLINE_SECONDS:
             return self._answer_timed(body, headers)
         loop = asyncio.get_running_loop()

@@ -24,20 +24,23 @@ FAILED = json_answer(error_body("internal", "the service failed; its log says wh
 _access = logging.getLogger("app.access")
 
 
-async def read_body(headers: RequestHeaders, receive: Receive, limit: int) -> bytes:
-    """The body, refused as soon as it is known to be over the limit, whether announced or streamed.
+def check_length(headers: RequestHeaders, limit: int) -> None:
+    """Refuse a body that is announced to be over the limit, before the client is asked to send it.
+
+    Raises:
+        RequestError: 413.
+    """
+    if content_length(headers) > limit:
+        raise _too_large(limit)
+
+
+async def read_body(message: Message, receive: Receive, limit: int) -> bytes:
+    """The body that starts with a message, refused as soon as it is known to be over the limit.
 
     Raises:
         RequestError: 413.
         ClientDisconnect: there is no more to come.
     """
-    # Before anything is received: a client that waits for leave to send gets its refusal instead.
-    if content_length(headers) > limit:
-        raise _too_large(limit)
-    message = await receive()
-    whole: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body", False) and len(whole) <= limit:
-        return whole
     body = bytearray()
     while message["type"] == "http.request":
         body += message.get("body", b"")
