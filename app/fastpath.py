@@ -89,12 +89,14 @@ class Endpoint:
         """
         if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
             check_media_type(headers, self._media_types)
-        check_length(headers, self._max_body_bytes)
+        if b"expect" in headers:
+            # A client that waits for leave to send its body gets its refusal instead.
+            check_length(headers, self._max_body_bytes)
         message = await receive()
         body: bytes = message.get("body", b"")
-        size = len(body)
-        if size <= self._inline_bytes and message.get("more_body") is False:
+        if len(body) <= self._inline_bytes and message.get("more_body") is False:
             return self._answer(body, headers)
+        check_length(headers, self._max_body_bytes)
         body = await read_body(message, receive, self._max_body_bytes)
         size = len(body)
         if size * self._seconds_per_byte <= INLINE_SECONDS:

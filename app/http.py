@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
 
 RequestHeaders = Mapping[bytes, bytes]
 """Names are in lower case, as ASGI has them; of a header that comes twice the last one counts."""
+
+NO_HEADERS: RequestHeaders = MappingProxyType({})
 
 ResponseHeaders = tuple[tuple[bytes, bytes], ...]
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import metrics
 from app.contract import Bundle, read_bundle
 from app.fastpath import Endpoint
-from app.http import BINARY, JSON, json_answer
+from app.http import BINARY, JSON
 from app.metrics import Exposition, HttpMetrics
 from app.openapi import Documentation
 from app.page import read_page
@@ -122,7 +122,7 @@ def _add_predictions(
             answer, http.route(handler, "POST"), service.refuse, settings.max_body_bytes, **options
         )
 
-    predictions = endpoint("/predict", lambda body, _: json_answer(service.predict(body)))
+    predictions = endpoint("/predict", service.predict)
     inference = endpoint(_INFER, protocol.infer, media_types=(BINARY.encode(),))
     inference_of_version = endpoint(_INFER_VERSION, protocol.infer, media_types=(BINARY.encode(),))
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from app.contract import Bundle, BundleError
 from app.errors import RequestError
-from app.http import Answer, json_answer
+from app.http import JSON_HEADERS, NO_HEADERS, Answer, RequestHeaders, json_answer
 from app.metrics import ModelMetrics
 from app.predictor import Layout, Predictor
 from app.schema import Row, Rows, Schema
@@ -53,7 +53,7 @@ class Service:
             )
         self._model = {"name": self.manifest.name, "version": self.manifest.version}
 
-    def predict(self, body: bytes) -> bytes:
+    def predict(self, body: bytes, _: RequestHeaders = NO_HEADERS) -> Answer:
         """Answer the body of `/predict` in the shape in which it asks.
 
         Raises:
@@ -61,16 +61,20 @@ class Service:
         """
         shape, rows = self.schema.parse(body)
         if isinstance(rows, tuple):
-            answer = self._one(*self.run_row(rows))
-            answer["model"] = self._model
-            return orjson.dumps(answer)
+            label, row_probabilities = self.run_row(rows)
+            answer: dict[str, Any] = {
+                "label": self._classes[label],
+                "probabilities": dict(zip(self._classes, row_probabilities)),  # noqa: B905  checked at the start
+                "model": self._model,
+            }
+            return orjson.dumps(answer), 200, JSON_HEADERS
         labels, probabilities = self.run(rows)
         if shape == "columns":
             answer = self._columns(labels, probabilities)
         else:
             answer = {"predictions": list(map(self._one, labels.tolist(), probabilities.tolist()))}
         answer["model"] = self._model
-        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), 200, JSON_HEADERS
 
     def run_row(self, row: Row) -> tuple[int, list[float]]:
         """The class's index and the probabilities of one row, counted; otherwise as `run`."""
@@ -108,8 +112,7 @@ class Service:
 
     def _one(self, label: int, probabilities: list[float]) -> dict[str, Any]:
         classes = self._classes
-        # Their number was checked at the start.
-        return {"label": classes[label], "probabilities": dict(zip(classes, probabilities))}  # noqa: B905
+        return {"label": classes[label], "probabilities": dict(zip(classes, probabilities))}  # noqa: B905  as above
 
     def _columns(self, labels: Labels, probabilities: Probabilities) -> dict[str, Any]:
         # orjson wants contiguous arrays, and the transpose's rows are the classes.

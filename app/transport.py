@@ -25,7 +25,7 @@ _access = logging.getLogger("app.access")
 
 
 def check_length(headers: RequestHeaders, limit: int) -> None:
-    """Refuse a body that is announced to be over the limit, before the client is asked to send it.
+    """Refuse a body that is announced to be over the limit.
 
     Raises:
         RequestError: 413.

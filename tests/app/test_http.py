@@ -77,7 +77,7 @@ class Known:
     def predict(self, content: object) -> Call:
         body = json.dumps(content).encode()
         try:
-            return Call("/predict", body, 200, self._service.predict(body))
+            return Call("/predict", body, 200, self._service.predict(body)[0])
         except RequestError as error:
             return Call("/predict", body, error.status, error.body())
 
