@@ -9,9 +9,16 @@ anything to arrive: when a single request is answered, the turn ends with it.
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from app.http import WHOLE_RESPONSE, ResponseHeaders
 
 
 class Outbox:
@@ -63,6 +70,37 @@ class GatheringTransport:
         return getattr(self._transport, name)
 
 
+class Cycle(RequestResponseCycle):
+    """uvicorn's request and response, which can also take a whole response in one message.
+
+    The message is an ASGI extension: `{"type": "espalier.response", "status", "headers", "body"}`, announced
+    in the scope. An application on another server sends the two messages of the standard.
+    """
+
+    async def send(self, message: Any) -> None:
+        if message["type"] != WHOLE_RESPONSE:
+            await super().send(message)
+            return
+        status, headers, body = message["status"], message["headers"], message["body"]
+        prefix = (
+            _lines(tuple(self.default_headers)) if self.keep_alive and not self.flow.write_paused else None
+        )
+        if prefix is None or self.disconnected:
+            length = (b"content-length", b"%d" % len(body))
+            await super().send(
+                {"type": "http.response.start", "status": status, "headers": [*headers, length]}
+            )
+            await super().send({"type": "http.response.body", "body": body})
+            return
+        self.response_started = self.response_complete = True
+        self.transport.write(
+            b"%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (STATUS_LINE[status], prefix, _lines(headers), len(body), body)
+        )
+        self.message_event.set()
+        self.on_response()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's connection on such a transport, without a timer for every response.
 
@@ -79,6 +117,12 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self._gathering = GatheringTransport(transport, self._outbox)
         super().connection_made(cast(asyncio.Transport, self._gathering))
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        # uvicorn names the class in the middle of its method; nothing has used the object yet.
+        self.cycle.__class__ = Cycle
+        self.scope["extensions"] = _EXTENSIONS
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at it
         """The client has sent all it will; it may still be waiting for answers.
@@ -114,3 +158,14 @@ class Connection(HttpToolsProtocol):
         self._idle_seconds += 1
         if self._idle_seconds >= self.timeout_keep_alive:
             self.timeout_keep_alive_handler()
+
+
+_EXTENSIONS: dict[str, dict[object, object]] = {WHOLE_RESPONSE: {}}
+
+
+@lru_cache(maxsize=256)
+def _lines(headers: ResponseHeaders) -> bytes:
+    """Headers as they are sent; none if they have a say about the connection, which uvicorn then acts on."""
+    if any(name == b"connection" for name, _ in headers):
+        return b""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])

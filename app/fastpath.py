@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.errors import RequestError
-from app.http import Answer, RequestHeaders
+from app.http import WHOLE_RESPONSE, Answer, RequestHeaders
 from app.metrics import RouteMetrics
 from app.transport import CLIENT_CLOSED_REQUEST, FAILED, check_length, check_media_type, read_body
 
@@ -73,9 +73,13 @@ class Endpoint:
         except Exception as error:
             answer, failure = FAILED, error
         body, status, answer_headers = answer
-        length = (b"content-length", b"%d" % len(body))
-        await send({"type": "http.response.start", "status": status, "headers": [*answer_headers, length]})
-        await send({"type": "http.response.body", "body": body})
+        if WHOLE_RESPONSE in scope.get("extensions", ()):
+            await send({"type": WHOLE_RESPONSE, "status": status, "headers": answer_headers, "body": body})
+        else:
+            length = (b"content-length", b"%d" % len(body))
+            start = {"type": "http.response.start", "status": status, "headers": [*answer_headers, length]}
+            await send(start)
+            await send({"type": "http.response.body", "body": body})
         self._metrics.count((status, perf_counter() - started, headers, len(body)))
         if failure is not None:
             raise failure  # The server logs it.
