@@ -8,6 +8,7 @@ asks first. An ordinary route for the same operation calls `respond` as well, so
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, thread_time
@@ -16,9 +17,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.errors import RequestError
-from app.http import WHOLE_RESPONSE, Answer, RequestHeaders
+from app.http import Answer, RequestHeaders, content_length
 from app.metrics import RouteMetrics
 from app.transport import CLIENT_CLOSED_REQUEST, FAILED, check_length, check_media_type, read_body
+
+_log = logging.getLogger("app")
 
 INLINE_SECONDS = 0.001
 """Work that is expected to take longer goes to a thread, so that single rows are not kept waiting. The
@@ -73,16 +76,36 @@ class Endpoint:
         except Exception as error:
             answer, failure = FAILED, error
         body, status, answer_headers = answer
-        if WHOLE_RESPONSE in scope.get("extensions", ()):
-            await send({"type": WHOLE_RESPONSE, "status": status, "headers": answer_headers, "body": body})
-        else:
-            length = (b"content-length", b"%d" % len(body))
-            start = {"type": "http.response.start", "status": status, "headers": [*answer_headers, length]}
-            await send(start)
-            await send({"type": "http.response.body", "body": body})
-        self._metrics.count((status, perf_counter() - started, headers, len(body)))
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": status, "headers": [*answer_headers, length]})
+        await send({"type": "http.response.body", "body": body})
+        self.count(answer, headers, started)
         if failure is not None:
             raise failure  # The server logs it.
+
+    def expects_little(self, headers: RequestHeaders) -> bool:
+        """Whether a request's body is announced and small, so that `answer` may be called when it is there."""
+        return 0 < content_length(headers) <= self._inline_bytes and b"expect" not in headers
+
+    def answer(self, body: bytes, headers: RequestHeaders) -> Answer:
+        """Answer at once, whatever is wrong with the request; the caller counts the answer."""
+        try:
+            self._check_media_type(headers)
+            return self._answer(body, headers)
+        except RequestError as error:
+            return self._refuse(error)
+        except Exception:
+            _log.exception("a request failed")
+            return FAILED
+
+    def count(self, answer: Answer, headers: RequestHeaders, started: float) -> None:
+        """Count an answer to a request that started at that time of the performance counter."""
+        body, status, _ = answer
+        self._metrics.count((status, perf_counter() - started, headers, len(body)))
+
+    def _check_media_type(self, headers: RequestHeaders) -> None:
+        if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+            check_media_type(headers, self._media_types)
 
     async def respond(self, headers: RequestHeaders, receive: Receive) -> Answer:
         """Read the request and answer it.
@@ -91,8 +114,7 @@ class Endpoint:
             RequestError: 413, 415 or 422.
             ClientDisconnect: the client left before its body was complete.
         """
-        if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
-            check_media_type(headers, self._media_types)
+        self._check_media_type(headers)
         if b"expect" in headers:
             # A client that waits for leave to send its body gets its refusal instead.
             check_length(headers, self._max_body_bytes)

@@ -9,9 +9,6 @@ from types import MappingProxyType
 JSON = "application/json"
 BINARY = "application/octet-stream"
 
-WHOLE_RESPONSE = "espalier.response"
-"""Type of an ASGI message with status, headers and body in one, and the extension's name."""
-
 RequestHeaders = Mapping[bytes, bytes]
 """Names are in lower case, as ASGI has them; of a header that comes twice the last one counts."""
 

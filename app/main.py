@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app import metrics
 from app.contract import Bundle, read_bundle
@@ -39,13 +39,13 @@ class Application(FastAPI):
     """FastAPI, with the operations that predict answered before the router is asked.
 
     Attributes:
-        fast_path: ASGI applications by path, for POST. Empty if there is middleware that must see every
-            request: then the ordinary routes answer.
+        fast_path: endpoints by path, for POST. Empty if there is middleware that must see every request: then
+            the ordinary routes answer.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.fast_path: dict[str, ASGIApp] = {}
+        self.fast_path: dict[str, Endpoint] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope.get("method")
@@ -104,17 +104,16 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     _add_about(app, service, exposition)
     add_error_handlers(app, service)
     http.instrument(app)
+    # After that middleware, which the fast path does the work of, and before any other.
+    app.fast_path = fast_path
     if settings.access_log:
         app.add_middleware(AccessLog)
-        fast_path = {path: AccessLog(endpoint) for path, endpoint in fast_path.items()}
-    # Last, because middleware empties it; the ones added here have been taken care of.
-    app.fast_path = fast_path
     return app
 
 
 def _add_predictions(
     app: FastAPI, service: Service, protocol: Protocol, http: HttpMetrics, settings: Settings
-) -> dict[str, ASGIApp]:
+) -> dict[str, Endpoint]:
     """Add the ordinary routes, and return their short cuts."""
 
     def endpoint(handler: str, answer: Any, **options: Any) -> Endpoint:
