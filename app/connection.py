@@ -93,10 +93,10 @@ class _Expected(NamedTuple):
 class Connection(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, outbox: Outbox, **options: Any) -> None:
+    def __init__(self, application: Application, outbox: Outbox, **options: Any) -> None:
         super().__init__(**options)
+        self._application = application
         self._outbox = outbox
-        self._application = cast(Application, self.app)
         self._expected: _Expected | None = None
         self._looked_at: RequestResponseCycle | None = None
         self._idle_seconds = 0

@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=partial(Connection, Outbox()),  # type: ignore[arg-type]  # called as the class would be
+                http=partial(Connection, app, Outbox()),  # type: ignore[arg-type]  # called as the class would be
                 loop="uvloop",
                 ws="none",
                 lifespan="off",

@@ -1,16 +1,21 @@
-"""When the service writes, and when it hangs up."""
+"""What connections do with small requests, when they write, and when they hang up."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from app.main import Application
+from tests.app.conftest import Serve
 from tests.app.processes import PATIENCE, Running, running
+from tests.app.wire import Line
 from tests.bundles import number_row
 
 BODY = json.dumps(number_row((5.1, 3.5, 1.4, 0.2)).values).encode()
@@ -92,3 +97,120 @@ def test_who_has_sent_all_still_gets_the_answer(client: socket.socket) -> None:
 
     assert received.startswith(b"HTTP/1.1 200")
     assert received.endswith(b"}}")
+
+
+# ------------------------------------------------------------------------------ without a network
+
+
+@pytest.fixture
+def app(number_model: Path, serve: Serve) -> Application:
+    made = serve(number_model).app
+    assert isinstance(made, Application)
+    return made
+
+
+def talk(app: Application, *sent: bytes, between: Callable[[Line], None] = lambda _: None) -> Line:
+    """Send pieces, with something happening after each, and wait until nothing is left to do."""
+
+    async def run() -> Line:
+        line = Line(app)
+        for piece in sent:
+            line.send(piece)
+            between(line)
+        await line.settle()
+        return line
+
+    return asyncio.run(run())
+
+
+def counted(app: Application, status: int) -> bool:
+    return (
+        f'handler="/predict",method="POST",status="{status}"}} 1.0' in app.state.exposition.render().decode()
+    )
+
+
+def test_a_small_request_starts_no_task(app: Application) -> None:
+    def no_task(line: Line) -> None:
+        assert not line.state.tasks
+
+    line = talk(app, PREDICT[:50], PREDICT[50:-5], PREDICT[-5:], between=no_task)
+
+    assert line.transport.writes[0].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert len(line.transport.writes) == 1
+    assert line.state.total_requests == 1
+    assert not line.transport.closed
+
+
+def test_a_large_request_does_not_keep_a_small_one_behind_it_from_its_turn(app: Application) -> None:
+    large = b" " * 100_000 + BODY
+    line = talk(app, HEAD + b"Content-Length: %d\r\n\r\n" % len(large) + large + PREDICT)
+
+    assert b"".join(line.transport.writes).count(b"HTTP/1.1 200") == 2
+
+
+def test_a_bug_is_a_500_with_its_trace_in_the_log(
+    app: Application, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(app.state.service.schema, "parse", broken)
+    with caplog.at_level(logging.ERROR):
+        line = talk(app, PREDICT)
+
+    answer = line.transport.writes[0]
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "internal"
+    assert not line.transport.closed
+    assert counted(app, 500)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_client_that_leaves_before_its_body_is_counted(app: Application) -> None:
+    talk(app, PREDICT[:-1], between=lambda line: line.connection.connection_lost(None))
+
+    assert counted(app, 499)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [PREDICT.replace(b"HTTP/1.1", b"HTTP/1.0"), PREDICT.replace(b"Host: x", b"Host: x\r\nConnection: close")],
+    ids=["HTTP/1.0", "close"],
+)
+def test_who_wants_one_answer_only_gets_it_and_is_hung_up_on(app: Application, request_bytes: bytes) -> None:
+    line = talk(app, request_bytes)
+
+    assert b"\r\nconnection: close\r\n" in line.transport.writes[0]
+    assert line.transport.closed
+
+
+def test_the_answers_of_a_draining_server_close_their_connections(app: Application) -> None:
+    async def run() -> Line:
+        line = Line(app)
+        line.state.default_headers = [(b"date", b"now"), (b"connection", b"close")]
+        line.send(PREDICT)
+        await line.settle()
+        return line
+
+    line = asyncio.run(run())
+
+    assert line.transport.writes[0].count(b"connection: close") == 1
+    assert line.transport.closed
+
+
+def test_middleware_sees_small_requests_too(app: Application) -> None:
+    seen = []
+
+    class Watch:
+        def __init__(self, inner: Application) -> None:
+            self.inner = inner
+
+        async def __call__(self, scope: dict[str, object], *channels: object) -> None:
+            seen.append(scope["path"])
+            await self.inner(scope, *channels)  # type: ignore[arg-type]
+
+    app.add_middleware(Watch)
+    line = talk(app, PREDICT)
+
+    assert seen == ["/predict"]
+    assert b"HTTP/1.1 200" in line.transport.writes[0]

@@ -26,6 +26,7 @@ from app.http import Answer, RequestHeaders, json_answer
 from app.main import Application
 from app.metrics import HttpMetrics
 from tests.app.conftest import Serve
+from tests.app.wire import answer_on_the_wire
 from tests.bundles import mixed_row, number_row
 
 GOOD = number_row((5.1, 3.5, 1.4, 0.2)).values
@@ -100,20 +101,44 @@ headers = st.fixed_dictionaries(
 )
 
 
-class Pair:
-    """Two applications of one bundle: one as it is served, and one without its fast path."""
+Seen = tuple[int, dict[str, str], bytes]
+
+
+class Ways:
+    """Three applications of one bundle, each asked in another way.
+
+    On the wire, where small requests are answered on the connection; through ASGI, where the endpoints stand
+    before the router; and without the fast path, where the router answers.
+    """
 
     def __init__(self, serve: Serve, model: Path, name: str) -> None:
-        self.fast, self.ordinary = serve(model, max_body_bytes=3000), serve(model, max_body_bytes=3000)
+        self.clients = [serve(model, max_body_bytes=3000) for _ in range(3)]
+        self.wired, self.fast, self.ordinary = self.clients
         application(self.ordinary).fast_path = {}
         self.paths = ["/predict", f"/v2/models/{name}/infer"]
 
-    def post(self, path: str, body: bytes, sent: dict[str, str]) -> list[tuple[int, dict[str, str], bytes]]:
+    def post(self, path: str, body: bytes, sent: dict[str, str]) -> list[Seen]:
         answers = (client.post(path, content=body, headers=sent) for client in (self.fast, self.ordinary))
-        return [(each.status_code, dict(each.headers), each.content) for each in answers]
+        return [
+            self._on_the_wire(path, body, sent),
+            *((each.status_code, dict(each.headers), each.content) for each in answers),
+        ]
 
     def counts(self) -> list[list[str]]:
-        return [without_times(client.get("/metrics").text) for client in (self.fast, self.ordinary)]
+        return [without_times(client.get("/metrics").text) for client in self.clients]
+
+    def _on_the_wire(self, path: str, body: bytes, sent: dict[str, str]) -> Seen:
+        length = {"host": "testserver", "content-length": str(len(body))}
+        head = "".join(f"{name}: {value}\r\n" for name, value in (length | sent).items())
+        request = f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+        return parsed(asyncio.run(answer_on_the_wire(application(self.wired), request)))
+
+
+def parsed(response: bytes) -> Seen:
+    head, _, body = response.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    pairs = (line.split(": ", 1) for line in lines)
+    return int(status.split()[1]), {name.lower(): value for name, value in pairs}, body
 
 
 def application(client: TestClient) -> Application:
@@ -129,29 +154,29 @@ def without_times(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module", params=["numbers", "mixed"])
-def pair(request: pytest.FixtureRequest, number_model: Path, mixed_model: Path, serve: Serve) -> Pair:
+def ways(request: pytest.FixtureRequest, number_model: Path, mixed_model: Path, serve: Serve) -> Ways:
     model, name = {"numbers": (number_model, "iris"), "mixed": (mixed_model, "plants")}[request.param]
-    return Pair(serve, model, name)
+    return Ways(serve, model, name)
 
 
 @settings(max_examples=400)
 @given(body=bodies | cut_bodies, sent=st.just({}) | headers, path=st.sampled_from([0, 1]))
-def test_both_ways_give_the_same_answer(pair: Pair, body: bytes, sent: dict[str, str], path: int) -> None:
-    fast, ordinary = pair.post(pair.paths[path], body, sent)
+def test_all_ways_give_the_same_answer(ways: Ways, body: bytes, sent: dict[str, str], path: int) -> None:
+    wired, fast, ordinary = ways.post(ways.paths[path], body, sent)
 
-    assert fast == ordinary
+    assert wired == fast == ordinary
     assert fast[0] in {200, 413, 415, 422}
 
 
-def test_both_ways_count_alike(pair: Pair) -> None:
+def test_all_ways_count_alike(ways: Ways) -> None:
     """After whatever the other tests have sent, so this one stands behind them."""
     for body in (json.dumps(GOOD), json.dumps(PLANT), "{", " " * 4000):
-        for path in pair.paths:
-            pair.post(path, body.encode(), {})
+        for path in ways.paths:
+            ways.post(path, body.encode(), {})
 
-    fast, ordinary = pair.counts()
+    wired, fast, ordinary = ways.counts()
 
-    assert fast == ordinary
+    assert wired == fast == ordinary
     for status in (200, 413, 422):
         assert any(re.match(rf'http_requests_total{{.*status="{status}"}} [1-9]', line) for line in fast)
 
