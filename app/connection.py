@@ -1,7 +1,7 @@
-"""HTTP connections on uvicorn's, with less to do for small requests.
+"""HTTP connections on uvicorn's, with less to do for small requests and better manners.
 
-Two things differ from `uvicorn.protocols.http.httptools_impl`; parsing, pipelining and everything that is not
-a small prediction is still uvicorn's.
+Parsing, pipelining and everything that is not a small prediction is still uvicorn's
+(`uvicorn.protocols.http.httptools_impl`). Two things make it faster.
 
 A small prediction is answered as soon as its last byte is parsed. uvicorn starts a task for each request,
 which calls the application, which asks for the body and sends a response in two messages; for an answer that
@@ -11,11 +11,18 @@ bodies, bodies in chunks, `Expect`) go that way.
 What is written leaves once per turn of the event loop. uvicorn sends head and body each by itself; each is a
 packet and wakes the peer. Here a response is one packet, and a peer with several connections is woken once.
 Nothing waits for anything to arrive: when a single request is answered, the turn ends with it.
+
+And four things are as HTTP wants them: who has sent all still gets the answers; who is refused in the middle
+of sending gets to read why; an offer to change the protocol is not taken up, with the body left in peace; and
+a head has an end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple, cast
@@ -27,10 +34,16 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from app.errors import error_body
 from app.fastpath import Endpoint
 from app.http import RequestHeaders, ResponseHeaders
 from app.main import Application
 from app.transport import CLIENT_CLOSED_REQUEST
+
+MAX_HEAD_BYTES = 64 * 1024
+_LINGER_SECONDS = 2
+_MOST_PIECES = 64
+_OFFER = re.compile(rb"(?i)\r\nupgrade(?=[ \t]*:)")
 
 
 class Outbox:
@@ -51,35 +64,67 @@ class Outbox:
 
 
 class GatheringTransport:
-    """A transport whose writes wait for the end of the turn; everything else is as it was."""
+    """A transport whose writes wait for the end of the turn, and which closes when the peer has done.
 
-    __slots__ = ("_outbox", "_transport", "_unsent", "is_closing")
+    Args:
+        transport: the real one.
+        outbox: of the event loop.
+        peer_is_sending: whether the peer is in the middle of a body.
+    """
 
-    def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
+    __slots__ = ("_outbox", "_peer_is_sending", "_transport", "_unsent", "is_closing")
+
+    def __init__(
+        self, transport: asyncio.Transport, outbox: Outbox, peer_is_sending: Callable[[], bool]
+    ) -> None:
         self._transport = transport
         self._outbox = outbox
-        self._unsent = b""
+        self._peer_is_sending = peer_is_sending
+        self._unsent: list[bytes] = []
         # Asked for with every response, which is why it does not take the way of `__getattr__`.
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
-        if self._unsent:
-            self._unsent += data
-        else:
-            self._unsent = data
+        if not self._unsent:
             self._outbox.add(self)
+        self._unsent.append(data)
+        if len(self._unsent) >= _MOST_PIECES:
+            # Of a long pipeline: the transport must notice if the peer does not read.
+            self.flush()
 
     def flush(self) -> None:
-        unsent, self._unsent = self._unsent, b""
-        if unsent and not self.is_closing():
-            self._transport.write(unsent)
+        unsent, self._unsent = self._unsent, []
+        if unsent and not self._transport.is_closing():
+            # uvloop raises this for a connection that broke a moment ago.
+            with suppress(RuntimeError):
+                self._transport.write(b"".join(unsent))
 
     def close(self) -> None:
         self.flush()
-        self._transport.close()
+        if self._peer_is_sending() and not self.is_closing():
+            # Closing with unread bytes would reset the connection, and the reset would overtake the answer.
+            self.is_closing = lambda: True
+            self._transport.set_protocol(_Lingering(self._transport))
+            with suppress(RuntimeError):
+                self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+class _Lingering(asyncio.Protocol):
+    """Reads without looking until the peer has done, or for a while."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._protocol = transport.get_protocol()
+        self._timer = asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
+        transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._protocol.connection_lost(exc)
 
 
 class _Expected(NamedTuple):
@@ -98,11 +143,12 @@ class Connection(HttpToolsProtocol):
         self._application = application
         self._outbox = outbox
         self._expected: _Expected | None = None
+        self._head_bytes = 0
         self._looked_at: RequestResponseCycle | None = None
         self._idle_seconds = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        self._gathering = GatheringTransport(transport, self._outbox)
+        self._gathering = GatheringTransport(transport, self._outbox, self._is_being_sent_to)
         super().connection_made(cast(asyncio.Transport, self._gathering))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -110,6 +156,35 @@ class Connection(HttpToolsProtocol):
             endpoint, headers, started = self._expected
             endpoint.count(CLIENT_CLOSED_REQUEST, headers, started)
         super().connection_lost(exc)
+
+    def _is_being_sent_to(self) -> bool:
+        """Whether a request, or only its head, is not complete."""
+        cycle = self.cycle
+        return self.scope is not None and (
+            cycle is None or cycle.scope is not self.scope or (cycle.more_body and cycle.response_complete)
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if b"pgrade" in data and (self.cycle is None or not self.cycle.more_body):
+            data = _without_offer(data)
+        before = self.cycle
+        super().data_received(data)
+        cycle = self.cycle
+        if cycle is not before or (cycle is not None and cycle.scope is self.scope):
+            self._head_bytes = 0
+            return
+        # A head has begun before and not ended.
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        body = error_body("head_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes")
+        self.transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+            b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        self.transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at it
         """The client has sent all it will; it may still be waiting for answers.
@@ -127,8 +202,11 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Called when the head is parsed and no earlier request is still to be answered."""
         scope = cycle.scope
-        # A request that waited for others, its body complete, would be answered in the middle of theirs.
-        if cycle.more_body and scope["method"] == "POST":
+        if scope is self.scope:
+            self.headers = []  # What may follow a chunked body are no headers.
+        # A request that waited for others, its body complete, would be answered in the middle of theirs; and
+        # only the other way waits for a peer that does not read.
+        if cycle.more_body and scope["method"] == "POST" and not self.flow.write_paused:
             endpoint = self._application.fast_path.get(scope["path"])
             if endpoint is not None:
                 headers = dict(scope["headers"])
@@ -190,6 +268,12 @@ class Connection(HttpToolsProtocol):
         self._idle_seconds += 1
         if self._idle_seconds >= self.timeout_keep_alive:
             self.timeout_keep_alive_handler()
+
+
+def _without_offer(data: bytes) -> bytes:
+    """A head without the header that offers another protocol, which would end the parser's work there."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"\r\nx-grade", head) + end + rest
 
 
 @lru_cache(maxsize=256)
