@@ -82,8 +82,13 @@ storage: setup ## Start an S3 server on loopback and make it the DVC remote
 	python -m training.storage start
 
 .PHONY: bench
-bench: setup ## Measure the pipeline beside one plain process
+bench: setup ## Measure pipeline and service beside others (25 minutes; needs wrk)
 	python -m benchmarks.pipeline
+	python -m benchmarks.serving
+
+.PHONY: abuse
+abuse: setup ## Abuse a service of its own for TIME and watch what stays behind
+	python -m tests.load.abuse --time $(TIME)
 
 .PHONY: pictures
 pictures: setup ## Take the pictures in docs/images (needs chromium)

@@ -94,8 +94,10 @@ def batch(setup: Setup) -> Part:
     server = servers.ours(subject)
     by_name = shapes.many(subject, rows)
     plain = servers.under_uvicorn("plain_batch", "--no-access-log", MODEL_FILE=subject.model)
+    tuned = servers.under_uvicorn("plain_batch_tuned", "--no-access-log", MODEL_FILE=subject.model)
     protocol = shapes.tensors(subject, rows, per_request=BATCH)
     targets = [
+        Target("FastAPI, tuned: answers by orjson", tuned, by_name),
         Target("`instances`, by name", server, by_name, least=2),
         Target("`columns`", server, shapes.columns(subject, rows), least=12),
         Target("`/v2` JSON", server, protocol, least=10),
@@ -105,7 +107,7 @@ def batch(setup: Setup) -> Part:
         comparisons=setup.bench.compare(Target("plain FastAPI", plain, by_name), targets),
         notes=(
             f"{LINEAR}. The plain route takes and answers lists of pydantic models, with onnxruntime on one "
-            "thread between them and no metrics.",
+            "thread between them and no metrics; the tuned one answers dictionaries with orjson.",
         ),
     )
 
