@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import h11
 import orjson
@@ -30,6 +30,9 @@ LONGEST_IDLE_SECONDS = 6.0
 
 HEALTH = "/health/live"
 READ_PATHS = (HEALTH, "/health/ready", "/model", "/v2", "/")
+
+
+T = TypeVar("T")
 
 
 class WrongError(Exception):
@@ -79,6 +82,25 @@ class Site:
     body_limit: int
 
 
+async def patiently(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for what the service must do.
+
+    Second by second, because a virtual machine may stand still for longer than anybody's patience: that then
+    counts as one second.
+
+    Raises:
+        TimeoutError: it was not done.
+    """
+    task = asyncio.create_task(work)
+    try:
+        for _ in range(PATIENCE):
+            if (await asyncio.wait({task}, timeout=1))[0]:
+                return task.result()
+    finally:
+        task.cancel()
+    raise TimeoutError
+
+
 class Line:
     """A connection."""
 
@@ -91,17 +113,15 @@ class Line:
     async def send(self, pieces: Iterable[bytes], pause: float = 0.0) -> None:
         for piece in pieces:
             self._writer.write(piece)
-            async with asyncio.timeout(PATIENCE):
-                await self._writer.drain()
+            await patiently(self._writer.drain())
             if pause:
                 await asyncio.sleep(pause)
 
     async def answer(self, method: str = "POST") -> Answer:
         reader = AnswerReader(method)
         whole = reader.feed(self._received) if self._received else None
-        async with asyncio.timeout(PATIENCE):
-            while whole is None:
-                whole = reader.feed(await self._reader.read(65536))
+        while whole is None:
+            whole = reader.feed(await patiently(self._reader.read(65536)))
         self._received = reader.rest
         return whole
 
@@ -127,15 +147,13 @@ class Line:
         """Whatever comes until the service closes the connection."""
         rest = self._received
         try:
-            async with asyncio.timeout(PATIENCE):
-                return rest + await self._reader.read()
+            return rest + await patiently(self._reader.read())
         except ConnectionError:
             return rest
 
     async def peek(self, most: int) -> None:
         """Read a little, and leave the rest."""
-        async with asyncio.timeout(PATIENCE):
-            await self._reader.read(most)
+        await patiently(self._reader.read(most))
 
     def stop_sending(self) -> None:
         self._writer.write_eof()
@@ -166,8 +184,7 @@ class Client:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Line]:
         """A connection that is gone at the end, whatever is still to be sent or read."""
-        async with asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection(self.site.host, self.site.port)
+        reader, writer = await patiently(asyncio.open_connection(self.site.host, self.site.port))
         line = Line(reader, writer)
         self._lines.append(line)
         try:
