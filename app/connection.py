@@ -27,6 +27,7 @@ from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
+from starlette.types import Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -154,7 +155,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._expected is not None:
             endpoint, headers, started = self._expected
-            endpoint.count(CLIENT_CLOSED_REQUEST, headers, started)
+            endpoint.count(CLIENT_CLOSED_REQUEST, cast(Scope, self.cycle.scope), headers, started)
         super().connection_lost(exc)
 
     def _is_being_sent_to(self) -> bool:
@@ -245,7 +246,7 @@ class Connection(HttpToolsProtocol):
         if last:
             self.transport.close()
         self.on_response_complete()
-        endpoint.count(answer, headers, started)
+        endpoint.count(answer, cast(Scope, cycle.scope), headers, started)
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but without the timer that it starts now and cancels at the next request."""

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from app.errors import RequestError
 from app.http import Answer, RequestHeaders, content_length
 from app.metrics import RouteMetrics
-from app.transport import CLIENT_CLOSED_REQUEST, FAILED, check_length, check_media_type, read_body
+from app.transport import CLIENT_CLOSED_REQUEST, FAILED, check_length, check_media_type, log_access, read_body
 
 _log = logging.getLogger("app")
 
@@ -41,6 +41,7 @@ class Endpoint:
         refuse: turns an error into its answer.
         max_body_bytes: larger bodies get a 413.
         media_types: accepted besides JSON.
+        access_log: whether each answer is logged.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Endpoint:
         refuse: Callable[[RequestError], Answer],
         max_body_bytes: int,
         media_types: Collection[bytes] = (),
+        *,
+        access_log: bool = False,
     ) -> None:
         self._answer = answer
         self._metrics = metrics
@@ -57,6 +60,7 @@ class Endpoint:
         self._max_body_bytes = max_body_bytes
         self._inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._media_types = media_types
+        self._access_log = access_log
         self._seconds_per_byte = _FIRST_GUESS
         # One thread: a batch is bound by the processor, and more of them would only take turns with the
         # event loop.
@@ -79,7 +83,7 @@ class Endpoint:
         length = (b"content-length", b"%d" % len(body))
         await send({"type": "http.response.start", "status": status, "headers": [*answer_headers, length]})
         await send({"type": "http.response.body", "body": body})
-        self.count(answer, headers, started)
+        self.count(answer, scope, headers, started)
         if failure is not None:
             raise failure  # The server logs it.
 
@@ -98,10 +102,13 @@ class Endpoint:
             _log.exception("a request failed")
             return FAILED
 
-    def count(self, answer: Answer, headers: RequestHeaders, started: float) -> None:
-        """Count an answer to a request that started at that time of the performance counter."""
+    def count(self, answer: Answer, scope: Scope, headers: RequestHeaders, started: float) -> None:
+        """Count an answer to a request that started at that time of the performance counter, and log it."""
         body, status, _ = answer
-        self._metrics.count((status, perf_counter() - started, headers, len(body)))
+        seconds = perf_counter() - started
+        self._metrics.count((status, seconds, headers, len(body)))
+        if self._access_log:
+            log_access(scope, status, seconds)
 
     def _check_media_type(self, headers: RequestHeaders) -> None:
         if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:

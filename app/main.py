@@ -104,10 +104,10 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     _add_about(app, service, exposition)
     add_error_handlers(app, service)
     http.instrument(app)
-    # After that middleware, which the fast path does the work of, and before any other.
-    app.fast_path = fast_path
     if settings.access_log:
         app.add_middleware(AccessLog)
+    # Last, because middleware closes it; the endpoints do the work of these two themselves.
+    app.fast_path = fast_path
     return app
 
 
@@ -118,7 +118,12 @@ def _add_predictions(
 
     def endpoint(handler: str, answer: Any, **options: Any) -> Endpoint:
         return Endpoint(
-            answer, http.route(handler, "POST"), service.refuse, settings.max_body_bytes, **options
+            answer,
+            http.route(handler, "POST"),
+            service.refuse,
+            settings.max_body_bytes,
+            access_log=settings.access_log,
+            **options,
         )
 
     predictions = endpoint("/predict", service.predict)

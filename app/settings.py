@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         description="time that idle connections are kept; longer than a load balancer keeps its own",
     )
     log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people")
-    access_log: bool = Field(False, description="log one line a request; all of them then take the slow path")
+    access_log: bool = Field(False, description="log one line a request")
 
 
 def read_settings() -> Settings:

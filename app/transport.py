@@ -157,15 +157,20 @@ class AccessLog:
         try:
             await self._app(scope, receive, watch)
         finally:
-            client = scope.get("client")
-            fields = {
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "milliseconds": round((time.perf_counter() - started) * 1000, 3),
-                "client": client[0] if client else None,
-            }
-            _access.info("request %s", json.dumps(fields), extra={"fields": fields})
+            log_access(scope, status, time.perf_counter() - started)
+
+
+def log_access(scope: Scope, status: int, seconds: float) -> None:
+    """Log one line about an answered request."""
+    client = scope.get("client")
+    fields = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "milliseconds": round(seconds * 1000, 3),
+        "client": client[0] if client else None,
+    }
+    _access.info("request %s", json.dumps(fields), extra={"fields": fields})
 
 
 def _too_large(limit: int) -> RequestError:
