@@ -30,8 +30,8 @@ from tests.app.processes import PATIENCE, Running, running
 from tests.bundles import IRIS_FEATURES
 from tests.wire import Answer, Wire, chunked, pieces_of, post, request
 
-LIMIT = 64 * 1024
-"""The service's limit for bodies; small, so that tests over it are."""
+LIMIT = 512 * 1024
+"""The service's limit for bodies; small, so that tests over it are quick."""
 
 GET_PATHS = ("/", "/model", "/health/live", "/health/ready", "/v2", "/v2/models/iris")
 H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
@@ -41,6 +41,8 @@ WEBSOCKET = (
     "Sec-WebSocket-Version: 13",
     "Sec-WebSocket-Key: YQ==",
 )
+
+GARBAGE = b"\x00\x01garbage\r\n\r\n"
 
 Values = dict[str, Any]
 
@@ -219,6 +221,15 @@ def test_trailers_are_no_headers(wire: Wire, call: Call, pause: float) -> None:
     assert call.fits(wire.answer())
 
 
+@pytest.mark.xfail(reason="trailers of a request that waits for others are taken for its headers")
+def test_trailers_are_no_headers_in_a_pipeline(wire: Wire, call: Call) -> None:
+    whole = post(call.path, chunked([call.body], trailers=TRAILERS), "Transfer-Encoding: chunked")
+    wire.send(request("GET", "/health/live") + whole)
+
+    assert wire.answer("GET").status == 200
+    assert call.fits(wire.answer())
+
+
 def test_no_body_at_all_is_a_bad_request_and_not_waited_for(wire: Wire, call: Call) -> None:
     for headers in ((), ("Content-Length: 0",)):
         wire.send(post(call.path, b"", *headers))
@@ -271,10 +282,49 @@ def test_a_pipeline_ends_where_the_client_says(wire: Wire, call: Call) -> None:
 
 
 def test_what_comes_before_garbage_is_answered_first(wire: Wire, prediction: Call) -> None:
-    wire.send(prediction.whole + b"\x00\x01garbage\r\n\r\n")
+    wire.send(prediction.whole * 3 + GARBAGE)
 
-    assert prediction.fits(wire.answer())
+    for _ in range(3):
+        assert prediction.fits(wire.answer())
     assert wire.answer().status == 400
+    assert wire.end() == b""
+
+
+@pytest.mark.xfail(reason="garbage is answered before the requests ahead of it that take longer")
+@pytest.mark.parametrize("kind", ["a batch", "another route"])
+def test_what_takes_longer_than_the_garbage_behind_it_is_answered_first(
+    wire: Wire, known: Known, kind: str
+) -> None:
+    batch = known.predict({"instances": [row_of(Random(8))] * 5000})
+    wire.send((batch.whole if kind == "a batch" else request("GET", "/model")) + GARBAGE)
+
+    assert wire.answer().status == 200
+    assert wire.answer().status == 400
+    assert wire.end() == b""
+
+
+@pytest.mark.xfail(reason="the end of a body is counted as part of the head behind it")
+def test_the_end_of_a_large_body_may_come_with_the_beginning_of_a_request(
+    service: Running, known: Known, prediction: Call
+) -> None:
+    for rows in (2000, 3000, 4000, 5000, 6000):  # How much is read at once is up to the machine.
+        batch = known.predict({"instances": [row_of(Random(8))] * rows})
+        with connected(service) as wire:
+            wire.send(batch.whole + prediction.whole[:20], prediction.whole[20:], pause=0.1)
+            assert batch.fits(wire.answer())
+            assert prediction.fits(wire.answer())
+
+
+@pytest.mark.xfail(reason="the end of a body is counted as part of the head behind it")
+def test_the_end_of_a_refused_body_may_come_with_the_beginning_of_a_request(
+    wire: Wire, prediction: Call
+) -> None:
+    wire.send(post("/predict", b" " * (5 * LIMIT)) + prediction.whole[:20], prediction.whole[20:], pause=0.1)
+
+    answer = wire.answer()
+    assert answer.status == 413
+    if not answer.closes:
+        assert prediction.fits(wire.answer())
 
 
 # ------------------------------------------------------------------------------------------ Expect
@@ -510,7 +560,7 @@ def test_a_body_where_none_is_expected_is_skipped(wire: Wire, prediction: Call) 
 @pytest.mark.parametrize("framing", ["announced", "chunked"])
 def test_after_a_body_over_the_limit_the_connection_is_in_step(wire: Wire, call: Call, framing: str) -> None:
     """The client sends everything first, as simple ones do, and only then reads."""
-    too_long = b" " * (40 * LIMIT)
+    too_long = b" " * (5 * LIMIT)
     if framing == "announced":
         wire.send(post(call.path, too_long))
     else:
@@ -524,7 +574,7 @@ def test_after_a_body_over_the_limit_the_connection_is_in_step(wire: Wire, call:
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_client_that_wants_to_close_gets_its_413(wire: Wire, prediction: Call, version: str) -> None:
     """Many do, Python's urllib among them."""
-    wire.send(post(prediction.path, b" " * (80 * LIMIT), "Connection: close", version=version))
+    wire.send(post(prediction.path, b" " * (10 * LIMIT), "Connection: close", version=version))
 
     assert wire.answer().status == 413
     assert wire.end() == b""
@@ -571,6 +621,52 @@ def test_an_upgrade_that_is_offered_is_declined_by_answering(
     assert prediction.fits(wire.answer())
 
 
+@pytest.mark.xfail(reason="an offer of which a part comes later is overlooked, and the body lost")
+def test_an_offer_is_declined_however_its_bytes_come(service: Running, prediction: Call) -> None:
+    whole = post(prediction.path, prediction.body, *H2C)
+    for cut in range(whole.index(b"Connection"), whole.index(b"HTTP2-Settings:")):
+        with connected(service) as wire:
+            wire.send(whole[:cut], whole[cut:] + prediction.whole, pause=0.002)
+            assert prediction.fits(wire.answer()), f"cut before {whole[cut:]!r}"
+            assert prediction.fits(wire.answer())
+
+
+@pytest.mark.xfail(reason="an offer behind another request is overlooked, and the body lost")
+@pytest.mark.parametrize("cut", [0, -10], ids=["together", "after the end of a body"])
+def test_an_offer_in_a_pipeline_is_declined(wire: Wire, prediction: Call, cut: int) -> None:
+    pipeline = prediction.whole + post(prediction.path, prediction.body, *H2C) + prediction.whole
+    cut = len(prediction.whole) + cut if cut else 0
+    wire.send(pipeline[:cut], pipeline[cut:], pause=0.05)
+
+    for _ in range(3):
+        assert prediction.fits(wire.answer())
+
+
+@pytest.mark.xfail(reason="an offer all in capitals is overlooked, and the body lost")
+def test_an_offer_in_capitals_is_declined(wire: Wire, prediction: Call) -> None:
+    wire.send(
+        post(prediction.path, prediction.body, "CONNECTION: UPGRADE", "UPGRADE: H2C") + prediction.whole
+    )
+
+    assert prediction.fits(wire.answer())
+    assert prediction.fits(wire.answer())
+
+
+def test_a_body_may_speak_of_upgrades(wire: Wire, known: Known, prediction: Call) -> None:
+    """It is not the head, however its pieces look."""
+    call = known.predict({"Upgrade": "\r\nUpgrade: h2c\r\n\r\n"})
+    body = json.dumps({"a": "b"}).encode() + b"\r\nUpgrade: h2c\r\n\r\n"
+    odd = post(prediction.path, body)
+    wire.send(call.whole + odd + prediction.whole)
+    assert call.fits(wire.answer())
+    refused = wire.answer()
+    assert prediction.fits(wire.answer())
+    # The same with the body by itself, and the refusal says where the body goes wrong.
+    wire.send(odd.removesuffix(body), body[:10], body[10:], prediction.whole, pause=0.02)
+    assert wire.answer().body == refused.body
+    assert prediction.fits(wire.answer())
+
+
 def test_no_request_can_hide_in_the_body_of_an_upgrade(wire: Wire, prediction: Call) -> None:
     hidden = request("DELETE", "/model")
     wire.send(post(prediction.path, b"", *H2C, f"Content-Length: {len(hidden)}"), hidden, pause=0.05)
@@ -603,6 +699,16 @@ def test_answers_to_a_pipeline_still_come_after_the_client_has_closed_its_half(
 ) -> None:
     calls = mixed_calls(known, Random(5), 20)
     wire.stop_sending(b"".join(call.whole for call in calls))
+
+    for call in calls:
+        assert call.fits(wire.answer())
+    assert wire.end() == b""
+
+
+def test_answers_still_come_after_half_a_request_and_the_end(wire: Wire, known: Known) -> None:
+    """What is whole is answered; the rest is nobody's loss."""
+    calls = mixed_calls(known, Random(5), 5)
+    wire.stop_sending(b"".join(call.whole for call in calls) + calls[0].whole[:50])
 
     for call in calls:
         assert call.fits(wire.answer())
@@ -762,6 +868,28 @@ def test_headers_without_end_are_refused(wire: Wire, prediction: Call, header: s
         assert wire.answer().status in {400, 431}
     except ConnectionError:
         pass  # Nor need the rest be waited for.
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(b"", id="headers"),
+        pytest.param(
+            b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n",
+            id="trailers",
+            marks=pytest.mark.xfail(reason="trailers have no limit, and are held in memory"),
+        ),
+    ],
+)
+def test_what_is_held_in_memory_has_a_limit(service: Running, wire: Wire, part: bytes) -> None:
+    process = psutil.Process(service.process.pid)
+    before = process.memory_info().rss
+    try:
+        wire.send(b"POST /predict HTTP/1.1\r\nHost: service\r\n" + part)
+        wire.send(*[b"a: b\r\n" * 100_000] * 20)
+    except ConnectionError:
+        pass
+    assert process.memory_info().rss < before + 50 * 1024 * 1024
 
 
 @pytest.mark.parametrize("noise", range(20))
