@@ -272,6 +272,17 @@ async def expect(client: Client) -> None:
             await line.expect(call)
 
 
+async def offers(client: Client) -> None:
+    """HTTP/2 offered with the first request, as Java's client does; then on as before."""
+    first, *rest = client.calls(1, 5)
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+    async with client.connect() as line:
+        await line.send([first.whole(*offer)])
+        await line.expect(first)
+        for call in rest:
+            await line.ask(call)
+
+
 async def other_methods(client: Client) -> None:
     """HEAD, OPTIONS and what is not allowed."""
     async with client.connect() as line:
@@ -444,10 +455,11 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario(ordinary, 35),
+    Scenario(ordinary, 33),
     Scenario(pipeline, 8),
     Scenario(chunks, 8),
     Scenario(expect, 5),
+    Scenario(offers, 2),
     Scenario(other_methods, 5),
     Scenario(big_batches, 3),
     Scenario(slow, 6),
