@@ -239,11 +239,11 @@ async def abuse(served: Served, options: argparse.Namespace, status: Status) -> 
     site = await learn(address.hostname or "", address.port or 80, options.body_limit, traffic)
     errors_before = await _server_errors(site)
     report.before = await _settled(served)
-    stop = _stop_on_signals()
+    stop, pids = _stop_on_signals(), served.pids()
 
     status.update("everybody at once")
     await _crowd(site, options, report)
-    watching = asyncio.create_task(_watch(served, report, options, status, stop))
+    watching = asyncio.create_task(_watch(served, pids, report, options, status, stop))
     try:
         async with asyncio.timeout(options.time):
             await _run_scenarios(site, options, report, stop)
@@ -308,10 +308,15 @@ async def _run(scenario: Scenario, client: Client, tally: Tally) -> None:
 
 
 async def _watch(
-    served: Served, report: Report, options: argparse.Namespace, status: Status, stop: asyncio.Event
+    served: Served,
+    pids: set[int],
+    report: Report,
+    options: argparse.Namespace,
+    status: Status,
+    stop: asyncio.Event,
 ) -> None:
-    """Take samples, tell how it goes, and say stop when there is nothing left to abuse."""
-    started, pids = time.monotonic(), served.pids()
+    """Take samples, tell how it goes, and say stop when one of the processes is gone."""
+    started = time.monotonic()
     while True:
         seconds = time.monotonic() - started
         with suppress(psutil.Error):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -189,11 +190,7 @@ def test_a_sound_service_passes(model: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_service_that_dies_ends_the_abuse(model: Path, tmp_path: Path) -> None:
     with started("--model", str(model), "--time", "1h", log=tmp_path) as process:
-        victim = None
-        while victim is None or not victim.net_connections():
-            time.sleep(0.1)
-            victim = next(iter(psutil.Process(process.pid).children()), None)
-        time.sleep(3)
+        victim = wait_until_abused(process)
         victim.kill()
         error = process.communicate(timeout=LIMIT_SECONDS)[1]
 
@@ -226,6 +223,25 @@ def test_a_service_that_becomes_bad_is_found_out(model: Path, tmp_path: Path, ki
     assert process.returncode == 1
     assert re.search(r"^error: \d+ times a client did not get what it was owed$", error, re.MULTILINE)
     assert re.search(fault, output, re.MULTILINE)
+
+
+def wait_until_abused(abuser: subprocess.Popen[str]) -> psutil.Process:
+    """The service of an abuser, when it has answered more than is asked in quiet."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while time.monotonic() < deadline:
+        assert abuser.poll() is None
+        time.sleep(0.1)
+        for service in psutil.Process(abuser.pid).children():
+            for each in service.net_connections():
+                if each.status == psutil.CONN_LISTEN and answered(f"http://127.0.0.1:{each.laddr[1]}") > 500:
+                    return service
+    raise AssertionError("the abuse does not begin")
+
+
+def answered(url: str) -> float:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=LIMIT_SECONDS) as response:
+        text = response.read().decode()
+    return sum(float(n) for n in re.findall(r"^http_requests_total\{.*\} (\S+)$", text, re.MULTILINE))
 
 
 class Spoiled:
