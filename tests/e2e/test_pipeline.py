@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -104,8 +105,10 @@ def test_an_interrupted_run_is_taken_up_again(tmp_path: Path, number: signal.Sig
     assert not list(project.root.rglob(".*.tmp"))
 
 
-def _wait_for(running: object, text: str) -> None:
-    for line in running.stdout:  # type: ignore[attr-defined]
+def _wait_for(running: subprocess.Popen[str], text: str) -> None:
+    said = []
+    for line in running.stdout or ():
         if text in line:
             return
-    pytest.fail(f"never printed {text!r}")
+        said.append(line)
+    pytest.fail(f"never printed {text!r}, but:\n{''.join(said)}")
