@@ -44,6 +44,7 @@ from app.transport import CLIENT_CLOSED_REQUEST
 MAX_HEAD_BYTES = 64 * 1024
 _LINGER_SECONDS = 2
 _MOST_PIECES = 64
+_MOST_TRAILERS = 100
 _OFFER = re.compile(rb"(?i)\r\nupgrade(?=[ \t]*:)")
 
 
@@ -166,16 +167,25 @@ class Connection(HttpToolsProtocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        if b"pgrade" in data and (self.cycle is None or not self.cycle.more_body):
-            data = _without_offer(data)
-        before = self.cycle
+        if (b"pgrade" in data or b"PGRADE" in data) and (self.cycle is None or not self.cycle.more_body):
+            # The parser would end its work at a head that offers another protocol, and drop the body.
+            data = _OFFER.sub(b"\r\nx-grade", data)
+        begun, cycle = self.scope, self.cycle
+        within_head = begun is not None and (cycle is None or cycle.scope is not begun)
         super().data_received(data)
+        if within_head:
+            self._mind_head(begun, len(data))
+        elif begun is self.scope and cycle and cycle.more_body and len(self.headers) > _MOST_TRAILERS:
+            # The headers of this request have long been taken; these come behind its body.
+            self.transport.close()
+
+    def _mind_head(self, begun: object, size: int) -> None:
+        """Count what came while a head was under way, unless it was the end of it."""
         cycle = self.cycle
-        if cycle is not before or (cycle is not None and cycle.scope is self.scope):
+        if self.scope is not begun or (cycle is not None and cycle.scope is begun):
             self._head_bytes = 0
             return
-        # A head has begun before and not ended.
-        self._head_bytes += len(data)
+        self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse_head()
 
@@ -269,12 +279,6 @@ class Connection(HttpToolsProtocol):
         self._idle_seconds += 1
         if self._idle_seconds >= self.timeout_keep_alive:
             self.timeout_keep_alive_handler()
-
-
-def _without_offer(data: bytes) -> bytes:
-    """A head without the header that offers another protocol, which would end the parser's work there."""
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _OFFER.sub(b"\r\nx-grade", head) + end + rest
 
 
 @lru_cache(maxsize=256)
