@@ -12,9 +12,9 @@ What is written leaves once per turn of the event loop. uvicorn sends head and b
 packet and wakes the peer. Here a response is one packet, and a peer with several connections is woken once.
 Nothing waits for anything to arrive: when a single request is answered, the turn ends with it.
 
-And four things are as HTTP wants them: who has sent all still gets the answers; who is refused in the middle
-of sending gets to read why; an offer to change the protocol is not taken up, with the body left in peace; and
-a head has an end.
+And some things are as HTTP wants them: who has sent all still gets the answers; who is refused in the middle
+of sending gets to read why; an offer to change the protocol is not taken up, with the body left in peace; what
+follows a chunked body is no header; and a head has an end.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the service does with a request, apart from HTTP: bytes in, bytes out.
+"""What the service does with a request, however it came: a body in, an answer out.
 
-Routes, the protocol and tests all come through here, so there is one implementation of validation,
+Connections, routes, the protocol and tests all come through here, so there is one implementation of validation,
 inference, counting and the shape of answers.
 """
 

@@ -34,7 +34,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from tests.load import run
+from tests.load import options as types
 from tests.load.run import ROOT, LoadError, read_card
 from tests.load.scenarios import SCENARIOS, Client, Scenario, Site, WrongError, attempt, learn
 from tests.load.traffic import Traffic
@@ -519,26 +519,26 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--time", type=run._seconds, default="1m", help="30s, 10m or 1h30m (default: %(default)s)")
-    add("--host", type=run._host, help="what to abuse (default: a service of its own on this machine)")
-    add("--rate", type=run._positive, default="20", help="scenarios begun a second (default: %(default)s)")
+    add("--time", type=types.seconds, default="1m", help="30s, 10m or 1h30m (default: %(default)s)")
+    add("--host", type=types.host, help="what to abuse (default: a service of its own on this machine)")
+    add("--rate", type=types.positive, default="20", help="scenarios begun a second (default: %(default)s)")
     add("--seed", type=int, default=1, help="decides what is done in which order (default: %(default)s)")
     add(
         "--body-limit",
-        type=run._count,
+        type=types.count,
         default=MB,
         help="what the service takes at most, its ESPALIER_MAX_BODY_BYTES (default: %(default)s)",
     )
     watch = parser.add_argument_group("watching")
     watch.add_argument(
         "--max-growth-mb",
-        type=run._positive,
+        type=types.positive,
         default="5",
         help="limit for memory, from the second fifth of the time to the last (default: %(default)s)",
     )
     watch.add_argument(
         "--sample-every",
-        type=run._positive,
+        type=types.positive,
         default="1",
         metavar="SECONDS",
         help="between two looks at the processes (default: %(default)s)",

@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +28,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.contract import Manifest
+from tests.load import options as types
 
 ROOT = Path(__file__).parents[2]
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -205,26 +206,35 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--host", type=_host, default="http://127.0.0.1:8000", help="what to load (default: %(default)s)")
-    add("--users", type=_count, default=20, help="how many at once (default: %(default)s)")
-    add("--time", type=_seconds, default="30s", help="30s, 5m or 1h30m (default: %(default)s)")
-    add("--spawn-rate", type=_positive, help="users started a second (default: all in a tenth of the time)")
+    add(
+        "--host",
+        type=types.host,
+        default="http://127.0.0.1:8000",
+        help="what to load (default: %(default)s)",
+    )
+    add("--users", type=types.count, default=20, help="how many at once (default: %(default)s)")
+    add("--time", type=types.seconds, default="30s", help="30s, 5m or 1h30m (default: %(default)s)")
+    add(
+        "--spawn-rate",
+        type=types.positive,
+        help="users started a second (default: all in a tenth of the time)",
+    )
     add(
         "--rate",
-        type=_positive,
+        type=types.positive,
         default=os.environ.get("LOAD_RATE") or "5",
         help="requests a second that each user sends on average; LOAD_RATE (default: %(default)s)",
     )
     budget = parser.add_argument_group("budget")
     budget.add_argument(
         "--p95-ms",
-        type=_positive,
+        type=types.positive,
         default=os.environ.get("LOAD_P95_MS") or "100",
         help="95 %% of the answers must be this fast; LOAD_P95_MS (default: %(default)s)",
     )
     budget.add_argument(
         "--max-error-share",
-        type=_share,
+        type=types.share,
         default=os.environ.get("LOAD_MAX_ERROR_SHARE") or "0.001",
         help="share of the answers that may be wrong or absent; LOAD_MAX_ERROR_SHARE (default: %(default)s)",
     )
@@ -240,10 +250,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     several = parser.add_argument_group("several machines")
     several.add_argument("--master", action="store_true", help="let workers send; see docs/load-testing.md")
-    several.add_argument("--expect-workers", type=_count, default=1, help="workers to wait for (default: 1)")
+    several.add_argument(
+        "--expect-workers", type=types.count, default=1, help="workers to wait for (default: 1)"
+    )
     several.add_argument("--master-bind-host", default="*", help="address for the workers (default: all)")
     several.add_argument(
-        "--master-bind-port", type=_count, default=5557, help="port for the workers (default: 5557)"
+        "--master-bind-port", type=types.count, default=5557, help="port for the workers (default: 5557)"
     )
     return parser
 
@@ -345,41 +357,6 @@ def _percent(share: float) -> str:
 def _shown(path: Path) -> str:
     absolute = path.absolute()
     return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
-
-
-def _number(text: str, accepts: Callable[[float], bool], wanted: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and accepts(value)):
-        raise argparse.ArgumentTypeError(f"{text} is not {wanted}")
-    return value
-
-
-def _positive(text: str) -> float:
-    return _number(text, lambda value: value > 0, "a number above 0")
-
-
-def _share(text: str) -> float:
-    return _number(text, lambda value: 0 <= value <= 1, "a share between 0 and 1")
-
-
-def _count(text: str) -> int:
-    return int(_number(text, lambda value: value >= 1 and value.is_integer(), "a whole number from 1"))
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
-    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    total = hours * 3600 + minutes * 60 + seconds
-    if total == 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a time such as 30s, 5m or 1h30m")
-    return float(total)
-
-
-def _host(text: str) -> str:
-    return (text if "://" in text else f"http://{text}").rstrip("/")
 
 
 if __name__ == "__main__":
