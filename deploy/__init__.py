@@ -1,0 +1,1 @@
+"""Delivery: manifests, and the tools that build the image and write what runs where."""
