@@ -1,0 +1,44 @@
+"""The errors of delivery that a person can do something about: shown as one line, ending with a status that says so.
+
+`deploy` imports nothing of `training` and runs without it, so it has a family of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class DeployError(Exception):
+    """The message names the thing at fault and the remedy."""
+
+
+class GitError(DeployError):
+    """Git does not do what it was asked, or the clone lacks what is needed."""
+
+
+class RegistryError(DeployError):
+    """The registry cannot be asked, or does not have what it was asked for."""
+
+
+class GitHubError(DeployError):
+    """GitHub refuses, or cannot be reached."""
+
+
+class ReleaseError(DeployError):
+    """A release that must not or cannot be made."""
+
+
+def run(main: Callable[[], None], status: int = 1) -> None:
+    """Run a command and end the process: `status` with one line on stderr for an error a person can act on.
+
+    Anything else is a bug and shows its traceback.
+    """
+    try:
+        main()
+    except DeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(status)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
