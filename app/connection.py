@@ -14,19 +14,20 @@ Nothing waits for anything to arrive: when a single request is answered, the tur
 
 And some things are as HTTP wants them: who has sent all still gets the answers; who is refused in the middle
 of sending gets to read why; an offer to change the protocol is not taken up, with the body left in peace; what
-follows a chunked body is no header; and a head has an end.
+follows a chunked body is no header; a head has an end; and what is no HTTP is answered in its turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from starlette.responses import PlainTextResponse
 from starlette.types import Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import (
@@ -45,7 +46,6 @@ MAX_HEAD_BYTES = 64 * 1024
 _LINGER_SECONDS = 2
 _MOST_PIECES = 64
 _MOST_TRAILERS = 100
-_OFFER = re.compile(rb"(?i)\r\nupgrade(?=[ \t]*:)")
 
 
 class Outbox:
@@ -145,6 +145,8 @@ class Connection(HttpToolsProtocol):
         self._application = application
         self._outbox = outbox
         self._expected: _Expected | None = None
+        self._offered = False
+        self._refused = False
         self._head_bytes = 0
         self._looked_at: RequestResponseCycle | None = None
         self._idle_seconds = 0
@@ -167,17 +169,66 @@ class Connection(HttpToolsProtocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        if (b"pgrade" in data or b"PGRADE" in data) and (self.cycle is None or not self.cycle.more_body):
-            # The parser would end its work at a head that offers another protocol, and drop the body.
-            data = _OFFER.sub(b"\r\nx-grade", data)
         begun, cycle = self.scope, self.cycle
         within_head = begun is not None and (cycle is None or cycle.scope is not begun)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+        except HttpParserError:
+            self._refuse()
         if within_head:
             self._mind_head(begun, len(data))
         elif begun is self.scope and cycle and cycle.more_body and len(self.headers) > _MOST_TRAILERS:
             # The headers of this request have long been taken; these come behind its body.
             self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._offered = True
+            return
+        super().on_headers_complete()
+        self.headers = []  # What may follow a chunked body are no headers.
+
+    def _decline(self, rest: bytes) -> None:
+        """Go on after a head that offers another protocol, where the parser ends its work and drops the body."""
+        if not self._offered:
+            return  # CONNECT: what follows is no HTTP.
+        self._offered = False
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    def _refuse(self) -> None:
+        """Answer what is no HTTP, after the requests ahead of it, and close."""
+        if self._refused:
+            return
+        self._refused = True
+        message = "Invalid HTTP request received."
+        self.logger.warning("%s:%s: %s", *(self.client or ("?", "?")), message)
+        ahead = self.cycle
+        if ahead is None or ahead.more_body or ahead.response_complete:
+            self.send_400_response(message)
+            return
+        self.flow.pause_reading()
+        self.cycle = RequestResponseCycle(
+            scope={**ahead.scope, "method": "GET"},
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=False,
+            on_response=self.on_response_complete,
+        )
+        self.cycle.more_body = False
+        self.pipeline.appendleft((self.cycle, cast(ASGI3Application, PlainTextResponse(message, 400))))
 
     def _mind_head(self, begun: object, size: int) -> None:
         """Count what came while a head was under way, unless it was the end of it."""
@@ -213,8 +264,6 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Called when the head is parsed and no earlier request is still to be answered."""
         scope = cycle.scope
-        if scope is self.scope:
-            self.headers = []  # What may follow a chunked body are no headers.
         # A request that waited for others, its body complete, would be answered in the middle of theirs; and
         # only the other way waits for a peer that does not read.
         if cycle.more_body and scope["method"] == "POST" and not self.flow.write_paused:
@@ -228,6 +277,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called when the last byte of a body is parsed."""
+        if self._offered:
+            return
         super().on_message_complete()
         expected, self._expected = self._expected, None
         if expected is not None:

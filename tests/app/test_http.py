@@ -221,7 +221,6 @@ def test_trailers_are_no_headers(wire: Wire, call: Call, pause: float) -> None:
     assert call.fits(wire.answer())
 
 
-@pytest.mark.xfail(reason="trailers of a request that waits for others are taken for its headers")
 def test_trailers_are_no_headers_in_a_pipeline(wire: Wire, call: Call) -> None:
     whole = post(call.path, chunked([call.body], trailers=TRAILERS), "Transfer-Encoding: chunked")
     wire.send(request("GET", "/health/live") + whole)
@@ -290,7 +289,6 @@ def test_what_comes_before_garbage_is_answered_first(wire: Wire, prediction: Cal
     assert wire.end() == b""
 
 
-@pytest.mark.xfail(reason="garbage is answered before the requests ahead of it that take longer")
 @pytest.mark.parametrize("kind", ["a batch", "another route"])
 def test_what_takes_longer_than_the_garbage_behind_it_is_answered_first(
     wire: Wire, known: Known, kind: str
@@ -619,7 +617,6 @@ def test_an_upgrade_that_is_offered_is_declined_by_answering(
     assert prediction.fits(wire.answer())
 
 
-@pytest.mark.xfail(reason="an offer of which a part comes later is overlooked, and the body lost")
 def test_an_offer_is_declined_however_its_bytes_come(service: Running, prediction: Call) -> None:
     whole = post(prediction.path, prediction.body, *H2C)
     for cut in range(whole.index(b"Connection"), whole.index(b"HTTP2-Settings:")):
@@ -633,11 +630,7 @@ def test_an_offer_is_declined_however_its_bytes_come(service: Running, predictio
     "cut",
     [
         pytest.param(0, id="together"),
-        pytest.param(
-            -10,
-            marks=pytest.mark.xfail(reason="an offer that comes with the end of a body is overlooked"),
-            id="after the end of a body",
-        ),
+        pytest.param(-10, id="after the end of a body"),
     ],
 )
 def test_an_offer_in_a_pipeline_is_declined(wire: Wire, prediction: Call, cut: int) -> None:
