@@ -25,6 +25,7 @@ from training.errors import ConfigError
 
 PARAMS_FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+VERSION = re.compile(r"[0-9a-f]{12}\Z")
 RESERVED_FEATURES = frozenset({"instances", "columns"})
 """Top-level keys of a request to /predict: a feature of that name could not be told from them."""
 
@@ -44,6 +45,17 @@ def _as_text(value: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_as_text)]
+
+
+def _is_version(value: Any) -> Any:
+    if not isinstance(value, str) or not VERSION.match(value):
+        # Unquoted, YAML takes a version without letters for a number and drops its leading zeros.
+        raise ValueError(f"a version is twelve hexadecimal digits in quotes, and {value!r} is not")
+    return value
+
+
+Version = Annotated[str, BeforeValidator(_is_version)]
+"""Of a bundle."""
 
 
 class DataSettings(Settings):
@@ -205,11 +217,28 @@ class AlgorithmsSettings(Settings):
         return value
 
 
+class ProductionGateSettings(Settings):
+    """How much worse than the model in production a champion may be, both measured on the same rows."""
+
+    maximum_drop: dict[Metric, Annotated[float, Field(ge=0)]] = {}
+    maximum_log_loss_rise: float | None = Field(default=None, ge=0)
+    accept_incomparable: Version | None = None
+    """The version in production that may be replaced although nothing can be compared with it."""
+
+    @field_validator("maximum_drop")
+    @classmethod
+    def _log_loss_rises(cls, value: dict[Metric, float]) -> dict[Metric, float]:
+        if "log_loss" in value:
+            raise ValueError("log_loss is better when lower: use maximum_log_loss_rise")
+        return value
+
+
 class GateSettings(Settings):
     minimum: dict[Metric, float] = {}
     maximum_log_loss: float | None = Field(default=None, gt=0)
     maximum_latency_ms: float | None = Field(default=None, gt=0)
     maximum_bytes: int | None = Field(default=None, gt=0)
+    production: ProductionGateSettings = ProductionGateSettings()
 
     @field_validator("minimum")
     @classmethod

@@ -1,18 +1,22 @@
-"""The gate: what a champion must reach before it becomes the bundle."""
+"""The gate: what a champion must reach before it becomes the bundle, and before it goes to production."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 
+from app.contract import Score
 from app.predictor import Predictor
-from training.config import GateSettings
+from training.config import GateSettings, ProductionGateSettings
 from training.dataset import Split
 from training.errors import GateError
 from training.report import Report
 
 LATENCY_ROUNDS = 300
+ROUNDING = 1e-9
+"""A drop of exactly what is allowed is allowed, whatever the last bits of a difference say."""
 
 
 def check(report: Report, latency_ms: float, gate: GateSettings) -> None:
@@ -41,6 +45,30 @@ def check(report: Report, latency_ms: float, gate: GateSettings) -> None:
             f"{report.algorithm} won but does not pass the gate: {'; '.join(missed)}. "
             "The bundle in model/ stays as it was; improve the model or change the gate in params.yaml"
         )
+
+
+def worse(differences: Mapping[str, Score], rules: ProductionGateSettings) -> list[str]:
+    """Hold the differences between a champion and the model in production against the rules.
+
+    The points count, not the intervals: on a small test split hardly any difference is certain, and a rule
+    that waited for certainty would let everything pass.
+
+    Returns:
+        A sentence for each rule that is broken, with figure and rule.
+    """
+    missed = [
+        f"test {metric} is {-differences[metric].value:.4f} lower, and "
+        f"select.gate.production.maximum_drop.{metric} allows {most:g}"
+        for metric, most in rules.maximum_drop.items()
+        if not -differences[metric].value <= most + ROUNDING
+    ]
+    rise, most = differences["log_loss"].value, rules.maximum_log_loss_rise
+    if most is not None and not rise <= most + ROUNDING:
+        missed.append(
+            f"test log loss is {rise:.4f} higher, and "
+            f"select.gate.production.maximum_log_loss_rise allows {most:g}"
+        )
+    return missed
 
 
 def latency(predictor: Predictor, split: Split) -> float:
