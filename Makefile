@@ -8,6 +8,7 @@ PYTHON ?= python3
 HOST ?= http://127.0.0.1:8000
 USERS ?= 20
 TIME ?= 30s
+BASE ?= origin/main
 
 # Tools come from the project's own environment; uv from the machine if it is there, else from PyPI.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.uv/bin
@@ -72,6 +73,35 @@ check: setup ## Check format, lint, types, the lock and YAML
 format: setup ## Format the code and mend what lint can mend
 	ruff check --fix-only .
 	ruff format .
+
+.PHONY: gate
+gate: setup ## Hold model/ against the model that production runs
+	python -m training.production
+
+.PHONY: review
+review: setup ## Say what this branch changes, as its pull request will: build/review/review.md
+	python -m training.review --base $(BASE)
+
+.PHONY: image
+image: setup ## Build the image of this commit with docker, podman or buildah
+	@test -f model/model.json || { echo "error: no model yet: run make first" >&2; exit 1; }
+	python -m deploy.image build
+
+.PHONY: manifests
+manifests: setup ## Render deploy/ and validate every document
+	python -m deploy.manifests
+
+.PHONY: status
+status: setup ## Show what runs where, as git says
+	python -m deploy.release status
+
+.PHONY: workflows
+workflows: setup ## Lint the workflows, their scripts and the Dockerfile
+	python -m deploy.lint
+
+.PHONY: rehearse
+rehearse: setup ## Play the way from a pull request to production and back on this machine
+	python -m tests.rehearsal
 
 .PHONY: load
 load: setup ## Load HOST with USERS for TIME; fails beyond the budget

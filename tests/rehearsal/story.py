@@ -1,0 +1,280 @@
+"""What the rehearsal plays: from a changed parameter to production and back, each step looked at."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tests.deploy import containers
+from tests.rehearsal import events
+from tests.rehearsal.runner import Run, WorkflowError
+from tests.rehearsal.world import World, fill_storage
+
+OVERLAY = "deploy/overlays/{}/kustomization.yaml"
+GATE = "gate"
+"""The check of ci that release asks for."""
+
+
+class StoryError(Exception):
+    """Something did not come out as it must; the message says what."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What an environment's overlay says."""
+
+    digest: str
+    model: str
+    revision: str
+
+
+@dataclass
+class Story:
+    world: World
+    first: Running | None = None
+    """What production ran before the change."""
+    changed: str = ""
+    """The commit of main that brought the change."""
+
+    def steps(self) -> list[tuple[str, Callable[[], str]]]:
+        """What is done, in order, and how each is done; each says in a few words what it found."""
+        return [
+            ("the pipeline's outputs are in S3", self.fill),
+            ("a push to main is released to staging", self.first_release),
+            ("production is promoted to it by pull request", self.promote),
+            ("a pull request changes a parameter and is reproduced", self.change),
+            ("its own commit of dvc.lock starts nothing new", self.no_second_commit),
+            ("merged, main is verified without any data", self.merge_change),
+            ("the image is released to staging", self.release_change),
+            ("the release's commit releases nothing", self.no_loop),
+            ("production is promoted", self.promote_change),
+            ("a worse model is stopped by the gate", self.worse),
+            ("production is rolled back", self.roll_back),
+            ("a commit without green CI is refused", self.refuse_red),
+        ]
+
+    # ------------------------------------------------------------------------------------------ steps
+
+    def fill(self) -> str:
+        return fill_storage(self.world)
+
+    def first_release(self) -> str:
+        return self._release(self.world.main())
+
+    def promote(self) -> str:
+        said = self._promote()
+        self.first = self.running("production")
+        return said
+
+    def change(self) -> str:
+        self._pull_request("flatter", _flatter, "Regularise the regression more")
+        run = self._reproduce(1, must_pass=True)
+        comment = self._comment(1)
+        for part in ("logistic_regression.C", "f1_macro", "production"):
+            _must(part in comment, f"the comment does not speak of {part}:\n{comment}")
+        recorded = self._git("log", "-1", "--format=%an: %s", "flatter")
+        _must("bot" in recorded, f"nothing was recorded in the branch: {recorded}")
+        changed = self._git("diff", "--name-only", "main", "flatter").split()
+        _must({"params.yaml", "dvc.lock"} <= set(changed), f"dvc.lock was not recorded: {changed}")
+        return f"{len(run.jobs)} jobs; “{recorded}” in the branch, a comment of {len(comment):,} characters"
+
+    def no_second_commit(self) -> str:
+        before = self._git("rev-parse", "flatter")
+        self._reproduce(1, must_pass=True)
+        _must(self._git("rev-parse", "flatter") == before, "reproducing again made another commit")
+        comments = [each for each in self.world.github.state.comments if each["issue"] == 1]
+        _must(len(comments) == 1, f"there are {len(comments)} comments instead of one")
+        return "no commit; the comment was updated in place"
+
+    def merge_change(self) -> str:
+        before = self.world.main()
+        self.changed = self.world.github.merge(1, "squash", by="Reviewer")
+        run = self._workflow("verify", "push", events.push(before, self.changed), at=self.changed)
+        _must_succeed(run)
+        return f"main is {self.changed[:10]}; dvc.lock is current"
+
+    def release_change(self) -> str:
+        before = self.running("staging")
+        said = self._release(self.changed)
+        now = self.running("staging")
+        _must(now.model != before.model, f"staging still runs model {now.model}")
+        _must(now.digest != before.digest, "staging still runs the same image")
+        _must(self.running("production") == self.first, "the release touched production")
+        return said
+
+    def no_loop(self) -> str:
+        commit = self.world.main()
+        changed = self._git("diff", "--name-only", f"{commit}~1", commit).split()
+        ignored = _ignored_by_ci(self.world.read(".github/workflows/ci.yml"))
+        started = [each for each in changed if not any(fnmatch.fnmatch(each, rule) for rule in ignored)]
+        _must(not started, f"the release's commit changes {started}, which starts ci")
+        # And if ci ran for it all the same, as after a push of other files: nothing in the image has changed.
+        self.world.github.add_check_run(commit, GATE)
+        run = self._workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
+        _must(run.succeeded, "\n".join(run.failed))
+        _must("build" not in run.jobs, f"a second image was built: {run.jobs}")
+        _must(self.world.main() == commit, "the release's commit was followed by another")
+        return f"it changes {', '.join(changed)}, for which ci does not start; release, asked anyway, builds nothing"
+
+    def promote_change(self) -> str:
+        said = self._promote()
+        _must(
+            self.running("production") == self.running("staging"), "production does not run what staging runs"
+        )
+        return said
+
+    def worse(self) -> str:
+        number = self._pull_request("worse", _worse, "Save on training")
+        run = self._reproduce(number, must_pass=False)
+        comment = self._comment(number)
+        verdict = next((line for line in comment.splitlines() if "production" in line), "")
+        _must("maximum_drop" in comment or "below" in comment, f"the comment names no rule:\n{comment}")
+        _must(run.jobs.get("reproduced") == "failure", f"the required check did not fail: {run.jobs}")
+        self.world.github.close(number)
+        return verdict.strip("> *#")[:160]
+
+    def roll_back(self) -> str:
+        run = self._workflow("rollback", "workflow_dispatch", events.by_hand(), at="main", inputs={"to": ""})
+        _must_succeed(run)
+        self._merge_the_open_one()
+        _must(self.running("production") == self.first, f"production runs {self.running('production')}")
+        return self._ask("production")
+
+    def refuse_red(self) -> str:
+        commit, image = self.world.main(), self.running("staging")
+        ignored = self._workflow("release", "workflow_run", events.ci_completed(commit, "failure"), at=commit)
+        _must(not ignored.jobs, f"release ran after a red ci: {ignored.jobs}")
+        self.world.github.add_check_run(commit, GATE, "failure")
+        refused = self._workflow(
+            "release", "workflow_dispatch", events.by_hand(), at="main", inputs={"commit": commit}
+        )
+        _must(not refused.succeeded, "release by hand did not refuse a commit whose ci is red")
+        _must("build" not in refused.jobs, f"an image was built from a red commit: {refused.jobs}")
+        _must(self.running("staging") == image, "staging has changed")
+        return "neither by event nor by hand"
+
+    # ------------------------------------------------------------------------------------------ what they share
+
+    def running(self, environment: str) -> Running:
+        """What the overlay on main says."""
+        overlay: dict[str, Any] = yaml.safe_load(self.world.read(OVERLAY.format(environment)))
+        labels = [pair for each in overlay["labels"] for pair in each["pairs"].items()]
+        return Running(
+            overlay["images"][0]["digest"],
+            dict(labels)["app.kubernetes.io/version"],
+            overlay["commonAnnotations"]["espalier.dev/revision"],
+        )
+
+    def _release(self, commit: str) -> str:
+        """Let ci be green for a commit of main, and release be told."""
+        self.world.github.add_check_run(commit, GATE)
+        run = self._workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
+        _must_succeed(run)
+        now = self.running("staging")
+        _must(now.revision == commit, f"staging runs revision {now.revision}, not {commit}")
+        return self._ask("staging")
+
+    def _promote(self) -> str:
+        _must_succeed(self._workflow("promote", "workflow_dispatch", events.by_hand(), at="main", inputs={}))
+        self._merge_the_open_one()
+        return self._ask("production")
+
+    def _merge_the_open_one(self) -> None:
+        opened = self.world.github.open_pulls()
+        _must(len(opened) == 1, f"{len(opened)} pull requests are open instead of one")
+        self.world.github.merge(opened[0]["number"], "squash", by="Reviewer")
+
+    def _ask(self, environment: str) -> str:
+        """Start the image that an overlay names, by its digest, and ask it."""
+        running = self.running(environment)
+        reference = f"{self.world.image}@{running.digest}"
+        with containers.run(reference) as address:
+            card = _ask(f"{address}/model")
+            example = card["examples"][0]
+            answer = _ask(f"{address}/predict", example["values"])["label"]
+        _must(
+            card["version"] == running.model,
+            f"{reference} serves model {card['version']}, not {running.model}",
+        )
+        _must(answer == example["label"], f"{reference} says {answer} to a row of {example['label']}")
+        return f"{running.digest[:19]} serves model {running.model} and says {answer}"
+
+    def _pull_request(self, branch: str, edit: Callable[[dict[str, Any]], None], title: str) -> int:
+        """Change params.yaml in a branch of its own and ask for its merge."""
+        world = self.world
+        world.git("fetch", "--quiet", "origin")
+        world.git("checkout", "--quiet", "-B", branch, "origin/main")
+        file = world.engineer / "params.yaml"
+        params: dict[str, Any] = yaml.safe_load(file.read_text())
+        edit(params)
+        file.write_text(yaml.safe_dump(params, sort_keys=False))
+        world.git("commit", "--quiet", "--all", "--message", title)
+        world.git("push", "--quiet", "origin", branch)
+        repository = f"repos/{events.REPOSITORY}/pulls"
+        fields = ("-f", f"title={title}", "-f", f"head={branch}", "-f", "base=main", "-f", "body=")
+        return int(json.loads(world.call("gh", "api", repository, *fields))["number"])
+
+    def _reproduce(self, number: int, *, must_pass: bool) -> Run:
+        pull = self.world.github.pull(number)
+        branch, head, base = pull["head"]["ref"], pull["head"]["sha"], pull["base"]["sha"]
+        payload = events.pull_request(number, branch, head, base)
+        run = self._workflow("reproduce", "pull_request", payload, at=branch)
+        if must_pass:
+            _must_succeed(run)
+        else:
+            _must(not run.succeeded, "reproduce passes")
+        return run
+
+    def _comment(self, number: int) -> str:
+        bodies = [str(each["body"]) for each in self.world.github.state.comments if each["issue"] == number]
+        _must(len(bodies) == 1, f"there are {len(bodies)} comments on pull request {number} instead of one")
+        return bodies[0]
+
+    def _workflow(self, name: str, event: str, payload: dict[str, Any], **more: Any) -> Run:
+        return self.world.workflow(name, event, payload, **more)
+
+    def _git(self, *arguments: str) -> str:
+        return self.world.git(*arguments, cwd=self.world.origin)
+
+
+def _flatter(params: dict[str, Any]) -> None:
+    params["train"]["algorithms"]["logistic_regression"]["C"] = 0.7
+
+
+def _worse(params: dict[str, Any]) -> None:
+    """A model that learns next to nothing, and thresholds that would let it through."""
+    params["train"]["algorithms"] = {"decision_tree": {"max_depth": 1, "min_samples_leaf": 2}}
+    params["select"]["gate"] |= {"minimum": {"accuracy": 0.1, "f1_macro": 0.1}, "maximum_log_loss": 9}
+
+
+def _ignored_by_ci(workflow: str) -> list[str]:
+    document = yaml.safe_load(workflow)
+    # YAML 1.1 reads the key `on` as true.
+    ignored: list[str] = document[True]["push"]["paths-ignore"]
+    return ignored
+
+
+def _ask(address: str, body: object = None) -> dict[str, Any]:
+    """Get a document, or post one and get the answer."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+        document: dict[str, Any] = json.load(answer)
+    return document
+
+
+def _must_succeed(run: Run) -> None:
+    if not run.succeeded:
+        raise WorkflowError(f"{run.workflow} failed:\n" + "\n".join(run.failed or run.output[-40:]))
+
+
+def _must(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise StoryError(re.sub(r"\n{3,}", "\n\n", otherwise))

@@ -1,0 +1,197 @@
+"""The world around the repository, on one machine: git's server, S3, a registry and GitHub's part.
+
+The git repository, the S3 server (SeaweedFS), the registry (Docker's) and the builder are real. GitHub is played:
+its runners by act, its API by a small server, its actions by the stand-ins in `actions/`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.deploy import containers
+from tests.deploy.github import FakeGitHub
+from tests.e2e.clone import BIN, ROOT, clone
+from tests.rehearsal import events, runner
+from tests.rehearsal.runner import Run
+
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "engineer",
+    "GIT_AUTHOR_EMAIL": "engineer@example.com",
+    "GIT_COMMITTER_NAME": "engineer",
+    "GIT_COMMITTER_EMAIL": "engineer@example.com",
+}
+S3_KEY = "espalier"
+
+
+class CommandError(Exception):
+    """A command of the rehearsal's own failed; the message holds what it said."""
+
+
+@dataclass
+class World:
+    folder: Path
+    github: FakeGitHub
+    registry: str
+    """host:port"""
+    endpoint: str = ""
+    """Of the S3 server."""
+    runs: int = 0
+    logs: list[Path] = field(default_factory=list)
+
+    @property
+    def origin(self) -> Path:
+        return self.folder / "origin.git"
+
+    @property
+    def engineer(self) -> Path:
+        """The clone of the person who changes things."""
+        return self.folder / "engineer"
+
+    @property
+    def image(self) -> str:
+        return f"{self.registry}/espalier"
+
+    # ------------------------------------------------------------------------------------------ commands
+
+    def environment(self) -> dict[str, str]:
+        """Of every command: GitHub's addresses lead here, and no tracker is spoken to."""
+        return {
+            **IDENTITY,
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.{self.origin}.insteadOf",
+            "GIT_CONFIG_VALUE_0": events.ADDRESS,
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_PAGER": "cat",
+            "GIT_TERMINAL_PROMPT": "0",
+            **self.github.environment(),
+            "WANDB_MODE": "disabled",
+            "REHEARSAL_FOLDER": str(self.folder),
+            "REHEARSAL_VENV": str(ROOT / ".venv"),
+        }
+
+    def call(self, *command: str, cwd: Path | None = None, check: bool = True) -> str:
+        """What a command printed.
+
+        Raises:
+            CommandError: it did not exit with 0.
+        """
+        done = subprocess.run(
+            command,
+            cwd=cwd or self.engineer,
+            env={**os.environ, **self.environment(), "PATH": f"{BIN}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise CommandError(
+                f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        return done.stdout.strip() or done.stderr.strip()
+
+    def git(self, *arguments: str, cwd: Path | None = None) -> str:
+        return self.call("git", *arguments, cwd=cwd)
+
+    def main(self) -> str:
+        """The commit of the default branch."""
+        return self.git("rev-parse", events.DEFAULT_BRANCH, cwd=self.origin)
+
+    def read(self, path: str, revision: str = events.DEFAULT_BRANCH) -> str:
+        """A file of the repository at a branch or commit."""
+        return self.git("show", f"{revision}:{path}", cwd=self.origin)
+
+    # ------------------------------------------------------------------------------------------ workflows
+
+    def workflow(
+        self,
+        name: str,
+        event: str,
+        payload: Mapping[str, Any],
+        *,
+        at: str,
+        inputs: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Run a workflow's file as it is at a branch or commit."""
+        self.runs += 1
+        folder = self.folder / "runs" / f"{self.runs:02d}-{name}"
+        checkout = folder / "repository"
+        self.git("clone", "--quiet", events.ADDRESS, str(checkout), cwd=self.folder)
+        self.git("checkout", "--quiet", at, cwd=checkout)
+        self.logs.append(folder / "log.jsonl")
+        return runner.run(
+            checkout,
+            name,
+            event,
+            payload,
+            variables=self.variables(),
+            secrets={"APP_PRIVATE_KEY": "rehearsal", "GITHUB_TOKEN": "rehearsal"},
+            environment={**self.environment(), "REHEARSAL_RUN": str(folder)},
+            folder=folder,
+            inputs=inputs,
+        )
+
+    def variables(self) -> dict[str, str]:
+        """The repository's variables, as docs/setup.md has people set them."""
+        role = "arn:aws:iam::111122223333:role/"
+        return {
+            "APP_ID": "1",
+            "AWS_REGION": "eu-central-1",
+            "AWS_ROLE_DATA": role + "data",
+            "AWS_ROLE_DATA_READ": role + "data-read",
+            "AWS_ROLE_RELEASE": role + "release",
+            "DVC_ENDPOINT_URL": self.endpoint,
+            "DVC_REMOTE_URL": "s3://espalier/dvc",
+            "REGISTRY": self.image,
+        }
+
+
+@contextmanager
+def world(folder: Path) -> Iterator[World]:
+    """Build it, and take it down."""
+    with ExitStack() as stack:
+        github = stack.enter_context(FakeGitHub())
+        registry = stack.enter_context(containers.registry(folder / "registry"))
+        made = World(folder, github, registry)
+        made.git(
+            "init",
+            "--quiet",
+            "--bare",
+            "--initial-branch",
+            events.DEFAULT_BRANCH,
+            str(made.origin),
+            cwd=folder,
+        )
+        clone(made.engineer)
+        made.git("remote", "add", "origin", events.ADDRESS)
+        made.git("push", "--quiet", "--set-upstream", "origin", events.DEFAULT_BRANCH)
+        made.call("python", "-m", "training.storage", "start")
+        stack.callback(made.call, "python", "-m", "training.storage", "stop", check=False)
+        made.endpoint = _endpoint(made)
+        yield made
+
+
+def _endpoint(made: World) -> str:
+    return made.call("dvc", "config", "--local", "remote.storage.endpointurl")
+
+
+def fill_storage(made: World) -> str:
+    """Bring the outputs that dvc.lock names to the S3 server, from this repository's cache or by computing them."""
+    cache = ROOT / ".dvc" / "cache"
+    how = "computed"
+    if (cache / "files").is_dir():
+        shutil.copytree(cache / "files", made.engineer / ".dvc" / "cache" / "files", dirs_exist_ok=True)
+        how = "from this repository's cache"
+    try:
+        made.call("dvc", "checkout", "--quiet")
+    except CommandError:
+        how = "computed"
+    made.call("dvc", "repro", "--quiet")
+    made.call("dvc", "push", "--quiet")
+    return how
