@@ -1,0 +1,25 @@
+"""The way from a pull request to production and back, played with the real workflow files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.clone import ROOT
+from tests.rehearsal.__main__ import TOOLS
+from tests.tools import require
+
+
+@pytest.mark.slow
+def test_a_change_goes_to_production_and_comes_back() -> None:
+    for tool in TOOLS:
+        require(tool)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.rehearsal"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Played, not real:" in done.stdout
