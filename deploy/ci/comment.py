@@ -1,0 +1,71 @@
+"""Writes a comment on a pull request, or writes it anew when there is one already: one comment for each marker."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from deploy.ci import github
+from deploy.errors import DeployError, run
+
+LONGEST = 65_000
+"""Characters; GitHub takes 65,536."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deploy.ci.comment", description=__doc__)
+    parser.add_argument("file", type=Path, help="the text, in Markdown")
+    parser.add_argument("--pull-request", type=int, required=True, metavar="NUMBER")
+    parser.add_argument("--marker", required=True, help="tells this comment from others")
+    arguments = parser.parse_args()
+    try:
+        text = arguments.file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DeployError(f"cannot read {arguments.file}: {error.strerror}") from None
+    print(post(arguments.pull_request, arguments.marker, text))
+
+
+def post(number: int, marker: str, text: str) -> str:
+    """Write the comment and give its address.
+
+    Raises:
+        GitHubError: GitHub refuses.
+    """
+    body = f"{hidden(marker)}\n{shorten(text)}"
+    former = next(
+        (each for each in github.get_all(f"issues/{number}/comments") if _is_ours(each, marker)), None
+    )
+    if former is None:
+        answer = github.send("POST", f"issues/{number}/comments", body=body)
+    elif former["body"] == body:
+        answer = former
+    else:
+        answer = github.send("PATCH", f"issues/comments/{int(former['id'])}", body=body)
+    return str(answer["html_url"])
+
+
+def hidden(marker: str) -> str:
+    """The first line of the comment, which nobody sees."""
+    if not marker.isidentifier():
+        raise DeployError(f"{marker!r} is no marker: letters, digits and underscores only")
+    return f"<!-- espalier:{marker} -->"
+
+
+def shorten(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    return (
+        text[:LONGEST].rsplit("\n", 1)[0]
+        + "\n\n… too long for a comment: the rest is in the run's artifact.\n"
+    )
+
+
+def _is_ours(comment: dict[str, object], marker: str) -> bool:
+    """Anybody can write the marker; only what a workflow wrote is written anew."""
+    user = comment.get("user")
+    written_by_a_bot = isinstance(user, dict) and user.get("type") == "Bot"
+    return written_by_a_bot and str(comment.get("body", "")).startswith(hidden(marker))
+
+
+if __name__ == "__main__":
+    run(main)

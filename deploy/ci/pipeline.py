@@ -1,0 +1,187 @@
+"""DVC, as the workflows' steps need it.
+
+remote    point DVC at DVC_REMOTE_URL (and DVC_ENDPOINT_URL, for an S3 that is not AWS), in this clone only
+current   fail unless dvc.lock is what `dvc repro` would write; needs no data
+bundle    get the bundle that dvc.lock names: from the remote, or by computing it
+scratch   compute everything again without any cache, and fail unless every hash is the one in dvc.lock
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deploy.ci import steps
+from deploy.ci.git import attempt, git
+from deploy.errors import DeployError, run
+
+REMOTE = "storage"
+LOCK = Path("dvc.lock")
+BUNDLE = "model"
+_MISSING = "error.dvc.org/missing-files"
+"""What DVC prints when neither cache nor remote has something."""
+_REMEDY = "run `make repro` and commit dvc.lock, metrics and reports"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.ci.pipeline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=("remote", "current", "bundle", "scratch"))
+    {"remote": remote, "current": current, "bundle": bundle, "scratch": scratch}[
+        parser.parse_args().command
+    ]()
+
+
+def remote() -> None:
+    """Write the remote into .dvc/config.local, which git ignores. Keys come from the environment (AWS_…)."""
+    url, endpoint = steps.environment("DVC_REMOTE_URL"), os.environ.get("DVC_ENDPOINT_URL")
+    _must("remote", "add", "--local", "--default", "--force", REMOTE, url)
+    if endpoint:
+        _must("remote", "modify", "--local", REMOTE, "endpointurl", endpoint)
+
+
+def current() -> None:
+    status, said = dvc("repro", "--dry", "--allow-missing")
+    if status:
+        raise DeployError(f"dvc.lock is not current ({_last(said)}): {_REMEDY}")
+    if stale := [line for line in said.splitlines() if line.startswith("Running stage")]:
+        raise DeployError(f"dvc.lock is not current ({len(stale)} stages would run): {_REMEDY}")
+
+
+def bundle() -> None:
+    """Raises DeployError when dvc.lock is not current, or names a bundle that this code does not make."""
+    if has_remote():
+        status, _ = dvc("pull", BUNDLE)
+        if status == 0:
+            return
+        print("the remote does not have it: computing it", flush=True)
+    before = LOCK.read_bytes()
+    status, said = reproduce()
+    if status:
+        raise DeployError(f"the bundle cannot be computed: {_last(said)}")
+    if LOCK.read_bytes() != before:
+        raise DeployError(f"this commit makes another bundle than its dvc.lock says: {_REMEDY}")
+
+
+def reproduce() -> tuple[int, str]:
+    """Run what changed, and have every output here afterwards. Gives DVC's status and all that it said.
+
+    What unchanged stages wrote comes from the remote; what it lacks, as before the first push, is computed.
+    """
+    if has_remote():
+        status, said = dvc("repro", "--pull", "--allow-missing")
+        if status and _MISSING not in said:
+            return status, said
+        # Outputs of stages that did not run are still not here; the review and the gate read them.
+        if status == 0 and dvc("pull")[0] == 0:
+            return status, said
+        print("the remote does not have everything: computing the rest", flush=True)
+    return dvc("repro")
+
+
+def scratch() -> None:
+    """Raises DeployError naming every hash that came out another."""
+    if attempt("diff", "--quiet", "HEAD", "--", str(LOCK)).returncode:
+        raise DeployError("dvc.lock has changes that are not committed")
+    status, said = dvc("repro", "--force", "--no-run-cache")
+    if status:
+        raise DeployError(f"the pipeline fails from scratch: {_last(said)}")
+    differences = compare(_read(git("show", f"HEAD:{LOCK}")), _read(LOCK.read_text(encoding="utf-8")))
+    steps.summary(table(differences))
+    if differences:
+        names = ", ".join(f"{stage} {path}" for stage, path in differences)
+        raise DeployError(
+            f"computed from scratch, {len(differences)} hashes are not those of dvc.lock: {names}"
+        )
+    print("every hash is the one in dvc.lock")
+
+
+Hashes = dict[tuple[str, str], str]
+"""By stage and path."""
+
+
+def hashes(lock: Mapping[str, Any]) -> Hashes:
+    """The hash of everything that each stage read or wrote."""
+    return {
+        (stage, entry["path"]): str(entry.get("md5"))
+        for stage, content in lock["stages"].items()
+        for kind in ("deps", "outs")
+        for entry in content.get(kind, ())
+    }
+
+
+def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
+    """What the two differ in: hash expected and hash found, "absent" where there is none."""
+    left, right = hashes(expected), hashes(found)
+    pairs = {key: (left.get(key, "absent"), right.get(key, "absent")) for key in sorted(left | right)}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def table(differences: Mapping[tuple[str, str], tuple[str, str]]) -> str:
+    if not differences:
+        return "Computed from scratch, every hash is the one in `dvc.lock`.\n"
+    rows = [f"| {stage} | `{path}` | `{a}` | `{b}` |" for (stage, path), (a, b) in differences.items()]
+    return "\n".join(["| stage | path | dvc.lock | from scratch |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def dvc(*arguments: str) -> tuple[int, str]:
+    """Run DVC, show what it says as it says it, and give its status with the text."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None  # noqa: S101 - asked for above
+    lines = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    return process.wait(), "".join(lines)
+
+
+def has_remote() -> bool:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "remote", "default"], capture_output=True, check=False
+    )
+    return done.returncode == 0 and b"No default remote" not in done.stdout
+
+
+def errors(said: str) -> list[str]:
+    """The lines in which a stage or DVC says what went wrong, each once."""
+    found = [line.strip() for line in said.splitlines() if line.lower().startswith("error: ")]
+    return list(dict.fromkeys(line[len("error: ") :] for line in found))
+
+
+def _last(said: str) -> str:
+    return "; ".join(errors(said)) or (said.strip().splitlines() or ["DVC says nothing"])[-1]
+
+
+def _read(text: str) -> Mapping[str, Any]:
+    import yaml
+
+    lock = yaml.safe_load(text)
+    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
+        raise DeployError(f"{LOCK} is not one that DVC wrote")
+    return lock
+
+
+def _must(*arguments: str) -> None:
+    status, said = dvc(*arguments)
+    if status:
+        raise DeployError(f"dvc {' '.join(arguments[:2])}: {_last(said)}")
+
+
+if __name__ == "__main__":
+    run(main)

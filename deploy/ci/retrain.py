@@ -1,0 +1,119 @@
+"""Opens a pull request with what retraining changed, or brings the one that is open up to date.
+
+There is one branch for it. It is written anew from main each time, unless somebody has added a commit to it: then it is
+theirs. The pull request is reviewed like any other, and its own run of `reproduce` compares the models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from deploy.ci import github, patches, steps
+from deploy.ci.git import attempt, git
+from deploy.errors import DeployError, GitError, run
+
+BRANCH = "retrain"
+TRAILER = "Retrained-from"
+LONGEST_REASON = 300
+TRIGGERS = {
+    "schedule": "The weekly look at the data's source found it changed.",
+    "repository_dispatch": "Monitoring asked for it.",
+    "workflow_dispatch": "Somebody asked for it.",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deploy.ci.retrain", description=__doc__)
+    parser.add_argument("--patch", type=Path, required=True, help="what deploy.ci.reproduce left")
+    parser.add_argument("--base", default="main", help="the branch to merge into (main)")
+    arguments = parser.parse_args()
+    reason = why(os.environ.get("TRIGGER", ""), os.environ.get("REASON", ""))
+    address = propose(arguments.patch, arguments.base, reason)
+    print(address or "nothing changed: nothing to propose")
+
+
+def why(trigger: str, reason: str) -> str:
+    """The trigger, and the reason that came with it as one quoted line in which nothing means anything to GitHub."""
+    text = TRIGGERS.get(trigger, "It was started by hand.")
+    if cleaned := sanitise(reason):
+        text += f" It says:\n\n> {cleaned}"
+    return text
+
+
+def sanitise(reason: str) -> str:
+    """Words, figures and plain punctuation on one line: whoever may send the event may write anything into it."""
+    one_line = " ".join(re.sub(r"[^\w .,:;%()+=/-]", " ", reason).split())
+    # No mention, no link, no reference to an issue: what starts them is gone, and so is the start of an address.
+    return re.sub(r"(?i)\b(https?:|www\.)/*", " ", one_line)[:LONGEST_REASON].strip()
+
+
+def propose(patch: Path, base: str, reason: str) -> str:
+    """Commit, push and open; gives the pull request's address, or nothing when nothing changed.
+
+    Raises:
+        DeployError: somebody works on the branch.
+    """
+    start = git("rev-parse", "HEAD").strip()
+    changed = patches.apply(patch)
+    if not changed:
+        return ""
+    message = f"Retrain on what the source holds now\n\n{reason}\n\n{TRAILER}: {start}\n"
+    git("commit", "--quiet", "--message", message)
+    _push(_ours())
+    body = (
+        f"{reason}\n\nThis changes {', '.join(f'`{name}`' for name in changed)}. The comment below compares the models "
+        "as soon as they are reproduced. Nothing is deployed before this is merged and promoted."
+    )
+    steps.summary(body)
+    return _open(base, body)
+
+
+def _ours() -> str:
+    """The branch's tip on origin, which may be replaced; empty when there is no such branch.
+
+    Raises:
+        DeployError: the tip is not one that this wrote.
+    """
+    found = git("ls-remote", "origin", f"refs/heads/{BRANCH}").split()
+    if not found:
+        return ""
+    git("fetch", "--quiet", "origin", f"refs/heads/{BRANCH}")
+    tip = found[0]
+    if not git("log", "-1", f"--format=%(trailers:key={TRAILER},valueonly)", tip).strip():
+        raise DeployError(
+            f"branch {BRANCH} holds a commit that was made by hand ({tip[:10]}): merge or delete it, then start again"
+        )
+    return tip
+
+
+def _push(tip: str) -> None:
+    """Replace the tip that was looked at, and no other."""
+    pushed = attempt(
+        "push",
+        "--quiet",
+        f"--force-with-lease=refs/heads/{BRANCH}:{tip}",
+        "origin",
+        f"HEAD:refs/heads/{BRANCH}",
+    )
+    if pushed.returncode:
+        said = pushed.stderr.decode(errors="replace").strip().splitlines()
+        raise GitError(f"cannot push to {BRANCH}: {said[-1] if said else 'git says nothing'}")
+
+
+def _open(base: str, body: str) -> str:
+    owner = github.repository().partition("/")[0]
+    pulls = github.get_all("pulls", state="open", head=f"{owner}:{BRANCH}", base=base)
+    if pulls:
+        answer = github.send("PATCH", f"pulls/{int(pulls[0]['number'])}", body=body)
+    else:
+        answer = github.send(
+            "POST", "pulls", title="Retrain on fresh data", head=BRANCH, base=base, body=body
+        )
+    return str(answer["html_url"])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,107 @@
+"""Posts what a fork's run left behind, taking none of it at its word.
+
+The fork's code wrote the artifact, and this runs beside a token that may comment. So the pull request is found by the
+run's own commit and branch, which GitHub vouches for, and not by a number in the artifact; the archive's size is
+looked up before it is fetched, and one text file is read from it in memory up to a limit; and the text is shown as it
+is, in a code block that it cannot end, in which GitHub renders no link, no picture and no mention.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import zipfile
+import zlib
+
+from deploy.ci import comment, github
+from deploy.errors import DeployError, run
+
+ARTIFACT = "fork"
+FILE = "comment.md"
+LARGEST_ARCHIVE = 1_000_000
+LARGEST_TEXT = 200_000
+"""Bytes; what does not fit in a comment is cut there."""
+_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+"""Control characters, and those that change the direction or the look of what stands beside them."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deploy.ci.untrusted", description=__doc__)
+    parser.add_argument("--run", type=int, required=True, metavar="ID", help="the fork's run")
+    parser.add_argument("--head", required=True, metavar="COMMIT", help="its commit")
+    parser.add_argument("--owner", required=True, help="who owns the fork")
+    parser.add_argument("--branch", required=True, help="its branch")
+    arguments = parser.parse_args()
+    number = find(arguments.owner, arguments.branch, arguments.head)
+    if number is None:
+        print("no open pull request has this commit as its newest: nothing to say")
+        return
+    text = fetch(arguments.run)
+    if text is None:
+        print("the run left no comment: it does not touch the pipeline, or it was cancelled")
+        return
+    print(comment.post(number, "reproduce", present(text, arguments.head)))
+
+
+def find(owner: str, branch: str, head: str) -> int | None:
+    """The number of the open pull request whose newest commit this is."""
+    if not _COMMIT.match(head):
+        raise DeployError(f"{head!r} is no commit")
+    pulls = github.get_all("pulls", state="open", head=f"{owner}:{branch}")
+    # GitHub leaves a head that it does not understand unheeded and lists every pull request.
+    numbers = [
+        int(pull["number"])
+        for pull in pulls
+        if pull["head"]["sha"] == head and pull["head"]["label"] == f"{owner}:{branch}"
+    ]
+    return numbers[0] if numbers else None
+
+
+def fetch(run_id: int) -> str | None:
+    """The text in the run's artifact; None if it left none.
+
+    Raises:
+        DeployError: the artifact is too large, or is not what our workflow uploads.
+    """
+    answer = github.get(f"actions/runs/{run_id}/artifacts", name=ARTIFACT)
+    artifacts = [each for each in answer["artifacts"] if each["name"] == ARTIFACT and not each["expired"]]
+    if not artifacts:
+        return None
+    size = int(artifacts[-1]["size_in_bytes"])
+    if size > LARGEST_ARCHIVE:
+        raise DeployError(f"the artifact has {size:,} bytes, and {LARGEST_ARCHIVE:,} are allowed")
+    return read(github.get_bytes(f"actions/artifacts/{int(artifacts[-1]['id'])}/zip", LARGEST_ARCHIVE))
+
+
+def read(archive: bytes) -> str:
+    """The text in an archive, whatever else it holds and whatever its directory says of sizes."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened, opened.open(FILE) as file:
+            content = file.read(LARGEST_TEXT + 1)
+    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError, OSError, zlib.error):
+        raise DeployError(f"the artifact is no archive with a {FILE} in it") from None
+    if len(content) > LARGEST_TEXT:
+        raise DeployError(f"{FILE} has more than {LARGEST_TEXT:,} bytes")
+    return content.decode("utf-8", errors="replace")
+
+
+def present(text: str, head: str) -> str:
+    """The text as a code block that nothing in it can end."""
+    shown = _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n")).strip()
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    # The comment's limit counts the fence's end too.
+    room = comment.LONGEST - 2 * len(fence) - 1000
+    if room < 1000:
+        raise DeployError("the text is nothing but backticks")
+    if len(shown) > room:
+        shown = shown[:room].rsplit("\n", 1)[0] + "\n…"
+    return (
+        f"What {head[:10]} came to, in a run without secrets. The fork's own code wrote this text, so it is shown "
+        f"as it is and not rendered.\n\n{fence}text\n{shown}\n{fence}\n"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
