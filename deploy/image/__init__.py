@@ -1,0 +1,1 @@
+"""Builds the image of the service and pushes it, with docker, podman or buildah."""

@@ -1,0 +1,217 @@
+"""`python -m deploy.image`: builds the image of the service, pushes it, and says what is in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from deploy.errors import run
+from deploy.image.builders import BUILDERS, Builder, Request, choose
+from deploy.image.source import ImageError, Source, declared_base, read_source
+
+ROOT = Path(__file__).parents[2]
+RECORD = Path("build/image.json")
+
+_REFERENCE = re.compile(
+    r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+:(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """`build/image.json`: what was built last, for the steps after it."""
+
+    reference: str
+    digest: str
+    """Of the manifest; once pushed, the registry's, by which the image is deployed."""
+    id: str
+    revision: str
+    model_name: str
+    model_version: str
+    model_digest: str
+    tool: str
+    base: str
+    bytes: int
+    pushed: str | None = None
+    """`REGISTRY/NAME@sha256:…`, once pushed."""
+
+
+def build(
+    source: Source,
+    builder: Builder,
+    reference: str,
+    base: str | None,
+    *,
+    cache: bool,
+    arguments: tuple[str, ...],
+) -> Record:
+    """Build the image and say what came of it.
+
+    Raises:
+        ImageError: the builder failed.
+    """
+    named = base or declared_base(source.root)
+    image = builder.build(
+        Request(source.root, reference, base, source.labels(named), source.epoch, cache, arguments)
+    )
+    return Record(
+        reference=reference,
+        digest=image.digest,
+        id=image.id,
+        revision=source.revision,
+        model_name=source.manifest.name,
+        model_version=source.manifest.version,
+        model_digest=source.manifest.digest,
+        tool=builder.name,
+        base=named,
+        bytes=image.bytes,
+    )
+
+
+def push(record: Record, builder: Builder) -> Record:
+    """Push what was built. Where tags are immutable and this image is there already, that is success.
+
+    Raises:
+        ImageError: the registry refuses, or has another image under this tag.
+    """
+    if builder.image(record.reference).id != record.id:
+        raise ImageError(f"{record.reference} is no longer the image that was built: build it again")
+    digest = builder.push(record.reference)
+    name, _, _ = record.reference.rpartition(":")
+    return replace(record, digest=digest, pushed=f"{name}@{digest}")
+
+
+def read_record(path: Path) -> Record:
+    """What was built last.
+
+    Raises:
+        ImageError: nothing was.
+    """
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ImageError(f"{path} is not there: `python -m deploy.image build` makes it") from None
+    except (ValueError, TypeError):
+        raise ImageError(f"{path} cannot be read: build again") from None
+
+
+def write_record(path: Path, record: Record) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    record_file = ROOT / RECORD
+    if options.command == "build":
+        source = read_source(ROOT)
+        if source.differences:
+            what = f"not as in commit {source.commit[:12]}: {', '.join(source.differences)}"
+            if options.strict:
+                raise ImageError(f"{what}; commit or take back what changed, `dvc checkout` for the bundle")
+            print(f"warning: {what}; the image is marked as dirty", file=sys.stderr)
+        reference = checked(options.tag or f"localhost/espalier:{source.revision}")
+        extra = (*shlex.split(os.environ.get("IMAGE_BUILD_ARGS", "")), *options.builder_arg)
+        record = build(
+            source,
+            choose(options.tool),
+            reference,
+            options.base or None,
+            cache=options.cache,
+            arguments=extra,
+        )
+        write_record(record_file, record)
+        print(_described(record))
+    elif options.command == "push":
+        record = read_record(record_file)
+        record = push(record, choose(options.tool or record.tool))
+        write_record(record_file, record)
+        print(record.pushed)
+    else:
+        if options.reference:
+            builder = choose(options.tool)
+            image = builder.image(options.reference)
+        else:
+            record = read_record(record_file)
+            image = choose(options.tool or record.tool).image(record.reference)
+        print(json.dumps(asdict(image), indent=2))
+
+
+def checked(reference: str) -> str:
+    """A reference with a registry (or `localhost`), a name and a tag.
+
+    Raises:
+        ImageError: it is none.
+    """
+    if not _REFERENCE.fullmatch(reference):
+        raise ImageError(
+            f"{reference} is no name for an image: REGISTRY/NAME:TAG is expected, without a digest"
+        )
+    return reference
+
+
+def _described(record: Record) -> str:
+    return "\n".join(
+        (
+            record.reference,
+            f"  digest    {record.digest}",
+            f"  revision  {record.revision}",
+            f"  model     {record.model_name} {record.model_version}",
+            f"  size      {record.bytes / 1e6:.0f} MB",
+            f"  built by  {record.tool}, from {record.base}",
+        )
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.image",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"What was built last is written to {RECORD}.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{build,push,inspect}")
+    tool = argparse.ArgumentParser(add_help=False)
+    tool.add_argument(
+        "--tool",
+        choices=[builder.name for builder in BUILDERS],
+        default=os.environ.get("IMAGE_TOOL") or None,
+        help="the program to use; the first of these that works if not given (IMAGE_TOOL)",
+    )
+    building = commands.add_parser("build", parents=[tool], help="build the image from this clone and model/")
+    building.add_argument(
+        "--tag", metavar="REGISTRY/NAME:TAG", help="its name (default: localhost/espalier:COMMIT)"
+    )
+    building.add_argument(
+        "--base",
+        metavar="IMAGE",
+        default=os.environ.get("IMAGE_BASE"),
+        help="an image to build on in place of the Dockerfile's (IMAGE_BASE)",
+    )
+    building.add_argument(
+        "--strict", action="store_true", help="refuse when the clone differs from its commit"
+    )
+    building.add_argument("--no-cache", dest="cache", action="store_false", help="run every step anew")
+    building.add_argument(
+        "--builder-arg",
+        metavar="ARG",
+        action="append",
+        default=[],
+        help="handed to the builder, e.g. --builder-arg=--network=host; may be repeated (IMAGE_BUILD_ARGS)",
+    )
+    commands.add_parser("push", parents=[tool], help="push what was built last; prints REGISTRY/NAME@DIGEST")
+    inspecting = commands.add_parser("inspect", parents=[tool], help="print digest, size and labels as JSON")
+    inspecting.add_argument("reference", nargs="?", help="an image (default: what was built last)")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,292 @@
+"""The programs that build images: what each is asked, and what comes back.
+
+docker (with buildx), podman and buildah read the same Dockerfile. All are given the commit's time, so that a second
+build has the same digest; how they get there differs, and this module knows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from deploy.image.source import DOCKERFILE, ImageError
+
+_LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?/")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A build."""
+
+    root: Path
+    reference: str
+    base: str | None
+    """An image in place of the Dockerfile's; None for that one."""
+    labels: dict[str, str]
+    epoch: int
+    cache: bool = True
+    arguments: tuple[str, ...] = ()
+    """Handed to the builder as they are."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that a builder keeps."""
+
+    id: str
+    """`sha256:…` of the configuration: the same wherever the image is, and however its layers are packed."""
+    digest: str
+    """`sha256:…` of the manifest. It covers the packed layers, so a registry may have another one."""
+    bytes: int
+    labels: dict[str, str]
+
+
+class Builder(Protocol):
+    name: str
+
+    def fault(self) -> str | None:
+        """Why it cannot be used here; None if it can."""
+
+    def build(self, request: Request) -> Image:
+        """Build, and keep the image under the reference."""
+
+    def push(self, reference: str) -> str:
+        """Push; returns the digest that the registry knows it by."""
+
+    def pull(self, reference: str) -> Image:
+        """Get an image from its registry."""
+
+    def image(self, reference: str) -> Image:
+        """An image that was built or pulled."""
+
+
+class Containers:
+    """buildah and podman: one code base, one storage, the same options."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def fault(self) -> str | None:
+        return _fault([self.name, "info"])
+
+    def build(self, request: Request) -> Image:
+        """Build, then take out of the configuration what differs from build to build.
+
+        Only docker's format knows a health check, and in it these programs write down the names of their working
+        containers. So the image is exported, mended and taken in again, which costs a few seconds.
+        """
+        with tempfile.TemporaryDirectory(prefix="espalier-image-") as folder:
+            name, exported = Path(folder) / "id", Path(folder) / "image"
+            _show([self.name, "build", *self._options(request), f"--iidfile={name}", str(request.root)])
+            _ask([self.name, "push", "--quiet", name.read_text(encoding="utf-8").strip(), f"dir:{exported}"])
+            mend(exported)
+            image = _last(_ask([self.name, "pull", "--quiet", f"dir:{exported}"]))
+        _ask([self.name, "tag", image, request.reference])
+        return self.image(request.reference)
+
+    def push(self, reference: str) -> str:
+        with tempfile.TemporaryDirectory(prefix="espalier-image-") as folder:
+            file = Path(folder) / "digest"
+            _show(
+                [
+                    self.name,
+                    "push",
+                    f"--digestfile={file}",
+                    *_tls(reference),
+                    reference,
+                    f"docker://{reference}",
+                ]
+            )
+            return file.read_text(encoding="utf-8").strip()
+
+    def pull(self, reference: str) -> Image:
+        return self.image(
+            _last(_ask([self.name, "pull", "--quiet", *_tls(reference), f"docker://{reference}"]))
+        )
+
+    def image(self, reference: str) -> Image:
+        # buildah's is the one that shows the manifest; podman has no such option, and can do without.
+        if self.name == "podman":
+            shown = json.loads(_ask(["podman", "image", "inspect", reference]))[0]
+            return Image(_prefixed(shown["Id"]), shown["Digest"], shown["Size"], shown["Labels"] or {})
+        shown = json.loads(_ask([self.name, "inspect", "--type=image", reference]))
+        config = json.loads(shown["Config"])
+        return Image(
+            id=_prefixed(shown["FromImageID"]),
+            digest=shown["FromImageDigest"],
+            bytes=sum(layer["size"] for layer in json.loads(shown["Manifest"])["layers"]),
+            labels=config["config"].get("Labels") or {},
+        )
+
+    def _options(self, request: Request) -> Iterator[str]:
+        yield f"--file={request.root / DOCKERFILE}"
+        yield "--format=docker"
+        # One layer an instruction, so that a new model does not bring the libraries along once more.
+        yield "--layers"
+        yield f"--timestamp={request.epoch}"
+        # The label with the program's own version would be in the way of equal digests.
+        yield "--identity-label=false"
+        if not request.cache:
+            yield "--no-cache"
+        if request.base:
+            yield f"--from={request.base}"
+        for name, value in request.labels.items():
+            yield f"--label={name}={value}"
+        yield from request.arguments
+
+
+class Docker:
+    """docker, with BuildKit in a builder of its own: only there are the times inside the layers rewritten."""
+
+    name = "docker"
+    builder = "espalier"
+
+    def fault(self) -> str | None:
+        return _fault(["docker", "buildx", "version"]) or _fault(["docker", "info"])
+
+    def build(self, request: Request) -> Image:
+        if _fault(["docker", "buildx", "inspect", self.builder]):
+            _show(["docker", "buildx", "create", f"--name={self.builder}", "--driver=docker-container"])
+        _show(["docker", "buildx", "build", *self._options(request), str(request.root)])
+        return self.image(request.reference)
+
+    def push(self, reference: str) -> str:
+        said = _show(["docker", "push", reference])
+        found = _DIGEST.findall(said)
+        if not found:
+            raise ImageError(f"docker pushed {reference} and did not say under which digest")
+        return str(found[-1])
+
+    def pull(self, reference: str) -> Image:
+        _ask(["docker", "pull", "--quiet", reference])
+        return self.image(reference)
+
+    def image(self, reference: str) -> Image:
+        shown = json.loads(_ask(["docker", "image", "inspect", reference]))[0]
+        digests = _DIGEST.findall(" ".join(shown.get("RepoDigests") or ()))
+        return Image(
+            id=shown["Id"],
+            digest=digests[0] if digests else shown["Id"],
+            bytes=shown["Size"],
+            labels=shown["Config"].get("Labels") or {},
+        )
+
+    def _options(self, request: Request) -> Iterator[str]:
+        yield f"--builder={self.builder}"
+        yield f"--file={request.root / DOCKERFILE}"
+        yield f"--tag={request.reference}"
+        yield f"--build-arg=SOURCE_DATE_EPOCH={request.epoch}"
+        yield "--output=type=docker,rewrite-timestamp=true"
+        # Provenance says when and where: the release attests it beside the image.
+        yield "--provenance=false"
+        yield "--progress=plain"
+        if not request.cache:
+            yield "--no-cache"
+        if request.base:
+            yield f"--build-context=base=docker-image://{request.base}"
+        for name, value in request.labels.items():
+            yield f"--label={name}={value}"
+        yield from request.arguments
+
+
+BUILDERS: tuple[Builder, ...] = (Docker(), Containers("podman"), Containers("buildah"))
+"""In the order in which they are tried."""
+
+
+def choose(name: str | None) -> Builder:
+    """The builder of that name, or the first that works.
+
+    Raises:
+        ImageError: none does; says of each why.
+    """
+    faults = []
+    for builder in BUILDERS:
+        if name in (None, builder.name):
+            fault = builder.fault()
+            if fault is None:
+                return builder
+            faults.append(f"{builder.name}: {fault}")
+    if name:
+        raise ImageError(f"{'; '.join(faults)}: leave --tool out to take whichever works")
+    raise ImageError(f"nothing here builds images ({'; '.join(faults)}): install docker, podman or buildah")
+
+
+def mend(exported: Path) -> None:
+    """Take out of an exported image what says which working containers it was made in."""
+    manifest_file = exported / "manifest.json"
+    manifest = json.loads(manifest_file.read_bytes())
+    former = exported / manifest["config"]["digest"].removeprefix("sha256:")
+    config = json.loads(former.read_bytes())
+    for name in ("container", "container_config", "parent"):
+        config.pop(name, None)
+    config["config"]["Hostname"] = ""
+    for step in config["history"]:
+        # "FROM" and the name or number of the image before.
+        if str(step.get("comment", "")).startswith("FROM "):
+            del step["comment"]
+    content = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    former.unlink()
+    (exported / digest).write_bytes(content)
+    manifest["config"] |= {"digest": f"sha256:{digest}", "size": len(content)}
+    manifest_file.write_bytes(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _tls(reference: str) -> tuple[str, ...]:
+    """Registries on this machine are asked without TLS, as docker does by itself; no other ever is."""
+    return ("--tls-verify=false",) if _LOOPBACK.match(reference) else ()
+
+
+def _prefixed(image: str) -> str:
+    return "sha256:" + image.removeprefix("sha256:")
+
+
+def _last(said: str) -> str:
+    """The number of an image, in the last line of what a program said."""
+    return said.rsplit(maxsplit=1)[-1].removeprefix("sha256:")
+
+
+def _fault(command: Sequence[str]) -> str | None:
+    """Why a command cannot be run; None if it can."""
+    if shutil.which(command[0]) is None:
+        return "not installed"
+    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return None if result.returncode == 0 else _reason(result.stderr or result.stdout)
+
+
+def _ask(command: Sequence[str]) -> str:
+    """What a command answers."""
+    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if result.returncode:
+        raise ImageError(f"`{' '.join(command[:3])}` failed: {_reason(result.stderr or result.stdout)}")
+    return result.stdout
+
+
+def _show(command: Sequence[str]) -> str:
+    """Run a command whose progress a person wants to see, on stderr; returns what it said."""
+    said = []
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            sys.stderr.write(line)
+            said.append(line)
+    if process.returncode:
+        raise ImageError(f"`{' '.join(command[:3])}` failed: {_reason(''.join(said))}")
+    return "".join(said)
+
+
+def _reason(said: str) -> str:
+    """The last line that a program said, which in all of these is the one with the error."""
+    lines: list[Any] = [line.strip() for line in said.splitlines() if line.strip()]
+    return str(lines[-1]) if lines else "it did not say why"

@@ -1,0 +1,136 @@
+"""What an image is built from: the commit, whether the working tree is that commit, and the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.contract import BundleError, Manifest, read_bundle
+from deploy.errors import DeployError
+from deploy.inputs import INPUTS, LOCK, MODEL, hash_in_lock
+
+DOCKERFILE = "app/Dockerfile"
+SOURCE_URL = "https://github.com/espalier-ml/espalier"
+
+
+class ImageError(DeployError):
+    """The image cannot be built, pushed or read; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    root: Path
+    commit: str
+    differences: tuple[str, ...]
+    """Inputs that are not what the commit says; the image is then marked as dirty."""
+    epoch: int
+    """Seconds since 1970 that every time in the image is set to."""
+    version: str
+    manifest: Manifest
+
+    @property
+    def revision(self) -> str:
+        return f"{self.commit}-dirty" if self.differences else self.commit
+
+    def labels(self, base: str) -> dict[str, str]:
+        """The image's labels, but those that are the same for every image and stand in the Dockerfile."""
+        name, _, digest = base.partition("@")
+        oci, model = "org.opencontainers.image", "dev.espalier.model"
+        return {
+            f"{oci}.revision": self.revision,
+            f"{oci}.version": self.version,
+            f"{oci}.created": datetime.fromtimestamp(self.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            f"{oci}.base.name": name,
+            **({f"{oci}.base.digest": digest} if digest else {}),
+            f"{model}.name": self.manifest.name,
+            f"{model}.version": self.manifest.version,
+            f"{model}.digest": self.manifest.digest,
+        }
+
+
+def read_source(root: Path) -> Source:
+    """Read and verify what the image is made of.
+
+    Raises:
+        ImageError: there is no bundle that can be served, or no commit.
+    """
+    try:
+        bundle = read_bundle(root / MODEL)
+    except BundleError as error:
+        raise ImageError(f"{error}; `dvc pull model` fetches the one that dvc.lock names") from None
+    linked = next((path for path in (root / MODEL).iterdir() if path.is_symlink()), None)
+    if linked:
+        raise ImageError(f"{linked} is a link, and a builder does not follow it: run `dvc unprotect {MODEL}`")
+    commit = _git(root, "rev-parse", "--verify", "HEAD").strip()
+    return Source(
+        root=root,
+        commit=commit,
+        differences=_differences(root),
+        epoch=_epoch(root),
+        version=tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"],
+        manifest=bundle.manifest,
+    )
+
+
+def declared_base(root: Path) -> str:
+    """The image that the Dockerfile starts from."""
+    words = (root / DOCKERFILE).read_text(encoding="utf-8").split(maxsplit=2)
+    if words[0] != "FROM":
+        raise ImageError(f"{DOCKERFILE} does not begin with FROM")
+    return words[1]
+
+
+def bundle_hash_on_disk(directory: Path) -> str:
+    """The hash that DVC gives a directory with these files."""
+    entries = [
+        {
+            "md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(),
+            "relpath": path.relative_to(directory).as_posix(),
+        }
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    ]
+    content = json.dumps(entries, sort_keys=True).encode()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _differences(root: Path) -> tuple[str, ...]:
+    listing = _git(root, "status", "--porcelain", "--no-renames", "-z", "--", *INPUTS)
+    paths = [entry[3:] for entry in listing.split("\0") if entry]
+    lock = root / LOCK
+    named = hash_in_lock(lock.read_text(encoding="utf-8")) if lock.exists() else None
+    if bundle_hash_on_disk(root / MODEL) != named:
+        paths.append(MODEL)
+    return tuple(paths)
+
+
+def _epoch(root: Path) -> int:
+    """The time of the commit, or what the environment's SOURCE_DATE_EPOCH says, as it does for other tools."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given is None:
+        return int(_git(root, "log", "-1", "--format=%ct"))
+    try:
+        return int(given)
+    except ValueError:
+        raise ImageError(f"SOURCE_DATE_EPOCH={given}: it must be seconds since 1970") from None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise ImageError(
+            "git is not installed, and the image is labelled with the commit it is built from"
+        ) from None
+    if result.returncode:
+        raise ImageError(
+            f"git cannot tell the commit of {root}: {result.stderr.strip().removeprefix('fatal: ')}; "
+            "build in a clone"
+        )
+    return result.stdout

@@ -1,0 +1,81 @@
+"""What goes into the image: the one list that the builder, the release tool and the tests go by.
+
+`.dockerignore` admits these paths and `app/Dockerfile` copies them. The bundle in `model/` is no file of git: its
+hash in `dvc.lock` stands for it, so a change elsewhere in that file is no change of the image.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from deploy.errors import GitError
+
+INPUTS = (".dockerignore", "app", "pyproject.toml", "uv.lock")
+"""Paths under git. `.dockerignore` and `app/Dockerfile` are not copied, and decide what is."""
+MODEL = "model"
+LOCK = "dvc.lock"
+
+
+def changed(old_revision: str, new_revision: str, root: Path | None = None) -> list[str]:
+    """The inputs of the image that differ between two commits; an empty list means that it would be the same.
+
+    Args:
+        old_revision: anything that git understands as a commit.
+        new_revision: likewise.
+        root: the clone; the working directory if None.
+
+    Returns:
+        Paths of files, and `model` if the bundle is another one.
+
+    Raises:
+        GitError: a revision is not in this clone.
+    """
+    root = root or Path()
+    listing = _git(
+        root, "diff", "--name-only", "--no-renames", "-z", old_revision, new_revision, "--", *INPUTS
+    )
+    paths = [path for path in listing.split("\0") if path]
+    if bundle_hash(old_revision, root) != bundle_hash(new_revision, root):
+        paths.append(MODEL)
+    return paths
+
+
+def bundle_hash(revision: str, root: Path | None = None) -> str | None:
+    """The hash that `dvc.lock` gives the bundle at a revision; None where it has none yet.
+
+    Raises:
+        GitError: the revision is not in this clone, or its dvc.lock cannot be read.
+    """
+    root = root or Path()
+    _git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if not _git(root, "ls-tree", "--name-only", revision, "--", LOCK):
+        return None
+    return hash_in_lock(_git(root, "show", f"{revision}:{LOCK}"), f"{revision}:{LOCK}")
+
+
+def hash_in_lock(text: str, name: str = LOCK) -> str | None:
+    """The hash of the bundle in the text of a `dvc.lock`.
+
+    Raises:
+        GitError: it is no such file, for example because a merge left its marks in it.
+    """
+    try:
+        document: Any = YAML(typ="safe", pure=True).load(text) or {}
+        stages: dict[str, Any] = document.get("stages") or {}
+        outputs = [output for stage in stages.values() for output in stage.get("outs", ())]
+        return next((str(output["md5"]) for output in outputs if output["path"] == MODEL), None)
+    except (YAMLError, AttributeError, KeyError, TypeError):
+        raise GitError(f"{name} cannot be read: take either side of a conflict and run `dvc repro`") from None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    if result.returncode == 0:
+        return result.stdout
+    reason = result.stderr.strip().removeprefix("fatal: ") or f"`git {' '.join(arguments)}` found nothing"
+    raise GitError(f"{reason}; a shallow clone lacks older commits: `git fetch --unshallow` brings them")
