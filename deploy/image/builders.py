@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,16 +84,19 @@ class Containers:
         """Build, then take out of the configuration what differs from build to build.
 
         Only docker's format knows a health check, and in it these programs write down the names of their working
-        containers. So the image is exported, mended and taken in again, which costs a few seconds.
+        containers. So the image is exported, mended and taken in again, which costs a few seconds. Its layers are
+        packed on the way, as for a registry, which then knows the image by the same digest.
         """
         with tempfile.TemporaryDirectory(prefix="espalier-image-") as folder:
             name, exported = Path(folder) / "id", Path(folder) / "image"
             _show([self.name, "build", *self._options(request), f"--iidfile={name}", str(request.root)])
-            _ask([self.name, "push", "--quiet", name.read_text(encoding="utf-8").strip(), f"dir:{exported}"])
-            mend(exported)
-            image = _last(_ask([self.name, "pull", "--quiet", f"dir:{exported}"]))
-        _ask([self.name, "tag", image, request.reference])
-        return self.image(request.reference)
+            built = name.read_text(encoding="utf-8").strip()
+            pack = ["--compress"] if self.name == "podman" else []  # buildah does unasked
+            _ask([self.name, "push", "--quiet", *pack, built, f"dir:{exported}"])
+            image = mend(exported)
+            _ask([self.name, "pull", "--quiet", f"dir:{exported}"])
+        _ask([self.name, "tag", image.id.removeprefix("sha256:"), request.reference])
+        return image
 
     def push(self, reference: str) -> str:
         with tempfile.TemporaryDirectory(prefix="espalier-image-") as folder:
@@ -115,17 +119,14 @@ class Containers:
         )
 
     def image(self, reference: str) -> Image:
-        # buildah's is the one that shows the manifest; podman has no such option, and can do without.
         if self.name == "podman":
             shown = json.loads(_ask(["podman", "image", "inspect", reference]))[0]
             return Image(_prefixed(shown["Id"]), shown["Digest"], shown["Size"], shown["Labels"] or {})
-        shown = json.loads(_ask([self.name, "inspect", "--type=image", reference]))
-        config = json.loads(shown["Config"])
+        shown = json.loads(_ask(["buildah", "inspect", "--type=image", reference]))
+        listed = json.loads(_ask(["buildah", "images", "--json", reference]))[0]
+        labels = json.loads(shown["Config"])["config"].get("Labels") or {}
         return Image(
-            id=_prefixed(shown["FromImageID"]),
-            digest=shown["FromImageDigest"],
-            bytes=sum(layer["size"] for layer in json.loads(shown["Manifest"])["layers"]),
-            labels=config["config"].get("Labels") or {},
+            _prefixed(shown["FromImageID"]), shown["FromImageDigest"], _bytes(listed["size"]), labels
         )
 
     def _options(self, request: Request) -> Iterator[str]:
@@ -221,11 +222,11 @@ def choose(name: str | None) -> Builder:
     raise ImageError(f"nothing here builds images ({'; '.join(faults)}): install docker, podman or buildah")
 
 
-def mend(exported: Path) -> None:
-    """Take out of an exported image what says which working containers it was made in."""
+def mend(exported: Path) -> Image:
+    """Take out of an exported image what says which working containers it was made in; returns what it is then."""
     manifest_file = exported / "manifest.json"
     manifest = json.loads(manifest_file.read_bytes())
-    former = exported / manifest["config"]["digest"].removeprefix("sha256:")
+    former = exported / _hexadecimal(manifest["config"])
     config = json.loads(former.read_bytes())
     for name in ("container", "container_config", "parent"):
         config.pop(name, None)
@@ -234,12 +235,39 @@ def mend(exported: Path) -> None:
         # "FROM" and the name or number of the image before.
         if str(step.get("comment", "")).startswith("FROM "):
             del step["comment"]
-    content = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
-    digest = hashlib.sha256(content).hexdigest()
+    content = _json(config)
     former.unlink()
-    (exported / digest).write_bytes(content)
-    manifest["config"] |= {"digest": f"sha256:{digest}", "size": len(content)}
-    manifest_file.write_bytes(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode())
+    manifest["config"] |= {"digest": f"sha256:{hashlib.sha256(content).hexdigest()}", "size": len(content)}
+    (exported / _hexadecimal(manifest["config"])).write_bytes(content)
+    # In the order and spacing that these programs write, so that the digest stays the same in a registry.
+    manifest_file.write_bytes(_json(manifest))
+    return Image(
+        id=manifest["config"]["digest"],
+        digest=f"sha256:{hashlib.sha256(_json(manifest)).hexdigest()}",
+        bytes=sum(_unpacked(exported / _hexadecimal(layer)) for layer in manifest["layers"]),
+        labels=config["config"]["Labels"] or {},
+    )
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _hexadecimal(blob: Mapping[str, Any]) -> str:
+    return str(blob["digest"]).removeprefix("sha256:")
+
+
+def _unpacked(layer: Path) -> int:
+    """The size of a packed layer's content, which gzip writes into the last four bytes."""
+    with layer.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        return int.from_bytes(file.read(4), "little")
+
+
+def _bytes(size: str) -> int:
+    """What buildah shows as "290 MB"."""
+    number, unit = size.split()
+    return round(float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit])
 
 
 def _tls(reference: str) -> tuple[str, ...]:
