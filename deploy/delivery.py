@@ -1,0 +1,246 @@
+"""Follows the names in what Argo CD is given: from an application to its project, its folder and what it deploys."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy import render, validate
+
+Document = Mapping[str, Any]
+
+_SUBSCRIPTION = re.compile(r"notifications\.argoproj\.io/subscribe\.(?P<trigger>[\w-]+)\.(?P<service>\w+)")
+_PATHS = "argocd.argoproj.io/manifest-generate-paths"
+_FIELD = re.compile(r"\{\{\s*(?P<json>toJson\s+)?\.(?P<name>\w+)\s*\}\}")
+_CHART_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_CLUSTER_KINDS = ("Namespace",)
+"""The kinds that environments have and that belong to no namespace."""
+
+
+def problems(
+    documents: Sequence[Document], environments: Sequence[Sequence[Document]], root: Path = render.FOLDER
+) -> list[str]:
+    """What leads nowhere, one line each that names the object.
+
+    Args:
+        documents: what Argo CD is given.
+        environments: what every environment renders to, with every set of components.
+        root: the folder deploy/.
+    """
+    try:
+        applications = list(_applications(documents))
+    except (KeyError, ValueError) as error:
+        return [f"ApplicationSet: {error}"]
+    found: list[str] = []
+    for each in applications:
+        found += [f"{_name(each)}: {problem}" for problem in validate.problems(each)]
+        found += [f"{_name(each)}: {problem}" for problem in _project_problems(each, documents)]
+        found += [f"{_name(each)}: {problem}" for problem in _source_problems(each, root)]
+        found += [f"{_name(each)}: {problem}" for problem in _subscription_problems(each, documents)]
+        found += [f"{_name(each)}: {problem}" for problem in _namespace_problems(each, environments)]
+    found += _whitelist_problems(documents, environments)
+    found += _notification_problems(documents)
+    found += _address_problems(applications, environments)
+    return found
+
+
+def applications_of(application_set: Document) -> Iterator[dict[str, Any]]:
+    """The applications that a list generator makes.
+
+    Understands `{{ .name }}` and `{{ toJson .name }}`, which is all that is needed here.
+
+    Raises:
+        KeyError: a template names a field that an element lacks; Argo CD would refuse too, by missingkey=error.
+        ValueError: the template has something else in braces.
+    """
+    spec = application_set["spec"]
+    for element in spec["generators"][0]["list"]["elements"]:
+        made = yaml.safe_load(_filled(yaml.safe_dump(spec["template"], width=10_000), element))
+        patch = yaml.safe_load(_filled(spec.get("templatePatch", "{}"), element))
+        yield {"apiVersion": application_set["apiVersion"], "kind": "Application", **_merged(made, patch)}
+
+
+def _applications(documents: Sequence[Document]) -> Iterator[Document]:
+    for each in documents:
+        if each["kind"] == "Application":
+            yield each
+        elif each["kind"] == "ApplicationSet":
+            if each["spec"].get("goTemplateOptions") != ["missingkey=error"]:
+                raise ValueError("a field that is missing would become '<no value>': set missingkey=error")
+            yield from applications_of(each)
+
+
+def _project_problems(application: Document, documents: Sequence[Document]) -> Iterator[str]:
+    spec = application["spec"]
+    project = _named(documents, "AppProject", spec["project"])
+    if project is None:
+        yield f"there is no AppProject {spec['project']}"
+        return
+    if spec["source"]["repoURL"] not in project["spec"]["sourceRepos"]:
+        yield f"project {spec['project']} does not allow {spec['source']['repoURL']}"
+    destination = spec["destination"]
+    if destination not in project["spec"]["destinations"]:
+        yield f"project {spec['project']} does not allow {destination['namespace']} on {destination['server']}"
+
+
+def _source_problems(application: Document, root: Path) -> Iterator[str]:
+    source = application["spec"]["source"]
+    if "chart" in source:
+        if not _CHART_VERSION.fullmatch(source["targetRevision"]):
+            yield f"chart {source['chart']} is not pinned: {source['targetRevision']}"
+        return
+    if not (root.parent / source["path"] / "kustomization.yaml").is_file():
+        yield f"there is no {source['path']}/kustomization.yaml"
+    watched = application["metadata"]["annotations"].get(_PATHS, "").split(";")
+    for path in watched:
+        if not (root.parent / path.lstrip("/")).is_dir():
+            yield f"{_PATHS}: there is no {path}"
+    for used in _folders(root.parent / source["path"]):
+        relative = "/" + str(used.relative_to(root.parent.resolve()))
+        if not any(relative == path or relative.startswith(f"{path}/") for path in watched):
+            yield f"{_PATHS}: a change of {relative} would go unnoticed"
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """A kustomization's folder and every other that it draws from."""
+    yield folder.resolve()
+    kustomization = folder / "kustomization.yaml"
+    if kustomization.is_file():
+        content = yaml.safe_load(kustomization.read_text())
+        for each in [*content.get("resources", []), *content.get("components", [])]:
+            if (folder / each).is_dir():
+                yield from _folders(folder / each)
+
+
+def _subscription_problems(application: Document, documents: Sequence[Document]) -> Iterator[str]:
+    config = _named(documents, "ConfigMap", "argocd-notifications-cm")
+    known = config["data"] if config else {}
+    for key in application["metadata"].get("annotations", {}):
+        matched = _SUBSCRIPTION.fullmatch(key)
+        if matched and f"trigger.{matched['trigger']}" not in known:
+            yield f"there is no trigger {matched['trigger']}"
+        if matched and f"service.{matched['service']}" not in known:
+            yield f"there is no notification service {matched['service']}"
+
+
+def _namespace_problems(application: Document, environments: Sequence[Sequence[Document]]) -> Iterator[str]:
+    """An environment's application deploys to the namespace that its overlay makes."""
+    if "/overlays/" not in application["spec"]["source"].get("path", ""):
+        return
+    made = {
+        each["metadata"]["name"]
+        for documents in environments
+        for each in documents
+        if each["kind"] == "Namespace"
+    }
+    if application["spec"]["destination"]["namespace"] not in made:
+        yield f"no overlay makes the namespace {application['spec']['destination']['namespace']}"
+
+
+def _whitelist_problems(
+    documents: Sequence[Document], environments: Sequence[Sequence[Document]]
+) -> Iterator[str]:
+    """The project of the service allows the kinds that there are: all of them, and no other."""
+    project = _named(documents, "AppProject", "espalier")
+    if project is None:
+        yield "there is no AppProject espalier"
+        return
+    used: set[tuple[str, str, str]] = set()
+    for each in (each for documents in environments for each in documents):
+        group = each["apiVersion"].rpartition("/")[0]
+        used.add((group, each["kind"], each["metadata"]["name"] if each["kind"] in _CLUSTER_KINDS else ""))
+    spec = project["spec"]
+    allowed = {
+        (each["group"], each["kind"], each.get("name", ""))
+        for each in [*spec["clusterResourceWhitelist"], *spec["namespaceResourceWhitelist"]]
+    }
+    for group, kind, name in sorted(used - allowed):
+        yield f"AppProject espalier: it does not allow {kind} {name or group}".rstrip()
+    for group, kind, name in sorted(allowed - used):
+        yield f"AppProject espalier: it allows {kind} {name or group}, which no environment has".rstrip()
+
+
+def _notification_problems(documents: Sequence[Document]) -> Iterator[str]:
+    config = _named(documents, "ConfigMap", "argocd-notifications-cm")
+    if config is None:
+        yield "there is no ConfigMap argocd-notifications-cm"
+        return
+    sent = set()
+    for key, text in config["data"].items():
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            yield f"ConfigMap argocd-notifications-cm: {key} is not YAML: {error}"
+            continue
+        if key.startswith("trigger."):
+            sent |= {name for condition in content for name in condition["send"]}
+    templates = {key.removeprefix("template.") for key in config["data"] if key.startswith("template.")}
+    for name in sorted(sent - templates):
+        yield f"ConfigMap argocd-notifications-cm: there is no template {name}"
+    for name in sorted(templates - sent):
+        yield f"ConfigMap argocd-notifications-cm: nothing sends {name}"
+
+
+def _address_problems(
+    applications: Sequence[Document], environments: Sequence[Sequence[Document]]
+) -> Iterator[str]:
+    """Analyses ask the Prometheus that the chart makes, and the service lets exactly that one in."""
+    stack = next(
+        (a for a in applications if a["spec"]["source"].get("chart") == "kube-prometheus-stack"), None
+    )
+    if stack is None:
+        yield "no Application deploys kube-prometheus-stack"
+        return
+    release = stack["spec"]["source"]["helm"]["releaseName"]
+    namespace = stack["spec"]["destination"]["namespace"]
+    address = f"http://{release}-prometheus.{namespace}.svc:9090"
+    for each in {id(each): each for documents in environments for each in documents}.values():
+        if each["kind"] == "AnalysisTemplate":
+            given = {argument["name"]: argument.get("value") for argument in each["spec"]["args"]}
+            if given.get("prometheus") != address:
+                yield f"{_name(each)}: it asks {given.get('prometheus')}, and Prometheus is at {address}"
+        if each["kind"] == "NetworkPolicy" and each["spec"].get("ingress"):
+            allowed = {
+                source["namespaceSelector"]["matchLabels"].get("kubernetes.io/metadata.name")
+                for rule in each["spec"]["ingress"]
+                for source in rule["from"]
+                if "namespaceSelector" in source
+            }
+            if namespace not in allowed:
+                yield f"{_name(each)}: it keeps Prometheus out, which is in {namespace}"
+
+
+def _filled(template: str, element: Document) -> str:
+    def value(found: re.Match[str]) -> str:
+        if found["name"] not in element:
+            raise KeyError(f"no field {found['name']} in {dict(element)}")
+        given = element[found["name"]]
+        return json.dumps(given) if found["json"] else str(given)
+
+    filled = _FIELD.sub(value, template)
+    if "{{" in filled:
+        raise ValueError(
+            f"this is more template than can be checked here: {filled[filled.index('{{') :][:60]}"
+        )
+    return filled
+
+
+def _merged(one: Any, other: Any) -> Any:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {
+            key: _merged(one.get(key), other[key]) if key in other else one[key] for key in {**one, **other}
+        }
+    return other
+
+
+def _named(documents: Sequence[Document], kind: str, name: str) -> Document | None:
+    return next((d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name), None)
+
+
+def _name(document: Document) -> str:
+    return f"{document['kind']} {document['metadata']['name']}"

@@ -1,0 +1,111 @@
+"""Renders every environment with every set of components, and what Argo CD is given, and checks each manifest.
+
+Strictly against its schema, and for names that lead nowhere. Writes the rendered manifests to read or to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy import delivery, references, render, validate
+from deploy.errors import DeployError, run
+
+OUTPUT = Path("build/manifests")
+
+
+class ManifestError(DeployError):
+    """A manifest is not what its kind demands, or refers to what is not there."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What one kustomization makes, and what is wrong with it."""
+
+    name: str
+    text: str
+    documents: Sequence[dict[str, Any]]
+    problems: Sequence[str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deploy.manifests", description=__doc__)
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help="folder for the manifests (default: %(default)s)"
+    )
+    output: Path = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+    for stale in output.glob("*.yaml"):
+        stale.unlink()
+    everything = list(render_all())
+    for each in everything:
+        (output / f"{each.name}.yaml").write_text(each.text)
+    # Wide enough for its longest name also where the output goes to a file.
+    Console(width=max(Console().width, 100)).print(_table(everything))
+    for each in everything:
+        for problem in each.problems:
+            print(f"{each.name}: {problem}", file=sys.stderr)
+    wrong = sum(len(each.problems) for each in everything)
+    if wrong:
+        raise ManifestError(f"{wrong} problems, listed above")
+    print(f"{sum(len(each.documents) for each in everything)} manifests in {output}: all as they should be")
+
+
+def render_all() -> Iterator[Rendered]:
+    """Both environments as committed, then with every set of components, then Argo CD's part."""
+    environments: list[Rendered] = []
+    for environment in render.ENVIRONMENTS:
+        environments.append(_environment(environment, render.overlay(environment)))
+    for components in render.VARIANTS:
+        with render.variant(components) as root:
+            for environment in render.ENVIRONMENTS:
+                name = f"{environment}.{'+'.join(components) or 'plain'}"
+                environments.append(_environment(name, render.overlay(environment, root)))
+    yield from environments
+    text = render.render(render.ARGOCD)
+    documents = render.parse(text)
+    problems = [
+        *_schema_problems(documents),
+        *delivery.problems(documents, [e.documents for e in environments]),
+    ]
+    yield Rendered("argocd", text, documents, problems)
+
+
+def _environment(name: str, folder: Path) -> Rendered:
+    text = render.render(folder)
+    documents = render.parse(text)
+    return Rendered(name, text, documents, [*_schema_problems(documents), *references.problems(documents)])
+
+
+def _schema_problems(documents: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for each in documents:
+        for problem in validate.problems(each):
+            yield f"{each.get('kind')} {each.get('metadata', {}).get('name')}: {problem}"
+
+
+def _table(everything: Sequence[Rendered]) -> Table:
+    table = Table(
+        "manifests", "workload", "way in", "kinds", "documents", "problems", box=None, pad_edge=False
+    )
+    for each in everything:
+        kinds = {document["kind"] for document in each.documents}
+        table.add_row(
+            each.name,
+            ", ".join(sorted(kinds & {"Rollout", "Deployment"})) or "–",
+            ", ".join(sorted(kinds & {"Ingress", "HTTPRoute"})) or "–",
+            str(len(kinds)),
+            str(len(each.documents)),
+            str(len(each.problems)),
+        )
+    return table
+
+
+if __name__ == "__main__":
+    run(main)

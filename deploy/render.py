@@ -1,0 +1,71 @@
+"""Renders what is committed under deploy/ with kubectl's kustomize, as it is and with other components."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ruamel.yaml import YAML
+
+from deploy.errors import DeployError
+
+FOLDER = Path(__file__).parent
+ENVIRONMENTS = ("staging", "production")
+ARGOCD = FOLDER / "argocd"
+VARIANTS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("ingress-alb",),
+    ("gateway-api",),
+    ("deployment",),
+    ("ingress-alb", "deployment"),
+    ("gateway-api", "deployment"),
+)
+"""The sets of components that an overlay may list, in their order."""
+
+
+class RenderError(DeployError):
+    """Kustomize refuses what is committed."""
+
+
+def overlay(environment: str, root: Path = FOLDER) -> Path:
+    return root / "overlays" / environment
+
+
+def render(folder: Path) -> str:
+    """The manifests of a kustomization, as one text."""
+    # Beside the interpreter when the environment is not activated.
+    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=str(Path(sys.executable).parent))
+    if kubectl is None:
+        raise RenderError("kubectl is not installed: run make setup")
+    done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RenderError(f"{folder}: {done.stderr.strip().removeprefix('error: ')}")
+    return done.stdout
+
+
+def parse(text: str) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(text) if each is not None]
+
+
+@contextmanager
+def variant(components: Sequence[str], root: Path = FOLDER) -> Iterator[Path]:
+    """A copy of deploy/ whose overlays list these components instead of theirs."""
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary)
+        for name in ("base", "components", "overlays"):
+            shutil.copytree(root / name, copy / name)
+        editor = YAML()
+        for environment in ENVIRONMENTS:
+            path = overlay(environment, copy) / "kustomization.yaml"
+            content = editor.load(path.read_text())
+            content["components"] = [f"../../components/{each}" for each in components]
+            with path.open("w") as stream:
+                editor.dump(content, stream)
+        yield copy

@@ -1,0 +1,174 @@
+"""Makes the JSON schemas of custom resources from the TypeScript types that npm's @kubernetes-models packages hold.
+
+Needed only to raise a version or to add a kind: the schemas are committed, so that manifests can be checked on a machine
+without node. Objects take no field that is not in the types. What Kubernetes itself defines (pod templates, metadata) is
+referred to, not copied: it comes from kubernetes-validate when manifests are checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import DeployError, run
+
+FOLDER = Path(__file__).parent
+GENERATOR = "ts-json-schema-generator@2.4.0"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One npm package: its version, the module that it describes, and the kinds that are wanted."""
+
+    name: str
+    version: str
+    describes: str
+    group: str
+    api_version: str
+    kinds: tuple[str, ...]
+
+    @property
+    def npm(self) -> str:
+        return f"@kubernetes-models/{self.name}"
+
+
+PACKAGES = (
+    Package(
+        "argo-cd",
+        "4.0.0",
+        "Argo CD 3",
+        "argoproj.io",
+        "v1alpha1",
+        ("Application", "ApplicationSet", "AppProject"),
+    ),
+    Package(
+        "argo-rollouts",
+        "2.0.0",
+        "Argo Rollouts 1.9",
+        "argoproj.io",
+        "v1alpha1",
+        ("AnalysisTemplate", "Rollout"),
+    ),
+    Package(
+        "prometheus-operator",
+        "6.0.0",
+        "Prometheus operator",
+        "monitoring.coreos.com",
+        "v1",
+        ("PrometheusRule", "ServiceMonitor"),
+    ),
+    Package("gateway-api", "2.0.0", "Gateway API 1", "gateway.networking.k8s.io", "v1", ("HTTPRoute",)),
+)
+KUBERNETES = "https://kubernetes.io/api/_definitions.json#/$defs/"
+"""How kubernetes-validate names Kubernetes' own definitions."""
+_FROM_KUBERNETES = {
+    "IPodTemplateSpec": "io.k8s.api.core.v1.PodTemplateSpec",
+    "IJobSpec": "io.k8s.api.batch.v1.JobSpec",
+    "IObjectMeta": "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
+    "ILabelSelector": "io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector",
+}
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m deploy.schemas", description=__doc__).parse_args()
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DeployError(
+            "npm is not installed: schemas are made from npm packages; install node 20 or later"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "package.json").write_text('{"private": true}')
+        wanted = [f"{package.npm}@{package.version}" for package in PACKAGES]
+        _call([npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", GENERATOR, *wanted], folder)
+        for package in PACKAGES:
+            for kind in package.kinds:
+                path = FOLDER / file_name(package.group, package.api_version, kind)
+                path.write_text(json.dumps(_schema(package, kind, folder), indent=1, sort_keys=True) + "\n")
+                print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+
+
+def file_name(group: str, api_version: str, kind: str) -> str:
+    return f"{group}_{api_version}_{kind}.json"
+
+
+def _schema(package: Package, kind: str, folder: Path) -> dict[str, Any]:
+    module = f"{package.npm}/{package.group}/{package.api_version}/{kind}"
+    (folder / "root.ts").write_text(f'import {{ I{kind} }} from "{module}";\nexport type Root = I{kind};\n')
+    options = {"module": "esnext", "moduleResolution": "bundler", "target": "es2022", "strict": True}
+    (folder / "tsconfig.json").write_text(
+        json.dumps({"compilerOptions": {**options, "skipLibCheck": True, "types": []}, "files": ["root.ts"]})
+    )
+    program = str(folder / "node_modules" / ".bin" / "ts-json-schema-generator")
+    made = _call([program, "--path", "root.ts", "--tsconfig", "tsconfig.json", "--type", "Root"], folder)
+    definitions: dict[str, Any] = {
+        name: _simplified(each) for name, each in json.loads(made)["definitions"].items() if name != "Root"
+    }
+    root = definitions.pop(f"I{kind}")
+    # A manifest says what is wanted; only controllers say what is.
+    root["properties"].pop("status", None)
+    needed: dict[str, Any] = {}
+    _collect(root, definitions, needed)
+    return {
+        "$comment": f"Made by python -m deploy.schemas from {package.npm} {package.version} (MIT), "
+        f"the types of {package.describes}",
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **root,
+        "definitions": needed,
+    }
+
+
+def _simplified(schema: Any) -> Any:
+    """The schema without descriptions, with references to Kubernetes' definitions, and anything where `{}` stood."""
+    if isinstance(schema, list):
+        return [_simplified(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if (
+        schema.get("type") == "object"
+        and not schema.get("properties")
+        and not schema.get("additionalProperties")
+    ):
+        return True
+    reference = schema.get("$ref", "").removeprefix("#/definitions/")
+    if reference in _FROM_KUBERNETES:
+        return {"$ref": KUBERNETES + _FROM_KUBERNETES[reference]}
+    return {
+        # Under `properties` a field may well be called description.
+        key: {name: _simplified(each) for name, each in value.items()}
+        if key == "properties"
+        else _simplified(value)
+        for key, value in schema.items()
+        if key != "description" or not isinstance(value, str)
+    }
+
+
+def _collect(schema: Any, definitions: dict[str, Any], needed: dict[str, Any]) -> None:
+    """Add every definition that the schema refers to, directly or not."""
+    if isinstance(schema, list):
+        for each in schema:
+            _collect(each, definitions, needed)
+    elif isinstance(schema, dict):
+        name = str(schema.get("$ref", "")).removeprefix("#/definitions/")
+        if name in definitions and name not in needed:
+            needed[name] = definitions[name]
+            _collect(definitions[name], definitions, needed)
+        for each in schema.values():
+            _collect(each, definitions, needed)
+
+
+def _call(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DeployError(f"{Path(command[0]).name} failed:\n{done.stderr.strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    run(main)

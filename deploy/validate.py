@@ -1,0 +1,86 @@
+"""Checks one manifest against the schema of its kind, in which fields that do not exist are errors.
+
+Kubernetes' own kinds are checked against every version in `VERSIONS` with the schemas that kubernetes-validate carries,
+custom resources against deploy/schemas/.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from referencing import Registry, Resource
+
+Document = Mapping[str, Any]
+
+SCHEMAS = Path(__file__).parent / "schemas"
+VERSIONS = ("1.33", "1.37")
+"""The oldest Kubernetes that the manifests are written for, and the newest there is."""
+
+
+def problems(document: Document) -> list[str]:
+    """What is wrong with a manifest, each as `path: what`; nothing when it is as its kind demands."""
+    if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
+        return ["it has no apiVersion and kind"]
+    # The same mistake is found in both versions, and said once.
+    return list(dict.fromkeys(_problems(document)))
+
+
+def _problems(document: Document) -> Iterator[str]:
+    api_version, kind = document["apiVersion"], document["kind"]
+    for version in VERSIONS:
+        validator = _validator(api_version, kind, version)
+        if validator is None:
+            yield f"no schema for {kind} {api_version}: add the kind to deploy/schemas, or mend its name"
+            return
+        for error in validator.iter_errors(document):
+            yield from _lines(error)
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    where = ".".join(map(str, error.absolute_path)) or "the document"
+    # A field that may have one of several shapes: each one's complaint is more useful than "not valid under any".
+    if error.context:
+        for each in error.context:
+            yield from _lines(each)
+    else:
+        yield f"{where}: {error.message[:300]}"
+
+
+@cache
+def _validator(api_version: str, kind: str, version: str) -> Draft202012Validator | None:
+    folder = files("kubernetes_validate") / "kubernetes-json-schema" / f"v{version}.0-local-strict"
+    custom = SCHEMAS / f"{api_version.replace('/', '_')}_{kind}.json"
+    if custom.is_file():
+        schema = json.loads(custom.read_text())
+    else:
+        # rbac.authorization.k8s.io/v1 is called rbac-v1 there.
+        group, _, name = api_version.rpartition("/")
+        prefix = f"{group.split('.')[0]}-" if group else ""
+        known = folder / f"{kind.lower()}-{prefix}{name}.json"
+        if not known.is_file():
+            return None
+        schema = json.loads(known.read_text())
+        # Two groups may begin with the same word.
+        if api_version not in schema["properties"]["apiVersion"].get("enum", [api_version]):
+            return None
+    return Draft202012Validator(schema, registry=_kubernetes(version))
+
+
+@cache
+def _kubernetes(version: str) -> Registry[Any]:
+    """Kubernetes' definitions, under the name by which the schemas refer to them."""
+    path = (
+        files("kubernetes_validate")
+        / "kubernetes-json-schema"
+        / f"v{version}.0-local-strict"
+        / "_definitions.json"
+    )
+    definitions = Resource.from_contents(json.loads(path.read_text()))
+    return definitions @ Registry()
