@@ -74,16 +74,13 @@ def bundle() -> None:
 def reproduce() -> tuple[int, str]:
     """Run what changed, and have every output here afterwards. Gives DVC's status and all that it said.
 
-    What unchanged stages wrote comes from the remote; what it lacks, as before the first push, is computed.
+    What dvc.lock names comes from the remote; what it lacks, as before the first push, is computed. `repro --pull`
+    would be shorter, but leaves out what unchanged stages wrote, which stages behind them read.
     """
     if has_remote():
-        status, said = dvc("repro", "--pull", "--allow-missing")
+        status, said = dvc("pull", "--allow-missing")
         if status and _MISSING not in said:
             return status, said
-        # Outputs of stages that did not run are still not here; the review and the gate read them.
-        if status == 0 and dvc("pull")[0] == 0:
-            return status, said
-        print("the remote does not have everything: computing the rest", flush=True)
     return dvc("repro")
 
 
