@@ -156,7 +156,7 @@ class World:
 def world(folder: Path) -> Iterator[World]:
     """Build it, and take it down."""
     with ExitStack() as stack:
-        github = stack.enter_context(FakeGitHub())
+        github = stack.enter_context(FakeGitHub(events.REPOSITORY, origin=folder / "origin.git"))
         registry = stack.enter_context(containers.registry(folder / "registry"))
         made = World(folder, github, registry)
         made.git(
