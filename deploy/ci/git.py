@@ -1,43 +1,62 @@
-"""Git, as the workflows' steps need it: one call, one clear error."""
+"""Git, as the workflows' steps need it: one call, one clear error.
+
+`deploy.git` makes the release tool's commits without a working tree; here there is one, and it is thrown away.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
 from deploy.errors import GitError
 
+NAME = "espalier[bot]"
+EMAIL = "espalier[bot]@users.noreply.github.com"
 
-def git(*arguments: str, folder: Path | None = None, stdin: bytes | None = None) -> str:
+
+def git(*arguments: str, stdin: bytes | None = None, **environment: str) -> str:
     """What git printed.
 
     Raises:
         GitError: it failed; the message is its last line.
     """
-    done = attempt(*arguments, folder=folder, stdin=stdin)
+    done = attempt(*arguments, stdin=stdin, **environment)
     if done.returncode:
-        raise GitError(f"git {arguments[0]}: {_said(done)}")
-    return done.stdout.decode()
+        raise GitError(f"git {arguments[0]}: {last_line(done)}")
+    return done.stdout.decode(errors="replace")
+
+
+def commit(message: str) -> None:
+    """Commit the index in the name of the project's bot, whosever machine this is."""
+    people = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _BOT.items()}
+    git("commit", "--quiet", "--no-verify", "--file=-", stdin=message.encode(), **people)
+
+
+def trailer(commit: str, key: str) -> str:
+    """The value of a trailer in a commit's message; empty where it has none."""
+    return git("log", "-1", f"--format=%(trailers:key={key},valueonly)", commit).strip()
 
 
 def attempt(
-    *arguments: str, folder: Path | None = None, stdin: bytes | None = None
+    *arguments: str, stdin: bytes | None = None, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git and leave it to the caller what a failure means. It never asks anybody for a password."""
     try:
         return subprocess.run(
             ["git", *arguments],
-            cwd=folder,
             input=stdin,
             capture_output=True,
             check=False,
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **environment},
         )
     except FileNotFoundError:
         raise GitError("git is not installed") from None
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+def last_line(done: subprocess.CompletedProcess[bytes]) -> str:
+    """What it said last, for a message."""
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"ended with {done.returncode}"
+
+
+_BOT = {"NAME": NAME, "EMAIL": EMAIL}

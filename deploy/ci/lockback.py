@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from deploy.ci import patches, steps
-from deploy.ci.git import attempt, git
+from deploy.ci.git import attempt, commit, git, last_line, trailer
 from deploy.errors import DeployError, GitError, run
 
 TRAILER = "Reproduced-from"
@@ -42,7 +42,7 @@ def record(patch: Path, branch: str, head: str, *, can_push: bool = True) -> boo
     if not changed:
         print("dvc.lock was current: nothing to record")
         return False
-    if origin := _reproduced_from(head):
+    if origin := trailer(head, TRAILER):
         raise DeployError(
             f"{head[:10]} records what {origin[:10]} came to, and reproducing it changed {', '.join(changed)} again: "
             "the pipeline does not give the same result twice. Find the stage with `dvc repro --force`"
@@ -52,17 +52,13 @@ def record(patch: Path, branch: str, head: str, *, can_push: bool = True) -> boo
             f"{', '.join(changed)} must be committed, and there is no GitHub App to do it (vars.APP_ID): "
             "run `make repro` and commit them, or see docs/setup.md"
         )
-    git("commit", "--quiet", "--message", message(changed, head))
+    commit(message(changed, head))
     return _push(branch, head)
 
 
 def message(changed: list[str], head: str) -> str:
     files = "\n".join(f"- {name}" for name in changed)
     return f"Record what {head[:10]} reproduces to\n\n{files}\n\n{TRAILER}: {head}\n"
-
-
-def _reproduced_from(commit: str) -> str:
-    return git("log", "-1", f"--format=%(trailers:key={TRAILER},valueonly)", commit).strip()
 
 
 def _push(branch: str, head: str) -> bool:
@@ -78,8 +74,7 @@ def _push(branch: str, head: str) -> bool:
     if now[0] != head:
         print(f"{branch} has moved on to {now[0][:10]}, whose own run records what it comes to: giving way")
         return False
-    said = pushed.stderr.decode(errors="replace").strip().splitlines()
-    raise GitError(f"cannot push to {branch}: {said[-1] if said else 'git says nothing'}")
+    raise GitError(f"cannot push to {branch}: {last_line(pushed)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.ci.git import attempt, git
+from deploy.ci.git import attempt, git, last_line
 from deploy.errors import DeployError, GitError
 
 RECORDED = ("dvc.lock", "metrics/", "reports/", "MODEL_CARD.md")
@@ -46,8 +46,9 @@ def apply(patch: Path) -> list[str]:
         raise DeployError(f"the patch changes {', '.join(foreign)}, which no reproduction writes")
     applied = attempt("apply", "--index", "-", stdin=content)
     if applied.returncode:
-        said = applied.stderr.decode(errors="replace").strip().splitlines()
-        raise GitError(f"the patch does not fit {git('rev-parse', '--short', 'HEAD').strip()}: {said[-1]}")
+        raise GitError(
+            f"the patch does not fit {git('rev-parse', '--short', 'HEAD').strip()}: {last_line(applied)}"
+        )
     _only_regular_files()
     return names
 

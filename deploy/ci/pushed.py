@@ -10,30 +10,31 @@ from pathlib import Path
 from deploy.ci import steps
 from deploy.errors import DeployError, run
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+RECORD = Path("build/image.json")
+_PUSHED = re.compile(r"[^@\s]+@(sha256:[0-9a-f]{64})")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.ci.pushed", description=__doc__)
-    parser.add_argument("file", type=Path, help="build/image.json")
-    name, digest = read(parser.parse_args().file)
-    steps.output(image=f"{name}@{digest}", digest=digest)
+    parser.add_argument("file", type=Path, nargs="?", default=RECORD, help=f"{RECORD} if not given")
+    image, digest = read(parser.parse_args().file)
+    steps.output(image=image, digest=digest)
 
 
 def read(file: Path) -> tuple[str, str]:
-    """The image's name without its tag, and its digest in the registry."""
+    """The image by digest, and the digest.
+
+    Raises:
+        DeployError: nothing was pushed.
+    """
     try:
-        image = json.loads(file.read_text(encoding="utf-8"))
-        reference, digest = str(image["reference"]), str(image["digest"])
-    except OSError as error:
-        raise DeployError(f"cannot read {file}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise DeployError(f"{file} is not what deploy.image writes") from None
-    if not _DIGEST.match(digest):
-        raise DeployError(f"{file} names no digest: push the image first")
-    # A tag stands behind the last slash; a colon before it belongs to the registry's port.
-    head, slash, tail = reference.partition("@")[0].rpartition("/")
-    return f"{head}{slash}{tail.partition(':')[0]}", digest
+        pushed = json.loads(file.read_text(encoding="utf-8"))["pushed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DeployError(f"{file} cannot be read: `python -m deploy.image push` writes it") from None
+    found = _PUSHED.fullmatch(str(pushed))
+    if found is None:
+        raise DeployError(f"{file} names no digest in a registry: `python -m deploy.image push` first")
+    return str(pushed), found[1]
 
 
 if __name__ == "__main__":

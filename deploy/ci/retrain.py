@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from deploy.ci import github, patches, steps
-from deploy.ci.git import attempt, git
+from deploy.ci.git import attempt, commit, git, last_line, trailer
 from deploy.errors import DeployError, GitError, run
 
 BRANCH = "retrain"
@@ -60,8 +60,7 @@ def propose(patch: Path, base: str, reason: str) -> str:
     changed = patches.apply(patch)
     if not changed:
         return ""
-    message = f"Retrain on what the source holds now\n\n{reason}\n\n{TRAILER}: {start}\n"
-    git("commit", "--quiet", "--message", message)
+    commit(f"Retrain on what the source holds now\n\n{reason}\n\n{TRAILER}: {start}\n")
     _push(_ours())
     body = (
         f"{reason}\n\nThis changes {', '.join(f'`{name}`' for name in changed)}. The comment below compares the models "
@@ -82,7 +81,7 @@ def _ours() -> str:
         return ""
     git("fetch", "--quiet", "origin", f"refs/heads/{BRANCH}")
     tip = found[0]
-    if not git("log", "-1", f"--format=%(trailers:key={TRAILER},valueonly)", tip).strip():
+    if not trailer(tip, TRAILER):
         raise DeployError(
             f"branch {BRANCH} holds a commit that was made by hand ({tip[:10]}): merge or delete it, then start again"
         )
@@ -99,8 +98,7 @@ def _push(tip: str) -> None:
         f"HEAD:refs/heads/{BRANCH}",
     )
     if pushed.returncode:
-        said = pushed.stderr.decode(errors="replace").strip().splitlines()
-        raise GitError(f"cannot push to {BRANCH}: {said[-1] if said else 'git says nothing'}")
+        raise GitError(f"cannot push to {BRANCH}: {last_line(pushed)}")
 
 
 def _open(base: str, body: str) -> str:
