@@ -1,0 +1,261 @@
+"""Images and containers in earnest: a storage of one's own, a base, a registry, the service in a container.
+
+Everything is podman's, buildah's and Debian's, and runs without a daemon, as root. The base that the Dockerfile names
+cannot be had everywhere, so one with the same contents is made by debootstrap, once for a machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.app.processes import PATIENCE, free_port
+
+TOOLS = {
+    "podman": "apt install podman",
+    "buildah": "apt install buildah",
+    "runc": "apt install runc",
+    "debootstrap": "apt install debootstrap",
+    "docker-registry": "apt install docker-registry",
+}
+"""The programs that this needs, and where they come from."""
+
+BASE = "localhost/espalier-base:trixie"
+SUITE, PACKAGES = "trixie", ("ca-certificates", "python3", "python3-venv")
+# Like the official image: no byte code of the standard library, and pip beside it.
+_PREPARE = r"""
+find usr/lib/python3* -name __pycache__ -prune -exec rm -rf {} +
+rm -rf var/lib/apt/lists/* var/cache/apt/* var/log/*
+for library in usr/lib/python3.*; do
+  mkdir -p "$library/site-packages/pip"
+  touch "$library/site-packages/pip/__init__.py"
+done
+printf '#!/usr/bin/python3\n' > usr/local/bin/pip
+chmod +x usr/local/bin/pip
+"""
+
+
+class ContainerError(Exception):
+    """A program did not do what it was asked; the message has what it said."""
+
+
+@contextmanager
+def storage(folder: Path) -> Iterator[dict[str, str]]:
+    """Give podman and buildah an empty storage in a folder, with nothing in it but the base; gone at the end.
+
+    Yields the variables that do it. They are set in this process meanwhile, with those that `python -m deploy.image`
+    needs to build here, so that every child has them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "storage.conf").write_text(
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+        # Or the folder stays a mount that cannot be removed.
+        '[storage.options.overlay]\nskip_mount_home = "true"\n'
+    )
+    # Without systemd there is nobody to make control groups but runc itself.
+    engine = "" if Path("/run/systemd/system").exists() else 'cgroup_manager = "cgroupfs"\nruntime = "runc"\n'
+    (folder / "containers.conf").write_text(f'[engine]\nevents_logger = "none"\n{engine}')
+    variables = {
+        "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+        "CONTAINERS_CONF": str(folder / "containers.conf"),
+        "BUILDAH_ISOLATION": "chroot",
+        "IMAGE_BASE": BASE,
+        "IMAGE_BUILD_ARGS": _certificates(),
+    }
+    former = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        ensure_base()
+        yield variables
+    finally:
+        call("podman", "rm", "--all", "--force", "--time=0", check=False)
+        shutil.rmtree(folder / "graph", ignore_errors=True)
+        for name, value in former.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def ensure_base() -> str:
+    """The name of the base, made or taken from the cache if it is not in the storage yet."""
+    if call("podman", "image", "exists", BASE, check=False) is None:
+        call("podman", "import", str(_base_archive()), BASE)
+    return BASE
+
+
+@contextmanager
+def registry(folder: Path) -> Iterator[str]:
+    """A registry on loopback that keeps its images in a folder; yields HOST:PORT."""
+    folder.mkdir(parents=True, exist_ok=True)
+    address = f"127.0.0.1:{free_port()}"
+    config = {
+        "version": 0.1,
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "images")}, "delete": {"enabled": True}},
+        "http": {"addr": address},
+    }
+    # JSON is YAML too.
+    (folder / "config.yml").write_text(json.dumps(config))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log, env=environment
+        )
+    try:
+        _wait_for(f"http://{address}/v2/", lambda: process.poll() is None, (folder / "log").read_text)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=PATIENCE)
+
+
+@dataclass(frozen=True)
+class Container:
+    name: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command inside."""
+        return _run(["podman", "exec", self.name, *command])
+
+    def signal(self, name: str) -> None:
+        call("podman", "kill", f"--signal={name}", self.name)
+
+    def wait(self) -> int:
+        """The exit status, once it has ended."""
+        return int(call("podman", "wait", self.name))
+
+    def log(self) -> str:
+        done = _run(["podman", "logs", self.name])
+        return done.stdout + done.stderr
+
+    def inspect(self) -> dict[str, Any]:
+        shown: list[dict[str, Any]] = json.loads(call("podman", "inspect", self.name))
+        return shown[0]
+
+
+@contextmanager
+def container(image: str, port: int | None = None, **settings: object) -> Iterator[Container]:
+    """The service in a container as strict as the manifests': nothing to write to, no capabilities, no new ones.
+
+    Args:
+        image: a name or `REGISTRY/NAME@sha256:…`, which is pulled.
+        port: on loopback; a free one if None.
+        settings: of the service, such as `drain_seconds`.
+    """
+    started = Container(f"espalier-{uuid.uuid4().hex[:12]}", port or free_port())
+    variables = {"host": "127.0.0.1", "port": started.port, **settings}
+    call(
+        "podman",
+        "run",
+        "--detach",
+        f"--name={started.name}",
+        "--network=host",
+        "--read-only",
+        "--read-only-tmpfs=false",
+        "--cap-drop=all",
+        "--security-opt=no-new-privileges",
+        # What podman asks for otherwise may be more than this machine grants.
+        "--ulimit=nofile=1024:1024",
+        "--ulimit=nproc=1000:1000",
+        "--log-driver=k8s-file",
+        "--tls-verify=false",
+        *(f"--env=ESPALIER_{name.upper()}={value}" for name, value in variables.items()),
+        image,
+    )
+    try:
+        _wait_for(f"{started.url}/health/ready", lambda: started.inspect()["State"]["Running"], started.log)
+        yield started
+    finally:
+        call("podman", "rm", "--force", "--time=0", started.name, check=False)
+
+
+@contextmanager
+def run(image: str, port: int | None = None, **settings: object) -> Iterator[str]:
+    """As `container`; yields the address, such as http://127.0.0.1:8000."""
+    with container(image, port, **settings) as started:
+        yield started.url
+
+
+def call(program: str, *arguments: str, check: bool = True) -> Any:
+    """What a program answers; None if it failed and that is no fault."""
+    done = _run([program, *arguments])
+    if done.returncode == 0:
+        return done.stdout.strip()
+    said = f"{program} {' '.join(arguments)}: {done.stdout}{done.stderr}"
+    if check:
+        raise ContainerError(said)
+    return None
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def _certificates() -> str:
+    """Where the network has an authority of its own, the steps of the build must know it too."""
+    bundle = os.environ.get("SSL_CERT_FILE")
+    return f"--volume={bundle}:/etc/ssl/certs/ca-certificates.crt:ro" if bundle else ""
+
+
+def _base_archive() -> Path:
+    """The base as a tar file outside the repository; made once for a machine, and anew when the recipe changes."""
+    recipe = hashlib.sha256(repr((SUITE, PACKAGES, _PREPARE)).encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "espalier"
+    cache.mkdir(parents=True, exist_ok=True)
+    archive = cache / f"base-{SUITE}-{recipe}.tar"
+    with (cache / "base.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists():
+            with tempfile.TemporaryDirectory(prefix="espalier-base-", dir=cache) as name:
+                folder = Path(name) / "root"
+                call(
+                    "debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(folder)
+                )
+                subprocess.run(["sh", "-euc", _PREPARE], cwd=folder, check=True)
+                packed = Path(name) / "base.tar"
+                call(
+                    "tar",
+                    "-C",
+                    str(folder),
+                    "--exclude=./dev/*",
+                    "--exclude=./proc/*",
+                    "-cf",
+                    str(packed),
+                    ".",
+                )
+                packed.replace(archive)
+    return archive
+
+
+def _wait_for(url: str, alive: Callable[[], bool], log: Callable[[], str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=PATIENCE).close()
+        except OSError as error:
+            if not alive():
+                raise ContainerError(f"{url}: it ended: {log()}") from None
+            if time.monotonic() > deadline:
+                raise ContainerError(f"{url} does not answer: {error}: {log()}") from None
+            time.sleep(0.1)
+        else:
+            return
