@@ -36,11 +36,11 @@ def changed(old_revision: str, new_revision: str, root: Path | None = None) -> l
         GitError: a revision is not in this clone.
     """
     root = root or Path()
-    listing = _git(
-        root, "diff", "--name-only", "--no-renames", "-z", old_revision, new_revision, "--", *INPUTS
-    )
+    old, new = _commit(old_revision, root), _commit(new_revision, root)
+    inputs = [f":(top){path}" for path in INPUTS]
+    listing = _git(root, "diff", "--name-only", "--no-renames", "-z", old, new, "--", *inputs)
     paths = [path for path in listing.split("\0") if path]
-    if bundle_hash(old_revision, root) != bundle_hash(new_revision, root):
+    if bundle_hash(old, root) != bundle_hash(new, root):
         paths.append(MODEL)
     return paths
 
@@ -52,10 +52,10 @@ def bundle_hash(revision: str, root: Path | None = None) -> str | None:
         GitError: the revision is not in this clone, or its dvc.lock cannot be read.
     """
     root = root or Path()
-    _git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    if not _git(root, "ls-tree", "--name-only", revision, "--", LOCK):
+    commit = _commit(revision, root)
+    if not _git(root, "ls-tree", "--full-tree", "--name-only", commit, "--", LOCK):
         return None
-    return hash_in_lock(_git(root, "show", f"{revision}:{LOCK}"), f"{revision}:{LOCK}")
+    return hash_in_lock(_git(root, "show", f"{commit}:{LOCK}"), f"{revision}:{LOCK}")
 
 
 def hash_in_lock(text: str, name: str = LOCK) -> str | None:
@@ -73,9 +73,18 @@ def hash_in_lock(text: str, name: str = LOCK) -> str | None:
         raise GitError(f"{name} cannot be read: take either side of a conflict and run `dvc repro`") from None
 
 
+def _commit(revision: str, root: Path) -> str:
+    try:
+        return _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
+    except GitError as error:
+        raise GitError(
+            f"{revision} is no commit of this clone ({error}); "
+            "a shallow one lacks those before: `git fetch --unshallow` brings them"
+        ) from None
+
+
 def _git(root: Path, *arguments: str) -> str:
     result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    if result.returncode == 0:
-        return result.stdout
-    reason = result.stderr.strip().removeprefix("fatal: ") or f"`git {' '.join(arguments)}` found nothing"
-    raise GitError(f"{reason}; a shallow clone lacks older commits: `git fetch --unshallow` brings them")
+    if result.returncode:
+        raise GitError(result.stderr.strip().removeprefix("fatal: ") or f"git {arguments[0]} failed")
+    return result.stdout

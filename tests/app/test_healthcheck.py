@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.healthcheck import address, main
+from app.settings import Settings
+from tests.app.processes import free_port, running
+
+
+def test_asks_where_the_service_listens_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ESPALIER_HOST", raising=False)
+    monkeypatch.delenv("ESPALIER_PORT", raising=False)
+    settings = Settings()
+    assert address({}) == (settings.host, settings.port)
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked"),
+    [
+        ({"ESPALIER_HOST": "0.0.0.0", "ESPALIER_PORT": "9000"}, ("127.0.0.1", 9000)),
+        ({"ESPALIER_HOST": "::"}, ("::1", 8000)),
+        ({"ESPALIER_HOST": "10.1.2.3"}, ("10.1.2.3", 8000)),
+        ({"espalier_port": "81"}, ("127.0.0.1", 81)),
+    ],
+)
+def test_follows_the_settings(variables: dict[str, str], asked: tuple[str, int]) -> None:
+    assert address(variables) == asked
+
+
+def test_a_service_that_is_ready_is_healthy(number_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with running(number_model) as service:
+        assert main({"ESPALIER_PORT": str(service.port)}) == 0
+    assert "ready" in capfd.readouterr().out
+
+
+def test_a_service_that_drains_is_not(number_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with running(number_model, drain_seconds=5) as service:
+        service.process.terminate()
+        assert service.process.stderr is not None
+        for line in service.process.stderr:
+            if "draining" in line:
+                break
+        assert main({"ESPALIER_PORT": str(service.port)}) == 1
+    assert "draining" in capfd.readouterr().out
+
+
+def test_nothing_that_listens_is_not_healthy(capfd: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    assert main({"ESPALIER_PORT": str(port)}) == 1
+    assert f"nothing answers on 127.0.0.1:{port}" in capfd.readouterr().err
+
+
+def test_imports_none_of_the_libraries() -> None:
+    """It runs beside the service every few seconds, on the same share of a core."""
+    code = (
+        "import sys; import app.healthcheck; "
+        "print(*{'pydantic', 'numpy', 'fastapi', 'uvicorn', 'app.settings'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
