@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 
 
@@ -32,7 +33,7 @@ class ReleaseError(DeployError):
 def run(main: Callable[[], None], status: int = 1) -> None:
     """Run a command and end the process: `status` with one line on stderr for an error a person can act on.
 
-    Anything else is a bug and shows its traceback.
+    Anything else is a bug and shows its traceback, with the same status: 1 may be an answer of the command's.
     """
     try:
         main()
@@ -42,3 +43,6 @@ def run(main: Callable[[], None], status: int = 1) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(status)

@@ -1,0 +1,384 @@
+"""What the release tool does: set, promote, rollback, and whether a release is needed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy import github, inputs
+from deploy.errors import ReleaseError
+from deploy.git import REMOTE, Git
+from deploy.registry import ImageInfo, Reference, Registry
+from deploy.release import history, metrics, overlay, publish, words
+from deploy.release.history import Deployment
+from deploy.release.overlay import Release
+from deploy.release.publish import Edit
+from deploy.release.words import Change
+
+STAGING, PRODUCTION = "staging", "production"
+REVISION_LABEL = "org.opencontainers.image.revision"
+VERSION_LABEL = "dev.espalier.model.version"
+NAME_LABEL = "dev.espalier.model.name"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that the registry has, and what its labels say it is."""
+
+    release: Release
+    model: str
+
+
+def candidate(info: ImageInfo, image: Reference) -> Candidate:
+    """Read the labels.
+
+    Raises:
+        ReleaseError: one is missing or has not its form.
+    """
+    values = {}
+    for label, form in (
+        (REVISION_LABEL, overlay.COMMIT),
+        (VERSION_LABEL, overlay.VERSION),
+        (NAME_LABEL, overlay.VERSION),
+    ):
+        value = info.labels.get(label)
+        if value is None:
+            raise ReleaseError(f"{image} has no label {label}: was it built by `python -m deploy.image`?")
+        if not form.fullmatch(value):
+            raise ReleaseError(f"{image} has the label {label}={value!r}, which cannot be right")
+        values[label] = value
+    release = Release(image.name, image.digest, values[VERSION_LABEL], values[REVISION_LABEL])
+    return Candidate(release, values[NAME_LABEL])
+
+
+@dataclass(frozen=True)
+class Set:
+    """Let an environment run an image."""
+
+    git: Git
+    registry: Registry
+    environment: str
+    image: Reference
+    branch: str | None = None
+    push: bool = False
+    force: bool = False
+    check: str | None = None
+    """A check on GitHub that must have succeeded at the image's revision."""
+    tries: int = publish.TRIES
+
+    def run(self) -> None:
+        git = self.git
+        git.require_history()
+        if self.environment == PRODUCTION and not self.force:
+            raise ReleaseError(
+                "production is released by promoting what staging runs: `python -m deploy.release promote` "
+                "(--force sets it all the same)"
+            )
+        found = candidate(self.registry.inspect(self.image), self.image)
+        if self.check:
+            require_check(self.check, found.release.revision)
+        if not self.push:
+            self._write(found)
+            return
+        branch = self.branch or git.branch() or git.default_branch()
+        began = git.read("HEAD", overlay.path(self.environment))
+        commit = publish.push(git, branch, lambda tip: self._decide(tip, found, began, branch), self.tries)
+        if commit is not None:
+            print(f"{self.environment} runs {_name(found)} from {REMOTE}/{branch} {commit[:12]} on")
+
+    def _write(self, found: Candidate) -> None:
+        """Into the working tree, for a person to look at and commit."""
+        file = self.git.top / overlay.path(self.environment)
+        try:
+            text = file.read_bytes().decode()
+        except FileNotFoundError:
+            history.require_text(
+                self.git, self.git.require("HEAD"), self.environment
+            )  # names those there are
+            raise ReleaseError(f"{file} is in the commit, but not in the working tree") from None
+        running = overlay.parse(text, str(file))
+        where = self.git.branch() or "HEAD"
+        if self._judge("HEAD", running, found, where):
+            _replace(file, overlay.edit(text, found.release, str(file)))
+            print(f"{file.relative_to(self.git.top)}: {_name(found)}, {found.release.digest}")
+            print("nothing is committed yet: look at `git diff`, or let --push do it")
+
+    def _decide(self, tip: str, found: Candidate, began: str | None, branch: str) -> Edit | None:
+        path = overlay.path(self.environment)
+        text = history.require_text(self.git, tip, self.environment)
+        running = overlay.parse(text, path)
+        if self._overtaken(running, found, began, branch) or not self._judge(tip, running, found, branch):
+            return None
+        change = Change.describe(
+            self.git, "release", self.environment, running, found.release, model=found.model
+        )
+        return Edit(path, overlay.edit(text, found.release, path), words.commit_message(change))
+
+    def _overtaken(self, running: Release, found: Candidate, began: str | None, branch: str) -> bool:
+        """Whether, since this checkout was made, somebody released a newer revision than ours: then we yield.
+
+        To be late is no mistake; to set something that was old from the start is, and `_judge` refuses it.
+        """
+        if began is None or self.force or running.empty:
+            return False
+        before = overlay.parse(began, f"HEAD:{overlay.path(self.environment)}")
+        ours = found.release.revision
+        if running == before or running.revision == ours or not self._newer(running.revision, ours):
+            return False
+        if not before.empty and before.revision != ours and self._newer(before.revision, ours):
+            return False
+        print(
+            f"{self.environment} has been overtaken: {REMOTE}/{branch} runs {running.version} of {running.revision[:12]}, "
+            f"which contains {ours[:12]}; nothing was written"
+        )
+        return True
+
+    def _judge(self, tip: str, running: Release, found: Candidate, branch: str) -> bool:
+        """Whether there is something to do.
+
+        Raises:
+            ReleaseError: it must not be done.
+        """
+        git, new = self.git, found.release
+        if git.commit(new.revision) is None or not git.contains(tip, new.revision):
+            raise ReleaseError(
+                f"the image was built from {new.revision}, which is not in the history of {branch}: release what was merged"
+            )
+        if running == new:
+            print(f"{self.environment} already runs {_name(found)}, {new.digest}: nothing to do")
+            return False
+        if self.force:
+            return True
+        board = metrics.read(git, new.revision)
+        if board is not None and board.version != new.version:
+            raise ReleaseError(
+                f"the image holds model {new.version}, but {metrics.PATH} at its revision says {board.version}: it was "
+                "built from another bundle (--force releases it all the same)"
+            )
+        gone_back = history.read(git, tip, self.environment).abandoned.get(new.digest)
+        if gone_back is not None:
+            raise ReleaseError(
+                f"{self.environment} was taken back from {new.digest} in {gone_back.commit[:12]} "
+                f"({gone_back.time:%Y-%m-%d}): release a later one, or use --force"
+            )
+        if running.empty or running.revision == new.revision:
+            return True
+        if git.commit(running.revision) is None:
+            raise ReleaseError(
+                f"{self.environment} runs revision {running.revision}, which this repository does not have, so it is not "
+                "known what is newer: use --force if this image is"
+            )
+        if not git.contains(new.revision, running.revision):
+            how = (
+                f"is older than {running.revision[:12]}, which {self.environment} runs"
+                if git.contains(running.revision, new.revision)
+                else f"does not contain {running.revision[:12]}, which {self.environment} runs"
+            )
+            raise ReleaseError(f"revision {new.revision[:12]} {how}: use rollback, or --force")
+        return True
+
+    def _newer(self, revision: str, than: str) -> bool:
+        return self.git.commit(revision) is not None and self.git.contains(revision, than)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A change of production that somebody is to review."""
+
+    branch: str
+    edit: Edit
+    change: Change
+    body: str
+
+
+@dataclass(frozen=True)
+class Promote:
+    """Let production run what staging runs."""
+
+    git: Git
+    registry: Registry
+    digest: str | None = None
+    base: str | None = None
+    branch: str | None = None
+    pull_request: bool = False
+
+    def run(self) -> None:
+        self.git.require_history()
+        base = self.base or self.git.default_branch()
+        tip = self.git.fetch(base)
+        _propose(self.git, base, tip, self._proposal(tip, base), self.pull_request)
+
+    def _proposal(self, tip: str, base: str) -> Proposal:
+        git = self.git
+        staging = history.current(git, tip, STAGING)
+        path = overlay.path(PRODUCTION)
+        text = history.require_text(git, tip, PRODUCTION)
+        running = overlay.parse(text, path)
+        if staging.empty:
+            raise ReleaseError("nothing was released to staging yet, so there is nothing to promote")
+        if self.digest is not None and self.digest != staging.digest:
+            raise ReleaseError(
+                f"staging at {REMOTE}/{base} runs {staging.digest}, not {self.digest}: only what staging runs is promoted"
+            )
+        if running == staging:
+            raise ReleaseError(
+                f"production already runs what staging runs ({staging.version}, {staging.digest}): nothing to promote"
+            )
+        image = Reference.parse(staging.image)
+        found = candidate(self.registry.inspect(image), image)
+        if found.release != staging:
+            raise ReleaseError(
+                f"staging's overlay says version {staging.version} of {staging.revision[:12]}, but the image's labels say "
+                f"{found.release.version} of {found.release.revision[:12]}: release to staging again"
+            )
+        change = Change.describe(git, "promote", PRODUCTION, running, staging, model=found.model)
+        abandoned = history.read(git, tip, PRODUCTION).abandoned.get(staging.digest)
+        since = history.read(git, tip, STAGING).current
+        return Proposal(
+            self.branch or f"promote/{PRODUCTION}-{_short(staging.digest)}",
+            Edit(path, overlay.edit(text, staging, path), words.commit_message(change)),
+            change,
+            words.promotion(git, change, since, abandoned),
+        )
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Let an environment run what it ran before."""
+
+    git: Git
+    registry: Registry | None
+    """None leaves unasked whether the image still exists."""
+    environment: str = PRODUCTION
+    digest: str | None = None
+    base: str | None = None
+    branch: str | None = None
+    pull_request: bool = False
+
+    def run(self) -> None:
+        self.git.require_history()
+        base = self.base or self.git.default_branch()
+        tip = self.git.fetch(base)
+        _propose(self.git, base, tip, self._proposal(tip), self.pull_request)
+
+    def _proposal(self, tip: str) -> Proposal:
+        git, environment = self.git, self.environment
+        path = overlay.path(environment)
+        text = history.require_text(git, tip, environment)
+        running = overlay.parse(text, path)
+        target = self._target(history.read(git, tip, environment))
+        if self.registry is not None:
+            self.registry.require(Reference.parse(target.release.image))
+        change = Change.describe(git, "rollback", environment, running, target.release)
+        return Proposal(
+            self.branch or f"rollback/{environment}-{_short(target.release.digest)}",
+            Edit(path, overlay.edit(text, target.release, path), words.commit_message(change)),
+            change,
+            words.restoration(git, change, target),
+        )
+
+    def _target(self, timeline: history.Timeline) -> Deployment:
+        environment, current = self.environment, timeline.current
+        if current is None:
+            raise ReleaseError(
+                f"nothing was released to {environment} yet, so there is nothing to go back to"
+            )
+        if self.digest is None:
+            if timeline.previous is None:
+                raise ReleaseError(
+                    f"{environment} runs {current.release.digest}, and there is nothing good before it to go back to"
+                )
+            return timeline.previous
+        wanted = self.digest if self.digest.startswith("sha256:") else f"sha256:{self.digest}"
+        # The last time counts: with it the name of the registry that the image is in now.
+        matching = {
+            each.release.digest: each
+            for each in timeline.deployments
+            if each.release.digest.startswith(wanted) and len(wanted) >= len("sha256:") + 7
+        }
+        if len(matching) != 1:
+            why = "is the beginning of several digests" if matching else "was never released to"
+            raise ReleaseError(
+                f"{self.digest} {why} {environment}; `python -m deploy.release status --json` lists them"
+                if not matching
+                else f"{self.digest} {why}: {', '.join(matching)}"
+            )
+        (found,) = matching.values()
+        if found.release.digest == current.release.digest:
+            raise ReleaseError(f"{environment} already runs {found.release.digest}: nothing to do")
+        return found
+
+
+def needed(git: Git, base: str | None = None) -> bool:
+    """Whether the image at HEAD would be another one than staging runs; prints why."""
+    head = git.require("HEAD")
+    branch = base or git.default_branch()
+    # The branch may know of a release that this checkout does not; a clone without remote knows only itself.
+    tip = git.commit(f"refs/remotes/{REMOTE}/{branch}") or head
+    running = history.current(git, tip, STAGING)
+    if running.empty:
+        print("needed: nothing was released to staging yet")
+        return True
+    if git.commit(running.revision) is None and not git.shallow:
+        print(f"needed: staging runs revision {running.revision[:12]}, which this repository does not have")
+        return True
+    revision = git.require(running.revision)
+    if revision != head and git.contains(revision, head):
+        print(f"not needed: staging runs {revision[:12]}, which contains {head[:12]}")
+        return False
+    paths = inputs.changed(revision, head, git.top)
+    if not paths:
+        print(
+            f"not needed: nothing that goes into the image differs between {revision[:12]}, which staging runs, and {head[:12]}"
+        )
+        return False
+    shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
+    print(f"needed: since {revision[:12]}, which staging runs, there changed {shown}")
+    return True
+
+
+def require_check(name: str, commit: str) -> None:
+    """Refuse unless the latest run of a check on GitHub succeeded."""
+    runs = github.check_runs(commit, name)
+    if not runs:
+        raise ReleaseError(f"the check {name!r} has not run at {commit[:12]}")
+    for run in runs:
+        if run.conclusion != "success":
+            said = run.conclusion or run.status
+            raise ReleaseError(f"the check {name!r} at {commit[:12]} is not green: {said}")
+
+
+def _propose(git: Git, base: str, tip: str, proposal: Proposal, pull_request: bool) -> None:
+    title = proposal.change.title
+    if pull_request:
+        url, new = publish.pull_request(git, base, tip, proposal.branch, proposal.edit, title, proposal.body)
+        print(f"{title}\n{'opened' if new else 'already open:'} {url}")
+        return
+    commit = publish.local_branch(git, tip, proposal.branch, proposal.edit)
+    print(f"{title}\n{commit[:12]} on the new branch {proposal.branch}, in this clone only")
+    print(
+        f"look: git show {proposal.branch}\npropose: git push {REMOTE} {proposal.branch}, or again with --pull-request"
+    )
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write under another name, then rename: a reader sees the old text or the new."""
+    number, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
+    try:
+        with os.fdopen(number, "wb") as temporary:
+            temporary.write(text.encode())
+        Path(name).chmod(file.stat().st_mode & 0o777)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _name(found: Candidate) -> str:
+    return f"{found.model} {found.release.version}"
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]

@@ -1,0 +1,162 @@
+"""Reads and edits an overlay: image, digest, model version and revision, and not one byte besides.
+
+YAML libraries that load and dump keep comments but lay the text out anew. Here ruamel.yaml only says where the four
+values stand, and just these are exchanged in the text, so that the diff of a release is its four lines.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from deploy.errors import ReleaseError
+
+FOLDER = PurePosixPath("deploy/overlays")
+IMAGE = "espalier"
+"""The name that the manifests give the image, and which the overlay exchanges."""
+VERSION_LABEL = "app.kubernetes.io/version"
+REVISION_ANNOTATION = "espalier.dev/revision"
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+VERSION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+"""What Kubernetes takes for a label's value."""
+
+Field = Literal["name", "digest", "version", "revision"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What an environment runs, as its overlay says."""
+
+    name: str
+    """REGISTRY/NAME, without tag and digest."""
+    digest: str
+    version: str
+    """Of the model's bundle."""
+    revision: str
+    """The commit that the image was built from."""
+
+    @property
+    def image(self) -> str:
+        return f"{self.name}@{self.digest}"
+
+    @property
+    def empty(self) -> bool:
+        """Whether this only holds the place: nothing was released yet."""
+        return self.digest == "sha256:" + "0" * 64
+
+
+def path(environment: str) -> str:
+    """The overlay of an environment, from the top of the repository."""
+    return str(FOLDER / environment / "kustomization.yaml")
+
+
+def parse(text: str, where: str) -> Release:
+    """What an overlay says.
+
+    Raises:
+        ReleaseError: it is not YAML, or lacks one of the four values, or one has not the form it must have.
+    """
+    found = {field: node.value for field, node in _nodes(text, where).items()}
+    release = Release(**found)
+    for name, value, form in (
+        ("digest of the image", release.digest, DIGEST),
+        (f"annotation {REVISION_ANNOTATION}", release.revision, COMMIT),
+        (f"label {VERSION_LABEL}", release.version, VERSION),
+    ):
+        if not form.fullmatch(value):
+            raise ReleaseError(f"{where}: the {name} is {value!r}, which is none")
+    return release
+
+
+def edit(text: str, release: Release, where: str) -> str:
+    """The overlay's text with other values, the rest as it was.
+
+    Raises:
+        ReleaseError: as `parse`, or the text is written in a way in which this cannot be done.
+    """
+    nodes = _nodes(text, where)
+    expected = _load(text, where)
+    result = text
+    for field in sorted(nodes, key=lambda field: nodes[field].start_mark.index, reverse=True):
+        node, value = nodes[field], str(getattr(release, field))
+        start, end = node.start_mark.index, node.end_mark.index
+        # Twelve hex digits may be a number to YAML (123456789012, 12e4567…), so what can be one has quotes.
+        quoted = field in ("version", "revision") or node.style in ('"', "'")
+        result = result[:start] + (f'"{value}"' if quoted else value) + result[end:]
+    _put(expected, release)
+    if _load(result, where) != expected:
+        raise ReleaseError(
+            f"{where} is written in a way that cannot be edited: keep the four values plain scalars"
+        )
+    return result
+
+
+def _nodes(text: str, where: str) -> dict[Field, ScalarNode]:
+    try:
+        document = YAML(pure=True).compose(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise ReleaseError(f"{where}{line} is not YAML: {getattr(error, 'problem', error)}") from None
+    images = [
+        each
+        for each in _items(_get(document, "images"))
+        if isinstance(name := _get(each, "name"), ScalarNode) and name.value == IMAGE
+    ]
+    labels = [
+        found
+        for each in _items(_get(document, "labels"))
+        if (found := _get(_get(each, "pairs"), VERSION_LABEL))
+    ]
+    wanted: dict[Field, tuple[list[Node | None], str]] = {
+        "name": ([_get(each, "newName") for each in images], f"newName of the image {IMAGE} under images"),
+        "digest": ([_get(each, "digest") for each in images], f"digest of the image {IMAGE} under images"),
+        "version": (list(labels), f"label {VERSION_LABEL} in the pairs of labels"),
+        "revision": (
+            [_get(_get(document, "commonAnnotations"), REVISION_ANNOTATION)],
+            f"annotation {REVISION_ANNOTATION} in commonAnnotations",
+        ),
+    }
+    result: dict[Field, ScalarNode] = {}
+    for field, (candidates, title) in wanted.items():
+        scalars = [each for each in candidates if isinstance(each, ScalarNode)]
+        if len(scalars) != 1:
+            raise ReleaseError(f"{where} must have one {title}, and has {len(scalars)}")
+        result[field] = scalars[0]
+    return result
+
+
+def _put(document: Any, release: Release) -> None:
+    for each in document["images"]:
+        if each["name"] == IMAGE:
+            each.update(newName=release.name, digest=release.digest)
+    for each in document["labels"]:
+        if VERSION_LABEL in each.get("pairs", {}):
+            each["pairs"][VERSION_LABEL] = release.version
+    document["commonAnnotations"][REVISION_ANNOTATION] = release.revision
+
+
+def _load(text: str, where: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ReleaseError(f"{where} is not YAML: {getattr(error, 'problem', error)}") from None
+
+
+def _get(node: Node | None, key: str) -> Node | None:
+    if isinstance(node, MappingNode):
+        for name, value in node.value:
+            if isinstance(name, ScalarNode) and name.value == key:
+                return value  # type: ignore[no-any-return]
+    return None
+
+
+def _items(node: Node | None) -> list[Node]:
+    return list(node.value) if isinstance(node, SequenceNode) else []

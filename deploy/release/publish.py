@@ -1,0 +1,106 @@
+"""Brings a change of an overlay to origin: straight to the branch that deploys, or as a pull request.
+
+Nobody's push is ever overwritten. When somebody was first, the change is made anew upon what is there now, decision and
+message included: what a rebase does, but without keeping what was said of a state that has passed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deploy import github
+from deploy.errors import GitError, ReleaseError
+from deploy.git import Git, LostRaceError, PassingError, pause
+
+TRIES = 12
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A commit to be: one file's new content and why."""
+
+    path: str
+    content: str
+    message: str
+
+
+def push(git: Git, branch: str, decide: Callable[[str], Edit | None], tries: int = TRIES) -> str | None:
+    """Commit to the tip of origin's branch what `decide` makes of it, as often as it takes to be first.
+
+    Args:
+        git: the clone, whose working tree and branches stay as they are.
+        branch: a branch of origin.
+        decide: is given the branch's tip, and answers with the edit, or None if nothing is to be done.
+        tries: after so many lost races it is given up.
+
+    Returns:
+        The commit that is now on origin, or None if nothing was to be done.
+
+    Raises:
+        ReleaseError: given up; origin is as the others left it.
+        GitError: origin refuses, and would again.
+    """
+    last: GitError | None = None
+    for attempt in range(tries):
+        tip = git.fetch(branch)
+        edit = decide(tip)
+        if edit is None:
+            return None
+        commit = git.commit_file(tip, edit.path, edit.content, edit.message)
+        try:
+            git.push(commit, branch)
+        except (LostRaceError, PassingError) as error:
+            last = error
+            why = "somebody else was first" if isinstance(error, LostRaceError) else str(error)
+            print(f"try {attempt + 1} of {tries}: {why}", file=sys.stderr)
+            pause(attempt)
+        else:
+            return commit
+    raise ReleaseError(f"gave up after {tries} tries, and nothing was released; the last: {last}")
+
+
+def local_branch(git: Git, tip: str, branch: str, edit: Edit) -> str:
+    """Write the edit as a branch of this clone alone, and give its commit."""
+    existing = git.commit(f"refs/heads/{branch}")
+    if existing is not None and _is_fresh(git, existing, tip, edit):
+        return existing
+    commit = git.commit_file(tip, edit.path, edit.content, edit.message)
+    git.set_branch(branch, commit)
+    return commit
+
+
+def pull_request(
+    git: Git, base: str, tip: str, branch: str, edit: Edit, title: str, body: str
+) -> tuple[str, bool]:
+    """Propose the edit as the pull request of this branch; the same one again if it is open.
+
+    Returns:
+        Its address, and whether it is new.
+    """
+    for attempt in range(TRIES):
+        existing = git.remote_tip(branch)
+        if existing is not None and _is_fresh(git, existing, tip, edit):
+            break
+        commit = git.commit_file(tip, edit.path, edit.content, edit.message)
+        try:
+            git.replace(commit, branch, existing)
+            break
+        except (LostRaceError, PassingError) as error:
+            print(f"try {attempt + 1} of {TRIES}: {error}", file=sys.stderr)
+            pause(attempt)
+    else:
+        raise ReleaseError(f"cannot push the branch {branch}: gave up after {TRIES} tries")
+    made, new = github.open_pull_request(branch, base, title, body)
+    return made.html_url, new
+
+
+def _is_fresh(git: Git, commit: str, tip: str, edit: Edit) -> bool:
+    """Whether a branch's commit already is this edit upon a state of the overlay that is still the present one."""
+    return (
+        not git.contains(tip, commit)
+        and git.read(commit, edit.path) == edit.content
+        and git.read(f"{commit}^", edit.path) == git.read(tip, edit.path)
+        and git.contains(tip, f"{commit}^")
+    )
