@@ -22,9 +22,12 @@ def make() -> bytes:
     """The difference between HEAD and what is there now, new files included, among recorded results only."""
     recorded = [each.rstrip("/") for each in RECORDED if Path(each).exists()]
     git("add", "--intent-to-add", "--", *recorded)
-    return git(
+    shown = attempt(
         "diff", "--binary", "--no-color", "--no-ext-diff", "--full-index", "HEAD", "--", *recorded
-    ).encode()
+    )
+    if shown.returncode:
+        raise GitError(f"git diff: {last_line(shown)}")
+    return shown.stdout
 
 
 def apply(patch: Path) -> list[str]:

@@ -51,7 +51,7 @@ def remote() -> None:
 def current() -> None:
     status, said = dvc("repro", "--dry", "--allow-missing")
     if status:
-        raise DeployError(f"dvc.lock is not current ({_last(said)}): {_REMEDY}")
+        raise DeployError(f"dvc.lock is not current ({_in_one_line(said)}): {_REMEDY}")
     if stale := [line for line in said.splitlines() if line.startswith("Running stage")]:
         raise DeployError(f"dvc.lock is not current ({len(stale)} stages would run): {_REMEDY}")
 
@@ -66,7 +66,7 @@ def bundle() -> None:
     before = LOCK.read_bytes()
     status, said = reproduce()
     if status:
-        raise DeployError(f"the bundle cannot be computed: {_last(said)}")
+        raise DeployError(f"the bundle cannot be computed: {_in_one_line(said)}")
     if LOCK.read_bytes() != before:
         raise DeployError(f"this commit makes another bundle than its dvc.lock says: {_REMEDY}")
 
@@ -90,7 +90,7 @@ def scratch() -> None:
         raise DeployError("dvc.lock has changes that are not committed")
     status, said = dvc("repro", "--force", "--no-run-cache")
     if status:
-        raise DeployError(f"the pipeline fails from scratch: {_last(said)}")
+        raise DeployError(f"the pipeline fails from scratch: {_in_one_line(said)}")
     differences = compare(_read(git("show", f"HEAD:{LOCK}")), _read(LOCK.read_text(encoding="utf-8")))
     steps.summary(table(differences))
     if differences:
@@ -155,14 +155,15 @@ def has_remote() -> bool:
     return done.returncode == 0 and b"No default remote" not in done.stdout
 
 
-def errors(said: str) -> list[str]:
-    """The lines in which a stage or DVC says what went wrong, each once."""
-    found = [line.strip() for line in said.splitlines() if line.lower().startswith("error: ")]
-    return list(dict.fromkeys(line[len("error: ") :] for line in found))
+def last_words(said: str) -> str:
+    """The lines in which a stage or DVC says what went wrong, each once; failing those, the last line."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    found = [line[len("error: ") :] for line in lines if line.lower().startswith("error: ")]
+    return "\n".join(dict.fromkeys(found)) or (lines or ["it says nothing"])[-1]
 
 
-def _last(said: str) -> str:
-    return "; ".join(errors(said)) or (said.strip().splitlines() or ["DVC says nothing"])[-1]
+def _in_one_line(said: str) -> str:
+    return "; ".join(last_words(said).splitlines())
 
 
 def _read(text: str) -> Mapping[str, Any]:
@@ -177,7 +178,7 @@ def _read(text: str) -> Mapping[str, Any]:
 def _must(*arguments: str) -> None:
     status, said = dvc(*arguments)
     if status:
-        raise DeployError(f"dvc {' '.join(arguments[:2])}: {_last(said)}")
+        raise DeployError(f"dvc {' '.join(arguments[:2])}: {_in_one_line(said)}")
 
 
 if __name__ == "__main__":

@@ -1,59 +1,33 @@
 """Reproduces what a branch changed and leaves, in one folder, everything that the next steps need.
 
 lock.patch   what changed in git: dvc.lock, metrics, reports; empty when the lock was current
-comment.md   what came out, for the pull request: the review, or why there is none
-review/      what training.review writes: the review's data and its plots
+comment.md   what came out, for the pull request: training.review's text, or why there is none
+review/      what training.review writes: the text, all figures, the plots
 
 It fails only for a fault of its own. What came out is in its outputs: `reproduced`, `changed`, and `passed`, which is
-true when everything worked and production's model is not better by more than the gate allows.
+the review's verdict (the pipeline ran, its gate was passed, and production's model is not better by more than is
+allowed) and, where nobody can commit dvc.lock for the branch, that it was current.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.ci import patches, pipeline, steps
 from deploy.ci.git import git
 from deploy.errors import run
 
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended, and what it said."""
-
-    status: int
-    text: str
-
-    @property
-    def worked(self) -> bool:
-        return self.status == 0
-
-    @property
-    def error(self) -> str:
-        lines = self.text.strip().splitlines()
-        return "\n".join(pipeline.errors(self.text) or lines[-10:] or ["it says nothing"])
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the parts came to; None for a part that was not reached."""
-
-    repro: Said
-    review: Said | None
-    gate: Said | None
-    stale: bool
-    """The branch should have been current, and was not."""
-
-    @property
-    def passed(self) -> bool:
-        parts = (self.repro, self.review, self.gate)
-        return all(part is not None and part.worked for part in parts) and not self.stale
+STALE = """\
+> [!WARNING]
+> `dvc.lock` is not current, and nothing can be committed to this branch from here: run `make repro` and commit
+> `dvc.lock`, `metrics/`, `reports/` and `MODEL_CARD.md`.
+"""
 
 
 def main() -> None:
@@ -66,65 +40,47 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--refresh", action="store_true", help="read the data's source again first")
     parser.add_argument(
-        "--expect-current",
+        "--fork",
         action="store_true",
-        help="nobody can commit dvc.lock for this branch: it must be current",
+        help="there are no keys: production's model cannot be fetched, and nobody can commit dvc.lock",
     )
     arguments = parser.parse_args()
     folder: Path = arguments.output
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
-    repro = _reproduce(refresh=arguments.refresh)
-    patch = patches.make() if repro.worked else b""
-    stale = arguments.expect_current and bool(patch)
-    review = gate = None
-    if repro.worked:
-        review = _python("training.review", "--base", arguments.base, "--output", str(folder / "review"))
-        gate = _python("training.production", "--at", arguments.base)
-    outcome = Outcome(repro, review, gate, stale)
-
+    status, said = _reproduce(refresh=arguments.refresh)
+    patch = b"" if status else patches.make()
     (folder / "lock.patch").write_bytes(patch)
-    text = comment(outcome, _review(folder), git("rev-parse", "HEAD").strip(), os.environ.get("RUN_URL", ""))
+    text, passed = _review(folder, arguments.base, "" if status == 0 else said, fork=arguments.fork)
+    if arguments.fork and patch:
+        text, passed = f"{STALE}\n{text}", False
     (folder / "comment.md").write_text(text, encoding="utf-8")
     steps.summary(text)
-    steps.output(reproduced=repro.worked, changed=bool(patch), passed=outcome.passed)
+    steps.output(reproduced=status == 0, changed=bool(patch), passed=passed)
 
 
-def comment(outcome: Outcome, review: str, commit: str, run_url: str = "") -> str:
-    """What came out, in Markdown: the verdict first."""
-    where = f"{commit[:10]}, [run]({run_url})" if run_url else commit[:10]
-    parts = []
-    if not outcome.repro.worked:
-        parts += [f"### ❌ `dvc repro` failed ({where})", _block(outcome.repro.error)]
-    else:
-        verdict = "✅ reproduced" if outcome.passed else "❌ not fit to be merged"
-        parts.append(f"### {verdict} ({where})")
-    if outcome.stale:
-        parts.append(
-            "`dvc.lock` is not current. Nothing can be committed to this branch from here: "
-            "run `make repro` and commit `dvc.lock`, `metrics/`, `reports/` and `MODEL_CARD.md`."
-        )
-    if outcome.gate is not None and not outcome.gate.worked:
-        parts += ["**The gate against production says no:**", _block(outcome.gate.error)]
-    if outcome.review is not None and not outcome.review.worked:
-        parts += ["There is no review:", _block(outcome.review.error)]
-    elif review:
-        parts.append(review.strip())
-    return "\n\n".join(parts) + "\n"
-
-
-def _reproduce(*, refresh: bool) -> Said:
+def _reproduce(*, refresh: bool) -> tuple[int, str]:
     if refresh:
         status, said = pipeline.dvc("repro", "--single-item", "--force", "fetch")
         if status:
-            return Said(status, said)
-    return Said(*pipeline.reproduce())
+            return status, said
+    return pipeline.reproduce()
 
 
-def _python(module: str, *arguments: str) -> Said:
+def _review(folder: Path, base: str, failure: str, *, fork: bool) -> tuple[str, bool]:
+    """The review's text and verdict; without a review its error, and no."""
+    command = [sys.executable, "-m", "training.review", "--base", base, "--output", str(folder / "review")]
+    if failure:
+        log = folder / "failure.log"
+        log.write_text(failure, encoding="utf-8")
+        command += ["--failure", str(log)]
+    if fork:
+        command.append("--no-production")
+    if url := os.environ.get("RUN_URL"):
+        command += ["--artifact-url", url]
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -133,12 +89,19 @@ def _python(module: str, *arguments: str) -> Said:
         check=False,
     )
     print(done.stdout, end="", flush=True)
-    return Said(done.returncode, done.stdout)
+    if done.returncode:
+        return _no_review(done.stdout, failure), False
+    text = (folder / "review" / "review.md").read_text(encoding="utf-8")
+    passed = json.loads((folder / "review" / "review.json").read_bytes())["passed"]
+    return text, passed is True and not failure
 
 
-def _review(folder: Path) -> str:
-    file = folder / "review" / "review.md"
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+def _no_review(said: str, failure: str) -> str:
+    commit = git("rev-parse", "--short=10", "HEAD").strip()
+    parts = [f"### ❌ There is no review of {commit}", _block(pipeline.last_words(said))]
+    if failure:
+        parts += ["The pipeline had failed before:", _block(pipeline.last_words(failure))]
+    return "\n\n".join(parts) + "\n"
 
 
 def _block(text: str) -> str:
