@@ -7,7 +7,7 @@ over before the drain is. Each check here is one such mistake, found in real clu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from app.settings import PREFIX, Settings
@@ -57,13 +57,24 @@ class Environment:
         )
 
 
+Check = Callable[[Environment], Iterator[str]]
+
+
 def problems(documents: Sequence[Document]) -> list[str]:
     """What leads nowhere, one line each that names the object."""
     try:
         environment = Environment(documents)
     except (ValueError, KeyError) as error:
         return [f"workload: {error}"]
-    return [problem for check in _CHECKS for problem in check(environment)]
+    return [problem for check in _CHECKS for problem in _found(check, environment)]
+
+
+def _found(check: Check, environment: Environment) -> Iterator[str]:
+    try:
+        yield from check(environment)
+    except KeyError as error:
+        # A field that its kind does not demand, and that the names cannot be followed without.
+        yield f"{check.__name__.strip('_').replace('_', ' ')}: a field is missing that others refer to: {error}"
 
 
 def _images(it: Environment) -> Iterator[str]:
@@ -119,8 +130,8 @@ def _probes(it: Environment) -> Iterator[str]:
         probe = it.container.get(kind)
         if probe is None:
             yield f"container {it.container['name']}: it has no {kind}"
-        elif probe["httpGet"]["port"] not in it.ports:
-            yield f"container {it.container['name']}: {kind} asks port {probe['httpGet']['port']}, which it does not have"
+        elif probe.get("httpGet", {}).get("port") not in it.ports:
+            yield f"container {it.container['name']}: {kind} asks none of its ports"
 
 
 def _goodbye(it: Environment) -> Iterator[str]:
@@ -247,7 +258,7 @@ def _ways_in(it: Environment) -> Iterator[str]:
                 elif not it.service_has(service, port.get("name", port.get("number"))):
                     yield f"{_name(ingress)}: there is no Service {service} with such a port"
         probed = ingress["metadata"]["annotations"].get("alb.ingress.kubernetes.io/healthcheck-path")
-        if probed != it.container["readinessProbe"]["httpGet"]["path"]:
+        if probed != it.container.get("readinessProbe", {}).get("httpGet", {}).get("path"):
             yield f"{_name(ingress)}: it looks for health at {probed}, and the pods' readiness is elsewhere"
     for route in it.all("HTTPRoute"):
         for host in route["spec"]["hostnames"]:
@@ -315,7 +326,7 @@ def _analyses(it: Environment) -> Iterator[str]:
             yield f"{_name(template)}: argument {name} is used nowhere"
 
 
-_CHECKS = (
+_CHECKS: tuple[Check, ...] = (
     _images,
     _namespaces,
     _marks,

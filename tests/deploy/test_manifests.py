@@ -1,0 +1,302 @@
+"""What is rendered, that it is checked strictly, and that the command says what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ruamel.yaml import YAML
+
+from deploy import manifests, render, validate
+from deploy.schemas.__main__ import PACKAGES, file_name
+
+Document = dict[str, Any]
+VERSION, REVISION = "app.kubernetes.io/version", "espalier.dev/revision"
+
+
+@cache
+def _documents(name: str) -> list[Document]:
+    return next(list(each.documents) for each in _everything() if each.name == name)
+
+
+@cache
+def _everything() -> list[manifests.Rendered]:
+    return list(manifests.render_all())
+
+
+def _one(name: str, kind: str) -> Document:
+    return deepcopy(next(each for each in _documents(name) if each["kind"] == kind))
+
+
+def test_everything_is_as_it_should_be() -> None:
+    assert {each.name: list(each.problems) for each in _everything() if each.problems} == {}
+    assert len(_everything()) == len(render.ENVIRONMENTS) * (1 + len(render.VARIANTS)) + 1
+
+
+@pytest.mark.parametrize("environment", render.ENVIRONMENTS)
+@pytest.mark.parametrize("components", [(), ("deployment",)], ids=["rollout", "deployment"])
+# All digits, and with an e between them: YAML would take these for numbers.
+@pytest.mark.parametrize("version", ["01dddd8b7714", "123456789012", "1234567e8901"])
+def test_a_release_reaches_the_pods(environment: str, components: tuple[str, ...], version: str) -> None:
+    revision, digest = "1234567890" * 3 + "123456789e", "sha256:" + "ab" * 32
+    with render.variant(components) as root:
+        path = render.overlay(environment, root) / "kustomization.yaml"
+        editor = YAML()
+        content = editor.load(path.read_text())
+        content["labels"][0]["pairs"][VERSION] = version
+        content["commonAnnotations"][REVISION] = revision
+        content["images"][0]["digest"] = digest
+        with path.open("w") as stream:
+            editor.dump(content, stream)
+        documents = render.parse(render.render(path.parent))
+    workload = next(each for each in documents if each["kind"] in {"Rollout", "Deployment"})
+    template = workload["spec"]["template"]
+    name = content["images"][0]["newName"]
+    assert template["spec"]["containers"][0]["image"] == f"{name}@{digest}"
+    for each in [*documents, template]:
+        assert each["metadata"]["labels"][VERSION] == version
+        assert each["metadata"]["annotations"][REVISION] == revision
+    assert VERSION not in workload["spec"]["selector"]["matchLabels"]
+    assert [problem for each in documents for problem in validate.problems(each)] == []
+
+
+def test_the_overlays_read_as_one_diff() -> None:
+    """What differs between the environments is their names and what is written under patches."""
+    staging, production = (
+        yaml.safe_load((render.overlay(each) / "kustomization.yaml").read_text())
+        for each in render.ENVIRONMENTS
+    )
+    released = ("images", "labels", "commonAnnotations")
+    assert {k for k in staging if staging[k] != production.get(k) and k not in released} == {
+        "namespace",
+        "patches",
+    }
+    assert staging.keys() == production.keys()
+    texts = {(render.overlay(each) / "rollout.yaml").read_text() for each in render.ENVIRONMENTS}
+    assert len(texts) == 1
+
+
+def test_production_is_what_it_should_be() -> None:
+    staging, production = (
+        {each["kind"]: each["spec"] for each in _documents(name) if "spec" in each}
+        for name in render.ENVIRONMENTS
+    )
+    scaler = production["HorizontalPodAutoscaler"]
+    assert scaler["minReplicas"] >= 3
+    assert scaler["maxReplicas"] > staging["HorizontalPodAutoscaler"]["maxReplicas"]
+    quiet = [
+        each["value"] for each in production["AnalysisTemplate"]["args"] if each["name"] == "quiet-passes"
+    ]
+    assert quiet == ["false"]
+
+
+@pytest.mark.parametrize("variant", [each.name for each in _everything() if each.name != "argocd"])
+def test_pods_are_restricted(variant: str) -> None:
+    """Each rule of Kubernetes' restricted standard that can be broken here."""
+    workload = next(each for each in _documents(variant) if each["kind"] in {"Rollout", "Deployment"})
+    pod = workload["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]) == (10001, 10001)
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & pod.keys()
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        for kind in ("requests", "limits"):
+            assert {"cpu", "memory"} == container["resources"][kind].keys()
+
+
+def _set(*path: str | int, value: object) -> Callable[[Document], None]:
+    def change(document: Document) -> None:
+        inside: Any = document
+        for each in path[:-1]:
+            inside = inside[each]
+        inside[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "change", "complaint"),
+    [
+        ("staging", "Namespace", _set("metadata", "lables", value={}), "'lables' was unexpected"),
+        ("staging", "ServiceAccount", _set("automountToken", value=False), "'automountToken' was unexpected"),
+        (
+            "staging",
+            "Service",
+            _set("spec", "ports", 0, "targetport", value=1),
+            "'targetport' was unexpected",
+        ),
+        ("staging", "HorizontalPodAutoscaler", _set("spec", "minReplicas", value="two"), "is not of type"),
+        ("staging", "PodDisruptionBudget", _set("spec", "maxUnavailible", value=1), "'maxUnavailible' was"),
+        ("staging", "NetworkPolicy", _set("spec", "policyType", value=[]), "'policyType' was unexpected"),
+        ("staging", "Ingress", _set("spec", "rules", 0, "hostname", value="x"), "'hostname' was unexpected"),
+        (
+            "staging",
+            "ServiceMonitor",
+            _set("spec", "endpoints", 0, "ports", value="http"),
+            "'ports' was unexpected",
+        ),
+        (
+            "staging",
+            "ServiceMonitor",
+            _set("spec", "selector", "matchLabel", value={}),
+            "'matchLabel' was unexpected",
+        ),
+        ("staging", "Rollout", _set("spec", "strategy", "canary", "step", value=[]), "'step' was unexpected"),
+        (
+            "staging",
+            "Rollout",
+            _set("spec", "strategy", "canary", "steps", 0, value={"weight": 1}),
+            "'weight' was",
+        ),
+        # In a pod template, which Kubernetes defines and a custom resource contains.
+        (
+            "staging",
+            "Rollout",
+            _set("spec", "template", "spec", "containers", 0, "readinesProbe", value={}),
+            "'readinesProbe' was unexpected",
+        ),
+        (
+            "staging",
+            "Rollout",
+            _set(
+                "spec",
+                "template",
+                "spec",
+                "containers",
+                0,
+                "lifecycle",
+                "preStop",
+                "sleep",
+                value={"second": 1},
+            ),
+            "'seconds' is a required property",
+        ),
+        (
+            "staging",
+            "AnalysisTemplate",
+            _set("spec", "metrics", 0, "query", value="up"),
+            "'query' was unexpected",
+        ),
+        (
+            "staging",
+            "AnalysisTemplate",
+            _set("spec", "metrics", 0, "name", value=1),
+            "is not of type 'string'",
+        ),
+        (
+            "staging.deployment",
+            "Deployment",
+            _set("spec", "strategy", "rollingUpdate", "maxSurges", value=1),
+            "'maxSurges' was unexpected",
+        ),
+        ("staging.gateway-api", "HTTPRoute", _set("spec", "hosts", value=[]), "'hosts' was unexpected"),
+        (
+            "staging.gateway-api",
+            "HTTPRoute",
+            _set("spec", "rules", 0, "backendRefs", 0, "wieght", value=1),
+            "'wieght' was unexpected",
+        ),
+        (
+            "argocd",
+            "Application",
+            _set("spec", "syncPolicy", "automatic", value={}),
+            "'automatic' was unexpected",
+        ),
+        ("argocd", "Application", _set("spec", "source", "repoUrl", value="x"), "'repoUrl' was unexpected"),
+        ("argocd", "ApplicationSet", _set("spec", "preserveResources", value=1), "'preserveResources' was"),
+        (
+            "argocd",
+            "ApplicationSet",
+            _set("spec", "template", "spec", "destination", "cluster", value="x"),
+            "'cluster' was unexpected",
+        ),
+        ("argocd", "AppProject", _set("spec", "sourceRepo", value=[]), "'sourceRepo' was unexpected"),
+        ("argocd", "ConfigMap", _set("data", "number", value=5), "is not of type"),
+        ("staging", "Rollout", _set("kind", value="Rolout"), "no schema for Rolout"),
+        ("staging", "Service", _set("apiVersion", value="v2"), "no schema for Service v2"),
+        (
+            "staging",
+            "Ingress",
+            _set("apiVersion", value="networking.example.com/v1"),
+            "no schema for Ingress",
+        ),
+    ],
+)
+def test_what_a_kind_does_not_know_is_refused(
+    name: str, kind: str, change: Callable[[Document], None], complaint: str
+) -> None:
+    document = _one(name, kind)
+    assert validate.problems(document) == []
+    change(document)
+    assert complaint in "\n".join(validate.problems(document))
+
+
+def test_a_document_without_a_kind_is_refused() -> None:
+    assert validate.problems({"metadata": {"name": "x"}}) == ["it has no apiVersion and kind"]
+
+
+def test_every_schema_is_of_a_package_that_is_pinned() -> None:
+    expected = {file_name(p.group, p.api_version, kind): p for p in PACKAGES for kind in p.kinds}
+    found = {path.name: path.read_text() for path in validate.SCHEMAS.glob("*.json")}
+    assert found.keys() == expected.keys()
+    for name, package in expected.items():
+        assert f"from {package.npm} {package.version} (MIT)" in found[name]
+
+
+def test_a_missing_component_is_one_line(tmp_path: Path) -> None:
+    for name in ("base", "components", "overlays"):
+        shutil.copytree(render.FOLDER / name, tmp_path / name)
+    shutil.rmtree(tmp_path / "components" / "ingress-alb")
+    with pytest.raises(render.RenderError, match="ingress-alb") as caught:
+        render.render(render.overlay("staging", tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_writes_what_it_rendered(tmp_path: Path) -> None:
+    output = tmp_path / "manifests"
+    output.mkdir()
+    (output / "stale.yaml").write_text("{}")
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.manifests", "--output", output],
+        cwd=render.FOLDER.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.stem for path in output.iterdir()} == {each.name for each in _everything()}
+    for each in _everything():
+        assert (output / f"{each.name}.yaml").read_text() == each.text
+    assert "all as they should be" in done.stdout
+
+
+def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
+    """A copy of the project in which the readiness probe is misspelt."""
+    for name in ("app", "deploy"):
+        shutil.copytree(
+            render.FOLDER.parent / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    rollout = tmp_path / "deploy" / "base" / "rollout.yaml"
+    rollout.write_text(rollout.read_text().replace("readinessProbe:", "readyProbe:"))
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.manifests"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "staging: Rollout espalier: spec.template.spec.containers.0" in done.stderr
+    assert "'readyProbe' was unexpected" in done.stderr
+    assert "container espalier: it has no readinessProbe" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
