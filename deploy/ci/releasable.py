@@ -1,8 +1,7 @@
 """Says whether a commit may and must be released: output `release`, true or false; fails when it may not.
 
-It may when it is main's and CI is green for it, whoever or whatever asks. It must when its image would be another than
-the one staging runs. A commit that staging's image already contains is passed over: two runs can finish in the
-other order than they began. Run it on main, so that the commit in question has no say in this.
+It may when it is main's and CI is green for it, whoever or whatever asks. It must when `deploy.release needed` says
+so at that commit. Run it on main, so that the commit in question has no say in whether it may.
 """
 
 from __future__ import annotations
@@ -11,71 +10,51 @@ import argparse
 import re
 import subprocess
 import sys
+from pathlib import Path
 
-from deploy import github
 from deploy.ci import steps
-from deploy.ci.git import attempt, git
 from deploy.errors import DeployError, ReleaseError, run
+from deploy.git import Git
+from deploy.release.commands import require_check
 
 GATE = "gate"
 """The job of ci that stands for all of them."""
-STAGING = "deploy/overlays/staging/kustomization.yaml"
-NOT_NEEDED = 1
-"""The status of `deploy.release needed` when nothing in the image would change; above it, it failed."""
-_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
-_REVISION = re.compile(r"^\s*espalier\.dev/revision:\s*[\"']?([0-9a-f]{40})\b", re.MULTILINE)
+NEEDED, NOT_NEEDED = 0, 1
+"""What `deploy.release needed` ends with; anything else is a failure."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.ci.releasable", description=__doc__)
     parser.add_argument("commit", help="all 40 digits")
     commit = parser.parse_args().commit
-    check(commit)
-    steps.output(release=not _contained(commit) and _needed(commit))
+    git = Git.around(Path.cwd())
+    check(git, commit)
+    git.run("checkout", "--quiet", "--detach", commit)
+    steps.output(release=_needed())
 
 
-def check(commit: str) -> None:
-    """Refuse what may not be released.
+def check(git: Git, commit: str) -> None:
+    """Refuse what may not be released; HEAD is main.
 
     Raises:
         ReleaseError: it is not a full commit, not main's, or CI is not green for it.
         GitHubError: GitHub does not say.
     """
-    if not _COMMIT.match(commit):
+    if not _COMMIT.fullmatch(commit):
         raise ReleaseError(f"{commit!r} is not a full commit: give all 40 digits")
-    if attempt("cat-file", "-e", f"{commit}^{{commit}}").returncode:
-        raise ReleaseError(f"{commit[:10]} is not in this clone: it is not main's, or the clone is shallow")
-    if attempt("merge-base", "--is-ancestor", commit, "HEAD").returncode:
-        raise ReleaseError(f"{commit[:10]} is not part of main: merge it first")
-    runs = github.check_runs(commit, GATE)
-    if not runs:
-        raise ReleaseError(f"CI has no result for {commit[:10]}: there is no check called {GATE}")
-    for each in runs:
-        if each.conclusion != "success":
-            raise ReleaseError(
-                f"CI is not green for {commit[:10]}: {GATE} is {each.conclusion or each.status}"
-            )
+    git.require_history()
+    if git.commit(commit) is None or not git.contains("HEAD", commit):
+        raise ReleaseError(f"{commit[:12]} is not part of main: merge it first")
+    require_check(GATE, commit)
 
 
-def _contained(commit: str) -> bool:
-    """Whether staging's image was made from this commit or a later one."""
-    found = _REVISION.search(git("show", f"HEAD:{STAGING}"))
-    if found is None:
-        raise DeployError(f"{STAGING} names no revision: it needs the annotation espalier.dev/revision")
-    staged = found[1]
-    if not attempt("merge-base", "--is-ancestor", commit, staged).returncode:
-        print(f"staging runs {staged[:10]}, which contains {commit[:10]}: nothing to release")
-        return True
-    return False
-
-
-def _needed(commit: str) -> bool:
-    """Ask the release tool, at that commit."""
-    git("checkout", "--quiet", "--detach", commit)
+def _needed() -> bool:
+    """Ask the release tool as it is at the commit that is checked out."""
     status = subprocess.run([sys.executable, "-m", "deploy.release", "needed"], check=False).returncode
-    if status > NOT_NEEDED or status < 0:
+    if status not in (NEEDED, NOT_NEEDED):
         raise DeployError(f"`python -m deploy.release needed` failed with {status}")
-    return status == 0
+    return status == NEEDED
 
 
 if __name__ == "__main__":
