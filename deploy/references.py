@@ -21,7 +21,8 @@ FINISH_SECONDS = 10
 WORKLOADS = ("Rollout", "Deployment")
 HASH = "rollouts-pod-template-hash"
 """Argo Rollouts puts it on its pods itself."""
-_IMAGE = re.compile(r"[^\s:@]+(:\d+)?(/[^\s:@]+)*@sha256:[0-9a-f]{64}")
+# A colon is a registry's port, and a tag is none of it.
+_IMAGE = re.compile(r"[^\s:@/]+(:\d+(?=/))?(/[^\s:@/]+)*@sha256:[0-9a-f]{64}")
 _ARGUMENT = re.compile(r"\{\{\s*args\.([\w-]+)\s*\}\}")
 
 

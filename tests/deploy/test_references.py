@@ -1,0 +1,265 @@
+"""Follows the names in what is rendered, and shows for each check that it finds the mistake it is for."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app import server
+from app.main import create_app
+from app.settings import Settings
+from deploy import references, render
+from tests.bundles import write_number_bundle
+
+Document = dict[str, Any]
+Manifests = list[Document]
+
+
+@cache
+def _rendered(components: tuple[str, ...]) -> Manifests:
+    with render.variant(components) as root:
+        return render.parse(render.render(render.overlay("production", root)))
+
+
+def _manifests(*components: str) -> Manifests:
+    return deepcopy(_rendered(components))
+
+
+def _get(manifests: Manifests, kind: str, name: str | None = None) -> Document:
+    return next(d for d in manifests if d["kind"] == kind and name in {None, d["metadata"]["name"]})
+
+
+REMOVE = object()
+POD = "/spec/template/spec"
+CONTAINER = f"{POD}/containers/0"
+CANARY = "/spec/strategy/canary"
+NOTES = "/metadata/annotations/alb.ingress.kubernetes.io~1"
+PATHS = "/spec/rules/0/http/paths"
+ALB, GATEWAY, PLAIN = ("ingress-alb",), ("gateway-api",), ()
+ALB_DEPLOYMENT = ("ingress-alb", "deployment")
+VERSION, REVISION = "app.kubernetes.io~1version", "espalier.dev~1revision"
+
+# Components, object, JSON pointer into it ("" is the object itself), value, what is said of it.
+MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
+    (PLAIN, "Rollout", f"{CONTAINER}/image", "espalier:latest", "is not NAME@sha256:DIGEST"),
+    (PLAIN, "Rollout", f"{CONTAINER}/image", "a/b:1@sha256:" + "0" * 64, "is not NAME@sha256:DIGEST"),
+    (PLAIN, "Rollout", f"{CONTAINER}/image", "a/b@sha256:" + "0" * 63, "is not NAME@sha256:DIGEST"),
+    (PLAIN, "Service", "/metadata/namespace", "espalier-staging", "namespace espalier-staging, and not"),
+    (PLAIN, "Namespace", "", REMOVE, "0 Namespaces"),
+    (PLAIN, "Namespace", "/metadata/labels", {}, "does not enforce restricted"),
+    (PLAIN, "Service", f"/metadata/labels/{VERSION}", "1", "label app.kubernetes.io/version differs"),
+    (PLAIN, "Service", "/metadata/annotations", {}, "annotation espalier.dev/revision differs"),
+    (PLAIN, "Rollout", f"/spec/template/metadata/annotations/{REVISION}", 0, "is 0, and not a commit"),
+    (PLAIN, "Rollout", f"/spec/template/metadata/labels/{VERSION}", REMOVE, "its pods have no label"),
+    (PLAIN, "Service", f"/spec/selector/{VERSION}", "none", "changes with every release"),
+    (PLAIN, "Rollout", f"{CONTAINER}/env/2/name", "ESPALIER_DRAIN", "knows no variable ESPALIER_DRAIN"),
+    (PLAIN, "Rollout", f"{CONTAINER}/env/1/value", "9000", "listens on 9000"),
+    (PLAIN, "Rollout", f"{CONTAINER}/env/0/value", "127.0.0.1", "without ESPALIER_HOST"),
+    (PLAIN, "Rollout", f"{CONTAINER}/livenessProbe", REMOVE, "it has no livenessProbe"),
+    (
+        PLAIN,
+        "Rollout",
+        f"{CONTAINER}/startupProbe/httpGet/port",
+        "web",
+        "startupProbe asks none of its ports",
+    ),
+    (PLAIN, "Rollout", f"{CONTAINER}/lifecycle", REMOVE, "0 s of preStop"),
+    (PLAIN, "Rollout", f"{CONTAINER}/env/2/value", "30", "a grace of 40 s is over"),
+    (PLAIN, "Rollout", f"{CONTAINER}/lifecycle/preStop/sleep/seconds", 25, "a grace of 40 s is over"),
+    (PLAIN, "Rollout", f"{POD}/terminationGracePeriodSeconds", 20, "a grace of 20 s is over"),
+    (ALB, "Rollout", f"{CONTAINER}/env/3/value", "60", "connections idle for 60 s"),
+    (ALB, "Ingress", f"{NOTES}load-balancer-attributes", "idle_timeout.timeout_seconds=99", "idle for 99 s"),
+    (ALB, "Ingress", f"{NOTES}target-group-attributes", REMOVE, "in flight for 300 s"),
+    (PLAIN, "Rollout", "/spec/selector/matchLabels/app", "x", "does not match its own pods"),
+    (
+        PLAIN,
+        "Service espalier",
+        "/spec/selector",
+        {"a": "b"},
+        "Service espalier: its selector matches no pod",
+    ),
+    (PLAIN, "Service espalier", "/spec/ports/0/targetPort", "web", "target port web"),
+    (
+        PLAIN,
+        "PodDisruptionBudget",
+        "/spec/selector/matchLabels/a",
+        "b",
+        "espalier: its selector matches no pod",
+    ),
+    (
+        PLAIN,
+        "Rollout",
+        f"{POD}/topologySpreadConstraints/0/labelSelector/matchLabels/a",
+        "b",
+        "counts no pod",
+    ),
+    (PLAIN, "ServiceAccount", "", REMOVE, "there is no ServiceAccount"),
+    (PLAIN, "ServiceAccount", "/automountServiceAccountToken", REMOVE, "its token is mounted"),
+    (
+        PLAIN,
+        "HorizontalPodAutoscaler",
+        "/spec/scaleTargetRef/kind",
+        "Deployment",
+        "it scales Deployment espalier",
+    ),
+    (PLAIN, "HorizontalPodAutoscaler", "/spec/minReplicas", 20, "at least 20 and at most"),
+    (PLAIN, "Rollout", "/spec/replicas", 3, "replicas beside"),
+    (PLAIN, "PodDisruptionBudget", "/spec/minAvailable", 3, "no node can be drained"),
+    (PLAIN, "Service espalier", "/metadata/labels/espalier.dev~1scrape", REMOVE, "never or twice: none"),
+    (PLAIN, "ServiceMonitor", "/spec/selector/matchLabels/espalier.dev~1scrape", REMOVE, "twice: espalier, "),
+    (PLAIN, "ServiceMonitor", "/spec/endpoints/0/port", "metrics", "port metrics is none"),
+    (PLAIN, "ServiceMonitor", "/spec/podTargetLabels/0", "team", "pods have no label team"),
+    (
+        ("deployment",),
+        "ServiceMonitor",
+        "/spec/podTargetLabels/0",
+        references.HASH,
+        "pods have no label rollouts",
+    ),
+    (PLAIN, "NetworkPolicy default-deny", "", REMOVE, "none denies everything"),
+    (PLAIN, "NetworkPolicy espalier", "", REMOVE, "none lets a request in"),
+    (PLAIN, "NetworkPolicy espalier", "/spec/podSelector/matchLabels/a", "b", "its selector matches no pod"),
+    (PLAIN, "NetworkPolicy espalier", "/spec/ingress/0/ports/0/port", 80, "espalier: port 80 is none"),
+    (ALB, "Ingress", "/spec/rules/0/host", "espalier.invalid", "no overlay has set its host"),
+    (GATEWAY, "HTTPRoute", "/spec/hostnames/0", "espalier.invalid", "no overlay has set its host"),
+    (ALB, "Rollout", f"{CANARY}/trafficRouting", REMOVE, "nothing writes the annotation for espalier"),
+    (ALB, "Ingress", f"{NOTES}actions.not-found", REMOVE, "nothing writes the annotation for not-found"),
+    (ALB, "Ingress", f"{NOTES}healthcheck-path", "/healthz", "looks for health at /healthz"),
+    (ALB_DEPLOYMENT, "Ingress", f"{PATHS}/1/backend/service/name", "web", "there is no Service web"),
+    (
+        ALB_DEPLOYMENT,
+        "Ingress",
+        f"{PATHS}/1/backend/service/port/name",
+        "use-annotation",
+        "nothing writes the",
+    ),
+    (
+        GATEWAY,
+        "HTTPRoute",
+        "/spec/rules/0/backendRefs/0/port",
+        8080,
+        "no Service espalier-stable with port 8080",
+    ),
+    (GATEWAY, "HTTPRoute", "/spec/rules/0/backendRefs/1", REMOVE, "no HTTPRoute espalier to both"),
+    (GATEWAY, "HTTPRoute", "", REMOVE, "no HTTPRoute espalier to both"),
+    (GATEWAY, "Rollout", f"{CANARY}/trafficRouting/managedRoutes", [], "canary-by-header is not among"),
+    (PLAIN, "Service espalier-canary", "", REMOVE, "there is no canaryService"),
+    (PLAIN, "Rollout", f"{CANARY}/stableService", REMOVE, "there is no stableService"),
+    (ALB, "Ingress", "", REMOVE, "there is no Ingress espalier"),
+    (
+        ALB,
+        "Rollout",
+        f"{CANARY}/trafficRouting/alb/servicePort",
+        8080,
+        "no Service espalier-canary with port 8080",
+    ),
+    (PLAIN, "Rollout", f"{CANARY}/steps", [{"setWeight": 10}], "no step of its canary is judged"),
+    (PLAIN, "AnalysisTemplate", "", REMOVE, "there is no AnalysisTemplate"),
+    (PLAIN, "AnalysisTemplate", "/metadata/name", "another", "AnalysisTemplate another: nothing uses it"),
+    (PLAIN, "Rollout", f"{CANARY}/steps/1/analysis/args/2", REMOVE, "wants stable"),
+    (PLAIN, "Rollout", f"{CANARY}/steps/1/analysis/args/2/name", "team", "knows no team"),
+    (PLAIN, "AnalysisTemplate", "/spec/args/5/name", "windows", "argument window is not declared"),
+    (PLAIN, "AnalysisTemplate", "/spec/args/5/name", "windows", "argument windows is used nowhere"),
+    (PLAIN, "Rollout", "", REMOVE, "0 workloads"),
+    (PLAIN, "Service", "/spec/ports/0/targetPort", REMOVE, "that others refer to: 'targetPort'"),
+]
+
+
+def _change(manifests: Manifests, which: str, pointer: str, value: object) -> None:
+    document = _get(manifests, *which.split())
+    if not pointer:
+        manifests.remove(document)
+        return
+    *parents, last = (each.replace("~1", "/") for each in pointer[1:].split("/"))
+    inside: Any = document
+    for each in parents:
+        inside = inside[int(each) if isinstance(inside, list) else each]
+    key: Any = int(last) if isinstance(inside, list) else last
+    if value is REMOVE:
+        del inside[key]
+    else:
+        inside[key] = value
+
+
+@pytest.mark.parametrize(
+    ("components", "which", "pointer", "value", "complaint"),
+    MISTAKES,
+    ids=[f"{number}-{each[-1]}" for number, each in enumerate(MISTAKES)],
+)
+def test_a_mistake_is_found(
+    components: tuple[str, ...], which: str, pointer: str, value: object, complaint: str
+) -> None:
+    manifests = _manifests(*components)
+    assert references.problems(manifests) == []
+    _change(manifests, which, pointer, value)
+    assert complaint in "\n".join(references.problems(manifests))
+
+
+def test_components_in_the_wrong_order_are_found() -> None:
+    """A Deployment has nobody to write the weights, so its Ingress must name a port."""
+    found = "\n".join(references.problems(_manifests("deployment", "ingress-alb")))
+    assert "nothing writes the annotation for espalier" in found
+
+
+def test_two_ways_in_at_once_are_refused() -> None:
+    """Argo Rollouts can only be told of one; the second would overwrite what the first said."""
+    with pytest.raises(render.RenderError, match="gateway-api"):
+        _manifests("ingress-alb", "gateway-api")
+
+
+@pytest.mark.parametrize("components", render.VARIANTS, ids="+".join)
+def test_paths_that_manifests_name_are_served(components: tuple[str, ...], tmp_path: Path) -> None:
+    manifests = _manifests(*components)
+    workload = next(each for each in manifests if each["kind"] in references.WORKLOADS)
+    container = workload["spec"]["template"]["spec"]["containers"][0]
+    probed = {
+        container[each]["httpGet"]["path"] for each in ("startupProbe", "readinessProbe", "livenessProbe")
+    }
+    scraped = {endpoint["path"] for endpoint in _get(manifests, "ServiceMonitor")["spec"]["endpoints"]}
+    asked = {
+        d["metadata"]["annotations"]["alb.ingress.kubernetes.io/healthcheck-path"]
+        for d in manifests
+        if d["kind"] == "Ingress"
+    }
+    write_number_bundle(tmp_path)
+    application = create_app(Settings(model_dir=tmp_path))
+    with TestClient(application) as client:
+        assert {path: client.get(path).status_code for path in probed | scraped | asked} == dict.fromkeys(
+            probed | scraped | asked, 200
+        )
+        # While it drains, it is not ready, and must not be restarted.
+        application.state.lifecycle.draining = True
+        assert client.get(container["readinessProbe"]["httpGet"]["path"]).status_code == 503
+        assert client.get(container["livenessProbe"]["httpGet"]["path"]).status_code == 200
+
+
+def test_metrics_are_kept_from_the_outside() -> None:
+    paths = _get(_manifests("ingress-alb"), "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    assert (paths[0]["path"], paths[0]["pathType"]) == ("/metrics", "Exact")
+    assert paths[0]["backend"]["service"]["name"] == "not-found"
+    hidden = [
+        rule
+        for rule in _get(_manifests("gateway-api"), "HTTPRoute")["spec"]["rules"]
+        if "backendRefs" not in rule
+    ]
+    assert [match["path"] for rule in hidden for match in rule["matches"]] == [
+        {"type": "Exact", "value": "/metrics"}
+    ]
+
+
+def test_the_time_for_requests_in_flight_is_the_services_own() -> None:
+    assert references.FINISH_SECONDS == server._FINISH_SECONDS
+
+
+def test_the_deployment_has_the_rollouts_pods() -> None:
+    rollout = _get(_manifests(), "Rollout")["spec"]["template"]
+    deployment = _get(_manifests("deployment"), "Deployment")["spec"]["template"]
+    for template in (rollout, deployment):
+        for constraint in template["spec"]["topologySpreadConstraints"]:
+            constraint.pop("matchLabelKeys")
+    assert rollout == deployment
