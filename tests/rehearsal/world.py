@@ -40,6 +40,8 @@ class World:
     github: FakeGitHub
     registry: str
     """host:port"""
+    containers: Mapping[str, str]
+    """What makes builders and podman work in a storage of the rehearsal's own."""
     endpoint: str = ""
     """Of the S3 server."""
     runs: int = 0
@@ -70,7 +72,10 @@ class World:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_PAGER": "cat",
             "GIT_TERMINAL_PROMPT": "0",
-            **self.github.environment(),
+            **self.github.environment("rehearsal", self.folder / "gh"),
+            **self.containers,
+            # What podman asks for otherwise may be more than this machine grants.
+            "IMAGE_RUN_ARGS": "--network=host --ulimit=nofile=1024:1024 --ulimit=nproc=1000:1000",
             "WANDB_MODE": "disabled",
             "REHEARSAL_FOLDER": str(self.folder),
             "REHEARSAL_VENV": str(ROOT / ".venv"),
@@ -157,8 +162,9 @@ def world(folder: Path) -> Iterator[World]:
     """Build it, and take it down."""
     with ExitStack() as stack:
         github = stack.enter_context(FakeGitHub(events.REPOSITORY, origin=folder / "origin.git"))
+        variables = stack.enter_context(containers.storage(folder / "containers"))
         registry = stack.enter_context(containers.registry(folder / "registry"))
-        made = World(folder, github, registry)
+        made = World(folder, github, registry, variables)
         made.git(
             "init",
             "--quiet",
