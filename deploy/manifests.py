@@ -6,6 +6,8 @@ Strictly against its schema, and for names that lead nowhere. Writes the rendere
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from deploy import delivery, references, render, validate
 from deploy.errors import DeployError, run
 
 OUTPUT = Path("build/manifests")
+CHECKOV = "checkov==3.3.30"
+"""In an environment of its own: it pins libraries that others here need newer."""
 
 
 class ManifestError(DeployError):
@@ -40,7 +44,9 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=OUTPUT, help="folder for the manifests (default: %(default)s)"
     )
-    output: Path = parser.parse_args().output
+    parser.add_argument("--scan", action="store_true", help="have checkov look at them too (10 s; needs uv)")
+    options = parser.parse_args()
+    output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     for stale in output.glob("*.yaml"):
         stale.unlink()
@@ -56,6 +62,8 @@ def main() -> None:
     if wrong:
         raise ManifestError(f"{wrong} problems, listed above")
     print(f"{sum(len(each.documents) for each in everything)} manifests in {output}: all as they should be")
+    if options.scan:
+        _scan(output)
 
 
 def render_all() -> Iterator[Rendered]:
@@ -88,6 +96,20 @@ def _schema_problems(documents: Sequence[dict[str, Any]]) -> Iterator[str]:
     for each in documents:
         for problem in validate.problems(each):
             yield f"{each.get('kind')} {each.get('metadata', {}).get('name')}: {problem}"
+
+
+def _scan(output: Path) -> None:
+    uv = shutil.which("uv")
+    if uv is None:
+        raise ManifestError(
+            "uv is not installed, which checkov is run with: call make manifests, or install uv"
+        )
+    command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--config-file", ".checkov.yaml"]
+    if subprocess.run([*command, "--directory", str(output)], check=False).returncode:
+        raise ManifestError(
+            "checkov finds fault, above; mend it, or skip the check in .checkov.yaml with a reason"
+        )
+    print("checkov finds no fault")
 
 
 def _table(everything: Sequence[Rendered]) -> Table:

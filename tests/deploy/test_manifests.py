@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from deploy import manifests, render, validate
 from deploy.schemas.__main__ import PACKAGES, file_name
+from tests.tools import require
 
 Document = dict[str, Any]
 VERSION, REVISION = "app.kubernetes.io/version", "espalier.dev/revision"
@@ -285,10 +286,7 @@ def test_the_command_writes_what_it_rendered(tmp_path: Path) -> None:
 
 def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     """A copy of the project in which the readiness probe is misspelt."""
-    for name in ("app", "deploy"):
-        shutil.copytree(
-            render.FOLDER.parent / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
+    _copy_project(tmp_path)
     rollout = tmp_path / "deploy" / "base" / "rollout.yaml"
     rollout.write_text(rollout.read_text().replace("readinessProbe:", "readyProbe:"))
     done = subprocess.run(
@@ -300,3 +298,34 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     assert "container espalier: it has no readinessProbe" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [("runAsNonRoot: true", "runAsNonRoot: true", None), ("drop: [ALL]", "add: [SYS_ADMIN]", "CKV_K8S_28")],
+    ids=["clean", "broken"],
+)
+def test_checkov_looks_at_what_is_rendered(old: str, new: str, said: str | None, tmp_path: Path) -> None:
+    require("uv")
+    _copy_project(tmp_path)
+    shutil.copy(render.FOLDER.parent / ".checkov.yaml", tmp_path)
+    rollout = tmp_path / "deploy" / "base" / "rollout.yaml"
+    rollout.write_text(rollout.read_text().replace(old, new))
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.manifests", "--scan"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (0 if said is None else 1), done.stdout + done.stderr
+    assert (said or "checkov finds no fault") in done.stdout
+
+
+def _copy_project(folder: Path) -> None:
+    """What the command needs: the manifests, its own code, and the service's settings."""
+    for name in ("app", "deploy"):
+        shutil.copytree(
+            render.FOLDER.parent / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
