@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.training import repository
 from tests.training.project import ROOT, Project
+from tests.training.repository import Repository
 
 
 @pytest.fixture
@@ -42,3 +44,29 @@ def trained(trained_iris: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copytree(trained_iris, root)
     monkeypatch.chdir(root)
     return Project(root, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def committed_iris(trained_iris: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained Iris project under git and DVC; read it, do not change it."""
+    root = tmp_path_factory.mktemp("committed") / "iris"
+    repository.make(trained_iris, root)
+    return root
+
+
+@pytest.fixture
+def committed(committed_iris: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A copy of the trained Iris project under git and DVC; nothing is released."""
+    root = tmp_path / "repository"
+    shutil.copytree(committed_iris, root, symlinks=True)
+    monkeypatch.chdir(root)
+    for name, value in (("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_SYSTEM", "/dev/null")):
+        monkeypatch.setenv(name, value)
+    return Repository(root, monkeypatch)
+
+
+@pytest.fixture
+def released(committed: Repository) -> Repository:
+    """The same with what it holds released to production."""
+    committed.release_now()
+    return committed

@@ -110,3 +110,54 @@ def test_no_warning_when_a_class_is_never_predicted() -> None:
         warnings.simplefilter("error")
         result = scores.point(labels, probabilities.argmax(axis=1), probabilities)
     assert result["recall_macro"] == pytest.approx(1 / 3, abs=1e-6)
+
+
+class TestPaired:
+    def test_the_same_answers_do_not_differ(self) -> None:
+        labels, predicted, probabilities = _rows(3, 3, 40, 2)
+        answers = (predicted, probabilities)
+        found = scores.paired(labels, answers, answers, resamples=100, confidence=0.9, seed=1)
+        assert set(found.values()) == {Score(value=0.0, low=0.0, high=0.0)}
+
+    def test_turned_round_it_is_the_opposite(self) -> None:
+        labels, predicted, probabilities = _rows(3, 3, 40, 2)
+        first, second = (predicted, probabilities), (1 - predicted % 2, probabilities[:, ::-1])
+        there = scores.paired(labels, first, second, resamples=200, confidence=0.9, seed=1)
+        back = scores.paired(labels, second, first, resamples=200, confidence=0.9, seed=1)
+        for name, each in there.items():
+            assert (each.value, each.low, each.high) == pytest.approx(
+                (-back[name].value, -(back[name].high or 0), -(back[name].low or 0)), abs=2e-6
+            )
+
+    def test_it_is_narrower_than_the_models_own_intervals(self) -> None:
+        """Two models that differ on one row in forty: what is uncertain of both is not of their difference."""
+        labels = np.repeat([0, 1], 20)
+        random = np.random.default_rng(5)
+        predicted = np.where(random.random(40) < 0.8, labels, 1 - labels)
+        other = predicted.copy()
+        other[0] = 1 - other[0]
+        options = {"resamples": 2000, "confidence": 0.95, "seed": 1}
+        answers = [(each, np.eye(2)[each] * 0.8 + 0.1) for each in (predicted, other)]
+        difference = scores.paired(labels, *answers, **options)["accuracy"]  # type: ignore[arg-type]
+        own = scores.with_intervals(labels, *answers[0], **options)["accuracy"]  # type: ignore[arg-type]
+        assert abs(difference.value) == pytest.approx(1 / 40)
+        assert (difference.high or 0) - (difference.low or 0) < ((own.high or 0) - (own.low or 0)) / 2
+
+    def test_it_agrees_with_resampling_row_by_row(self) -> None:
+        labels, predicted, probabilities = _rows(11, 3, 60, 2)
+        other = np.random.default_rng(2).permutation(predicted)
+        found = scores.paired(
+            labels,
+            (predicted, probabilities),
+            (other, probabilities),
+            resamples=4000,
+            confidence=0.9,
+            seed=3,
+        )["accuracy"]
+        random = np.random.default_rng(4)
+        strata = [np.flatnonzero(labels == each) for each in range(3)]
+        drawn = []
+        for _ in range(4000):
+            rows = np.concatenate([random.choice(each, len(each)) for each in strata])
+            drawn.append((other[rows] == labels[rows]).mean() - (predicted[rows] == labels[rows]).mean())
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])), abs=0.02)

@@ -1,0 +1,138 @@
+"""A trained project in a git repository with DVC, as it is on somebody's machine: commits, a release, a remote."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
+from tests.training.project import ROOT, Project
+
+NEVER = "0" * 40
+OVERLAY = Path("deploy/overlays/production/kustomization.yaml")
+
+
+class Repository(Project):
+    def environment(self, **more: str) -> dict[str, str]:
+        """This process's, and nobody's git settings."""
+        identity = {
+            f"GIT_{role}_{what}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", "test"), ("EMAIL", "test@localhost"))
+        }
+        dates = {"GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}
+        return {
+            **os.environ,
+            **identity,
+            **dates,
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_CONFIG_SYSTEM": "/dev/null",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **more,
+        }
+
+    def command(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*map(str, arguments)],
+            cwd=self.root,
+            env=self.environment(PYTHONPATH=str(ROOT)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def git(self, *arguments: str) -> str:
+        return self.command("git", *arguments).stdout.strip()
+
+    def dvc(self, *arguments: str) -> str:
+        return self.command("dvc", *arguments).stdout
+
+    def record(self) -> None:
+        """Have dvc.lock and the cache say what the working tree holds, as `dvc repro` would leave them."""
+        self.dvc("commit", "--force", "--quiet")
+
+    def commit(self, message: str = "change") -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+    def release(self, commit: str = NEVER, version: str = "none") -> str:
+        """Have production's overlay say that a commit runs, and commit that."""
+        (self.root / OVERLAY).parent.mkdir(parents=True, exist_ok=True)
+        document = {
+            "commonAnnotations": {"espalier.dev/revision": commit},
+            "labels": [{"pairs": {"app.kubernetes.io/version": version}, "includeTemplates": True}],
+        }
+        (self.root / OVERLAY).write_text(yaml.safe_dump(document))
+        return self.commit("release")
+
+    def release_now(self) -> str:
+        """Release what the working tree holds and has recorded."""
+        return self.release(self.commit("reproduced"), self.version())
+
+    def retrain(self, *algorithms: str) -> None:
+        """Compute what depends on params.yaml and leave it as `dvc repro` would."""
+        for name in algorithms or self.params()["train"]["algorithms"]:
+            self.run("train", name)
+        self.run("select")
+
+    def only(self, name: str, **parameters: object) -> None:
+        """Leave one algorithm, with these parameters, and no demands of the gate on it alone."""
+        self.change(train__algorithms={name: parameters})
+        self.change(select__gate__minimum={}, select__gate__maximum_log_loss=None)
+
+    def manifest(self) -> Manifest:
+        return read_bundle(self.root / "model").manifest
+
+    def version(self) -> str:
+        return self.manifest().version
+
+    def replace_manifest(self, manifest: Manifest) -> None:
+        text = manifest.sealed().model_dump_json(indent=2) + "\n"
+        (self.root / "model" / MANIFEST_FILE).write_text(text)
+        assert (self.root / "model" / MODEL_FILE).is_file()
+        # As if that bundle had been made here: the leaderboard names its version.
+        board = self.root / "reports/leaderboard.json"
+        board.write_text(board.read_text().replace(self.board_version(), manifest.sealed().version))
+
+    def board_version(self) -> str:
+        version: str = yaml.safe_load((self.root / "reports/leaderboard.json").read_text())["version"]
+        return version
+
+    def remote(self) -> Path:
+        """A folder as the remote, to which everything was pushed."""
+        folder = self.root.parent / f"{self.root.name}-remote"
+        self.dvc("remote", "add", "--local", "--default", "storage", str(folder))
+        self.dvc("push", "--quiet", "--all-commits")
+        return folder
+
+    def forget(self) -> None:
+        """Lose DVC's cache, as in a fresh clone."""
+        shutil.rmtree(self.root / ".dvc/cache")
+
+
+def make(project: Path, root: Path) -> None:
+    """Put a trained project under git and DVC, with the pipeline of this repository and nothing released."""
+    shutil.copytree(project, root)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "app/contract.py", "app/predictor.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    # Stages depend on these; for what is tested here their content does not matter.
+    for name in ("uv.lock", "training/README.md", "data/source/README.md"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("Not read.\n")
+    import pytest
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        repository = Repository(root, monkeypatch)
+        repository.git("init", "--quiet", "--initial-branch", "main")
+        repository.dvc("init", "--quiet")
+        repository.record()
+        repository.release()
