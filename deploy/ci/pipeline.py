@@ -2,7 +2,7 @@
 
 remote    point DVC at DVC_REMOTE_URL (and DVC_ENDPOINT_URL, for an S3 that is not AWS), in this clone only
 current   fail unless dvc.lock is what `dvc repro` would write; needs no data
-bundle    get the bundle that dvc.lock names: from the remote, or by computing it
+bundle    get the bundle that dvc.lock names, and the split to judge it on: from the remote, or by computing it
 scratch   compute everything again without any cache, and fail unless every hash is the one in dvc.lock
 """
 
@@ -22,7 +22,8 @@ from deploy.errors import DeployError, run
 
 REMOTE = "storage"
 LOCK = Path("dvc.lock")
-BUNDLE = "model"
+BUNDLE = ("model", "data/test.parquet", "data/profile.json")
+"""With the split on which the gate holds it against production's."""
 _MISSING = "error.dvc.org/missing-files"
 """What DVC prints when neither cache nor remote has something."""
 _REMEDY = "run `make repro` and commit dvc.lock, metrics and reports"
@@ -59,7 +60,7 @@ def current() -> None:
 def bundle() -> None:
     """Raises DeployError when dvc.lock is not current, or names a bundle that this code does not make."""
     if has_remote():
-        status, _ = dvc("pull", BUNDLE)
+        status, _ = dvc("pull", *BUNDLE)
         if status == 0:
             return
         print("the remote does not have it: computing it", flush=True)
