@@ -1,8 +1,8 @@
 """Commits what a reproduction changed to the branch of a pull request: dvc.lock, metrics and reports.
 
 It never loops: on the commit that this makes, the reproduction finds nothing to do and the patch is empty; should it
-not be, the pipeline is not reproducible, and that is an error. It never fights: the push is a plain one, and when
-the branch has moved meanwhile it gives way, because the newer commit has a run of its own.
+not be, the pipeline is not reproducible, and that is an error. It never fights: it pushes upon the very commit that
+was reproduced, and when the branch has moved meanwhile it gives way, because the newer commit has a run of its own.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def message(changed: list[str], head: str) -> str:
 
 def _push(branch: str, head: str) -> bool:
     target = f"refs/heads/{branch}"
-    pushed = attempt("push", "--quiet", "origin", f"HEAD:{target}")
+    # The lease names what the branch must be, so it is neither overtaken nor brought back after it was deleted.
+    pushed = attempt("push", "--quiet", f"--force-with-lease={target}:{head}", "origin", f"HEAD:{target}")
     if pushed.returncode == 0:
         print(f"pushed {git('rev-parse', '--short=10', 'HEAD').strip()} to {branch}")
         return True

@@ -16,6 +16,7 @@ RECORDED = ("dvc.lock", "metrics/", "reports/", "MODEL_CARD.md")
 LARGEST = 5_000_000
 """Bytes of a patch. Results in git are small; anything larger is a mistake."""
 REGULAR = {"000000", "100644"}
+"""Modes: gone, and a plain file."""
 
 
 def make() -> bytes:
@@ -31,7 +32,9 @@ def make() -> bytes:
 
 
 def apply(patch: Path) -> list[str]:
-    """Apply a patch to the working tree and the index, and name the files it changed; none for an empty one.
+    """Apply a patch to the index, and name the files it changes; none for an empty one.
+
+    The working tree stays as it is, so nothing of a patch that is refused was ever written anywhere.
 
     Raises:
         DeployError: it changes anything but recorded results, or does not fit this commit.
@@ -44,33 +47,31 @@ def apply(patch: Path) -> list[str]:
         return []
     if len(content) > LARGEST:
         raise DeployError(f"{patch} has {len(content):,} bytes, and {LARGEST:,} are allowed")
-    names = [line.split("\t", 2)[2] for line in _numstat(content)]
-    if foreign := sorted(name for name in names if not is_recorded(name)):
-        raise DeployError(f"the patch changes {', '.join(foreign)}, which no reproduction writes")
-    applied = attempt("apply", "--index", "-", stdin=content)
+    applied = attempt("apply", "--cached", "-", stdin=content)
     if applied.returncode:
-        raise GitError(
-            f"the patch does not fit {git('rev-parse', '--short', 'HEAD').strip()}: {last_line(applied)}"
-        )
-    _only_regular_files()
-    return names
+        commit = git("rev-parse", "--short=10", "HEAD").strip()
+        raise GitError(f"the patch does not fit {commit}: {last_line(applied)}")
+    modes = _changed()
+    try:
+        _check(modes)
+    except DeployError:
+        git("read-tree", "HEAD")
+        raise
+    return sorted(modes)
 
 
 def is_recorded(path: str) -> bool:
     return any(path == each or (each.endswith("/") and path.startswith(each)) for each in RECORDED)
 
 
-def _numstat(content: bytes) -> list[str]:
-    done = attempt("apply", "--numstat", "-z", "-", stdin=content)
-    if done.returncode:
-        raise DeployError("this is no patch that git can read")
-    return [line for line in done.stdout.decode(errors="replace").split("\0") if line]
+def _changed() -> dict[str, str]:
+    """What the index has changed, by path: the new mode. Asked of the index, since a patch can hide what it moves."""
+    fields = git("diff", "--cached", "--raw", "--no-renames", "-z", "HEAD").split("\0")
+    return {path: entry.split(" ")[1] for entry, path in zip(fields[::2], fields[1::2], strict=False)}
 
 
-def _only_regular_files() -> None:
-    """No symbolic link and no executable may come in this way."""
-    for line in git("diff", "--cached", "--raw", "--no-renames", "HEAD").splitlines():
-        _, mode, _, _, rest = line.split(" ", 4)
-        if mode not in REGULAR:
-            git("reset", "--hard", "--quiet", "HEAD")
-            raise DeployError(f"the patch makes {rest.split(chr(9))[-1]} something else than a plain file")
+def _check(modes: dict[str, str]) -> None:
+    if foreign := sorted(path for path in modes if not is_recorded(path)):
+        raise DeployError(f"the patch changes {', '.join(foreign)}, which no reproduction writes")
+    if special := sorted(path for path, mode in modes.items() if mode not in REGULAR):
+        raise DeployError(f"the patch makes {', '.join(special)} something else than a plain file")

@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from deploy.ci import github, patches, steps
+from deploy.ci import github, lockback, patches, steps
 from deploy.ci.git import attempt, commit, git, last_line, trailer
 from deploy.errors import DeployError, GitError, run
 
@@ -45,9 +45,10 @@ def why(trigger: str, reason: str) -> str:
 
 def sanitise(reason: str) -> str:
     """Words, figures and plain punctuation on one line: whoever may send the event may write anything into it."""
-    one_line = " ".join(re.sub(r"[^\w .,:;%()+=/-]", " ", reason).split())
+    words = re.sub(r"[^\w .,:;%()+=/-]", " ", reason)
     # No mention, no link, no reference to an issue: what starts them is gone, and so is the start of an address.
-    return re.sub(r"(?i)\b(https?:|www\.)/*", " ", one_line)[:LONGEST_REASON].strip()
+    words = re.sub(r"(?i)\b(https?:|www\.)/*", " ", words)
+    return " ".join(words.split())[:LONGEST_REASON]
 
 
 def propose(patch: Path, base: str, reason: str) -> str:
@@ -74,17 +75,20 @@ def _ours() -> str:
     """The branch's tip on origin, which may be replaced; empty when there is no such branch.
 
     Raises:
-        DeployError: the tip is not one that this wrote.
+        DeployError: it holds a commit that no workflow made.
     """
     found = git("ls-remote", "origin", f"refs/heads/{BRANCH}").split()
     if not found:
         return ""
     git("fetch", "--quiet", "origin", f"refs/heads/{BRANCH}")
     tip = found[0]
-    if not trailer(tip, TRAILER):
-        raise DeployError(
-            f"branch {BRANCH} holds a commit that was made by hand ({tip[:10]}): merge or delete it, then start again"
-        )
+    for each in git("rev-list", f"HEAD..{tip}").split():
+        # `reproduce` may have recorded its results upon ours.
+        if not trailer(each, TRAILER) and not trailer(each, lockback.TRAILER):
+            raise DeployError(
+                f"branch {BRANCH} holds a commit that was made by hand ({each[:10]}): "
+                "merge or delete the branch, then start again"
+            )
     return tip
 
 

@@ -59,7 +59,14 @@ class Container:
         publish = [] if "--network=host" in extra else [f"--publish=127.0.0.1:{self.port}:{self.port}"]
         hardened = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
         self.id = self._call(
-            "run", "--detach", *hardened, f"--env=ESPALIER_PORT={self.port}", *publish, *extra, image
+            "run",
+            "--detach",
+            "--pull=never",
+            *hardened,
+            f"--env=ESPALIER_PORT={self.port}",
+            *publish,
+            *extra,
+            image,
         )
 
     def wait(self) -> None:
@@ -94,7 +101,7 @@ class Container:
 
     def stop(self) -> int:
         """End it as Kubernetes does; its status."""
-        self._call("stop", f"--time={STOP_SECONDS}", self.id)
+        self._call("stop", "-t", str(STOP_SECONDS), self.id)
         return int(self._call("inspect", "--format={{.State.ExitCode}}", self.id))
 
     def remove(self) -> None:

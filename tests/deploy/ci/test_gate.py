@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from deploy.ci import gate
+from deploy.errors import DeployError
+from tests.e2e.clone import ROOT
+
+
+def run(needs: object, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-S", "-m", "deploy.ci.gate", *arguments],
+        cwd=ROOT,
+        env={"NEEDS": json.dumps(needs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def needs(**results: str) -> dict[str, object]:
+    return {job: {"result": result, "outputs": {}} for job, result in results.items()}
+
+
+def test_passes_when_all_passed_and_needs_no_package() -> None:
+    done = run(needs(check="success", test="success"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "check: success\ntest: success\n"
+
+
+@pytest.mark.parametrize("result", ["failure", "cancelled", "skipped"])
+def test_fails_when_one_did_not_and_names_it(result: str) -> None:
+    done = run(needs(check="success", test=result))
+    assert done.returncode == 1
+    assert done.stderr == f"error: test: {result}\n"
+
+
+def test_a_job_that_may_be_skipped_may_not_fail() -> None:
+    assert gate.judge({"fork": "skipped"}, ["fork"], []) == []
+    assert gate.judge({"fork": "failure"}, ["fork"], []) == ["fork: failure"]
+    assert gate.judge({"fork": "cancelled"}, ["fork"], []) == ["fork: cancelled"]
+
+
+def test_one_of_several_has_to_have_passed() -> None:
+    skipped = {"reproduce": "skipped", "fork": "skipped"}
+    assert gate.judge(skipped, skipped, ["reproduce", "fork"]) == ["none of reproduce, fork has passed"]
+    assert gate.judge({**skipped, "fork": "success"}, skipped, ["reproduce", "fork"]) == []
+
+
+def test_a_job_that_is_not_there_is_no_excuse() -> None:
+    assert gate.judge({"check": "success"}, ["frok"], []) == ["no job is called frok"]
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", '{"check": {}}', "{}", "no"])
+def test_anything_else_than_results_fails(text: str) -> None:
+    with pytest.raises(DeployError, match="NEEDS"):
+        gate.read(text)

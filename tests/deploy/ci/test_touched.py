@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.ci import patches, touched
+from deploy.errors import GitError
+from tests.deploy.ci.conftest import Origin
+from tests.e2e.clone import ROOT
+
+
+def test_what_others_merged_since_does_not_count(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = origin.clone("work")
+    clone.commit("Of somebody else", {"training/tree.py": "pass\n"})
+    base = clone.git("rev-parse", "HEAD")
+    clone.git("checkout", "--quiet", "-b", "mine", "HEAD~1")
+    clone.commit("Mine", {"app/main.py": "app = 1\n"})
+    monkeypatch.chdir(clone.folder)
+    assert touched.changed(base) == ["app/main.py"]
+    assert not any(map(touched.is_of_pipeline, touched.changed(base)))
+
+
+def test_a_file_that_moved_away_counts(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = origin.clone("work")
+    clone.git("mv", "metrics/tree.json", "elsewhere.json")
+    clone.git("commit", "--quiet", "--message", "Move")
+    monkeypatch.chdir(clone.folder)
+    assert "metrics/tree.json" in touched.changed("HEAD~1")
+
+
+def test_a_shallow_clone_is_told_what_it_lacks(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = origin.tip("main")
+    subprocess.run(
+        [
+            "git",
+            "clone",
+            "-q",
+            "--depth=1",
+            "--branch=change",
+            f"file://{origin.folder}",
+            str(tmp_path / "s"),
+        ],
+        check=True,
+    )
+    monkeypatch.chdir(tmp_path / "s")
+    with pytest.raises(GitError, match="fetch-depth: 0"):
+        touched.changed(base)
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("params.yaml", True),
+        ("training/train.py", True),
+        ("app/predictor.py", True),
+        ("uv.lock", True),
+        ("data/source/flowers.csv", True),
+        ("app/main.py", False),
+        ("docs/params.yaml", False),
+        ("params.yaml.orig", False),
+        ("trainings/x.py", False),
+        ("deploy/base/rollout.yaml", False),
+    ],
+)
+def test_paths(path: str, counts: bool) -> None:
+    assert touched.is_of_pipeline(path) is counts
+
+
+def test_the_list_is_that_of_dvc_yaml() -> None:
+    """All that a stage reads from git, and all that it writes into git."""
+    reads, writes = set(), set()
+    for entry in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values():
+        stage = entry.get("do", entry)
+        reads |= set(stage["deps"])
+        for kind in ("outs", "metrics", "plots"):
+            for output in stage.get(kind, []):
+                ((path, options),) = output.items()
+                if options.get("cache") is False:
+                    writes.add(path.replace("${key}", "tree"))
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    in_git = {each for each in reads if any(name.startswith(each) for name in tracked.stdout.splitlines())}
+    assert in_git, "the stages read something"
+    assert writes, "the stages write something into git"
+    for path in in_git | writes:
+        name = f"{path}/" if (ROOT / path).is_dir() else path
+        assert touched.is_of_pipeline(name), path
+    for path in writes:
+        assert patches.is_recorded(path), path
