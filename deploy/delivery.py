@@ -160,9 +160,13 @@ def _whitelist_problems(
         for each in [*spec["clusterResourceWhitelist"], *spec["namespaceResourceWhitelist"]]
     }
     for group, kind, name in sorted(used - allowed):
-        yield f"AppProject espalier: it does not allow {kind} {name or group}".rstrip()
+        yield f"AppProject espalier: it does not allow {_kind(kind, group, name)}"
     for group, kind, name in sorted(allowed - used):
-        yield f"AppProject espalier: it allows {kind} {name or group}, which no environment has".rstrip()
+        yield f"AppProject espalier: it allows {_kind(kind, group, name)}, which no environment has"
+
+
+def _kind(kind: str, group: str, name: str) -> str:
+    return " ".join(each for each in (kind, name or group) if each)
 
 
 def _notification_problems(documents: Sequence[Document]) -> Iterator[str]:

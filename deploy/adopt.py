@@ -1,0 +1,191 @@
+"""Puts your names in place of the ones that are here: repository, registry, region, hosts and the VPC's addresses.
+
+Reads what deploy/ says now, and replaces that everywhere in deploy/ and .github/. Run again it changes nothing, and with
+other values it changes them again. What it changed is for you to read, with git diff, and to commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from deploy.errors import DeployError, run
+
+PLACES = ("deploy", ".github")
+_SKIPPED = ("__pycache__", "schemas")
+_HOST_PATCH = {"production": "deploy/overlays/production", "staging": "deploy/overlays/staging"}
+_ECR = re.compile(r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/.+")
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_PATTERNS = {
+    "repository": (r"https://[\w.-]+/[\w.-]+/[\w.-]+(?<!\.git)", "https://github.com/OWNER/NAME"),
+    "registry": (
+        rf"{_LABEL}(\.{_LABEL})*(:\d+)?(/[a-z0-9]+([._-][a-z0-9]+)*)+",
+        "REGISTRY/NAME without a tag",
+    ),
+    "region": (r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-central-1"),
+    "host": (rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+", "a host's full name in small letters"),
+    "staging_host": (rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+", "a host's full name in small letters"),
+    "vpc_cidr": (r"[0-9./]+", "a network such as 10.0.0.0/16"),
+}
+
+
+class AdoptError(DeployError):
+    """A value that cannot be what it is meant for."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What an adopter has and we do not know."""
+
+    repository: str
+    registry: str
+    region: str
+    host: str
+    staging_host: str
+    vpc_cidr: str
+
+    def check(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            AdoptError: names the option and what it should look like.
+        """
+        for field in fields(self):
+            value, (pattern, meant) = getattr(self, field.name), _PATTERNS[field.name]
+            if not re.fullmatch(pattern, value):
+                raise AdoptError(f"--{field.name.replace('_', '-')} {value!r} is not {meant}")
+        try:
+            ip_network(self.vpc_cidr)
+        except ValueError as error:
+            raise AdoptError(f"--vpc-cidr: {error}") from None
+        if self.host == self.staging_host:
+            raise AdoptError(f"--host and --staging-host are both {self.host}: each environment has its own")
+        ecr = _ECR.fullmatch(self.registry)
+        if ecr and ecr["region"] != self.region:
+            raise AdoptError(f"--registry is in {ecr['region']}, and --region says {self.region}")
+
+    def replacements(self, former: Names) -> dict[str, str]:
+        """What stands for what: the former names and their parts, as texts of their own."""
+        here, there = (_parts(each) for each in (former, self))
+        return {here[key]: there[key] for key in here if here[key] != there[key]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deploy.adopt", description=__doc__)
+    parser.add_argument("--repository", help="https://github.com/OWNER/NAME, from which Argo CD reads")
+    parser.add_argument("--registry", help="registry and name of the image, without a tag")
+    parser.add_argument("--region", help="the AWS region of cluster and registry")
+    parser.add_argument("--host", help="where production answers")
+    parser.add_argument("--staging-host", help="where staging answers")
+    parser.add_argument("--vpc-cidr", help="the VPC's network, from which the load balancer's requests come")
+    given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
+    root = Path()
+    former = current(root)
+    wanted = Names(**{**vars(former), **given})
+    wanted.check()
+    changed = adopt(root, former, wanted)
+    for path, number in changed.items():
+        print(f"{path}: {number} replaced")
+    print("read it with git diff, then: make manifests" if changed else "nothing to change")
+
+
+def current(root: Path) -> Names:
+    """The names in force, read from where each is first said.
+
+    Raises:
+        AdoptError: a file is not where it was, or no longer says it.
+    """
+    try:
+        project = next(yaml.safe_load_all((root / "deploy/argocd/root.yaml").read_text()))
+        overlays = {
+            name: yaml.safe_load((root / path / "kustomization.yaml").read_text())
+            for name, path in _HOST_PATCH.items()
+        }
+        registry = overlays["production"]["images"][0]["newName"]
+        ingress = (root / "deploy/components/ingress-alb/kustomization.yaml").read_text()
+        ecr = _ECR.fullmatch(registry)
+        return Names(
+            repository=project["spec"]["sourceRepos"][0],
+            registry=registry,
+            region=ecr["region"] if ecr else "eu-central-1",
+            host=_host(overlays["production"]),
+            staging_host=_host(overlays["staging"]),
+            vpc_cidr=re.findall(r"cidr: ([0-9./]+)", ingress)[0],
+        )
+    except (OSError, KeyError, IndexError, StopIteration, TypeError) as error:
+        raise AdoptError(
+            f"deploy/ does not say what it is called now ({error!r}); run this in the top folder"
+        ) from None
+
+
+def adopt(root: Path, former: Names, wanted: Names) -> dict[Path, int]:
+    """Replace the former names by the wanted ones; all files or, when one cannot be read, none.
+
+    Returns:
+        How many were replaced, by file.
+    """
+    replacements = wanted.replacements(former)
+    if not replacements:
+        return {}
+    texts: dict[Path, str] = {}
+    changed: dict[Path, int] = {}
+    for path in _files(root):
+        texts[path], number = replaced(path.read_text(), replacements)
+        if number:
+            changed[path.relative_to(root)] = number
+    for relative in changed:
+        temporary = (root / relative).with_name(f".{relative.name}.tmp")
+        temporary.write_text(texts[root / relative])
+        shutil.copymode(root / relative, temporary)
+        temporary.replace(root / relative)
+    return changed
+
+
+def replaced(text: str, replacements: Mapping[str, str]) -> tuple[str, int]:
+    """The text with each name replaced where it stands as a whole, and how often that was.
+
+    All in one pass and the longest first, so that what was put in is not replaced again.
+    """
+    names = sorted(replacements, key=len, reverse=True)
+    # A longer name that contains this one is another name; a full stop after it ends a sentence.
+    pattern = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, names))})(?![\w-]|\.\w)")
+    return pattern.subn(lambda found: replacements[found[1]], text)
+
+
+def _parts(names: Names) -> dict[str, str]:
+    address = urlsplit(names.repository)
+    path = address.path.strip("/")
+    return {
+        **vars(names),
+        "path": path,
+        # Teams, as CODEOWNERS has them.
+        "teams": f"@{path.split('/')[0]}",
+    }
+
+
+def _host(overlay: Mapping[str, Any]) -> str:
+    patch = next(each["patch"] for each in overlay["patches"] if each["target"]["kind"] == "Ingress")
+    host: str = next(each["value"] for each in yaml.safe_load(patch) if each["path"].endswith("/host"))
+    return host
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """What people and machines are told: no code, nothing generated."""
+    for place in PLACES:
+        for path in sorted((root / place).rglob("*")):
+            inside = path.relative_to(root).parts
+            if path.is_file() and path.suffix != ".py" and not set(_SKIPPED) & set(inside):
+                yield path
+
+
+if __name__ == "__main__":
+    run(main)

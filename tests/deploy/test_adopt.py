@@ -1,0 +1,146 @@
+"""Adopting the project: in a copy, whole, again, and with values that cannot be meant."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy import adopt, render
+from deploy.adopt import AdoptError, Names, replaced
+
+ROOT = render.FOLDER.parent
+MINE = Names(
+    repository="https://github.com/acme/flowers",
+    registry="999900001111.dkr.ecr.us-east-2.amazonaws.com/ml/flowers",
+    region="us-east-2",
+    # One is part of the other.
+    host="flowers.acme.io",
+    staging_host="staging.flowers.acme.io",
+    vpc_cidr="172.20.0.0/16",
+)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for name in ("app", "deploy", ".github"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def _run(folder: Path, *arguments: str, module: str = "deploy.adopt") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def _options(names: Names) -> list[str]:
+    return [part for key, value in vars(names).items() for part in (f"--{key.replace('_', '-')}", value)]
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for place in adopt.PLACES for path in (folder / place).rglob("*") if path.is_file() and "__pycache__" not in path.parts}  # fmt: skip
+
+
+def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
+    former = adopt.current(copy)
+    done = _run(copy, *_options(MINE))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert adopt.current(copy) == MINE
+    for path, content in _contents(copy).items():
+        if path.suffix != ".py":
+            found = [name for name in MINE.replacements(former) if name.encode() in content]
+            assert found == [], path
+    checked = _run(copy, module="deploy.manifests")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    rendered = (copy / "build/manifests/production.yaml").read_text()
+    assert "host: flowers.acme.io" in rendered
+    assert "image: 999900001111.dkr.ecr.us-east-2.amazonaws.com/ml/flowers@sha256:" in rendered
+    assert "cidr: 172.20.0.0/16" in rendered
+    assert "host: staging.flowers.acme.io" in (copy / "build/manifests/staging.yaml").read_text()
+    assert "@acme/production" in (copy / ".github/CODEOWNERS").read_text()
+
+
+def test_again_it_changes_nothing_and_there_is_a_way_back(copy: Path) -> None:
+    original, former = _contents(copy), adopt.current(copy)
+    _run(copy, *_options(MINE))
+    adopted = _contents(copy)
+    done = _run(copy, *_options(MINE))
+    assert (done.returncode, done.stdout) == (0, "nothing to change\n")
+    assert _contents(copy) == adopted != original
+    _run(copy, *_options(former))
+    assert _contents(copy) == original
+
+
+def test_one_name_alone(copy: Path) -> None:
+    former = adopt.current(copy)
+    done = _run(copy, "--host", "flowers.acme.io")
+    assert done.returncode == 0
+    assert adopt.current(copy) == Names(**{**vars(former), "host": "flowers.acme.io"})
+    assert "deploy/overlays/production/kustomization.yaml" in done.stdout
+    assert "deploy/overlays/staging" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--repository", "git@github.com:acme/flowers.git", "is not https://github.com/OWNER/NAME"),
+        ("--repository", "https://github.com/acme/flowers.git", "is not https://github.com/OWNER/NAME"),
+        ("--repository", "https://github.com/acme", "is not https://github.com/OWNER/NAME"),
+        ("--registry", "https://registry.acme.io/flowers", "without a tag"),
+        ("--registry", "registry.acme.io/flowers:latest", "without a tag"),
+        ("--registry", "registry.acme.io/Flowers", "without a tag"),
+        (
+            "--registry",
+            "999900001111.dkr.ecr.us-east-2.amazonaws.com/a",
+            "--registry is in us-east-2, and --region",
+        ),
+        ("--region", "Frankfurt", "a region such as"),
+        ("--region", "us-east-2", "and --region says us-east-2"),
+        ("--host", "https://flowers.acme.io", "a host's full name"),
+        ("--host", "flowers", "a host's full name"),
+        ("--host", "Flowers.acme.io", "a host's full name"),
+        ("--host", "flowers..acme.io", "a host's full name"),
+        ("--host", "a\nb.c", "a host's full name"),
+        ("--host", "", "a host's full name"),
+        ("--vpc-cidr", "10.0.0.1/16", "has host bits set"),
+        ("--vpc-cidr", "everywhere", "a network such as"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(copy: Path, option: str, value: str, said: str) -> None:
+    before = _contents(copy)
+    done = _run(copy, option, value)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert _contents(copy) == before
+
+
+def test_the_environments_have_hosts_of_their_own(copy: Path) -> None:
+    done = _run(copy, "--host", adopt.current(copy).staging_host)
+    assert done.returncode == 1
+    assert "each environment has its own" in done.stderr
+
+
+def test_outside_the_project_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(AdoptError, match="run this in the top folder"):
+        adopt.current(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("at a.b.", "at x.y."),
+        ("https://a.b/c", "https://x.y/c"),
+        ("c.a.b", "c.a.b"),
+        ("a.b.c", "a.b.c"),
+        ("a.b-c", "a.b-c"),
+        ("x.y a.b", "z.z x.y"),
+    ],
+)
+def test_only_whole_names_are_replaced_and_once(text: str, expected: str) -> None:
+    assert replaced(text, {"a.b": "x.y", "x.y": "z.z"})[0] == expected

@@ -1,0 +1,237 @@
+"""What Argo CD is given: the applications it makes of it, and that each name in it leads somewhere."""
+
+from __future__ import annotations
+
+import shutil
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import delivery, render, validate
+
+Document = dict[str, Any]
+REMOVE = object()
+ROLLOUTS, MONITORING = "Application argo-rollouts", "Application kube-prometheus-stack"
+SET, CONFIG = "ApplicationSet espalier", "ConfigMap argocd-notifications-cm"
+PROJECT, SPEC = "AppProject espalier", "/spec/template/spec"
+
+
+@cache
+def _rendered() -> list[Document]:
+    return render.parse(render.render(render.ARGOCD))
+
+
+@cache
+def _environments() -> list[list[Document]]:
+    made = []
+    for components in render.VARIANTS:
+        with render.variant(components) as root:
+            made += [render.parse(render.render(render.overlay(each, root))) for each in render.ENVIRONMENTS]
+    return made
+
+
+def _get(documents: list[Document], which: str) -> Document:
+    kind, name = which.split()
+    return next(each for each in documents if each["kind"] == kind and each["metadata"]["name"] == name)
+
+
+def _applications(documents: list[Document]) -> dict[str, Document]:
+    made = delivery.applications_of(_get(documents, SET))
+    return {each["metadata"]["name"]: each for each in made}
+
+
+def test_there_is_an_application_for_each_overlay() -> None:
+    overlays = {path.parent.name for path in render.FOLDER.glob("overlays/*/kustomization.yaml")}
+    assert overlays == set(render.ENVIRONMENTS)
+    assert _applications(_rendered()).keys() == {f"espalier-{each}" for each in overlays}
+    for each in render.ENVIRONMENTS:
+        spec = _applications(_rendered())[f"espalier-{each}"]["spec"]
+        assert spec["source"]["path"] == f"deploy/overlays/{each}"
+        assert spec["destination"]["namespace"] == f"espalier-{each}"
+        assert spec["project"] == "espalier"
+        assert validate.problems(_applications(_rendered())[f"espalier-{each}"]) == []
+
+
+def test_each_environment_has_its_sync_policy() -> None:
+    policies = {name: each["spec"]["syncPolicy"] for name, each in _applications(_rendered()).items()}
+    assert policies["espalier-staging"]["automated"] == {"prune": True, "selfHeal": True}
+    assert policies["espalier-production"]["automated"] == {"prune": False, "selfHeal": True}
+    for each in policies.values():
+        # The patch adds to what the template has.
+        assert "RespectIgnoreDifferences=true" in each["syncOptions"]
+        assert each["retry"]["limit"] > 0
+
+
+def test_nothing_that_runs_goes_with_its_description() -> None:
+    policy = _get(_rendered(), SET)["spec"]["syncPolicy"]
+    assert policy == {"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}
+    for each in _rendered():
+        assert "finalizers" not in each["metadata"]
+    for environment in _environments():
+        namespace = next(each for each in environment if each["kind"] == "Namespace")
+        options = namespace["metadata"]["annotations"]["argocd.argoproj.io/sync-options"]
+        assert options == "Prune=false,Delete=false"
+
+
+def test_what_is_needed_comes_first() -> None:
+    """Projects before the applications in them, and the platform before what stands on it."""
+    wave = {
+        f"{each['kind']} {each['metadata']['name']}": int(
+            each["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0)
+        )
+        for each in _rendered()
+    }
+    assert wave["AppProject platform"] < wave[ROLLOUTS] < wave[SET]
+    assert wave[PROJECT] < wave[SET]
+    assert wave[MONITORING] < wave[SET]
+
+
+@pytest.mark.parametrize("components", render.VARIANTS, ids="+".join)
+def test_kinds_that_another_application_brings_need_no_dry_run(components: tuple[str, ...]) -> None:
+    documents = _environments()[render.VARIANTS.index(components) * len(render.ENVIRONMENTS)]
+    for each in documents:
+        group = each["apiVersion"].rpartition("/")[0]
+        options = each["metadata"]["annotations"].get("argocd.argoproj.io/sync-options", "")
+        brought = group.endswith((".coreos.com", "argoproj.io", "gateway.networking.k8s.io"))
+        assert ("SkipDryRunOnMissingResource=true" in options) == brought, each["kind"]
+
+
+def test_what_argo_rollouts_writes_is_left_alone() -> None:
+    """Each field that it writes into an object of ours, by what the Rollouts say of routing."""
+    ignored = _applications(_rendered())["espalier-production"]["spec"]["ignoreDifferences"]
+    paths = {
+        (each["kind"], path)
+        for each in ignored
+        for path in [*each.get("jsonPointers", []), *each.get("jqPathExpressions", [])]
+    }
+    written = {("Service", "/spec/selector/rollouts-pod-template-hash")}
+    for documents in _environments():
+        for each in documents:
+            if each["kind"] == "Rollout":
+                routing = each["spec"]["strategy"]["canary"].get("trafficRouting", {})
+                if "alb" in routing:
+                    action = f"alb.ingress.kubernetes.io~1actions.{routing['alb']['rootService']}"
+                    written.add(("Ingress", f"/metadata/annotations/{action}"))
+                for managed in routing.get("managedRoutes", []):
+                    written.add(("HTTPRoute", f'.spec.rules[] | select(.name == "{managed["name"]}")'))
+    assert len(written) == 3
+    assert written <= paths
+
+
+def test_the_root_deploys_this_folder_and_is_part_of_it() -> None:
+    root = _get(_rendered(), "Application espalier-root")
+    assert render.FOLDER.parent / root["spec"]["source"]["path"] == render.ARGOCD
+    # `kubectl apply -f root.yaml` must do before there is anything else.
+    alone = render.parse((render.ARGOCD / "root.yaml").read_text())
+    assert {each["kind"] for each in alone} == {"AppProject", "Application"}
+    assert alone == [_get(_rendered(), f"{each['kind']} {each['metadata']['name']}") for each in alone]
+    allowed = {each["kind"] for each in alone[0]["spec"]["namespaceResourceWhitelist"]}
+    assert {each["kind"] for each in _rendered()} == allowed
+    assert {each["metadata"]["namespace"] for each in _rendered()} == {"argocd"}
+
+
+def test_everything_in_git_comes_from_one_repository_and_branch() -> None:
+    sources = [each["spec"]["source"] for each in _applications(_rendered()).values()]
+    sources += [each["spec"]["source"] for each in _rendered() if each["kind"] == "Application"]
+    own = [each for each in sources if "chart" not in each]
+    assert len({(each["repoURL"], each["targetRevision"]) for each in own}) == 1
+
+
+def test_runbooks_that_notifications_point_at_exist() -> None:
+    text = (render.FOLDER.parent / "docs" / "operations.md").read_text()
+    anchors = {
+        "".join(c for c in line.lstrip("# ").lower().replace(" ", "-") if c.isalnum() or c == "-")
+        for line in text.splitlines()
+        if line.startswith("#")
+    }
+    linked = [
+        word.split("operations.md#")[1]
+        for template in _get(_rendered(), CONFIG)["data"].values()
+        for word in template.split()
+        if "operations.md#" in word
+    ]
+    assert linked
+    assert set(linked) <= anchors
+
+
+MISTAKES: list[tuple[str, str, object, str]] = [
+    (SET, "/spec/goTemplateOptions", REMOVE, "set missingkey=error"),
+    (SET, f"{SPEC}/source/path", "deploy/overlays/{{ .env }}", "no field env"),
+    (SET, f"{SPEC}/source/path", "deploy/overlays/{{ .environment | lower }}", "more template than"),
+    (SET, "/spec/generators/0/list/elements/0/environment", "qa", "there is no deploy/overlays/qa/kustomization"),
+    (SET, "/spec/generators/0/list/elements/0/environment", "qa", "does not allow espalier-qa"),
+    (SET, "/spec/generators/0/list/elements/0/environment", "qa", "no overlay makes the namespace espalier-qa"),
+    (SET, "/spec/generators/0/list/elements/0/server", "https://other", "on https://other"),
+    (SET, "/spec/generators/0/list/elements/0/automated", {"prun": True}, "'prun' was unexpected"),
+    (SET, f"{SPEC}/project", "default", "there is no AppProject default"),
+    (SET, f"{SPEC}/source/repoURL", "https://github.com/a/b", "does not allow https://github.com/a/b"),
+    (SET, "/spec/template/metadata/annotations/argocd.argoproj.io~1manifest-generate-paths", "/deploy/base", "/deploy/components/ingress-alb would go unnoticed"),
+    (SET, "/spec/template/metadata/annotations/argocd.argoproj.io~1manifest-generate-paths", "/deploy/bases", "there is no /deploy/bases"),
+    (SET, "/spec/template/metadata/annotations/notifications.argoproj.io~1subscribe.on-sync.slack", "x", "there is no trigger on-sync"),
+    (SET, "/spec/template/metadata/annotations/notifications.argoproj.io~1subscribe.on-deployed.teams", "x", "there is no notification service teams"),
+    (ROLLOUTS, "/spec/source/targetRevision", "2.*", "chart argo-rollouts is not pinned"),
+    (ROLLOUTS, "/spec/destination/namespace", "default", "does not allow default"),
+    (ROLLOUTS, "/spec/source/repoURL", "https://charts.example.com", "does not allow https://charts.example.com"),
+    (MONITORING, "/spec/destination/namespace", "kube-system", "and Prometheus is at http://kube-prometheus-stack-prometheus.kube-system"),
+    (MONITORING, "/spec/destination/namespace", "kube-system", "it keeps Prometheus out"),
+    (MONITORING, "/spec/source/helm/releaseName", "prometheus", "and Prometheus is at http://prometheus-prometheus.monitoring"),
+    (MONITORING, "", REMOVE, "no Application deploys kube-prometheus-stack"),
+    (PROJECT, "/spec/namespaceResourceWhitelist/0", REMOVE, "it does not allow Service"),
+    (PROJECT, "/spec/namespaceResourceWhitelist/0/kind", "Secret", "it allows Secret, which no environment has"),
+    (PROJECT, "/spec/clusterResourceWhitelist/1", REMOVE, "it does not allow Namespace espalier-production"),
+    (PROJECT, "/spec/clusterResourceWhitelist/1/name", "*", "it allows Namespace *"),
+    (PROJECT, "", REMOVE, "there is no AppProject espalier"),
+    (CONFIG, "/data/template.deployed", REMOVE, "there is no template deployed"),
+    (CONFIG, "/data/trigger.on-deployed", REMOVE, "there is no trigger on-deployed"),
+    (CONFIG, "/data/trigger.on-deployed", REMOVE, "nothing sends deployed"),
+    (CONFIG, "/data/trigger.on-deployed", "- when: [", "trigger.on-deployed is not YAML"),
+    (CONFIG, "", REMOVE, "there is no ConfigMap"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("which", "pointer", "value", "complaint"),
+    MISTAKES,
+    ids=[f"{n}-{each[-1]}" for n, each in enumerate(MISTAKES)],
+)
+def test_a_mistake_is_found(which: str, pointer: str, value: object, complaint: str) -> None:
+    documents = deepcopy(_rendered())
+    assert delivery.problems(documents, _environments()) == []
+    _change(documents, which, pointer, value)
+    assert complaint in "\n".join(delivery.problems(documents, _environments()))
+
+
+def test_a_component_outside_the_watched_folders_is_found(tmp_path: Path) -> None:
+    """An overlay that draws from elsewhere, from which Argo CD would not hear of changes."""
+    root = tmp_path / "deploy"
+    shutil.copytree(render.FOLDER, root, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+    shutil.copytree(root / "components" / "deployment", tmp_path / "shared")
+    overlay = render.overlay("staging", root) / "kustomization.yaml"
+    content = yaml.safe_load(overlay.read_text())
+    content["components"].append("../../../shared")
+    overlay.write_text(yaml.safe_dump(content))
+    found = delivery.problems(_rendered(), _environments(), root)
+    assert found == [
+        "Application espalier-staging: argocd.argoproj.io/manifest-generate-paths: "
+        "a change of /shared would go unnoticed"
+    ]
+
+
+def _change(documents: list[Document], which: str, pointer: str, value: object) -> None:
+    document = _get(documents, which)
+    if not pointer:
+        documents.remove(document)
+        return
+    *parents, last = (each.replace("~1", "/") for each in pointer[1:].split("/"))
+    inside: Any = document
+    for each in parents:
+        inside = inside[int(each) if isinstance(inside, list) else each]
+    key: Any = int(last) if isinstance(inside, list) else last
+    if value is REMOVE:
+        del inside[key]
+    else:
+        inside[key] = value
