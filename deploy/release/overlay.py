@@ -88,12 +88,16 @@ def edit(text: str, release: Release, where: str) -> str:
         node, value = nodes[field], str(getattr(release, field))
         start, end = node.start_mark.index, node.end_mark.index
         # Twelve hex digits may be a number to YAML (123456789012, 12e4567…), so what can be one has quotes.
-        quoted = field in ("version", "revision") or node.style in ('"', "'")
+        quoted = field in ("version", "revision") or node.style in ('"', "'") or not value[0].isalnum()
         result = result[:start] + (f'"{value}"' if quoted else value) + result[end:]
     _put(expected, release)
-    if _load(result, where) != expected:
+    try:
+        as_meant = _load(result, where) == expected
+    except ReleaseError:
+        as_meant = False
+    if not as_meant:
         raise ReleaseError(
-            f"{where} is written in a way that cannot be edited: keep the four values plain scalars"
+            f"{where} is written in a way that cannot be edited: keep the four values plain, without anchors"
         )
     return result
 
