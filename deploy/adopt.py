@@ -1,7 +1,7 @@
-"""Puts your names in place of the ones that are here: repository, registry, region, hosts and the VPC's addresses.
+"""Puts your names in place of the ones that are here: repository, registry, region, hosts, the VPC's network.
 
-Reads what deploy/ says now, and replaces that everywhere in deploy/ and .github/. Run again it changes nothing, and with
-other values it changes them again. What it changed is for you to read, with git diff, and to commit.
+Reads what deploy/ says now, and replaces that everywhere in deploy/ and .github/. Run again it changes nothing,
+and with other values it changes them again. What it changed is for you to read, with git diff, and to commit.
 """
 
 from __future__ import annotations

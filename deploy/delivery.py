@@ -1,4 +1,4 @@
-"""Follows the names in what Argo CD is given: from an application to its project, its folder and what it deploys."""
+"""Follows the names in what Argo CD is given: from an application to its project, folder and namespace."""
 
 from __future__ import annotations
 

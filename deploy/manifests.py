@@ -1,6 +1,7 @@
-"""Renders every environment with every set of components, and what Argo CD is given, and checks each manifest.
+"""Renders every environment with every set of components, and what Argo CD is given, and checks all of it.
 
-Strictly against its schema, and for names that lead nowhere. Writes the rendered manifests to read or to compare.
+Strictly against the schema of each kind, and for names that lead nowhere. Writes what is rendered, to be read or
+compared.
 """
 
 from __future__ import annotations

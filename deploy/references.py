@@ -1,7 +1,7 @@
-"""Follows the names by which the manifests of one environment refer to each other, and says where one leads nowhere.
+"""Follows the names by which one environment's manifests refer to each other; says where one leads nowhere.
 
-A schema cannot see that a Service selects no pod, that a probe asks a port nobody opened, or that the grace period is
-over before the drain is. Each check here is one such mistake, found in real clusters.
+A schema cannot see that a Service selects no pod, that a probe asks a port nobody opened, or that the grace
+period is over before the drain is. Each check here is one such mistake, found in real clusters.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _goodbye(it: Environment) -> Iterator[str]:
     needed = sleep + _setting(it, "drain_seconds") + FINISH_SECONDS
     grace = it.pod.get("terminationGracePeriodSeconds", 30)
     if grace <= needed:
-        yield f"{_name(it.workload)}: a grace of {grace} s is over before preStop, drain and requests are ({needed:g} s)"
+        yield f"{_name(it.workload)}: a grace of {grace} s is over before the goodbye is ({needed:g} s)"
     for ingress in it.all("Ingress"):
         attributes = _alb(ingress, "load-balancer-attributes")
         idle = int(attributes.get("idle_timeout.timeout_seconds", 60))

@@ -1,7 +1,7 @@
 """Checks one manifest against the schema of its kind, in which fields that do not exist are errors.
 
-Kubernetes' own kinds are checked against every version in `VERSIONS` with the schemas that kubernetes-validate carries,
-custom resources against deploy/schemas/.
+Kubernetes' own kinds are checked against every version in `VERSIONS`, with the schemas that kubernetes-validate
+carries, and custom resources against deploy/schemas/.
 """
 
 from __future__ import annotations

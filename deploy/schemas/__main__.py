@@ -1,8 +1,8 @@
-"""Makes the JSON schemas of custom resources from the TypeScript types that npm's @kubernetes-models packages hold.
+"""Makes the JSON schemas of custom resources from the TypeScript types in npm's @kubernetes-models packages.
 
-Needed only to raise a version or to add a kind: the schemas are committed, so that manifests can be checked on a machine
-without node. Objects take no field that is not in the types. What Kubernetes itself defines (pod templates, metadata) is
-referred to, not copied: it comes from kubernetes-validate when manifests are checked.
+Needed only to raise a version or to add a kind: the schemas are committed, so that manifests can be checked on a
+machine without node. Objects take no field that is not in the types. What Kubernetes itself defines (pod
+templates, metadata) is referred to, not copied: it comes from kubernetes-validate when manifests are checked.
 """
 
 from __future__ import annotations

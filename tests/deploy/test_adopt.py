@@ -42,7 +42,9 @@ def _options(names: Names) -> list[str]:
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:
-    return {path.relative_to(folder): path.read_bytes() for place in adopt.PLACES for path in (folder / place).rglob("*") if path.is_file() and "__pycache__" not in path.parts}  # fmt: skip
+    paths = [path for place in adopt.PLACES for path in (folder / place).rglob("*")]
+    files = [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
@@ -95,11 +97,10 @@ def test_one_name_alone(copy: Path) -> None:
         ("--registry", "registry.acme.io/Flowers", "without a tag"),
         (
             "--registry",
-            "999900001111.dkr.ecr.us-east-2.amazonaws.com/a",
-            "--registry is in us-east-2, and --region",
+            "999900001111.dkr.ecr.xx-nowhere-9.amazonaws.com/a",
+            "--registry is in xx-nowhere-9",
         ),
         ("--region", "Frankfurt", "a region such as"),
-        ("--region", "us-east-2", "and --region says us-east-2"),
         ("--host", "https://flowers.acme.io", "a host's full name"),
         ("--host", "flowers", "a host's full name"),
         ("--host", "Flowers.acme.io", "a host's full name"),

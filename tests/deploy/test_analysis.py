@@ -1,4 +1,4 @@
-"""The analysis of a canary: its queries are asked of a real Prometheus, and its conditions judge the answers."""
+"""The analysis of a canary: a real Prometheus answers its queries, and its conditions judge the answers."""
 
 from __future__ import annotations
 
@@ -203,8 +203,14 @@ def test_without_the_namespace_a_neighbour_would_be_blamed(prometheus: Prometheu
 
 def test_increase_alone_would_miss_the_first_errors(prometheus: Prometheus) -> None:
     careless = """
-        (sum(increase(http_requests_total{rollouts_pod_template_hash="{{args.canary}}", status=~"5.."}[5m])) or vector(0))
-        / sum(increase(http_request_duration_highr_seconds_count{rollouts_pod_template_hash="{{args.canary}}"}[5m]))
+        (
+          sum(increase(http_requests_total{rollouts_pod_template_hash="{{args.canary}}", status=~"5.."}[5m]))
+          or vector(0)
+        )
+        /
+        sum(increase(http_request_duration_highr_seconds_count{
+          rollouts_pod_template_hash="{{args.canary}}"
+        }[5m]))
     """
     assert _verdict("production", "error-share", "burst", prometheus, careless) == PASS
 

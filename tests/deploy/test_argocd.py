@@ -17,6 +17,10 @@ Document = dict[str, Any]
 REMOVE = object()
 ROLLOUTS, MONITORING = "Application argo-rollouts", "Application kube-prometheus-stack"
 SET, CONFIG = "ApplicationSet espalier", "ConfigMap argocd-notifications-cm"
+NOTES, ELEMENT = "/spec/template/metadata/annotations", "/spec/generators/0/list/elements/0"
+WATCHED = f"{NOTES}/argocd.argoproj.io~1manifest-generate-paths"
+SUBSCRIBE = f"{NOTES}/notifications.argoproj.io~1subscribe"
+PROMETHEUS = "and Prometheus is at http://"
 PROJECT, SPEC = "AppProject espalier", "/spec/template/spec"
 
 
@@ -162,26 +166,46 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     (SET, "/spec/goTemplateOptions", REMOVE, "set missingkey=error"),
     (SET, f"{SPEC}/source/path", "deploy/overlays/{{ .env }}", "no field env"),
     (SET, f"{SPEC}/source/path", "deploy/overlays/{{ .environment | lower }}", "more template than"),
-    (SET, "/spec/generators/0/list/elements/0/environment", "qa", "there is no deploy/overlays/qa/kustomization"),
-    (SET, "/spec/generators/0/list/elements/0/environment", "qa", "does not allow espalier-qa"),
-    (SET, "/spec/generators/0/list/elements/0/environment", "qa", "no overlay makes the namespace espalier-qa"),
-    (SET, "/spec/generators/0/list/elements/0/server", "https://other", "on https://other"),
-    (SET, "/spec/generators/0/list/elements/0/automated", {"prun": True}, "'prun' was unexpected"),
+    (SET, f"{ELEMENT}/environment", "qa", "there is no deploy/overlays/qa/kustomization"),
+    (SET, f"{ELEMENT}/environment", "qa", "does not allow espalier-qa"),
+    (SET, f"{ELEMENT}/environment", "qa", "no overlay makes the namespace espalier-qa"),
+    (SET, f"{ELEMENT}/server", "https://other", "on https://other"),
+    (SET, f"{ELEMENT}/automated", {"prun": True}, "'prun' was unexpected"),
     (SET, f"{SPEC}/project", "default", "there is no AppProject default"),
     (SET, f"{SPEC}/source/repoURL", "https://github.com/a/b", "does not allow https://github.com/a/b"),
-    (SET, "/spec/template/metadata/annotations/argocd.argoproj.io~1manifest-generate-paths", "/deploy/base", "/deploy/components/ingress-alb would go unnoticed"),
-    (SET, "/spec/template/metadata/annotations/argocd.argoproj.io~1manifest-generate-paths", "/deploy/bases", "there is no /deploy/bases"),
-    (SET, "/spec/template/metadata/annotations/notifications.argoproj.io~1subscribe.on-sync.slack", "x", "there is no trigger on-sync"),
-    (SET, "/spec/template/metadata/annotations/notifications.argoproj.io~1subscribe.on-deployed.teams", "x", "there is no notification service teams"),
+    (SET, WATCHED, "/deploy/base", "components/ingress-alb would go unnoticed"),
+    (SET, WATCHED, "/deploy/bases", "there is no /deploy/bases"),
+    (SET, f"{SUBSCRIBE}.on-sync.slack", "x", "there is no trigger on-sync"),
+    (SET, f"{SUBSCRIBE}.on-deployed.teams", "x", "there is no notification service teams"),
     (ROLLOUTS, "/spec/source/targetRevision", "2.*", "chart argo-rollouts is not pinned"),
     (ROLLOUTS, "/spec/destination/namespace", "default", "does not allow default"),
-    (ROLLOUTS, "/spec/source/repoURL", "https://charts.example.com", "does not allow https://charts.example.com"),
-    (MONITORING, "/spec/destination/namespace", "kube-system", "and Prometheus is at http://kube-prometheus-stack-prometheus.kube-system"),
+    (
+        ROLLOUTS,
+        "/spec/source/repoURL",
+        "https://charts.example.com",
+        "does not allow https://charts.example.com",
+    ),
+    (
+        MONITORING,
+        "/spec/destination/namespace",
+        "kube-system",
+        f"{PROMETHEUS}kube-prometheus-stack-prometheus.kube-",
+    ),
     (MONITORING, "/spec/destination/namespace", "kube-system", "it keeps Prometheus out"),
-    (MONITORING, "/spec/source/helm/releaseName", "prometheus", "and Prometheus is at http://prometheus-prometheus.monitoring"),
+    (
+        MONITORING,
+        "/spec/source/helm/releaseName",
+        "prometheus",
+        f"{PROMETHEUS}prometheus-prometheus.monitoring",
+    ),
     (MONITORING, "", REMOVE, "no Application deploys kube-prometheus-stack"),
     (PROJECT, "/spec/namespaceResourceWhitelist/0", REMOVE, "it does not allow Service"),
-    (PROJECT, "/spec/namespaceResourceWhitelist/0/kind", "Secret", "it allows Secret, which no environment has"),
+    (
+        PROJECT,
+        "/spec/namespaceResourceWhitelist/0/kind",
+        "Secret",
+        "it allows Secret, which no environment has",
+    ),
     (PROJECT, "/spec/clusterResourceWhitelist/1", REMOVE, "it does not allow Namespace espalier-production"),
     (PROJECT, "/spec/clusterResourceWhitelist/1/name", "*", "it allows Namespace *"),
     (PROJECT, "", REMOVE, "there is no AppProject espalier"),
@@ -190,7 +214,7 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     (CONFIG, "/data/trigger.on-deployed", REMOVE, "nothing sends deployed"),
     (CONFIG, "/data/trigger.on-deployed", "- when: [", "trigger.on-deployed is not YAML"),
     (CONFIG, "", REMOVE, "there is no ConfigMap"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
