@@ -14,6 +14,7 @@ from pathlib import Path
 from deploy.errors import run
 from deploy.image.builders import BUILDERS, Builder, Request, choose
 from deploy.image.source import ImageError, Source, declared_base, read_source
+from deploy.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 RECORD = Path("build/image.json")
@@ -74,17 +75,38 @@ def build(
     )
 
 
-def push(record: Record, builder: Builder) -> Record:
-    """Push what was built. Where tags are immutable and this image is there already, that is success.
+def push(record: Record, builder: Builder, *, replace_tag: bool = False) -> Record:
+    """Push what was built. If the registry has this very image under this tag already, that is success.
 
     Raises:
         ImageError: the registry refuses, or has another image under this tag.
+        RegistryError: the registry cannot be asked.
     """
     if builder.image(record.reference).id != record.id:
         raise ImageError(f"{record.reference} is no longer the image that was built: build it again")
-    digest = builder.push(record.reference)
-    name, _, _ = record.reference.rpartition(":")
+    name, _, tag = record.reference.rpartition(":")
+    host, _, path = name.partition("/")
+    with Registry() as registry:
+        digest = registry.digest_of(host, path, tag)
+        if digest is None or (replace_tag and not _same(record, builder, name, digest)):
+            try:
+                digest = builder.push(record.reference)
+            except ImageError:
+                # Somebody else may have pushed it meanwhile, and an immutable tag takes nothing twice.
+                digest = registry.digest_of(host, path, tag)
+                if digest is None or not _same(record, builder, name, digest):
+                    raise
+        elif not _same(record, builder, name, digest):
+            raise ImageError(
+                f"{name} has another image under the tag {tag}, {digest}: a commit has one image. Was it built on "
+                "another base, or by another version of the builder? --replace puts this one in its place"
+            )
     return replace(record, digest=digest, pushed=f"{name}@{digest}")
+
+
+def _same(record: Record, builder: Builder, name: str, digest: str) -> bool:
+    """Whether an image in a registry is the one that was built, however its layers are packed there."""
+    return digest == record.digest or builder.pull(f"{name}@{digest}").id == record.id
 
 
 def read_record(path: Path) -> Record:
@@ -108,11 +130,11 @@ def write_record(path: Path, record: Record) -> None:
     temporary.replace(path)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:
     options = _parser().parse_args(arguments)
-    record_file = ROOT / RECORD
+    record_file = root / RECORD
     if options.command == "build":
-        source = read_source(ROOT)
+        source = read_source(root)
         if source.differences:
             what = f"not as in commit {source.commit[:12]}: {', '.join(source.differences)}"
             if options.strict:
@@ -132,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(_described(record))
     elif options.command == "push":
         record = read_record(record_file)
-        record = push(record, choose(options.tool or record.tool))
+        record = push(record, choose(options.tool or record.tool), replace_tag=options.replace)
         write_record(record_file, record)
         print(record.pushed)
     else:
@@ -207,7 +229,10 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="handed to the builder, e.g. --builder-arg=--network=host; may be repeated (IMAGE_BUILD_ARGS)",
     )
-    commands.add_parser("push", parents=[tool], help="push what was built last; prints REGISTRY/NAME@DIGEST")
+    pushing = commands.add_parser(
+        "push", parents=[tool], help="push what was built last; prints REGISTRY/NAME@DIGEST"
+    )
+    pushing.add_argument("--replace", action="store_true", help="take the tag away from another image")
     inspecting = commands.add_parser("inspect", parents=[tool], help="print digest, size and labels as JSON")
     inspecting.add_argument("reference", nargs="?", help="an image (default: what was built last)")
     return parser

@@ -16,7 +16,6 @@ from deploy.errors import DeployError
 from deploy.inputs import INPUTS, LOCK, MODEL, hash_in_lock
 
 DOCKERFILE = "app/Dockerfile"
-SOURCE_URL = "https://github.com/espalier-ml/espalier"
 
 
 class ImageError(DeployError):

@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,10 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
     needs to build here, so that every child has them.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # There are sockets in it, and their paths must be short: else the end of a container is never noticed.
+    volatile = tempfile.mkdtemp(prefix="pods-")
     (folder / "storage.conf").write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{volatile}"\n'
         # Or the folder stays a mount that cannot be removed.
         '[storage.options.overlay]\nskip_mount_home = "true"\n'
     )
@@ -82,7 +84,9 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
         yield variables
     finally:
         call("podman", "rm", "--all", "--force", "--time=0", check=False)
+        call("podman", "image", "unmount", "--all", "--force", check=False)
         shutil.rmtree(folder / "graph", ignore_errors=True)
+        shutil.rmtree(volatile, ignore_errors=True)
         for name, value in former.items():
             if value is None:
                 del os.environ[name]
@@ -141,7 +145,12 @@ class Container:
 
     def wait(self) -> int:
         """The exit status, once it has ended."""
-        return int(call("podman", "wait", self.name))
+        deadline = time.monotonic() + PATIENCE
+        while (state := self.inspect()["State"])["Status"] != "exited":
+            if time.monotonic() > deadline:
+                raise ContainerError(f"{self.name} does not end: {self.log()}")
+            time.sleep(0.1)
+        return int(state["ExitCode"])
 
     def log(self) -> str:
         done = _run(["podman", "logs", self.name])
@@ -153,12 +162,15 @@ class Container:
 
 
 @contextmanager
-def container(image: str, port: int | None = None, **settings: object) -> Iterator[Container]:
+def container(
+    image: str, port: int | None = None, *, options: Sequence[str] = (), **settings: object
+) -> Iterator[Container]:
     """The service in a container as strict as the manifests': nothing to write to, no capabilities, no new ones.
 
     Args:
         image: a name or `REGISTRY/NAME@sha256:…`, which is pulled.
         port: on loopback; a free one if None.
+        options: for podman, in addition.
         settings: of the service, such as `drain_seconds`.
     """
     started = Container(f"espalier-{uuid.uuid4().hex[:12]}", port or free_port())
@@ -178,6 +190,7 @@ def container(image: str, port: int | None = None, **settings: object) -> Iterat
         "--ulimit=nproc=1000:1000",
         "--log-driver=k8s-file",
         "--tls-verify=false",
+        *options,
         *(f"--env=ESPALIER_{name.upper()}={value}" for name, value in variables.items()),
         image,
     )
@@ -189,9 +202,11 @@ def container(image: str, port: int | None = None, **settings: object) -> Iterat
 
 
 @contextmanager
-def run(image: str, port: int | None = None, **settings: object) -> Iterator[str]:
+def run(
+    image: str, port: int | None = None, *, options: Sequence[str] = (), **settings: object
+) -> Iterator[str]:
     """As `container`; yields the address, such as http://127.0.0.1:8000."""
-    with container(image, port, **settings) as started:
+    with container(image, port, options=options, **settings) as started:
         yield started.url
 
 
