@@ -88,8 +88,8 @@ image: setup ## Build the image of this commit with docker, podman or buildah
 	python -m deploy.image build
 
 .PHONY: manifests
-manifests: setup ## Render deploy/ and validate every document
-	python -m deploy.manifests
+manifests: setup $(UV) ## Render every environment with every component, and check it all
+	python -m deploy.manifests --scan
 
 .PHONY: status
 status: setup ## Show what runs where, as git says
