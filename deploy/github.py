@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -40,11 +41,9 @@ class CheckRun(BaseModel):
 
 def find_pull_request(branch: str, base: str) -> PullRequest | None:
     """The open pull request from a branch of this repository to `base`."""
-    owner = _api("repos/{owner}/{repo}")["full_name"].split("/")[0]
-    # A head without its owner is not heeded, and everybody's pull requests come back.
-    found = _api(
-        "repos/{owner}/{repo}/pulls", method="GET", state="open", head=f"{owner}:{branch}", base=base
-    )
+    # A head without its owner is not heeded, and everybody's pull requests come back. gh fills in the braces.
+    asked = f"state=open&base={quote(base, safe='')}&head={{owner}}:{quote(branch, safe='')}"
+    found = _api(f"repos/{{owner}}/{{repo}}/pulls?{asked}")
     return _pull_request(found[0]) if found else None
 
 

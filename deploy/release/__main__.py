@@ -195,6 +195,11 @@ Say whether what goes into the image differs between HEAD and the revision that 
 Exit status: 0 when a release is needed, 1 when not, 2 when it cannot be told."""
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run the tool and end the process."""
     # 1 is an answer of `needed`, so there an error must be another.
     errors.run(main, status=2 if sys.argv[1:2] == ["needed"] else 1)
+
+
+if __name__ == "__main__":
+    run()

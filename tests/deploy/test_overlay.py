@@ -91,7 +91,7 @@ def test_going_forth_and_back_gives_the_same_bytes(one: Release, two: Release) -
 
 keys = st.text("abcdefgh-", min_size=1, max_size=8).map(lambda text: f"k{text}")
 values = st.one_of(
-    st.sampled_from(["plain", "'single  quoted'", '"double \\u00e9"', "[a,   b]", "{a:  1}", "|\n    a block\n\n      kept\n", "&anchor x", "~", ""]),
+    st.sampled_from(["plain", "'single  quoted'", '"double \\u00e9"', "[a,   b]", "{a:  1}", "|\n    a block\n\n      kept\n", "!!str x", "~", ""]),
 )  # fmt: skip
 blanks = st.sampled_from(["", "\n", "   \n", '# a comment: with {[ " marks\n', "\t# after a tab\n", "#é→\n"])
 

@@ -1,0 +1,1018 @@
+"""The release tool, on real git repositories and a real registry; GitHub is played by tests/deploy/github.py."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.errors import ReleaseError
+from deploy.git import Git
+from deploy.release import history, overlay, publish, status, words
+from deploy.release.commands import VERSION_LABEL
+from deploy.release.history import Deployment, fold
+from deploy.release.overlay import Release
+from deploy.release.publish import Edit
+from tests.deploy import project as projects
+from tests.deploy import registries
+from tests.deploy.github import FakeGitHub, Method
+from tests.deploy.project import ROOT, Clone, Done, Project, version
+from tests.deploy.registries import Server
+from tests.tools import require
+
+STAGING, PRODUCTION = overlay.path("staging"), overlay.path("production")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with registries.serve(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, registry: Server, monkeypatch: pytest.MonkeyPatch) -> Project:
+    projects.isolate(monkeypatch, tmp_path / "home")
+    return projects.make(tmp_path / "project", registry)
+
+
+@pytest.fixture
+def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGitHub]:
+    require("gh")
+    with FakeGitHub("espalier-ml/espalier", origin=project.origin) as server:
+        for key, value in server.environment(folder=project.folder / "gh").items():
+            monkeypatch.setenv(key, value)
+        yield server
+    assert server.errors == []
+
+
+def assert_refused(done: Done, said: str) -> None:
+    """One line that says it, and no more."""
+    assert done.status == 1, done
+    assert said in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert "Traceback" not in done.err
+
+
+def digest(image: str) -> str:
+    return image.partition("@")[2]
+
+
+# set
+
+
+def test_a_release_is_one_commit_that_tells_everything(project: Project) -> None:
+    first = project.staged(1)
+    image = project.made(2)
+    before = project.me.state()
+    done = project.me.release("set", "staging", "--image", image, "--push")
+    assert (done.status, done.err) == (0, "")
+    revision = project.me.git("rev-parse", "HEAD")
+    assert project.runs("staging") == Release(image.partition("@")[0], digest(image), version(2), revision)
+    assert project.at_origin("log", "-1", "--format=%s") == f"Release iris {version(2)} to staging"
+    assert project.at_origin("diff", "--numstat", "main^", "main") == f"3\t3\t{STAGING}"
+    message = project.message()
+    for fact in (
+        digest(first),
+        digest(image),
+        revision,
+        "CV f1_macro    0.952 ± 0.010",
+        "0.902 [0.800, 1.000]",
+    ):
+        assert fact in message
+    assert project.trailers() == {
+        "Espalier-Environment": "staging",
+        "Espalier-Action": "release",
+        "Espalier-Image": image,
+        "Espalier-Previous-Image": first,
+        "Espalier-Revision": revision,
+        "Espalier-Model": f"iris {version(2)}",
+    }
+    after = project.me.state()
+    assert {**after, "files": ""} == {**before, "files": ""}
+    assert "branch.ab +0 -1" in after["files"], "the clone only learned that origin moved on"
+
+
+def test_the_same_release_again_writes_nothing(project: Project) -> None:
+    image = project.staged(1)
+    tip = project.at_origin("rev-parse", "main")
+    for options in (["--push"], ["--push", "--force"]):
+        done = project.me.release("set", "staging", "--image", image, *options)
+        assert (done.status, done.err) == (0, "")
+        assert "already runs iris 000000000001" in done.out
+        assert "nothing to do" in done.out
+    assert project.at_origin("rev-parse", "main") == tip
+
+
+def test_without_push_only_the_file_is_edited(project: Project) -> None:
+    image = project.made(1)
+    before = (project.me.root / STAGING).read_text()
+    done = project.me.release("set", "staging", "--image", image)
+    assert (done.status, done.err) == (0, "")
+    assert "nothing is committed yet" in done.out
+    assert project.me.git("status", "--porcelain", "--ignored") == f"M {STAGING}"
+    after = (project.me.root / STAGING).read_text()
+    assert overlay.parse(after, "x").digest == digest(image)
+    changed = [
+        (old, new) for old, new in zip(before.split("\n"), after.split("\n"), strict=True) if old != new
+    ]
+    assert len(changed) == 4
+    assert "nothing to do" in project.me.release("set", "staging", "--image", image).out
+    assert project.runs("staging").empty
+
+
+def test_it_works_from_any_place_in_the_clone(project: Project) -> None:
+    image = project.made(1)
+    project.me.git("checkout", "-q", "--detach")
+    below = Clone(project.me.root / "app")
+    assert below.release("set", "staging", "--image", image, "--push").status == 0
+    assert project.runs("staging").digest == digest(image)
+    project.me.git("checkout", "-q", "-b", "hotfix")
+    project.me.git("push", "-q", "origin", "hotfix")
+    (project.me.root / "app/main.py").write_text("a change that nobody has committed\n")
+    another = project.image(project.me.git("rev-parse", "HEAD"), 1, extra="label")
+    assert project.me.release("set", "staging", "--image", another, "--push").status == 0
+    assert project.runs("staging", "hotfix").digest == digest(another)
+    assert project.runs("staging", "main").digest == digest(image), "the branch that is checked out is meant"
+    assert project.me.release("set", "staging", "--image", another, "--push", "--branch", "main").status == 0
+    assert project.runs("staging", "main").digest == digest(another)
+
+
+def test_what_must_not_be_released_is_refused_and_nothing_changes(project: Project) -> None:
+    project.staged(1)
+    newest = project.staged(2)
+    older = project.image(
+        project.at_origin("rev-list", "-1", "--grep=^Train model 1$", "main"), 1, again="built"
+    )
+    unmerged = project.change(3, push=False)
+    merged = project.at_origin("log", "-1", "--format=%H", "--", "app/main.py")
+    name = newest.partition("@")[0]
+    before = (project.at_origin("rev-parse", "main"), project.me.state())
+    for image, said in (
+        (f"{name}:latest", "has no digest"),
+        (f"{name}@sha256:123", "is no digest"),
+        (f"espalier@{digest(newest)}", "does not name an image"),
+        (f"{name}@sha256:{'1' * 64}", "has no image"),
+        (f"{name}@{project.registry.push({})}", "has no label org.opencontainers.image.revision"),
+        (project.image("main", 4), "which cannot be right"),
+        (project.image(merged, 4, **{VERSION_LABEL: "not a label!"}), "which cannot be right"),
+        (project.image("f" * 40, 4), "which is not in the history of main"),
+        (project.image(unmerged, 3), "which is not in the history of main"),
+        (older, "is older than"),
+        (
+            project.image(merged, 7),
+            f"holds model {version(7)}, but reports/leaderboard.json at its revision says {version(2)}",
+        ),
+    ):
+        assert_refused(project.me.release("set", "staging", "--image", image, "--push"), said)
+    assert_refused(
+        project.me.release("set", "nowhere", "--image", newest, "--push"), "no environment 'nowhere' at"
+    )
+    assert_refused(project.me.release("set", "nowhere", "--image", newest), "(staging, production)")
+    assert_refused(
+        project.me.release("set", "../base", "--image", newest, "--push"), "no environment '../base'"
+    )
+    assert_refused(
+        project.me.release("set", "production", "--image", newest, "--push"), "is released by promoting"
+    )
+    assert_refused(
+        project.me.release("set", "staging", "--image", newest, "--push", "--branch", "gone"),
+        "origin has no branch gone",
+    )
+    assert (project.at_origin("rev-parse", "main"), project.me.state()) == before
+
+
+def test_force_releases_what_is_older(project: Project) -> None:
+    first = project.staged(1)
+    project.staged(2)
+    project.me.git("pull", "-q", "--rebase", "origin", "main")
+    assert_refused(project.me.release("set", "staging", "--image", first, "--push"), "is older than")
+    assert project.me.release("set", "staging", "--image", first, "--push", "--force").status == 0
+    assert project.runs("staging").digest == digest(first)
+
+
+def test_what_was_taken_back_does_not_come_again_by_itself(project: Project) -> None:
+    """A release that is run again must not undo a rollback."""
+    first, bad = project.staged(1), project.staged(2)
+    assert project.me.release("set", "staging", "--image", first, "--push", "--force").status == 0
+    assert_refused(
+        project.me.release("set", "staging", "--image", bad, "--push"), f"was taken back from {digest(bad)}"
+    )
+    project.staged(3)
+    assert project.runs("staging").version == version(3)
+
+
+def test_an_image_of_a_parallel_line_is_neither_newer_nor_older(project: Project) -> None:
+    base = project.change(1)
+    project.me.git("checkout", "-q", "-b", "side", base)
+    (project.me.root / "side").write_text("side")
+    project.me.git("add", "side")
+    project.me.git("commit", "-q", "-m", "Beside")
+    side = project.me.git("rev-parse", "HEAD")
+    project.me.git("checkout", "-q", "main")
+    project.staged(2)
+    project.me.git("pull", "-q", "--rebase", "origin", "main")
+    project.me.git("merge", "-q", "--no-ff", "-m", "Merge", "side")
+    project.me.git("push", "-q", "origin", "main")
+    done = project.me.release("set", "staging", "--image", project.image(side, 1), "--push")
+    assert_refused(done, "does not contain")
+
+
+def test_what_runs_may_be_unknown(project: Project) -> None:
+    """After the history was rewritten, nobody can say what is newer but a person."""
+    image = project.made(1)
+    text = project.at_origin("show", f"main:{STAGING}") + "\n"
+    gone = Release("registry.example.com/espalier", "sha256:" + "1" * 64, "1", "1" * 40)
+    project.me.commit("Run what is not here", {STAGING: overlay.edit(text, gone, "x")})
+    assert_refused(
+        project.me.release("set", "staging", "--image", image, "--push"),
+        "which this repository does not have",
+    )
+    assert project.me.release("set", "staging", "--image", image, "--push", "--force").status == 0
+
+
+def test_a_shallow_clone_says_how_to_get_the_rest(project: Project) -> None:
+    image = project.staged(1)
+    project.staged(2)
+    shallow = project.clone("shallow", "--depth=1")
+    for command in (["set", "staging", "--image", image, "--push"], ["promote"], ["rollback"], ["status"]):
+        assert_refused(shallow.release(*command), "`fetch-depth: 0` for actions/checkout")
+    needed = shallow.release("needed")
+    assert (needed.status, needed.out) == (2, ""), "it cannot be told, which is not the answer no"
+    assert "fetch-depth: 0" in needed.err
+
+
+def test_outside_of_a_repository_it_says_so(project: Project, tmp_path: Path) -> None:
+    assert_refused(Clone(tmp_path).release("status"), "not a git repository")
+    empty = Clone(tmp_path / "empty")
+    empty.root.mkdir()
+    empty.git("init", "-q", "-b", "main")
+    assert_refused(empty.release("status"), "HEAD")
+
+
+def test_without_a_name_it_asks_for_one(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = project.made(1)
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.delenv(f"GIT_{who}_NAME")
+        monkeypatch.delenv(f"GIT_{who}_EMAIL")
+    project.me.git("config", "user.useConfigOnly", "true")
+    assert_refused(
+        project.me.release("set", "staging", "--image", image, "--push"), "git does not know who commits"
+    )
+
+
+def test_hooks_of_the_person_do_not_run(project: Project) -> None:
+    """They would check the working tree, which is not what is committed and pushed."""
+    image = project.made(1)
+    for name in ("pre-commit", "commit-msg", "pre-push"):
+        hook = project.me.root / ".git/hooks" / name
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
+    assert project.me.release("set", "staging", "--image", image, "--push").status == 0
+
+
+def test_a_check_can_be_required(project: Project, github: FakeGitHub) -> None:
+    image = project.made(1)
+    revision = project.me.git("rev-parse", "HEAD")
+    command = ["set", "staging", "--image", image, "--push", "--require-check", "gate"]
+    assert_refused(project.me.release(*command), "the check 'gate' has not run at")
+    github.add_check_run(revision, "gate", None)
+    assert_refused(project.me.release(*command), "is not green: in_progress")
+    github.add_check_run(revision, "gate", "failure")
+    assert_refused(project.me.release(*command), "is not green: failure")
+    github.add_check_run(revision, "gate", "success")
+    assert project.me.release(*command).status == 0
+
+
+# Others push at the same time.
+
+
+def test_a_push_that_origin_declines_is_told_at_once(project: Project) -> None:
+    image = project.made(1)
+    hook = project.origin / "hooks/pre-receive"
+    hook.write_text('#!/bin/sh\necho "GH006: Protected branch update failed" >&2\nexit 1\n')
+    hook.chmod(0o755)
+    before = (project.at_origin("rev-parse", "main"), project.me.state())
+    done = project.me.release("set", "staging", "--image", image, "--push")
+    assert_refused(done, "GH006: Protected branch update failed")
+    assert (project.at_origin("rev-parse", "main"), project.me.state()) == before
+
+
+def test_who_is_always_late_gives_up_and_leaves_nothing(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = project.made(1)
+    git, other = Git(project.me.root), project.clone("other")
+    text = git.read("HEAD", STAGING)
+    assert text is not None
+    before = project.me.state()
+    rounds: list[str] = []
+
+    def decide(tip: str) -> Edit:
+        rounds.append(other.commit(f"Be first {len(rounds)}", {"other": str(len(rounds))}))
+        return Edit(STAGING, text.replace("none", "tardy"), "Be late")
+
+    with pytest.raises(ReleaseError, match="gave up after 3 tries, and nothing was released"):
+        publish.push(git, "main", decide, tries=3)
+    assert len(rounds) == 3
+    assert "try 3 of 3: somebody else was first" in capsys.readouterr().err
+    assert project.at_origin("rev-parse", "main") == rounds[-1]
+    assert project.me.state()["branches"] == before["branches"]
+    assert "tardy" not in project.at_origin("show", f"main:{STAGING}")
+    assert project.me.release("set", "staging", "--image", image, "--push").status == 0
+
+
+def test_the_decision_is_made_anew_each_time(project: Project) -> None:
+    """What the message says of the image before must be true of the tip that it is committed upon."""
+    project.made(1)
+    git, other = Git(project.me.root), project.clone("other")
+    second = project.image(project.me.git("rev-parse", "HEAD"), 1, second="yes")
+    seen = []
+
+    def decide(tip: str) -> Edit | None:
+        running = history.current(git, tip, "staging")
+        seen.append(running.digest)
+        if len(seen) == 1:
+            assert other.release("set", "staging", "--image", second, "--push").status == 0
+        new = Release("registry.example.com/espalier", "sha256:" + "2" * 64, "2", running.revision)
+        text = git.read(tip, STAGING)
+        assert text is not None
+        return Edit(STAGING, overlay.edit(text, new, "x"), f"After {running.digest}")
+
+    assert publish.push(git, "main", decide) == project.at_origin("rev-parse", "main")
+    assert seen == ["sha256:" + "0" * 64, digest(second)]
+    assert project.message() == f"After {digest(second)}"
+    assert project.at_origin("rev-list", "--count", "--merges", "main") == "0"
+
+
+def test_a_release_that_was_overtaken_yields(project: Project) -> None:
+    """The build of an older commit took longer: its checkout did not know what has been released since."""
+    older = project.made(1)
+    late = project.clone("late")
+    newer = project.staged(2)
+    tip = project.at_origin("rev-parse", "main")
+    done = late.release("set", "staging", "--image", older, "--push")
+    assert (done.status, done.err) == (0, "")
+    assert "staging has been overtaken" in done.out
+    assert project.at_origin("rev-parse", "main") == tip
+    assert project.runs("staging").digest == digest(newer)
+
+
+def test_a_network_that_stumbles_is_tried_again(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = project.made(1)
+    falls = tmp_path / "falls"
+    script = tmp_path / "ssh"
+    # ssh HOST COMMAND: the first two connections break, then the command runs here.
+    script.write_text(
+        "#!/bin/sh\n"
+        f'echo x >> {falls}; test $(wc -l < {falls}) -gt 2 || {{ echo "kex_exchange: Connection reset by peer" >&2; exit 255; }}\n'
+        'for last; do :; done; eval "$last"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH", str(script))
+    monkeypatch.setenv("GIT_SSH_VARIANT", "simple")
+    project.me.git("remote", "set-url", "origin", f"ssh://host{project.origin}")
+    assert project.me.release("set", "staging", "--image", image, "--push").status == 0
+    assert project.runs("staging").digest == digest(image)
+
+
+def test_a_remote_that_is_not_there_is_told(project: Project) -> None:
+    image = project.made(1)
+    project.me.git("remote", "set-url", "origin", str(project.folder / "nowhere"))
+    assert_refused(
+        project.me.release("set", "staging", "--image", image, "--push"), "cannot fetch main from origin"
+    )
+
+
+@pytest.mark.slow
+def test_many_release_at_once_and_none_is_lost(project: Project) -> None:
+    """Six processes release six revisions to two environments, and one more pushes other things meanwhile."""
+    count = 6
+    text = project.at_origin("show", f"main:{STAGING}") + "\n"
+    project.me.commit("Add an environment", {overlay.path("preview"): text})
+    images = [project.made(number) for number in range(1, count + 1)]
+    clones = [project.clone(f"clone{number}") for number in range(count)]
+    commands = [
+        clone.start("set", environment, "--image", image, "--push", "--tries", "40")
+        for clone, image in zip(clones, images, strict=True)
+        for environment in ("staging", "preview")
+    ]
+    pushed: list[str] = []
+    while any(process.poll() is None for process in commands):
+        git = project.me
+        git.git("fetch", "-q", "origin")
+        git.git("reset", "-q", "--hard", "origin/main")
+        (git.root / "other").write_text(str(len(pushed)))
+        git.git("add", "other")
+        git.git("commit", "-q", "-m", f"Other {len(pushed)}")
+        if git.git("push", "-q", "origin", "HEAD:main", check=False) == "" and (
+            git.git("rev-parse", "HEAD") == project.at_origin("rev-parse", "main")
+        ):
+            pushed.append(git.git("rev-parse", "HEAD"))
+        time.sleep(0.3)
+    for process in commands:
+        out, err = process.communicate()
+        assert process.returncode == 0, (out, err)
+        assert " runs iris " in out or "has been overtaken" in out
+    git_ = Git(project.clone("judge").root)
+    for environment in ("staging", "preview"):
+        assert project.runs(environment).digest == digest(images[-1])
+        timeline = history.read(git_, "HEAD", environment)
+        order = [each.release.version for each in timeline.deployments]
+        assert order == sorted(order), "no older revision came after a newer one"
+        assert timeline.abandoned == {}
+    every = project.at_origin("rev-list", "--first-parent", "main").split()
+    assert set(pushed) <= set(every)
+    assert project.at_origin("rev-list", "--merges", "main") == ""
+    for commit in every:
+        if project.at_origin("log", "-1", "--format=%s", commit).startswith("Release "):
+            before = project.at_origin(
+                "show", f"{commit}^:{overlay.path(project.trailers(commit)['Espalier-Environment'])}"
+            )
+            release = overlay.parse(before, "x")
+            assert project.trailers(commit)["Espalier-Previous-Image"] == (
+                "nothing" if release.empty else release.image
+            )
+
+
+@pytest.mark.slow
+def test_releases_from_one_clone_do_not_disturb_each_other(project: Project) -> None:
+    image = project.made(1)
+    commands = [project.me.start("set", "staging", "--image", image, "--push") for _ in range(5)]
+    for process in commands:
+        out, err = process.communicate()
+        assert process.returncode == 0, (out, err)
+    assert project.at_origin("rev-list", "--count", "main", "--", STAGING) == "2"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.2, 1.6])
+def test_a_killed_release_leaves_nothing_behind(project: Project, seconds: float) -> None:
+    image = project.made(1)
+    before = project.me.state()
+    process = project.me.start("set", "staging", "--image", image, "--push")
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    time.sleep(0.3)  # a git of its may still be running
+    after = project.me.state()
+    if project.runs("staging").empty:
+        assert after == before
+    assert {**after, "files": ""} == {**before, "files": ""}
+    assert project.me.release("set", "staging", "--image", image, "--push").status == 0
+    assert project.runs("staging").digest == digest(image)
+    assert project.at_origin("rev-list", "--count", "main", "--", STAGING) == "2"
+
+
+# promote
+
+
+def test_a_promotion_is_proposed_with_all_that_a_reviewer_asks(project: Project, github: FakeGitHub) -> None:
+    project.staged(1)
+    assert project.me.release("promote", "--pull-request").status == 0
+    github.merge(1, "squash", by="Reviewer")
+    image = project.staged(2)
+    project.me.commit("Mention @somebody and `code` | pipes <b>", {"app/more.py": ""})
+    third = project.staged(3)
+    before = project.me.state()
+    done = project.me.release("promote", "--pull-request")
+    assert (done.status, done.err) == (0, "")
+    assert f"Promote iris {version(3)} to production" in done.out
+    assert "opened http://github.localhost/espalier-ml/espalier/pull/2" in done.out
+    assert {**project.me.state(), "files": ""} == {**before, "files": ""}
+    (pull,) = github.open_pulls()
+    assert pull["title"] == f"Promote iris {version(3)} to production"
+    branch = pull["head"]["ref"]
+    assert branch == f"promote/production-{digest(third)[7:19]}"
+    assert project.runs("production", branch) == project.runs("staging")
+    assert project.at_origin("diff", "--name-only", f"main...{branch}") == PRODUCTION
+    body = pull["body"]
+    for fact in (
+        f"| model | `{version(1)}` (svm) | iris `{version(3)}` (svm) |",
+        f"`{digest(third)}`",
+        "| CV f1\\_macro | 0.951 ± 0.010 | 0.953 ± 0.010 | +0.002 |",
+        "| test accuracy | 0.901 [0.800, 1.000] | 0.903 [0.800, 1.000] | +0.002 |",
+        "### Commits added: 3",
+        "Train model 2",
+        "Mention @\u200bsomebody and \\`code\\` \\| pipes \\<b\\>",
+        "python -m deploy.release rollback --pull-request",
+        project.runs("production").digest,
+    ):
+        assert fact in body
+    assert "Release iris" not in body, "what only released is no change"
+    assert digest(image) not in body
+    assert project.trailers(branch)["Espalier-Action"] == "promote"
+
+
+def test_the_same_promotion_is_the_same_pull_request(project: Project, github: FakeGitHub) -> None:
+    project.staged(1)
+    assert "opened" in project.me.release("promote", "--pull-request").out
+    (pull,) = github.open_pulls()
+    tip = project.at_origin("rev-parse", pull["head"]["ref"])
+    project.me.commit("Go on", {"other": "1"})
+    again = project.clone("again").release("promote", "--pull-request")
+    assert "already open: http://github.localhost/espalier-ml/espalier/pull/1" in again.out
+    assert project.at_origin("rev-parse", pull["head"]["ref"]) == tip, "an approval stays valid"
+    # The overlay of production is changed by somebody: the proposal is made anew upon it.
+    text = project.at_origin("show", f"main:{PRODUCTION}") + "\n# more\n"
+    project.me.commit("Touch production", {PRODUCTION: text})
+    assert "already open" in project.me.release("promote", "--pull-request").out
+    assert project.at_origin("rev-parse", pull["head"]["ref"]) != tip
+    assert len(github.state.pulls) == 1
+    github.merge(1, "merge")
+    assert project.runs("production") == project.runs("staging")
+    assert "# more" in project.at_origin("show", f"main:{PRODUCTION}")
+
+
+@pytest.mark.parametrize("method", ["merge", "squash", "rebase"])
+def test_what_was_promoted_rolled_back_and_is_promoted_again(
+    project: Project, github: FakeGitHub, method: Method
+) -> None:
+    """The branch of the first time may still be there; the way a pull request is merged makes no difference."""
+    first = project.staged(1)
+    for _ in ("to have something to go back to",):
+        assert project.me.release("promote", "--pull-request").status == 0
+        github.merge(1, method, by="Grace")
+    second = project.staged(2)
+    assert project.me.release("promote", "--pull-request").status == 0
+    github.merge(2, method, by="Grace")
+    assert project.me.release("rollback", "--pull-request").status == 0
+    github.merge(3, method, by="Grace")
+    assert project.runs("production").digest == digest(first)
+    done = project.me.release("promote", "--pull-request")
+    assert "opened" in done.out, done
+    assert "Make sure that the reason is gone" in github.open_pulls()[0]["body"]
+    github.merge(4, method, by="Grace")
+    assert project.runs("production").digest == digest(second)
+    state = json.loads(project.me.release("status", "--json", "--fetch").out)["environments"]["production"]
+    assert state["abandoned"] == []
+    assert state["previous"]["digest"] == digest(first)
+    if method != "rebase":
+        assert [each["pull_request"] for each in state["deployments"]] == [1, 2, 3, 4]
+    if method == "merge":
+        assert {each["by"] for each in state["deployments"]} == {"Grace"}
+
+
+def test_a_promotion_can_stay_in_the_clone(project: Project) -> None:
+    project.staged(1)
+    before = project.me.state()
+    done = project.me.release("promote")
+    assert (done.status, done.err) == (0, "")
+    (branch,) = project.me.git("for-each-ref", "--format=%(refname:short)", "refs/heads/promote").split()
+    assert branch in done.out
+    assert project.at_origin("for-each-ref", "refs/heads/promote") == ""
+    tip = project.me.git("rev-parse", branch)
+    assert project.me.release("promote").status == 0
+    assert project.me.git("rev-parse", branch) == tip
+    assert {**project.me.state(), "branches": "", "files": ""} == {**before, "branches": "", "files": ""}
+    assert project.me.release("promote", "--branch", "mine").status == 0
+    assert project.me.git("diff", "--name-only", "origin/main", "mine") == PRODUCTION
+
+
+def test_only_what_staging_runs_is_promoted(project: Project, github: FakeGitHub) -> None:
+    promote = ["promote", "--pull-request"]
+    assert_refused(project.me.release(*promote), "nothing was released to staging yet")
+    old = project.staged(1)
+    image = project.staged(2)
+    assert_refused(
+        project.me.release(*promote, "--digest", digest(old)), "only what staging runs is promoted"
+    )
+    # What stands only here was never released.
+    file = project.me.root / STAGING
+    here = Release("registry.example.com/espalier", "sha256:" + "9" * 64, "9", "9" * 40)
+    file.write_text(overlay.edit(file.read_text(), here, "x"))
+    assert_refused(
+        project.me.release(*promote, "--digest", here.digest), "only what staging runs is promoted"
+    )
+    project.me.git("checkout", "-q", "--", STAGING)
+    assert project.me.release(*promote, "--digest", digest(image)).status == 0
+    github.merge(1)
+    assert_refused(project.me.release(*promote), "already runs what staging runs")
+    third = project.staged(3)
+    project.registry.delete(digest(third))
+    assert_refused(project.me.release(*promote), f"has no image espalier@{digest(third)}")
+    assert github.open_pulls() == []
+    assert len(github.state.pulls) == 1
+
+
+def test_an_overlay_that_says_what_the_image_does_not_is_not_promoted(project: Project) -> None:
+    project.staged(1)
+    running = project.runs("staging")
+    text = project.at_origin("show", f"main:{STAGING}") + "\n"
+    lie = Release(running.name, running.digest, version(7), running.revision)
+    project.me.commit("Write by hand", {STAGING: overlay.edit(text, lie, "x")})
+    assert_refused(project.me.release("promote"), f"overlay says version {version(7)}")
+
+
+def test_a_digest_must_be_whole(project: Project) -> None:
+    done = project.me.release("promote", "--digest", "sha256:123")
+    assert done.status == 2
+    assert "is no digest" in done.err
+
+
+def test_github_in_trouble_is_one_line(project: Project, github: FakeGitHub) -> None:
+    project.staged(1)
+    github.fail_next = [(502, "Server Error")]
+    assert_refused(project.me.release("promote", "--pull-request"), "Server Error")
+    assert project.me.release("promote", "--pull-request").status == 0
+    assert len(github.open_pulls()) == 1
+
+
+@pytest.mark.slow
+def test_two_who_promote_at_once_open_one_pull_request(project: Project, github: FakeGitHub) -> None:
+    project.staged(1)
+    commands = [project.clone(f"clone{number}").start("promote", "--pull-request") for number in range(3)]
+    for process in commands:
+        out, err = process.communicate()
+        assert process.returncode == 0, (out, err)
+        assert "/pull/1" in out
+    assert len(github.state.pulls) == 1
+    assert project.runs("production", github.open_pulls()[0]["head"]["ref"]) == project.runs("staging")
+
+
+# rollback
+
+
+@pytest.fixture
+def promoted(project: Project, github: FakeGitHub) -> list[str]:
+    """Three images, each of which production has run."""
+    images = []
+    for number in (1, 2, 3):
+        images.append(project.staged(number))
+        assert project.me.release("promote", "--pull-request").status == 0
+        github.merge(number, "squash")
+    return images
+
+
+def roll_back(project: Project, github: FakeGitHub, *options: str) -> Release:
+    done = project.me.release("rollback", *options, "--pull-request")
+    assert done.status == 0, done.err
+    github.merge(len(github.state.pulls), "squash")
+    return project.runs("production")
+
+
+def test_rolling_back_goes_further_back_each_time(
+    project: Project, github: FakeGitHub, promoted: list[str]
+) -> None:
+    before = project.runs("production")
+    assert roll_back(project, github).digest == digest(promoted[1])
+    pull = github.state.pulls[-1]
+    assert pull["title"] == f"Roll production back to iris {version(2)}"
+    assert pull["head"]["ref"] == f"rollback/production-{digest(promoted[1])[7:19]}"
+    assert f"`{before.digest}`" in pull["body"]
+    assert "### Commits taken away: 1" in pull["body"]
+    assert "Train model 3" in pull["body"]
+    now = project.runs("production")
+    assert (now.version, now.revision) == (
+        version(2),
+        project.at_origin("rev-list", "-1", "--grep=^Train model 2$", "main"),
+    )
+    assert project.at_origin("log", "-1", "--format=%s") == f"Roll production back to iris {version(2)} (#4)"
+    assert roll_back(project, github).digest == digest(promoted[0])
+    assert_refused(project.me.release("rollback"), "there is nothing good before it to go back to")
+    assert project.me.release("promote", "--pull-request").status == 0
+    github.merge(len(github.state.pulls), "squash")
+    assert project.runs("production").digest == digest(promoted[2])
+    assert roll_back(project, github).digest == digest(promoted[0]), "the second one is still not good"
+
+
+def test_a_digest_to_go_back_to_can_be_named(
+    project: Project, github: FakeGitHub, promoted: list[str]
+) -> None:
+    for wrong, said in (
+        (digest(promoted[2]), "already runs"),
+        ("sha256:" + "9" * 64, "was never released to production"),
+        (digest(promoted[0])[7:12], "was never released to production"),
+    ):
+        assert_refused(project.me.release("rollback", "--to", wrong), said)
+    assert roll_back(project, github, "--to", digest(promoted[0])[7:19]).digest == digest(promoted[0])
+    assert roll_back(project, github, "--to", digest(promoted[1])).digest == digest(promoted[1])
+
+
+def test_staging_can_be_rolled_back_too(project: Project) -> None:
+    first = project.staged(1)
+    project.staged(2)
+    assert project.me.release("rollback", "staging", "--branch", "back").status == 0
+    found = overlay.parse(project.me.git("show", f"back:{STAGING}"), "x")
+    assert found.digest == digest(first)
+
+
+def test_an_image_that_has_vanished_is_not_gone_back_to(project: Project, promoted: list[str]) -> None:
+    project.registry.delete(digest(promoted[1]))
+    assert_refused(project.me.release("rollback"), f"has no image espalier@{digest(promoted[1])}")
+    assert project.me.release("rollback", "--no-registry").status == 0
+    assert project.me.release("rollback", "--to", digest(promoted[0])).status == 0
+
+
+def test_before_the_first_release_there_is_nothing_to_go_back_to(project: Project) -> None:
+    assert_refused(project.me.release("rollback"), "nothing was released to production yet")
+    project.staged(1)
+    assert_refused(project.me.release("rollback", "staging"), "there is nothing good before it")
+
+
+# status
+
+
+def test_status_shows_what_runs_where(project: Project, github: FakeGitHub) -> None:
+    nothing = project.me.release("status")
+    assert nothing.status == 0
+    assert nothing.out.count("nothing released yet") == 2
+    first = project.staged(1)
+    assert project.me.release("promote", "--pull-request").status == 0
+    github.merge(1, "merge", by="Grace [Hopper]")
+    second = project.staged(2)
+    project.me.git("fetch", "-q")
+    shown = project.me.release("status").out
+    lines = {line.split()[0]: line.rstrip() for line in shown.splitlines()[:6] if line.strip()}
+    assert lines["staging"].split()[1:4] == [
+        version(2),
+        digest(second)[7:19],
+        project.runs("staging").revision[:12],
+    ]
+    assert lines["staging"].endswith(" Ada")
+    assert "Grace [Hopper]" in lines["production"]
+    assert lines["production"].endswith("#1")
+    assert "production is 1 commit behind staging:" in shown
+    assert "Train model 2" in shown
+    assert f"staging can go back to {digest(first)[7:19]} (model {version(1)})" in shown
+    document = json.loads(project.me.release("status", "--json").out)
+    production = document["environments"]["production"]
+    assert production["current"]["digest"] == digest(first)
+    assert production["current"]["model_version"] == version(1)
+    assert production["current"]["by"] == "Grace [Hopper]"
+    assert production["current"]["pull_request"] == 1
+    assert production["previous"] is None
+    assert document["production"]["runs_what_staging_runs"] is False
+    assert [each["subject"] for each in document["production"]["lacks"]] == ["Train model 2"]
+    assert document["commit"] == project.at_origin("rev-parse", "main")
+
+
+def test_status_is_as_of_the_last_fetch_unless_told(project: Project) -> None:
+    project.staged(1)
+    elsewhere = project.clone("elsewhere")
+    project.staged(2)
+    project.staged(3)
+    assert version(1) in elsewhere.release("status").out
+    shown = elsewhere.release("status", "--fetch").out
+    assert version(3) in shown
+    assert f"as of origin/main {project.at_origin('rev-parse', 'main')[:12]}" in shown
+
+
+def test_status_says_what_was_gone_back_from(project: Project) -> None:
+    first = project.staged(1)
+    bad = project.staged(2)
+    assert project.me.release("set", "staging", "--image", first, "--push", "--force").status == 0
+    shown = project.me.release("status", "--fetch").out
+    assert f"staging was taken back from {digest(bad)[7:19]}" in shown
+
+
+def test_an_overlay_that_is_broken_is_no_empty_environment(project: Project) -> None:
+    project.staged(1)
+    project.me.commit("Break it", {STAGING: "<<<<<<< HEAD\nimages: []\n"})
+    assert_refused(project.me.release("status", "--fetch"), f"{STAGING} line")
+    assert_refused(project.me.release("promote"), f"{STAGING} line")
+
+
+@pytest.mark.parametrize(
+    ("ago", "said"),
+    [
+        (timedelta(seconds=-5), "just now"),
+        (timedelta(seconds=59), "just now"),
+        (timedelta(minutes=1), "1 minute"),
+        (timedelta(hours=23, minutes=59), "23 hours"),
+        (timedelta(days=400), "400 days"),
+    ],
+)
+def test_ages_are_for_people(ago: timedelta, said: str) -> None:
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    assert status.age(now - ago, now) == said
+
+
+# needed
+
+
+def test_needed_compares_what_goes_into_the_image(project: Project) -> None:
+    done = project.me.release("needed")
+    assert (done.status, done.out) == (0, "needed: nothing was released to staging yet\n")
+    project.staged(1)
+    project.me.git("pull", "-q", "--rebase", "origin", "main")
+    done = project.me.release("needed")
+    assert done.status == 1, "the commit that released is no reason to release"
+    assert done.out.startswith("not needed: nothing that goes into the image differs")
+    project.me.commit("Write docs", {"docs/more.md": "more", "params.yaml": "a: 1\n"})
+    assert project.me.release("needed").status == 1
+    project.me.commit("Change the service", {"app/more.py": "more = 1\n"})
+    done = project.me.release("needed")
+    assert done.status == 0
+    assert done.out.endswith("which staging runs, there changed app/more.py\n")
+    project.change(2)
+    assert "model" in project.me.release("needed").out
+
+
+def test_a_newer_release_makes_an_older_one_needless(project: Project) -> None:
+    old = project.change(1)
+    project.staged(2)
+    project.me.git("checkout", "-q", "--detach", old)
+    done = project.me.release("needed")
+    assert done.status == 1
+    assert f"which contains {old[:12]}" in done.out
+
+
+def test_needed_has_a_status_of_its_own_for_errors(project: Project) -> None:
+    project.me.commit("Break it", {STAGING: "images: []\n"})
+    done = project.me.release("needed")
+    assert (done.status, done.out) == (2, "")
+    assert "must have one newName" in done.err
+
+
+def test_a_bug_is_not_taken_for_an_answer(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "current", lambda *_: 1 / 0)
+    done = project.me.release("needed")
+    assert done.status == 2
+    assert "ZeroDivisionError" in done.err
+
+
+def test_needed_after_the_history_was_rewritten(project: Project) -> None:
+    text = project.at_origin("show", f"main:{STAGING}") + "\n"
+    gone = Release("registry.example.com/espalier", "sha256:" + "1" * 64, "1", "1" * 40)
+    project.me.commit("Run what is not here", {STAGING: overlay.edit(text, gone, "x")})
+    done = project.me.release("needed")
+    assert (done.status, "which this repository does not have" in done.out) == (0, True)
+
+
+# History, in general.
+
+
+def deployment(digit: int, number: int = 0) -> Deployment:
+    release = Release("registry.example.com/espalier", "sha256:" + f"{digit:064x}", str(digit), "a" * 40)
+    return Deployment(release, f"{number:040x}", datetime.fromtimestamp(number, UTC), "Ada", "subject")
+
+
+def test_rolled_back_is_not_good() -> None:
+    a, b, c = 1, 2, 3
+    for digits, good, gone in (
+        ([], [], []),
+        ([0, 0], [], []),
+        ([a], [a], []),
+        ([a, b], [a, b], []),
+        ([a, b, a], [a], [b]),
+        ([a, b, a, b], [a, b], []),
+        ([a, b, c, b], [a, b], [c]),
+        ([a, b, c, b, a], [a], [b, c]),
+        ([a, b, c, a], [a], [b, c]),
+        ([a, b, a, c], [a, c], [b]),
+        ([a, b, a, c, a], [a], [b, c]),
+    ):
+        timeline = fold(deployment(digit, number) for number, digit in enumerate(digits))
+        assert [int(each.release.version) for each in timeline.good] == good
+        assert sorted(int(key.removeprefix("sha256:"), 16) for key in timeline.abandoned) == gone
+
+
+@given(st.lists(st.one_of(st.integers(1, 5), st.just("back")), max_size=40))
+def test_the_fold_agrees_with_somebody_who_keeps_a_list(steps: list[int | str]) -> None:
+    """Whoever writes down what is good, and strikes out what was rolled back from, has the same list."""
+    kept: list[int] = []
+    seen: list[int] = []
+    for step in steps:
+        if step == "back":
+            if len(kept) > 1:
+                kept.pop()
+                seen.append(kept[-1])
+            continue
+        assert isinstance(step, int)
+        if step in kept:
+            del kept[kept.index(step) + 1 :]
+        else:
+            kept.append(step)
+        seen.append(step)
+    timeline = fold(deployment(digit, number) for number, digit in enumerate(seen))
+    assert [int(each.release.version) for each in timeline.good] == kept
+    assert (timeline.previous is None) == (len(kept) < 2)
+    if seen:
+        assert timeline.current is not None
+        assert int(timeline.current.release.version) == seen[-1]
+    # Nothing is both, and whatever ran is one of the two.
+    gone = {int(key.removeprefix("sha256:"), 16) for key in timeline.abandoned}
+    assert gone.isdisjoint(kept)
+    assert gone | set(kept) == set(seen)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=30))
+def test_rolling_back_always_comes_to_an_end(digits: list[int]) -> None:
+    seen = list(digits)
+    for _ in range(len(set(digits))):
+        timeline = fold(deployment(digit, number) for number, digit in enumerate(seen))
+        if timeline.previous is None:
+            return
+        assert timeline.previous.release.digest not in timeline.abandoned
+        seen.append(int(timeline.previous.release.version))
+    pytest.fail("it went in circles")
+
+
+def test_a_corrected_label_is_no_deployment() -> None:
+    first = deployment(1, 1)
+    other = Release("another.example.com/espalier", first.release.digest, "2", "b" * 40)
+    second = Deployment(other, "2" * 40, datetime.now(UTC), "Grace", "Move the registry")
+    (kept,) = fold([first, second]).deployments
+    assert (kept.release, kept.commit, kept.author) == (other, first.commit, "Ada")
+
+
+@pytest.mark.parametrize(
+    ("subject", "number"),
+    [
+        ("Merge pull request #12 from espalier-ml/promote/production-1", 12),
+        ("Promote iris 1 to production (#13)", 13),
+        ("Promote iris 1 to production (#13) again", None),
+        ("Merge branch 'main'", None),
+        ("Fix #14", None),
+    ],
+)
+def test_the_pull_request_is_in_the_subject(subject: str, number: int | None) -> None:
+    release = deployment(1).release
+    assert Deployment(release, "", datetime.now(UTC), "", subject).pull_request == number
+
+
+def test_broken_and_deleted_states_of_the_overlay_are_passed_over(project: Project) -> None:
+    image = project.staged(1)
+    good = project.at_origin("show", f"main:{STAGING}") + "\n"
+    project.me.commit("Break it", {STAGING: "<<<<<<<\n"})
+    project.me.git("rm", "-q", STAGING)
+    project.me.git("commit", "-q", "-m", "Remove it")
+    project.me.git("push", "-q", "origin", "HEAD:main")
+    project.me.commit("Bring it back", {STAGING: good})
+    timeline = history.read(Git(project.me.root), "origin/main", "staging")
+    assert [each.release.digest for each in timeline.deployments] == [digest(image)]
+
+
+# Words.
+
+
+@given(st.text(max_size=200))
+def test_text_of_others_is_only_text(text: str) -> None:
+    shown = words.plain(text)
+    assert "@" not in shown.replace("@\u200b", "")
+    for mark in "`*_[]<>|":
+        assert shown.count(mark) == shown.count(f"\\{mark}")
+
+
+def test_a_commit_without_metrics_says_so(project: Project) -> None:
+    revision = project.me.commit("Begin the service", {"app/main.py": "a = 1\n"})
+    assert project.me.release("set", "staging", "--image", project.image(revision, 1), "--push").status == 0
+    assert "reports/leaderboard.json at that revision says nothing of its metrics" in project.message()
+    assert project.trailers()["Espalier-Model"] == f"iris {version(1)}"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": "iris"}'])
+def test_a_leaderboard_of_another_form_is_no_obstacle(project: Project, content: str) -> None:
+    revision = project.me.commit(
+        "Change the form", {"reports/leaderboard.json": content, "app/main.py": content}
+    )
+    assert project.me.release("set", "staging", "--image", project.image(revision, 1), "--push").status == 0
+    assert project.me.release("promote").status == 0
+
+
+def test_signing_is_heeded(project: Project, tmp_path: Path) -> None:
+    """git commit-tree does not by itself, and branches may demand it."""
+    signer = tmp_path / "signer"
+    signer.write_text("#!/bin/sh\ncat >/dev/null\necho '[GNUPG:] SIG_CREATED ' >&2\necho 'a signature'\n")
+    signer.chmod(0o755)
+    project.me.git("config", "commit.gpgsign", "true")
+    project.me.git("config", "gpg.program", str(signer))
+    image = project.image(project.me.git("rev-parse", "HEAD"), 1)
+    assert project.me.release("set", "staging", "--image", image, "--push").status == 0
+    assert "gpgsig" in project.at_origin("cat-file", "commit", "main")
+
+
+# The command itself.
+
+
+def test_it_runs_as_a_module_and_its_help_is_whole() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.release", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for command in ("set", "promote", "rollback", "status", "needed"):
+        assert f"\n    {command} " in done.stdout
+        shown = subprocess.run(
+            [sys.executable, "-m", "deploy.release", command, "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert max(map(len, shown.splitlines())) <= 120
+    assert (ROOT / "docs/releasing.md").is_file()
