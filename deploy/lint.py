@@ -84,7 +84,8 @@ def zizmor(folder: Path = Path(".github")) -> list[str]:
 def shellcheck() -> list[str]:
     """What shellcheck finds in scripts of their own and in those of workflows and actions."""
     program = _find("shellcheck")
-    found = _call([program, "--format", "gcc", *map(str, shell_files())], {0, 1}).splitlines()
+    files = [str(file) for file in shell_files()]
+    found = _call([program, "--format", "gcc", *files], {0, 1}).splitlines() if files else []
     for script in scripts():
         said = _call([program, "--shell", "bash", "--format", "gcc", "-"], {0, 1}, stdin=script.text)
         found += [line.replace("-:", f"{script.where}:", 1) for line in said.splitlines()]

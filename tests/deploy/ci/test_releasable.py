@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.deploy.ci.actions import GitHubActions
+from tests.deploy.ci.conftest import Clone, Origin
+from tests.e2e.clone import BIN, ROOT
+
+OVERLAY = "deploy/overlays/{}/kustomization.yaml"
+
+
+@pytest.fixture
+def main(origin: Origin) -> Clone:
+    """Main as the job has it, with our own overlays in it; staging runs nothing yet."""
+    clone = origin.clone("main")
+    overlays = {
+        OVERLAY.format(each): (ROOT / OVERLAY.format(each)).read_text() for each in ("staging", "production")
+    }
+    clone.commit("Add the overlays", {**overlays, "uv.lock": "", "pyproject.toml": ""})
+    clone.git("push", "--quiet", "origin", "main")
+    return clone
+
+
+def ask(clone: Clone, commit: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.ci.releasable", commit],
+        cwd=clone.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{BIN}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_green_commit_of_main_is_released(main: Clone, github: GitHubActions) -> None:
+    commit = main.git("rev-parse", "HEAD")
+    github.add_check_run(commit, "gate")
+    done = ask(main, commit)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("release=true\n")
+    assert "nothing was released to staging yet" in done.stdout
+
+
+def test_when_staging_runs_the_same_there_is_nothing_to_do(
+    main: Clone, origin: Origin, github: GitHubActions
+) -> None:
+    released = main.git("rev-parse", "HEAD")
+    text = (main.folder / OVERLAY.format("staging")).read_text()
+    for old, new in (("0" * 64, "a" * 64), ("0" * 40, released), ("none", "0123456789ab")):
+        text = text.replace(old, new)
+    commit = main.commit("Release", {OVERLAY.format("staging"): text})
+    main.git("push", "--quiet", "origin", "main")
+    github.add_check_run(commit, "gate")
+    done = ask(main, commit)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("release=false\n")
+    # The commit before it, whose ci was slower, is in what staging runs.
+    main.git("checkout", "--quiet", "main")
+    github.add_check_run(released, "gate")
+    assert ask(main, released).stdout.endswith("release=false\n")
+    main.git("checkout", "--quiet", "main")
+    changed = main.commit("Change the service", {"app/main.py": "app = 3\n"})
+    main.git("push", "--quiet", "origin", "main")
+    github.add_check_run(changed, "gate")
+    done = ask(main, changed)
+    assert done.stdout.endswith("release=true\n"), done.stderr
+    assert "app/main.py" in done.stdout
+
+
+@pytest.mark.parametrize("conclusion", ["failure", "cancelled", "skipped", "timed_out", None])
+def test_what_is_not_green_is_refused(main: Clone, github: GitHubActions, conclusion: str | None) -> None:
+    commit = main.git("rev-parse", "HEAD")
+    github.add_check_run(commit, "gate", conclusion)
+    github.add_check_run(commit, "check")
+    done = ask(main, commit)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the check 'gate' at ")
+    assert "not green" in done.stderr
+    assert "release=" not in done.stdout
+
+
+def test_a_commit_that_ci_never_saw_is_refused(main: Clone, github: GitHubActions) -> None:
+    commit = main.git("rev-parse", "HEAD")
+    github.add_check_run(commit, "another")
+    assert "the check 'gate' has not run" in ask(main, commit).stderr
+
+
+def test_a_branch_is_refused_however_green(main: Clone, origin: Origin, github: GitHubActions) -> None:
+    commit = origin.tip("change")
+    github.add_check_run(commit, "gate")
+    done = ask(main, commit)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {commit[:12]} is not part of main: merge it first\n"
+
+
+@pytest.mark.parametrize("commit", ["main", "HEAD", "abc123", "0" * 39, "--help me", "a" * 40])
+def test_anything_but_a_full_commit_of_main_is_refused(
+    main: Clone, github: GitHubActions, commit: str
+) -> None:
+    done = ask(main, commit)
+    assert done.returncode != 0
+    assert "release=" not in done.stdout
+
+
+def test_when_github_does_not_answer_nothing_is_released(main: Clone, github: GitHubActions) -> None:
+    commit = main.git("rev-parse", "HEAD")
+    github.add_check_run(commit, "gate")
+    github.fail_next.append((503, "unicorn"))
+    done = ask(main, commit)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+
+
+def test_when_it_cannot_be_told_what_is_needed_that_is_no_no(main: Clone, github: GitHubActions) -> None:
+    commit = main.commit("Break the overlay", {OVERLAY.format("staging"): "images: []\n"})
+    main.git("push", "--quiet", "origin", "main")
+    github.add_check_run(commit, "gate")
+    done = ask(main, commit)
+    assert done.returncode == 1
+    assert "`python -m deploy.release needed` failed with 2" in done.stderr
+    assert "release=" not in done.stdout

@@ -1,0 +1,118 @@
+"""What a reproduction leaves for the steps after it. The review itself has its own tests; here a small one stands in."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.ci.test_pipeline import Repository, deepen, repository
+from tests.e2e.clone import ROOT
+
+__all__ = ["repository"]
+
+REVIEW = """\
+import argparse, json, pathlib, sys
+parser = argparse.ArgumentParser()
+parser.add_argument("--base")
+parser.add_argument("--output", type=pathlib.Path)
+parser.add_argument("--failure", type=pathlib.Path)
+parser.add_argument("--artifact-url")
+parser.add_argument("--no-production", action="store_true")
+options = parser.parse_args()
+if options.base == "nowhere":
+    sys.exit("error: this clone has no revision 'nowhere'")
+options.output.mkdir()
+said = options.failure.read_text() if options.failure else ""
+(options.output / "review.md").write_text(f"{vars(options)}\\n{said}")
+(options.output / "review.json").write_text(json.dumps({"passed": "worse" not in options.base}))
+"""
+
+
+@pytest.fixture
+def reviewed(repository: Repository) -> Repository:
+    """With a module `training.review` that takes the real one's arguments; our own package comes from ROOT."""
+    folder = repository.clone.folder
+    repository.clone.write(**{"training/__init__.py": "", "training/review.py": REVIEW})
+    # In the job all is one repository; here `deploy` is found beside it.
+    (folder / "deploy").symlink_to(ROOT / "deploy")
+    (folder / ".git/info/exclude").write_text("deploy\ntraining\nbuild\n")
+    return repository
+
+
+def reproduce(
+    repository: Repository, *arguments: str
+) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
+    output = repository.clone.folder.parent / "output"
+    output.write_text("")
+    done = repository.run(
+        "deploy.ci.reproduce",
+        *("--output", "build/reproduce", *arguments),
+        GITHUB_OUTPUT=str(output),
+        RUN_URL="https://run/1",
+        PYTHONPATH="",
+    )
+    return done, dict(line.split("=", 1) for line in output.read_text().splitlines())
+
+
+def text(repository: Repository, name: str = "comment.md") -> str:
+    return (repository.clone.folder / "build/reproduce" / name).read_text()
+
+
+def test_the_stand_in_takes_what_the_real_review_takes() -> None:
+    import training.review as real
+
+    source = Path(real.__file__).read_text()
+    for option in ("--base", "--output", "--failure", "--artifact-url", "--no-production"):
+        assert f'"{option}"' in source
+        assert f'"{option}"' in REVIEW
+
+
+@pytest.mark.slow
+def test_a_change_gives_a_patch_and_the_reviews_text_and_verdict(reviewed: Repository) -> None:
+    deepen(reviewed)
+    reviewed.clone.git("commit", "--quiet", "--all", "--message", "Deeper")
+    done, outputs = reproduce(reviewed, "--base", "main")
+    assert done.returncode == 0, done.stderr
+    assert outputs == {"reproduced": "true", "changed": "true", "passed": "true"}
+    assert "+++ b/dvc.lock" in text(reviewed, "lock.patch")
+    assert "params.yaml" not in text(reviewed, "lock.patch").replace("      params.yaml:", "")
+    assert "'base': 'main'" in text(reviewed)
+    assert "'artifact_url': 'https://run/1'" in text(reviewed)
+    assert "'no_production': False" in text(reviewed)
+    # The same again: nothing changed, and the verdict is the review's.
+    reviewed.clone.git("commit", "--quiet", "--all", "--message", "Lock")
+    reviewed.clone.git("branch", "worse")
+    done, outputs = reproduce(reviewed, "--base", "worse")
+    assert outputs == {"reproduced": "true", "changed": "false", "passed": "false"}
+    assert text(reviewed, "lock.patch") == ""
+
+
+@pytest.mark.slow
+def test_a_failed_pipeline_is_told_and_nothing_is_recorded(reviewed: Repository) -> None:
+    reviewed.clone.write(**{"params.yaml": "rows: 10\ndepth: 0\n"})
+    done, outputs = reproduce(reviewed, "--base", "main")
+    assert done.returncode == 0, "the comment must be handed over"
+    assert outputs == {"reproduced": "false", "changed": "false", "passed": "false"}
+    assert "does not pass the gate: too shallow" in text(reviewed)
+    assert text(reviewed, "lock.patch") == ""
+
+
+@pytest.mark.slow
+def test_a_fork_has_to_bring_its_own_lock(reviewed: Repository) -> None:
+    done, outputs = reproduce(reviewed, "--base", "main", "--fork")
+    assert outputs["passed"] == "true", done.stderr
+    assert "'no_production': True" in text(reviewed)
+    deepen(reviewed)
+    done, outputs = reproduce(reviewed, "--base", "main", "--fork")
+    assert outputs == {"reproduced": "true", "changed": "true", "passed": "false"}
+    assert text(reviewed).startswith("> [!WARNING]\n> `dvc.lock` is not current")
+
+
+@pytest.mark.slow
+def test_without_a_review_its_error_is_the_comment(reviewed: Repository) -> None:
+    done, outputs = reproduce(reviewed, "--base", "nowhere")
+    assert done.returncode == 0
+    assert outputs["passed"] == "false"
+    assert "```text\nthis clone has no revision 'nowhere'\n```" in text(reviewed)
