@@ -84,7 +84,10 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
         yield variables
     finally:
         call("podman", "rm", "--all", "--force", "--time=0", check=False)
-        call("podman", "image", "unmount", "--all", "--force", check=False)
+        # What a container that could not start has left behind would be in the way.
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            if (mounted := line.split()[1]).startswith(f"{folder}/"):
+                call("umount", mounted, check=False)
         shutil.rmtree(folder / "graph", ignore_errors=True)
         shutil.rmtree(volatile, ignore_errors=True)
         for name, value in former.items():
