@@ -58,7 +58,7 @@ def current() -> None:
 
 
 def bundle() -> None:
-    """Raises DeployError when dvc.lock is not current, or names a bundle that this code does not make."""
+    """Raises DeployError when dvc.lock is not what this commit comes to."""
     if has_remote():
         status, _ = dvc("pull", *BUNDLE)
         if status == 0:
@@ -69,7 +69,7 @@ def bundle() -> None:
     if status:
         raise DeployError(f"the bundle cannot be computed: {_in_one_line(said)}")
     if LOCK.read_bytes() != before:
-        raise DeployError(f"this commit makes another bundle than its dvc.lock says: {_REMEDY}")
+        raise DeployError(f"this commit comes to something else than its dvc.lock says: {_REMEDY}")
 
 
 def reproduce() -> tuple[int, str]:

@@ -174,7 +174,7 @@ def test_a_bundle_that_the_lock_does_not_name_is_refused(repository: Repository)
     deepen(repository)
     done = repository.pipeline("bundle")
     assert done.returncode == 1
-    assert "this commit makes another bundle than its dvc.lock says" in done.stderr
+    assert "this commit comes to something else than its dvc.lock says" in done.stderr
     assert done.stderr.count("error: ") == 1
     repository.clone.write(**{"params.yaml": "rows: 10\ndepth: 0\n"})
     done = repository.pipeline("bundle")
