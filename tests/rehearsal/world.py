@@ -65,7 +65,6 @@ class World:
     def environment(self) -> dict[str, str]:
         """Of every command: GitHub's addresses lead here, and no tracker is spoken to."""
         return {
-            **IDENTITY,
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": f"url.{self.origin}.insteadOf",
             "GIT_CONFIG_VALUE_0": events.ADDRESS,
@@ -90,7 +89,7 @@ class World:
         done = subprocess.run(
             command,
             cwd=cwd or self.engineer,
-            env={**os.environ, **self.environment(), "PATH": f"{BIN}:{os.environ['PATH']}"},
+            env={**os.environ, **IDENTITY, **self.environment(), "PATH": f"{BIN}:{os.environ['PATH']}"},
             capture_output=True,
             text=True,
             check=False,
