@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,10 @@ class Set:
         """
         if began is None or self.force or running.empty:
             return False
-        before = overlay.parse(began, f"HEAD:{overlay.path(self.environment)}")
+        try:
+            before = overlay.parse(began, f"HEAD:{overlay.path(self.environment)}")
+        except ReleaseError:
+            return False  # it does not matter what is broken here if origin is well
         ours = found.release.revision
         if running == before or running.revision == ours or not self._newer(running.revision, ours):
             return False
@@ -191,6 +195,8 @@ class Proposal:
     edit: Edit
     change: Change
     body: str
+    note: str | None = None
+    """What whoever proposes it must hear at once."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +247,7 @@ class Promote:
             Edit(path, overlay.edit(text, staging, path), words.commit_message(change)),
             change,
             words.promotion(git, change, since, abandoned),
+            f"production was taken back from this image in {abandoned.commit[:12]}" if abandoned else None,
         )
 
 
@@ -325,7 +332,10 @@ def needed(git: Git, base: str | None = None) -> bool:
         print(f"needed: staging runs revision {running.revision[:12]}, which this repository does not have")
         return True
     revision = git.require(running.revision)
-    if revision != head and git.contains(revision, head):
+    if revision == head:
+        print(f"not needed: staging runs {head[:12]}, which is this commit")
+        return False
+    if git.contains(revision, head):
         print(f"not needed: staging runs {revision[:12]}, which contains {head[:12]}")
         return False
     paths = inputs.changed(revision, head, git.top)
@@ -352,6 +362,8 @@ def require_check(name: str, commit: str) -> None:
 
 def _propose(git: Git, base: str, tip: str, proposal: Proposal, pull_request: bool) -> None:
     title = proposal.change.title
+    if proposal.note:
+        print(f"note: {proposal.note}", file=sys.stderr)
     if pull_request:
         url, new = publish.pull_request(git, base, tip, proposal.branch, proposal.edit, title, proposal.body)
         print(f"{title}\n{'opened' if new else 'already open:'} {url}")

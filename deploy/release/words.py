@@ -15,6 +15,7 @@ from deploy.release.overlay import FOLDER, Release
 Action = Literal["release", "promote", "rollback"]
 MAX_COMMITS = 30
 """In one list; a pull request's text has a limit too."""
+MAX_SUBJECT = 200
 NOTHING = "nothing"
 
 
@@ -180,7 +181,9 @@ def _commits(git: Git, change: Change) -> str:
         ("taken away", between(git, new.revision, old.revision)),
     ):
         if commits:
-            listed = [f"- {commit[:12]} {plain(subject)}" for commit, subject in commits[:MAX_COMMITS]]
+            listed = [
+                f"- {commit[:12]} {plain(subject[:MAX_SUBJECT])}" for commit, subject in commits[:MAX_COMMITS]
+            ]
             rest = len(commits) - len(listed)
             listed += [f"- … and {rest} more"] if rest else []
             parts.append("\n".join([f"### Commits {title}: {len(commits)}", "", *listed]))
