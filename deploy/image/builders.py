@@ -1,26 +1,37 @@
 """The programs that build images: what each is asked, and what comes back.
 
-docker (with buildx), podman and buildah read the same Dockerfile. All are given the commit's time, so that a second
-build has the same digest; how they get there differs, and this module knows it.
+docker (with buildx), podman and buildah read the same Dockerfile, and a second build has the same digest. How they
+get there differs, and this module knows it. In common is: every file's time is one that never changes, so that layers
+without a change stay what they are from commit to commit, and nobody pulls the libraries again for a new model. When
+the image was created is what the commit says, and stands in the configuration alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from deploy.image.source import DOCKERFILE, ImageError
 
+LAYER_EPOCH = 315532800
+"""Seconds since 1970 that every file in a layer is dated: the start of 1980, the first that all archives can hold.
+
+BuildKit dates back what is younger and leaves what is older, such as what it kept from a build before this commit: at
+the commit's time, cached and fresh builds would differ.
+"""
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?/")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -45,7 +56,10 @@ class Image:
     """An image that a builder keeps."""
 
     id: str
-    """`sha256:…` of the configuration: the same wherever the image is, and however its layers are packed."""
+    """`sha256:…` of the configuration: the same wherever the image is, and however its layers are packed.
+
+    From docker with its new store it is the manifest's: that store knows no other.
+    """
     digest: str
     """`sha256:…` of the manifest. It covers the packed layers, so a registry may have another one."""
     bytes: int
@@ -93,7 +107,7 @@ class Containers:
             built = name.read_text(encoding="utf-8").strip()
             pack = ["--compress"] if self.name == "podman" else []  # buildah does unasked
             _ask([self.name, "push", "--quiet", *pack, built, f"dir:{exported}"])
-            image = mend(exported)
+            image = mend(exported, request.epoch)
             _ask([self.name, "pull", "--quiet", f"dir:{exported}"])
         _ask([self.name, "tag", image.id.removeprefix("sha256:"), request.reference])
         return image
@@ -134,7 +148,7 @@ class Containers:
         yield "--format=docker"
         # One layer an instruction, so that a new model does not bring the libraries along once more.
         yield "--layers"
-        yield f"--timestamp={request.epoch}"
+        yield f"--timestamp={LAYER_EPOCH}"
         # The label with the program's own version would be in the way of equal digests.
         yield "--identity-label=false"
         if not request.cache:
@@ -147,23 +161,37 @@ class Containers:
 
 
 class Docker:
-    """docker, with BuildKit in a builder of its own: only there are the times inside the layers rewritten."""
+    """docker, with BuildKit.
+
+    The times inside the layers are rewritten only on the way into a file, so the image takes that way. An engine that
+    keeps images in its old store cannot write such a file; a builder of its own in a container then does.
+    """
 
     name = "docker"
-    builder = "espalier"
+    spare = "espalier"
 
     def fault(self) -> str | None:
-        return _fault(["docker", "buildx", "version"]) or _fault(["docker", "info"])
+        fault = _fault(["docker", "--version"])
+        if fault is None and _fault(["docker", "buildx", "version"]):
+            return "has no buildx"
+        return fault or _fault(["docker", "info"])
 
     def build(self, request: Request) -> Image:
-        if _fault(["docker", "buildx", "inspect", self.builder]):
-            _show(["docker", "buildx", "create", f"--name={self.builder}", "--driver=docker-container"])
-        _show(["docker", "buildx", "build", *self._options(request), str(request.root)])
-        return self.image(request.reference)
+        with tempfile.TemporaryDirectory(prefix="espalier-image-") as folder:
+            archive, dated = Path(folder) / "image.tar", Path(folder) / "dated.tar"
+            _show(
+                [
+                    *("docker", "buildx", "build", *self._builder(), *self._options(request)),
+                    f"--output=type=docker,dest={archive},rewrite-timestamp=true",
+                    str(request.root),
+                ]
+            )
+            digest, size = mend_archive(archive, dated, request.epoch)
+            _ask(["docker", "load", "--quiet", f"--input={dated}"])
+        return replace(self.image(request.reference), digest=digest, bytes=size)
 
     def push(self, reference: str) -> str:
-        said = _show(["docker", "push", reference])
-        found = _DIGEST.findall(said)
+        found = _DIGEST.findall(_show(["docker", "push", reference]))
         if not found:
             raise ImageError(f"docker pushed {reference} and did not say under which digest")
         return str(found[-1])
@@ -182,13 +210,22 @@ class Docker:
             labels=shown["Config"].get("Labels") or {},
         )
 
+    def _builder(self) -> tuple[str, ...]:
+        """Nothing if the builder in use can write files; else the option for one that can, made if need be."""
+        described = _ask(["docker", "buildx", "inspect"])
+        in_engine = re.search(r"^Driver:\s+docker$", described, re.MULTILINE) is not None
+        store = _ask(["docker", "info", "--format={{json .DriverStatus}}"])
+        if not in_engine or "io.containerd.snapshotter" in store:
+            return ()
+        if _fault(["docker", "buildx", "inspect", self.spare]):
+            _show(["docker", "buildx", "create", f"--name={self.spare}", "--driver=docker-container"])
+        return (f"--builder={self.spare}",)
+
     def _options(self, request: Request) -> Iterator[str]:
-        yield f"--builder={self.builder}"
         yield f"--file={request.root / DOCKERFILE}"
         yield f"--tag={request.reference}"
-        yield f"--build-arg=SOURCE_DATE_EPOCH={request.epoch}"
-        yield "--output=type=docker,rewrite-timestamp=true"
-        # Provenance says when and where: the release attests it beside the image.
+        yield f"--build-arg=SOURCE_DATE_EPOCH={LAYER_EPOCH}"
+        # Provenance says when and where; the release attests it beside the image.
         yield "--provenance=false"
         yield "--progress=plain"
         if not request.cache:
@@ -222,31 +259,87 @@ def choose(name: str | None) -> Builder:
     raise ImageError(f"nothing here builds images ({'; '.join(faults)}): install docker, podman or buildah")
 
 
-def mend(exported: Path) -> Image:
-    """Take out of an exported image what says which working containers it was made in; returns what it is then."""
+def mend(exported: Path, epoch: int) -> Image:
+    """Date an exported image, and take out in which working containers it was made; returns what it is then."""
     manifest_file = exported / "manifest.json"
     manifest = json.loads(manifest_file.read_bytes())
     former = exported / _hexadecimal(manifest["config"])
-    config = json.loads(former.read_bytes())
-    for name in ("container", "container_config", "parent"):
-        config.pop(name, None)
-    config["config"]["Hostname"] = ""
-    for step in config["history"]:
-        # "FROM" and the name or number of the image before.
-        if str(step.get("comment", "")).startswith("FROM "):
-            del step["comment"]
+    config = mended(json.loads(former.read_bytes()), epoch)
     content = _json(config)
     former.unlink()
-    manifest["config"] |= {"digest": f"sha256:{hashlib.sha256(content).hexdigest()}", "size": len(content)}
+    manifest["config"] |= _described(content)
     (exported / _hexadecimal(manifest["config"])).write_bytes(content)
     # In the order and spacing that these programs write, so that the digest stays the same in a registry.
     manifest_file.write_bytes(_json(manifest))
     return Image(
         id=manifest["config"]["digest"],
-        digest=f"sha256:{hashlib.sha256(_json(manifest)).hexdigest()}",
+        digest=str(_described(_json(manifest))["digest"]),
         bytes=sum(_unpacked(exported / _hexadecimal(layer)) for layer in manifest["layers"]),
         labels=config["config"]["Labels"] or {},
     )
+
+
+def mend_archive(source: Path, destination: Path, epoch: int) -> tuple[str, int]:
+    """Date the image in an archive of docker's; returns the digest of its manifest and the size when unpacked."""
+    with tarfile.open(source) as tar, tarfile.open(destination, "w") as mended_tar:
+
+        def read(name: str, start: int = 0) -> bytes:
+            file = tar.extractfile(name)
+            if file is None:
+                raise ImageError(f"{name} is no file in the archive that docker wrote")
+            file.seek(start, os.SEEK_END if start else os.SEEK_SET)
+            return file.read()
+
+        def blob(described: Mapping[str, Any]) -> str:
+            return f"blobs/sha256/{_hexadecimal(described)}"
+
+        index = json.loads(read("index.json"))
+        (entry,) = index["manifests"]
+        manifest = json.loads(read(blob(entry)))
+        (summary,) = summaries = json.loads(read("manifest.json"))
+        replaced = {blob(entry), blob(manifest["config"]), "index.json", "manifest.json"}
+        config = _json(mended(json.loads(read(blob(manifest["config"]))), epoch))
+        manifest["config"] |= _described(config)
+        entry |= _described(_json(manifest))
+        summary["Config"] = blob(manifest["config"])
+        for member in tar:
+            if member.name not in replaced:
+                mended_tar.addfile(member, tar.extractfile(member) if member.isfile() else None)
+        for name, content in {
+            blob(manifest["config"]): config,
+            blob(entry): _json(manifest),
+            "index.json": _json(index),
+            "manifest.json": _json(summaries),
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            mended_tar.addfile(member, io.BytesIO(content))
+        size = sum(int.from_bytes(read(blob(layer), -4), "little") for layer in manifest["layers"])
+    return str(entry["digest"]), size
+
+
+def mended(config: dict[str, Any], epoch: int) -> dict[str, Any]:
+    """An image's configuration, dated, and without the names of working containers and of the images between."""
+    created, layers_created = _time(epoch), _time(LAYER_EPOCH)
+    for name in ("container", "container_config", "parent"):
+        config.pop(name, None)
+    config["config"].pop("Hostname", None)
+    config["created"] = created
+    for step in config["history"]:
+        if step.get("created") == layers_created:
+            step["created"] = created
+        # "FROM" and the name or number of the image before.
+        if str(step.get("comment", "")).startswith("FROM "):
+            del step["comment"]
+    return config
+
+
+def _time(epoch: int) -> str:
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _described(content: bytes) -> dict[str, str | int]:
+    return {"digest": f"sha256:{hashlib.sha256(content).hexdigest()}", "size": len(content)}
 
 
 def _json(content: Any) -> bytes:

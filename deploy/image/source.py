@@ -29,7 +29,7 @@ class Source:
     differences: tuple[str, ...]
     """Inputs that are not what the commit says; the image is then marked as dirty."""
     epoch: int
-    """Seconds since 1970 that every time in the image is set to."""
+    """Seconds since 1970 at which the image says it was created: the commit's time."""
     version: str
     manifest: Manifest
 

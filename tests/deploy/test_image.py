@@ -21,7 +21,7 @@ import pytest
 
 from deploy.errors import DeployError
 from deploy.image.__main__ import Record, checked, main, read_record
-from deploy.image.builders import choose
+from deploy.image.builders import LAYER_EPOCH, Docker, choose
 from deploy.image.source import ImageError, bundle_hash_on_disk, declared_base, read_source
 from deploy.registry import Reference, Registry
 from tests.app.processes import free_port
@@ -288,6 +288,7 @@ def test_the_record_says_what_was_built(built: Built) -> None:
     assert record.id == f"sha256:{shown['Id']}"
     assert record.digest == shown["Digest"]
     assert abs(record.bytes - shown["Size"]) < MEGABYTE
+    assert shown["Created"] == shown["Labels"]["org.opencontainers.image.created"]
 
 
 @pytest.mark.slow
@@ -329,10 +330,21 @@ def test_it_is_small(built: Built) -> None:
 
 
 @pytest.mark.slow
-def test_a_new_model_brings_no_libraries_along(built: Built) -> None:
-    """Model and code are layers of their own, above the libraries."""
-    layers = containers.call("podman", "history", "--format={{.Size}} {{.CreatedBy}}", built.reference)
-    sizes = [line.split(" ", 2)[:2] for line in layers.splitlines() if "COPY" in line]
+def test_a_later_commit_with_a_new_model_changes_the_last_layer_alone(built: Built, spare: Path) -> None:
+    """What a cluster pulls for a new model is some kilobytes, and not the libraries with a new date."""
+    write_number_bundle(spare / "model", out_of_range="accept")
+    commit = ("commit", "-q", "--allow-empty", "--date=2030-01-01T00:00:00Z", "--message=Another model")
+    environment = {**os.environ, "GIT_COMMITTER_DATE": "2030-01-01T00:00:00Z"}
+    subprocess.run([*GIT, *commit], cwd=spare, check=True, env=environment)
+    reference = f"{built.registry}/later:x"
+    main(["build", "--tag", reference], spare)
+    before, after = inspect_image(built.reference), inspect_image(reference)
+    assert after["Created"] == "2030-01-01T00:00:00Z"
+    layers = after["RootFS"]["Layers"]
+    assert layers[:-1] == before["RootFS"]["Layers"][:-1]
+    assert layers[-1] != before["RootFS"]["Layers"][-1]
+    history = containers.call("podman", "history", "--format={{.Size}} {{.CreatedBy}}", reference)
+    sizes = [line.split(" ", 2)[:2] for line in history.splitlines() if "COPY" in line]
     assert [unit for _, unit in sizes] == ["kB", "kB", "MB"]
 
 
@@ -475,7 +487,7 @@ def test_a_damaged_bundle_fails_the_build_without_our_tool_too(built: Built, spa
     source = read_source(built.clone)
     # All as in the real build, so that its steps need not be run again.
     labels = [f"--label={name}={value}" for name, value in source.labels(containers.BASE).items()]
-    arguments = [f"--timestamp={source.epoch}", *labels, *os.environ["IMAGE_BUILD_ARGS"].split()]
+    arguments = [f"--timestamp={LAYER_EPOCH}", *labels, *os.environ["IMAGE_BUILD_ARGS"].split()]
     with pytest.raises(containers.ContainerError, match="does not match its own digest"):
         containers.call(
             *(
@@ -568,6 +580,36 @@ def test_a_registry_that_is_away_is_said(tagged: Tagged) -> None:
     root = tagged("espalier", f"127.0.0.1:{free_port()}")
     with pytest.raises(DeployError, match=r"127\.0\.0\.1:\d+ cannot be"):
         main(["push"], root)
+
+
+@pytest.mark.slow
+def test_docker_gives_one_digest_as_well(first: Path, tmp_path: Path) -> None:
+    """Where there is an engine, as on GitHub's machines; no other test needs one."""
+    if fault := Docker().fault():
+        pytest.skip(f"docker: {fault}")
+    reference = f"localhost/espalier-test:{os.getpid()}"
+    try:
+        main(["build", "--strict", "--tool", "docker", "--tag", reference], first)
+        record = read_record(first / "build" / "image.json")
+        second = tmp_path / "second"
+        subprocess.run(["git", "clone", "-q", str(first), str(second)], check=True)
+        shutil.copytree(first / "model", second / "model")
+        main(["build", "--strict", "--no-cache", "--tool", "docker", "--tag", reference], second)
+        again = read_record(second / "build" / "image.json")
+        assert (again.digest, again.bytes) == (record.digest, record.bytes)
+        shown = subprocess.run(
+            ["docker", "image", "inspect", reference], capture_output=True, text=True, check=True
+        )
+        (image,) = json.loads(shown.stdout)
+        assert image["Config"]["Healthcheck"]["Test"] == [
+            "CMD",
+            "/app/.venv/bin/python",
+            "-m",
+            "app.healthcheck",
+        ]
+        assert image["Created"] == image["Config"]["Labels"]["org.opencontainers.image.created"]
+    finally:
+        subprocess.run(["docker", "image", "rm", "--force", reference], capture_output=True, check=False)
 
 
 @pytest.fixture
