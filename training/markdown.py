@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 LONGEST_VALUE = 120
 """Characters of one value; the rest is cut."""
@@ -30,24 +30,19 @@ def code(value: object, longest: int = LONGEST_VALUE) -> str:
     if not any(each in text for each in "`|\\"):
         # A code span drops one space on each side if there is one on both.
         return f"` {text} `" if text[0] == text[-1] == " " else f"`{text}`"
-    # No escape works in a code span in a table. As an entity, no character has a meaning anywhere.
+    # No escape works in a code span in a table. As an entity, no character has a meaning for the parser; but an
+    # address is looked for in what was parsed, as in running text.
     return f"<code>{_SPECIAL.sub(_entity, text)}</code>"
 
 
-def prose(text: str, longest: int = 2000) -> str:
+def prose(text: str, longest: int = 600) -> str:
     """Running text in which nothing is a link, a mention, HTML or emphasis, in one line, also within a table."""
-
-    def harmless(match: re.Match[str]) -> str:
-        found = "".join(f"&#{ord(each)};" for each in match.group())
-        # GitHub looks for mentions in what was rendered, where an entity is a character again.
-        return found + _ZERO_WIDTH_SPACE if match.group() in _MENTIONS else found
-
-    return _RISKY_IN_PROSE.sub(harmless, visible(text, longest))
+    return _RISKY_IN_PROSE.sub(_entity, visible(text, longest).strip())
 
 
-def block(text: str, longest: int = 4000) -> str:
-    """Text of several lines as it is; no run of backticks in it ends the block."""
-    lines = [visible(line, longest) for line in text.strip()[:longest].splitlines()]
+def block(text: str, budget: int = 4000) -> str:
+    """Text of several lines as it is, up to `budget` bytes; no run of backticks in it ends the block."""
+    lines = list(_within(budget, (visible(line, 500) for line in text.strip().splitlines())))
     fence = "`" * (max((len(each) for line in lines for each in re.findall("`+", line)), default=2) + 1)
     fence = max(fence, "```", key=len)
     return "\n".join([f"{fence}text", *lines, fence])
@@ -63,19 +58,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], budget: int, align
         align: "l" or "r" for each column; left where it ends.
     """
     marks = ["---:" if each == "r" else "---" for each in align.ljust(len(head), "l")]
-    lines = [_row(head), _row(marks)]
-    left = budget - size("\n".join(lines))
-    dropped = 0
-    for row in rows:
-        line = _row(row)
-        left -= size(line) + 1
-        if dropped or left < 0:
-            dropped += 1
-        else:
-            lines.append(line)
-    if dropped:
-        lines += ["", f"… and {dropped:,} more, in `review.json`."]
-    return "\n".join(lines)
+    top = [_row(head), _row(marks)]
+    lines = [_row(row) for row in rows]
+    kept = list(_within(budget - size("\n".join(top)), lines))
+    return "\n".join([*top, *kept, *_rest(len(lines) - len(kept))])
+
+
+def bullets(items: Iterable[str], budget: int) -> list[str]:
+    """The lines of a list of Markdown, of as many items as fit in `budget` bytes."""
+    # A dash alone below a line of text would make that line a heading.
+    lines = [f"- {each}" for each in items if each.strip()]
+    kept = list(_within(budget, lines))
+    return [*kept, *_rest(len(lines) - len(kept))]
 
 
 def details(summary: str, body: str) -> str:
@@ -94,6 +88,19 @@ def size(text: str) -> int:
     return len(text.encode(errors="replace"))
 
 
+def _within(budget: int, lines: Iterable[str]) -> Iterator[str]:
+    """The first lines, as many as fit."""
+    for line in lines:
+        budget -= size(line) + 1
+        if budget < 0:
+            return
+        yield line
+
+
+def _rest(count: int) -> list[str]:
+    return ["", f"… and {count:,} more, in `review.json`."] if count else []
+
+
 def _shown(character: str) -> str:
     if character in "\t\n\r":
         return " "
@@ -107,4 +114,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _entity(match: re.Match[str]) -> str:
-    return f"&#{ord(match.group())};"
+    """Of a special character; behind one that GitHub looks for in the rendered text, a space that nobody sees."""
+    return "".join(f"&#{ord(each)};" for each in match.group()) + (
+        _ZERO_WIDTH_SPACE if match.group() in _MENTIONS else ""
+    )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from training import comparison
-from training.markdown import block, code, details, prose, table
+from training.markdown import block, bullets, code, details, prose, size, table
 from training.review_model import Algorithm, Confusion, Contestant, Review
 
 MARKER = "<!-- espalier-review -->"
@@ -20,6 +20,9 @@ LIMIT = 60_000
 """Bytes. GitHub takes 65,536 characters, and what posts the comment may add a few lines."""
 GATE_KEYS = "select.gate."
 
+_LEFT_OUT = "The rest is too long for a comment: it is in `review.json`."
+_LIST = 3_000
+_DIFFERENCES = 9
 _TABLE = 9_000
 _SHORT_TABLE = 4_000
 _SHOWN_CLASSES = 8
@@ -30,21 +33,26 @@ _PLAIN = re.compile(r"[A-Za-z0-9_]{1,40}\Z")
 
 
 def render(review: Review) -> str:
-    parts = [
-        MARKER,
-        f"### {headline(review)}",
-        _reason(review),
-        _figures(review),
-        _warnings(review),
+    top = [MARKER, f"### {headline(review)}", _reason(review), _figures(review), _warnings(review)]
+    rest = [
         _parameters(review),
         _algorithms(review),
         _production(review),
         _data(review),
         _confusion(review),
         _chart(review),
-        _footer(review),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    footer = _footer(review)
+    left = LIMIT - size("\n\n".join([*top, footer])) - size(_LEFT_OUT) - 4
+    kept = []
+    for part in filter(None, rest):
+        # Each keeps to its own budget, and together they fit but for values made to be long.
+        left -= size(part) + 2
+        if left < 0:
+            kept.append(_LEFT_OUT)
+            break
+        kept.append(part)
+    return "\n\n".join(part for part in [*top, *kept, footer] if part) + "\n"
 
 
 def headline(review: Review) -> str:
@@ -81,7 +89,7 @@ def _reason(review: Review) -> str:
     result = review.production
     if result is not None and result.production is not None and result.missed:
         them = f"Against {code(result.production.called)} in production, on the same {result.rows:,} rows:"
-        return "\n".join([them, "", *(f"- {prose(each)}" for each in result.missed)])
+        return "\n".join([them, "", *bullets(map(prose, result.missed), _LIST)])
     if review.reason:
         return prose(f"{review.reason.rstrip('.')}.")
     if result is None:
@@ -90,8 +98,7 @@ def _reason(review: Review) -> str:
         return prose(f"Production: {result.verdict}.")
     differences = ", ".join(
         f"{code(each.metric)} {each.difference.value:+.3f}"
-        for each in result.figures
-        if each.allowed is not None
+        for each in [figure for figure in result.figures if figure.allowed is not None][:_DIFFERENCES]
     )
     return (
         f"Against {code(result.production.called)} in production, on the same "
@@ -150,7 +157,9 @@ def _warnings(review: Review) -> str:
         lines.append("`evaluate.score` is another one: scores before and after do not compare.")
     lines += [prose(each) for each in (review.production.warnings if review.production else ())]
     lines += [prose(each) for each in review.notes]
-    return "\n".join(["> [!NOTE]", *(f"> - {line}" for line in lines)]) if lines else ""
+    return (
+        "\n".join(["> [!NOTE]", *(f"> {line}".rstrip() for line in bullets(lines, _LIST))]) if lines else ""
+    )
 
 
 def _parameters(review: Review) -> str:
