@@ -29,6 +29,8 @@ from training.review_model import (
 )
 from training.revisions import UnreachableError
 
+pytestmark = pytest.mark.slow
+
 GITHUB_TAKES = 65_536
 REFUSED = (
     "svm won but does not pass the gate: test accuracy 0.8919 is below select.gate.minimum.accuracy 0.9. "
@@ -298,7 +300,6 @@ class TestCommand:
         with pytest.raises(UnreachableError, match="have no common commit"):
             branch.run("review", "--base", "main")
 
-    @pytest.mark.slow
     def test_the_verdict_is_no_exit_unless_asked(self, branch: Repository) -> None:
         command = (sys.executable, "-m", "training.review", "--base", "main", "--failure", REFUSED)
         assert branch.command(*command, check=False).returncode == 0
@@ -417,7 +418,6 @@ reviews = st.builds(
 )
 
 
-@pytest.mark.slow
 @given(reviews)
 @settings(max_examples=60)
 def test_whatever_a_review_holds_the_comment_is_short_and_harmless(review: Review) -> None:
