@@ -11,16 +11,16 @@ import re
 from collections.abc import Callable
 
 from training import comparison
-from training.markdown import block, bullets, code, details, prose, size, table
+from training.markdown import block, bullets, code, details, prose, table
 from training.review_model import Algorithm, Confusion, Contestant, Review
 
 MARKER = "<!-- espalier-review -->"
 """The first line: by it the comment is found again and brought up to date."""
 LIMIT = 60_000
-"""Bytes. GitHub takes 65,536 characters, and what posts the comment may add a few lines."""
+"""Bytes, which the budgets below never add up to. GitHub takes 65,536 characters, and what posts the comment may add
+some lines."""
 GATE_KEYS = "select.gate."
 
-_LEFT_OUT = "The rest is too long for a comment: it is in `review.json`."
 _LIST = 3_000
 _DIFFERENCES = 9
 _TABLE = 9_000
@@ -33,26 +33,21 @@ _PLAIN = re.compile(r"[A-Za-z0-9_]{1,40}\Z")
 
 
 def render(review: Review) -> str:
-    top = [MARKER, f"### {headline(review)}", _reason(review), _figures(review), _warnings(review)]
-    rest = [
+    parts = [
+        MARKER,
+        f"### {headline(review)}",
+        _reason(review),
+        _figures(review),
+        _warnings(review),
         _parameters(review),
         _algorithms(review),
         _production(review),
         _data(review),
         _confusion(review),
         _chart(review),
+        _footer(review),
     ]
-    footer = _footer(review)
-    left = LIMIT - size("\n\n".join([*top, footer])) - size(_LEFT_OUT) - 4
-    kept = []
-    for part in filter(None, rest):
-        # Each keeps to its own budget, and together they fit but for values made to be long.
-        left -= size(part) + 2
-        if left < 0:
-            kept.append(_LEFT_OUT)
-            break
-        kept.append(part)
-    return "\n\n".join(part for part in [*top, *kept, footer] if part) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def headline(review: Review) -> str:

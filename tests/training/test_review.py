@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.contract import Score
 from tests.training.repository import OVERLAY, Repository
 from tests.training.test_markdown import HOSTILE, Page
 from training import markdown, review_text
@@ -423,7 +424,7 @@ reviews = st.builds(
 def test_whatever_a_review_holds_the_comment_is_short_and_harmless(review: Review) -> None:
     text = review_text.render(review)
     assert text.startswith("<!-- espalier-review -->\n\n### ")
-    assert markdown.size(text) < GITHUB_TAKES - 1000
+    assert markdown.size(text) <= review_text.LIMIT < GITHUB_TAKES
     page = Page(text)
     assert page.tags.count("comment") == 1
     assert page.tags.count("h3") == 1
@@ -470,3 +471,53 @@ def test_many_algorithms_and_classes_are_shown_as_far_as_they_fit() -> None:
     assert len(re.findall(r"… and [\d,]+ more", text)) >= 2
     assert "| `class 7` | `class 0` | 1 |" in text
     is_chart(text, 12, series=1)
+
+
+def test_values_made_to_be_long_do_not_add_up_to_more_than_github_takes() -> None:
+    long = "@|`" * 300
+    one = Algorithm(score=long, cv=0.9, cv_std=0.1, test=0.9, test_low=0.8, test_high=1, log_loss=0.3)
+    side = State(
+        commit="0" * 40,
+        champion=Champion(algorithm=long, version=long, rule=long),
+        confusion=Confusion(classes=tuple(f"{each}{long}" for each in range(40)), counts=((1,) * 40,) * 40),
+    )
+    other = State(commit="1" * 40, champion=Champion(algorithm=long, version="x", rule=""), confusion=None)
+    who = Side(name=long, algorithm=long, version=long, commit=long)
+    nothing = Score(value=0.0, low=0.0, high=0.0)
+    figure = Figure(
+        metric=long, production=nothing, candidate=nothing, difference=nothing, allowed=0.1, passes=False
+    )
+    review = Review(
+        passed=False,
+        outcome="worse",
+        reason=long,
+        before=other,
+        after=side,
+        parameters=(Change(name=long, before=long, after=long),) * 99,
+        data=(Change(name=long, before=long, after=long),) * 99,
+        test_split_changed=True,
+        score_changed=False,
+        algorithms=(Contestant(name=long, before=one, after=one, rank_before=1, rank_after=2),) * 99,
+        production=Comparison(
+            passed=False,
+            outcome="compared",
+            verdict=long,
+            environment=long,
+            candidate=who,
+            production=who,
+            rows=7,
+            figures=(figure,) * 99,
+            missed=(long,) * 99,
+            warnings=(long,) * 99,
+        ),
+        notes=(long,) * 99,
+        artifact_url="https://example.com/1",
+        plots=(),
+    )
+    text = review_text.render(review)
+    assert markdown.size(text) <= review_text.LIMIT
+    assert text.count(" more, in `review.json`.") >= 5
+    assert "99 parameters changed" in text
+    page = Page(text)
+    assert page.tags.count("details") == page.ended.count("details") >= 2
+    assert text.endswith("[artifact of this run](https://example.com/1).</sub>\n")
