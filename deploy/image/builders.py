@@ -33,6 +33,8 @@ BuildKit dates back what is younger and leaves what is older, such as what it ke
 the commit's time, cached and fresh builds would differ.
 """
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?/")
+_ERROR = re.compile(r"\b(error|\w+Error):", re.IGNORECASE)
+_REPEATED = re.compile(r"building at STEP|exit(ed with)? status|exit code")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -389,7 +391,7 @@ def _ask(command: Sequence[str]) -> str:
     """What a command answers."""
     result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if result.returncode:
-        raise ImageError(f"`{' '.join(command[:3])}` failed: {_reason(result.stderr or result.stdout)}")
+        raise ImageError(f"`{' '.join(command[:2])}` failed: {_reason(result.stderr or result.stdout)}")
     return result.stdout
 
 
@@ -403,11 +405,16 @@ def _show(command: Sequence[str]) -> str:
             sys.stderr.write(line)
             said.append(line)
     if process.returncode:
-        raise ImageError(f"`{' '.join(command[:3])}` failed: {_reason(''.join(said))}")
+        raise ImageError(f"`{' '.join(command[:2])}` failed, as said above: {_reason(''.join(said))}")
     return "".join(said)
 
 
 def _reason(said: str) -> str:
-    """The last line that a program said, which in all of these is the one with the error."""
-    lines: list[Any] = [line.strip() for line in said.splitlines() if line.strip()]
-    return str(lines[-1]) if lines else "it did not say why"
+    """The line that says what went wrong: the last that calls itself an error, or else the last.
+
+    Builders end with the step that failed and its exit status; what made it fail is further up.
+    """
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if not _REPEATED.search(line)]
+    errors = [line for line in telling if _ERROR.search(line)]
+    return (errors or telling or lines or ["it did not say why"])[-1]

@@ -483,6 +483,17 @@ def test_another_clone_and_another_builder_give_the_same_digest(built: Built, tm
 
 
 @pytest.mark.slow
+def test_a_build_that_fails_says_why(built: Built, spare: Path) -> None:
+    """Here a lock that was left behind; the builder's own last words are the step and say nothing."""
+    former = (spare / "build" / "image.json").read_text()
+    file = spare / "pyproject.toml"
+    file.write_text(file.read_text().replace('"orjson>=3.11"', '"orjson>=3.12"'))
+    with pytest.raises(ImageError, match=r"^`podman build` failed.*lockfile .* needs to be updated"):
+        main(["build", "--tool", "podman"], spare)
+    assert (spare / "build" / "image.json").read_text() == former
+
+
+@pytest.mark.slow
 def test_a_damaged_bundle_fails_the_build_without_our_tool_too(built: Built, spare: Path) -> None:
     file = spare / "model" / "model.json"
     file.write_text(file.read_text().replace("setosa", "Setosa"))
