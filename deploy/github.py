@@ -1,7 +1,7 @@
-"""Speaks with GitHub: pull requests and check runs, through `gh api` and REST alone.
+"""Speaks with GitHub's REST API through `gh api`: pull requests, check runs, and whatever a workflow's step asks.
 
 `gh` brings what a person's login or a workflow's GH_TOKEN allows. The repository is GH_REPO, else what the clone's
-remote says.
+remote says. Nothing here is imported but the standard library: jobs that hold a token install nothing else.
 """
 
 from __future__ import annotations
@@ -10,30 +10,29 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import quote
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import IO, Any, Literal
+from urllib.parse import quote, urlencode
 
 from deploy.errors import GitHubError
 
 SECONDS = 60
 """Then a request has failed: gh itself waits without end."""
+_REPOSITORY = "repos/{owner}/{repo}/"
+"""gh fills in the braces."""
 
 
-class PullRequest(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+@dataclass(frozen=True)
+class PullRequest:
     number: int
     title: str
     body: str | None
     html_url: str
 
 
-class CheckRun(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+@dataclass(frozen=True)
+class CheckRun:
     name: str
     status: str
     conclusion: str | None
@@ -41,9 +40,9 @@ class CheckRun(BaseModel):
 
 def find_pull_request(branch: str, base: str) -> PullRequest | None:
     """The open pull request from a branch of this repository to `base`."""
-    # A head without its owner is not heeded, and everybody's pull requests come back. gh fills in the braces.
+    # A head without its owner is not heeded, and everybody's pull requests come back.
     asked = f"state=open&base={quote(base, safe='')}&head={{owner}}:{quote(branch, safe='')}"
-    found = _api(f"repos/{{owner}}/{{repo}}/pulls?{asked}")
+    found = get(f"pulls?{asked}")
     return _pull_request(found[0]) if found else None
 
 
@@ -52,9 +51,7 @@ def open_pull_request(branch: str, base: str, title: str, body: str) -> tuple[Pu
     existing = find_pull_request(branch, base)
     if existing is None:
         try:
-            made = _api(
-                "repos/{owner}/{repo}/pulls", method="POST", head=branch, base=base, title=title, body=body
-            )
+            made = send("POST", "pulls", head=branch, base=base, title=title, body=body)
         except GitHubError:
             # Somebody else may have opened the same one since.
             existing = find_pull_request(branch, base)
@@ -63,50 +60,94 @@ def open_pull_request(branch: str, base: str, title: str, body: str) -> tuple[Pu
         else:
             return _pull_request(made), True
     if (existing.title, existing.body) != (title, body):
-        path = f"repos/{{owner}}/{{repo}}/pulls/{existing.number}"
-        existing = _pull_request(_api(path, method="PATCH", title=title, body=body))
+        existing = _pull_request(send("PATCH", f"pulls/{existing.number}", title=title, body=body))
     return existing, False
 
 
 def check_runs(commit: str, name: str) -> tuple[CheckRun, ...]:
     """The latest runs of one check on a commit: none before it began."""
-    path = f"repos/{{owner}}/{{repo}}/commits/{commit}/check-runs"
-    answer = _api(path, method="GET", check_name=name, filter="latest", per_page="100")
+    answer = get(f"commits/{commit}/check-runs", check_name=name, filter="latest", per_page=100)
     try:
-        return tuple(CheckRun.model_validate(each) for each in answer["check_runs"])
-    except (ValidationError, KeyError, TypeError) as error:
-        raise GitHubError(f"GitHub's answer on check runs is not what it was: {error}") from None
-
-
-def _pull_request(answer: Any) -> PullRequest:
-    try:
-        return PullRequest.model_validate(answer)
-    except ValidationError as error:
-        raise GitHubError(f"GitHub's answer on a pull request is not what it was: {error}") from None
-
-
-def _api(path: str, method: Literal["GET", "POST", "PATCH"] = "GET", **fields: str) -> Any:
-    command = [_gh(), "api", "--method", method, path, "--header", "Accept: application/vnd.github+json"]
-    content = None
-    if method == "GET":
-        # Raw fields: nothing in them is taken for a number, a file name or a placeholder.
-        for key, value in fields.items():
-            command += ["--raw-field", f"{key}={value}"]
-    else:
-        command += ["--input", "-"]
-        content = json.dumps(fields)
-    try:
-        done = subprocess.run(
-            command, input=content, capture_output=True, text=True, timeout=SECONDS, check=False
+        return tuple(
+            CheckRun(each["name"], each["status"], each["conclusion"]) for each in answer["check_runs"]
         )
+    except (KeyError, TypeError) as error:
+        raise GitHubError(f"GitHub's answer on check runs is not what it was: {error!r}") from None
+
+
+def get(path: str, **parameters: str | int) -> Any:
+    """The JSON at a path of the repository.
+
+    Raises:
+        GitHubError: GitHub refuses or cannot be reached; one line with what it said and the remedy.
+    """
+    return _request("GET", _with(path, parameters))
+
+
+def get_all(path: str, **parameters: str | int) -> list[Any]:
+    """Every page of a list; `per_page` is chosen here."""
+    pages = _request("GET", _with(path, {"per_page": 100, **parameters}), "--paginate", "--slurp")
+    return [item for page in pages for item in page]
+
+
+def get_bytes(path: str, limit: int) -> bytes:
+    """A download.
+
+    Raises:
+        GitHubError: it is larger than `limit` bytes; no more than that is read.
+    """
+    with subprocess.Popen(
+        [_gh(), "api", _REPOSITORY + path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            content = _pipe(process).read(limit + 1)
+            if len(content) > limit:
+                raise GitHubError(f"{path} is larger than {limit:,} bytes")
+            _, said = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise GitHubError(f"GitHub does not answer within {SECONDS} s (GET {path})") from None
+        finally:
+            process.kill()
+    if process.returncode:
+        raise GitHubError(_reason("GET", path, b"", said))
+    return content
+
+
+def send(method: Literal["POST", "PATCH", "PUT"], path: str, **body: Any) -> Any:
+    """Send a JSON body; strings go as they are, so that nothing in them means anything to gh."""
+    return _request(method, path, "--input", "-", content=json.dumps(body).encode())
+
+
+def _with(path: str, parameters: dict[str, str | int]) -> str:
+    return f"{path}?{urlencode(parameters, quote_via=quote, safe='')}" if parameters else path
+
+
+def _request(method: str, path: str, *options: str, content: bytes | None = None) -> Any:
+    command = [_gh(), "api", "--method", method, _REPOSITORY + path, *options]
+    command += ["--header", "Accept: application/vnd.github+json"]
+    try:
+        done = subprocess.run(command, input=content, capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise GitHubError(f"GitHub does not answer within {SECONDS} s ({method} {path})") from None
     if done.returncode:
         raise GitHubError(_reason(method, path, done.stdout, done.stderr))
     try:
-        return json.loads(done.stdout)
+        return json.loads(done.stdout) if done.stdout.strip() else None
     except ValueError:
         raise GitHubError(f"GitHub did not answer with JSON ({method} {path})") from None
+
+
+def _pull_request(answer: Any) -> PullRequest:
+    try:
+        return PullRequest(int(answer["number"]), answer["title"], answer["body"], answer["html_url"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise GitHubError(f"GitHub's answer on a pull request is not what it was: {error!r}") from None
+
+
+def _pipe(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    if process.stdout is None:
+        raise AssertionError("asked for when it was started")
+    return process.stdout
 
 
 def _gh() -> str:
@@ -117,8 +158,9 @@ def _gh() -> str:
     return path
 
 
-def _reason(method: str, path: str, answer: str, said: str) -> str:
+def _reason(method: str, path: str, answer: bytes, stderr: bytes) -> str:
     """One line: what GitHub answered with, its details included; what `gh` said when there was no answer."""
+    said = stderr.decode(errors="replace")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     line = next((line for line in lines if line.startswith("gh: ")), lines[0] if lines else "gh said nothing")
     try:
@@ -129,7 +171,7 @@ def _reason(method: str, path: str, answer: str, said: str) -> str:
     remedy = ""
     if "401" in line or "gh auth login" in said:
         remedy = "; set GH_TOKEN, or run `gh auth login`"
-    elif "git remote" in said:
+    elif "git remote" in said or "placeholder" in line:
         remedy = "; set GH_REPO=OWNER/NAME"
     elif "404" in line or "403" in line:
         remedy = "; GH_REPO must be right, and the token must be allowed to do this"

@@ -9,7 +9,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.ci import gate, github, steps
+from deploy import github
+from deploy.ci import gate, steps
 from deploy.errors import run
 
 LABEL = "alarm"

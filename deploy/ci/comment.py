@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from deploy.ci import github
+from deploy import github
 from deploy.errors import DeployError, run
 
 LONGEST = 65_000

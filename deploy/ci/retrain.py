@@ -11,7 +11,8 @@ import os
 import re
 from pathlib import Path
 
-from deploy.ci import github, lockback, patches, steps
+from deploy import github
+from deploy.ci import lockback, patches, steps
 from deploy.ci.git import attempt, commit, git, last_line, trailer
 from deploy.errors import DeployError, GitError, run
 
@@ -68,7 +69,8 @@ def propose(patch: Path, base: str, reason: str) -> str:
         "as soon as they are reproduced. Nothing is deployed before this is merged and promoted."
     )
     steps.summary(body)
-    return _open(base, body)
+    pull, _ = github.open_pull_request(BRANCH, base, "Retrain on fresh data", body)
+    return pull.html_url
 
 
 def _ours() -> str:
@@ -103,18 +105,6 @@ def _push(tip: str) -> None:
     )
     if pushed.returncode:
         raise GitError(f"cannot push to {BRANCH}: {last_line(pushed)}")
-
-
-def _open(base: str, body: str) -> str:
-    owner = github.repository().partition("/")[0]
-    pulls = github.get_all("pulls", state="open", head=f"{owner}:{BRANCH}", base=base)
-    if pulls:
-        answer = github.send("PATCH", f"pulls/{int(pulls[0]['number'])}", body=body)
-    else:
-        answer = github.send(
-            "POST", "pulls", title="Retrain on fresh data", head=BRANCH, base=base, body=body
-        )
-    return str(answer["html_url"])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import re
 import zipfile
 import zlib
 
-from deploy.ci import comment, github
+from deploy import github
+from deploy.ci import comment
 from deploy.errors import DeployError, run
 
 ARTIFACT = "fork"

@@ -80,6 +80,31 @@ def test_an_error_is_one_line_that_says_what_github_said(
         github.find_pull_request("a", "main")
 
 
+@pytest.mark.parametrize("name", ["owner", "owner/name/../other", "owner/na me"])
+def test_the_repository_must_be_one(server: FakeGitHub, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GH_REPO", name)
+    with pytest.raises(GitHubError) as raised:
+        github.get("pulls")
+    assert "GH_REPO" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    server.errors.clear()
+
+
+def test_a_download_has_a_limit(server: FakeGitHub) -> None:
+    with pytest.raises(GitHubError, match="pulls is larger than 1 bytes"):
+        github.get_bytes("pulls", 1)
+    assert github.get_bytes("pulls", 2) == b"[]"
+    server.fail_next = [(410, "Artifact has expired")]
+    with pytest.raises(GitHubError, match="Artifact has expired"):
+        github.get_bytes("pulls", 1000)
+
+
+def test_parameters_mean_nothing_to_gh(server: FakeGitHub) -> None:
+    github.get("pulls", state="open", head="{owner}:a&state=closed#", per_page=1)
+    (asked,) = (each for each in server.requests if "head=" in each)
+    assert "%7Bowner%7D%3Aa%26state%3Dclosed%23" in asked
+
+
 def test_a_refused_pull_request_says_why(
     server: FakeGitHub, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

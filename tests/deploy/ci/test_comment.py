@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.ci import comment, github
+from deploy.ci import comment
 from deploy.errors import DeployError, GitHubError
 from tests.deploy.ci.actions import GitHubActions
 from tests.e2e.clone import BIN, ROOT
@@ -92,10 +92,3 @@ def test_github_says_no(github: GitHubActions, number: int) -> None:
     github.fail_next.append((403, "Resource not accessible by integration"))
     with pytest.raises(GitHubError, match="Resource not accessible"):
         comment.post(number, "reproduce", "x")
-
-
-@pytest.mark.parametrize("name", ["", "owner", "owner/name/../other", "owner/na me"])
-def test_the_repository_must_be_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GH_REPO", name)
-    with pytest.raises(DeployError, match="GH_REPO"):
-        github.repository()
