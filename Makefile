@@ -9,6 +9,7 @@ HOST ?= http://127.0.0.1:8000
 USERS ?= 20
 TIME ?= 30s
 BASE ?= origin/main
+WORKERS ?= auto
 
 # Tools come from the project's own environment; uv from the machine if it is there, else from PyPI.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.uv/bin
@@ -59,7 +60,7 @@ serve: setup ## Serve model/ on port 8000
 
 .PHONY: test
 test: setup ## Run all tests and hold the coverage; PYTEST_ARGS="-k page" for some
-	python -m pytest -n auto --dist loadscope $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov)
+	python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov)
 
 .PHONY: check
 check: setup ## Check format, lint, types, the lock and YAML

@@ -83,5 +83,15 @@ def clone(destination: Path) -> Clone:
 
 
 def kill(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    os.killpg(process.pid, number)
-    process.communicate(timeout=60)
+    """Signal a whole group until its leader has ended, as a person does who presses Ctrl-C again.
+
+    DVC ignores an interrupt while a stage runs and leaves it to the stage, which may be at its very end.
+    """
+    for _ in range(60):
+        os.killpg(process.pid, number)
+        try:
+            process.communicate(timeout=1)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+    raise AssertionError(f"{process.args!r} does not heed {number!r}")
