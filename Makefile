@@ -104,6 +104,15 @@ workflows: setup ## Lint the workflows, their scripts and the Dockerfile
 rehearse: setup ## Play the way from a pull request to production and back on this machine
 	python -m tests.rehearsal
 
+.PHONY: dashboards
+dashboards: setup ## Write the dashboards' JSON from their Python
+	python -m monitoring.dashboards
+
+.PHONY: monitor
+monitor: setup ## Watch the service on this machine with Prometheus, Alertmanager and, where it is, Grafana
+	@test -f model/model.json || { echo "error: no model yet: run make first" >&2; exit 1; }
+	python -m monitoring.stack
+
 .PHONY: load
 load: setup ## Load HOST with USERS for TIME; fails beyond the budget
 	python -m tests.load.run --host $(HOST) --users $(USERS) --time $(TIME)
@@ -133,4 +142,4 @@ clean: ## Remove the environment, caches and local results (not the data in .sto
 
 .PHONY: help
 help: ## List these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
