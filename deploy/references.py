@@ -219,6 +219,45 @@ def _scrapes(it: Environment) -> Iterator[str]:
         for label in monitor["spec"].get("podTargetLabels", []):
             if label not in it.labels and not (label == HASH and it.workload["kind"] == "Rollout"):
                 yield f"{_name(monitor)}: pods have no label {label}"
+        for endpoint in monitor["spec"]["endpoints"]:
+            actions = {rule.get("action", "replace") for rule in endpoint.get("relabelings", [])}
+            for action in sorted(actions - {"replace"}):
+                yield f"{_name(monitor)}: what the relabeling {action} makes cannot be checked here"
+            made = relabelled(endpoint.get("relabelings", []), _discovered(it))
+            for label, value in _target_labels(it).items():
+                if made.get(label) != value:
+                    yield (
+                        f"{_name(monitor)}: series have the label {label}={made.get(label, '')!r}, and rules "
+                        f"and dashboards expect {value!r}"
+                    )
+
+
+def relabelled(rules: Sequence[Document], discovered: Mapping[str, str]) -> dict[str, str]:
+    """The labels that a target is left with by rules that replace, which are all that is used here.
+
+    Args:
+        rules: `relabelings` of an endpoint.
+        discovered: what the target is known by, meta labels included.
+    """
+    labels = dict(discovered)
+    for rule in rules:
+        joined = rule.get("separator", ";").join(labels.get(each, "") for each in rule["sourceLabels"])
+        found = re.fullmatch(rule.get("regex", "(.*)"), joined)
+        if found:
+            labels[rule["targetLabel"]] = found.expand(rule.get("replacement", "$1").replace("$", "\\"))
+    return {name: value for name, value in labels.items() if value and not name.startswith("__")}
+
+
+def _discovered(it: Environment) -> dict[str, str]:
+    """The meta labels by which Prometheus knows a pod, as far as they are used here."""
+    pod = {f"__meta_kubernetes_pod_label_{re.sub('[^a-zA-Z0-9_]', '_', k)}": v for k, v in it.labels.items()}
+    return {"__meta_kubernetes_namespace": it.workload["metadata"]["namespace"], **pod}
+
+
+def _target_labels(it: Environment) -> dict[str, str]:
+    """What rules and dashboards tell series apart by, beside what the operator gives them all."""
+    namespace: str = it.workload["metadata"]["namespace"]
+    return {"environment": namespace.removeprefix("espalier-"), "model_version": it.labels.get(VERSION, "")}
 
 
 def _walls(it: Environment) -> Iterator[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from starlette.testclient import TestClient
 
 from app import server
@@ -15,6 +18,7 @@ from app.main import create_app
 from app.settings import Settings
 from deploy import references, render
 from tests.bundles import write_number_bundle
+from tests.tools import require
 
 Document = dict[str, Any]
 Manifests = list[Document]
@@ -117,9 +121,27 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
     (
         ("deployment",),
         "ServiceMonitor",
-        "/spec/podTargetLabels/0",
-        references.HASH,
+        "/spec/podTargetLabels",
+        [references.HASH],
         "pods have no label rollouts",
+    ),
+    (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings", REMOVE, "label environment=''"),
+    (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings/0/regex", "(.+)", "environment='espalier-prod"),
+    (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings/0/regex", "x-(.+)", "label environment=''"),
+    (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings/1/targetLabel", "version", "model_version=''"),
+    (
+        PLAIN,
+        "ServiceMonitor",
+        "/spec/endpoints/0/relabelings/1/sourceLabels/0",
+        "__meta_kubernetes_pod_label_version",
+        "label model_version=''",
+    ),
+    (
+        PLAIN,
+        "ServiceMonitor",
+        "/spec/endpoints/0/relabelings/1/action",
+        "labelmap",
+        "labelmap makes cannot be checked",
     ),
     (PLAIN, "NetworkPolicy default-deny", "", REMOVE, "none denies everything"),
     (PLAIN, "NetworkPolicy espalier", "", REMOVE, "none lets a request in"),
@@ -198,6 +220,41 @@ def test_a_mistake_is_found(
     assert references.problems(manifests) == []
     _change(manifests, which, pointer, value)
     assert complaint in "\n".join(references.problems(manifests))
+
+
+@pytest.mark.parametrize("environment", render.ENVIRONMENTS)
+def test_prometheus_makes_the_labels_of_the_relabeling(environment: str, tmp_path: Path) -> None:
+    """Prometheus itself, given what it would discover, against the reading that the check relies upon."""
+    relabelings = _get(_manifests(), "ServiceMonitor")["spec"]["endpoints"][0]["relabelings"]
+    discovered = {
+        "__address__": "10.0.0.1:8000",
+        "__meta_kubernetes_namespace": f"espalier-{environment}",
+        "__meta_kubernetes_pod_label_app_kubernetes_io_version": "01dddd8b7714",
+        "__meta_kubernetes_pod_label_app_kubernetes_io_name": "espalier",
+    }
+    rules = [
+        {"source_labels": r["sourceLabels"], "target_label": r["targetLabel"], "action": r["action"]}
+        | ({"regex": r["regex"]} if "regex" in r else {})
+        for r in relabelings
+    ]
+    targets = tmp_path / "targets.json"
+    targets.write_text(json.dumps([{"targets": [discovered["__address__"]], "labels": discovered}]))
+    scrape = {
+        "job_name": "espalier",
+        "file_sd_configs": [{"files": [str(targets)]}],
+        "relabel_configs": rules,
+    }
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [scrape]}))
+    command = [require("promtool"), "check", "service-discovery", "--timeout=1s"]
+    said = subprocess.run(
+        [*command, str(tmp_path / "prometheus.yml"), "espalier"], capture_output=True, text=True, check=True
+    ).stdout
+    found = json.loads(said[said.index("[") :])
+    made = {name: value for name, value in found[0]["labels"].items() if not name.startswith("__")}
+    assert made == {"environment": environment, "model_version": "01dddd8b7714"} | {
+        key: made[key] for key in ("instance", "job")
+    }
+    assert references.relabelled(relabelings, discovered).items() <= made.items()
 
 
 def test_components_in_the_wrong_order_are_found() -> None:
