@@ -1,0 +1,184 @@
+"""Asks a Prometheus, or whatever speaks its HTTP API: instant and range queries, and which rules it has loaded."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from monitoring.errors import PrometheusError
+
+SECONDS = 30
+"""Then a query has failed; Prometheus itself gives up after two minutes."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The value of one series at one time; the name is in the label `__name__`, where the query kept it."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """The values of one series over time: (seconds since 1970, value), in order; steps without a value are absent."""
+
+    labels: Mapping[str, str]
+    samples: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A loaded rule. `error` is what its last evaluation came to grief on, else empty."""
+
+    group: str
+    name: str
+    kind: str
+    expression: str
+    error: str
+
+
+class Prometheus:
+    """One server. `token` is sent as a bearer token, and over plain HTTP to this machine only.
+
+    Raises:
+        PrometheusError: the address is none; or, from every method, the server cannot be reached or refuses.
+    """
+
+    def __init__(self, address: str, token: str | None = None, seconds: float = SECONDS) -> None:
+        try:
+            url = httpx.URL(address.rstrip("/") + "/")
+        except httpx.InvalidURL:
+            raise PrometheusError(f"{address!r} is no address: give http://HOST:9090") from None
+        if url.scheme not in ("http", "https") or not url.host:
+            raise PrometheusError(f"{address!r} is no address: give http://HOST:9090")
+        self.address = str(url.copy_with(username=None, password=None)).rstrip("/")
+        """As it may be shown: a password in it is left out."""
+        here = _is_loopback(url.host)
+        if token and url.scheme != "https" and not here:
+            raise PrometheusError(f"{self.address} would get the token unencrypted: give its https address")
+        self._seconds = seconds
+        self._client = httpx.Client(
+            base_url=url,
+            timeout=seconds,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            # A proxy that is configured for the way out knows nothing of this machine.
+            trust_env=not here,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def query(self, expression: str, at: float | None = None) -> list[Sample]:
+        """The instant vector (or the one scalar) of an expression, at a time in seconds since 1970 or now."""
+        parameters = {"query": expression} | ({} if at is None else {"time": repr(at)})
+        data = self._ask("api/v1/query", parameters)
+        try:
+            if data["resultType"] == "scalar":
+                return [Sample({}, float(data["result"][1]))]
+            # A native histogram has no single value; we record none.
+            return [
+                Sample(each["metric"], float(each["value"][1])) for each in data["result"] if "value" in each
+            ]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise self._not_understood(error) from None
+
+    def query_range(self, expression: str, start: float, end: float, step: float) -> list[Series]:
+        """The values of an expression at start, start + step, … up to end; times and step in seconds."""
+        parameters = {"query": expression, "start": repr(start), "end": repr(end), "step": repr(step)}
+        data = self._ask("api/v1/query_range", parameters)
+        try:
+            return [
+                Series(
+                    each["metric"], tuple((float(at), float(value)) for at, value in each.get("values", []))
+                )
+                for each in data["result"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._not_understood(error) from None
+
+    def rules(self) -> list[Rule]:
+        """Every recording and alerting rule that is loaded."""
+        data = self._ask("api/v1/rules")
+        try:
+            return [
+                Rule(
+                    group["name"], rule["name"], rule["type"], rule["query"], rule.get("lastError", "") or ""
+                )
+                for group in data["groups"]
+                for rule in group["rules"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise self._not_understood(error) from None
+
+    def get(self, path: str) -> Any:
+        """The `data` at a path of the API: `targets`, `alertmanagers`, `alerts`, `status/buildinfo`."""
+        return self._ask(f"api/v1/{path}")
+
+    def wait(self, seconds: float = 60) -> None:
+        """Wait until it answers queries.
+
+        Raises:
+            PrometheusError: it does not within `seconds`; the last error.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.query("1")
+            except PrometheusError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def _ask(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
+        try:
+            # POST: a query may be longer than an address is allowed to be.
+            if parameters is None:
+                answer = self._client.get(path)
+            else:
+                answer = self._client.post(path, data=dict(parameters))
+        except httpx.TimeoutException:
+            raise PrometheusError(
+                f"Prometheus at {self.address} does not answer within {self._seconds:g} s"
+            ) from None
+        except httpx.HTTPError as error:
+            raise PrometheusError(
+                f"Prometheus at {self.address} cannot be reached: {str(error) or type(error).__name__}"
+            ) from None
+        try:
+            document = answer.json()
+            if document["status"] == "success":
+                return document["data"]
+            said = str(document["error"])
+        except (ValueError, KeyError, TypeError):
+            remedy = {401: "; give --token-file", 403: "; may this token read?"}.get(
+                answer.status_code, ": is this Prometheus?"
+            )
+            raise PrometheusError(f"{self.address} answers with {answer.status_code}{remedy}") from None
+        raise PrometheusError(f"Prometheus at {self.address} refuses: {' '.join(said.split())}")
+
+    def _not_understood(self, error: Exception) -> PrometheusError:
+        return PrometheusError(f"the answer of {self.address} is not Prometheus': {error!r}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
