@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,8 +45,8 @@ class Prometheus:
 
 
 @contextmanager
-def serving(series: Series, folder: Path) -> Iterator[Prometheus]:
-    """Serve the series; skips when Prometheus is not installed."""
+def serving(series: Series, folder: Path, rules: Sequence[Path] = ()) -> Iterator[Prometheus]:
+    """Serve the series, with rules loaded; skips when Prometheus is not installed."""
     promtool, prometheus = require("promtool"), require("prometheus")
     exposition = folder / "series.txt"
     exposition.write_text(_exposition(series))
@@ -55,7 +55,7 @@ def serving(series: Series, folder: Path) -> Iterator[Prometheus]:
         check=True,
         capture_output=True,
     )
-    (folder / "prometheus.yml").write_text("global: {}\n")
+    (folder / "prometheus.yml").write_text(json.dumps({"rule_files": [str(each) for each in rules]}))
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
     with (folder / "log").open("w") as log:
@@ -82,7 +82,7 @@ def _exposition(series: Series) -> str:
     """OpenMetrics text. Types are left out: promtool would demand more of names than queries do."""
     lines = []
     for (name, labels), samples in series.items():
-        inside = ",".join(f"{key}={json.dumps(value)}" for key, value in labels)
+        inside = ",".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in labels)
         for at, value in samples:
             shown = "NaN" if math.isnan(value) else repr(value)
             lines.append(f"{name}{{{inside}}} {shown} {at}")
