@@ -20,7 +20,7 @@ follows a chunked body is no header; a head has an end; and what is no HTTP is a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from time import perf_counter
@@ -317,6 +317,17 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+
+    def in_flight(self) -> Iterator[str]:
+        """The path of each request whose answer is not finished; asked once in a while, nothing is kept for it."""
+        last = self.cycle
+        if last is None or last.response_complete:
+            return
+        yield last.scope["path"]
+        for cycle, _ in self.pipeline:
+            # The newest waits in there too if there are others before it. Of the one that is being answered
+            # then, uvicorn keeps no trace here but that it is one.
+            yield cycle.scope["path"] if cycle is not last else ""
 
     def second_passed(self) -> None:
         """Close if nothing has come since the last answer for longer than connections are kept."""

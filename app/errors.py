@@ -36,6 +36,8 @@ class Detail:
     field: str
     reason: str
     kind: Reason
+    feature: str | None = None
+    """The feature at fault, for counting; None where it is something else, such as a name that a client made up."""
 
 
 class RequestError(Exception):

@@ -15,7 +15,7 @@ from app import metrics
 from app.contract import Bundle, read_bundle
 from app.fastpath import Endpoint
 from app.http import BINARY, JSON
-from app.metrics import Exposition, HttpMetrics
+from app.metrics import Exposition, HttpMetrics, export_age, export_process
 from app.openapi import Documentation
 from app.page import read_page
 from app.protocol import Protocol
@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
         bundle: read from `settings.model_dir` if None.
 
     Returns:
-        A FastAPI application; its `state` holds `service`, `lifecycle` and `exposition` for the server.
+        A FastAPI application; its `state` holds `service`, `lifecycle`, `http` (metrics) and `exposition` for the server.
 
     Raises:
         SettingsError, BundleError: it cannot start; the message says why in one line.
@@ -82,6 +82,8 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     service = Service(bundle or read_bundle(settings.model_dir), registry)
     http = HttpMetrics(registry)
     exposition = Exposition(registry, (service.metrics, http))
+    export_process(registry)
+    export_age(registry, settings.model_created, settings.data_created)
     lifecycle = Lifecycle()
     documentation = Documentation(service)
 
@@ -95,6 +97,7 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     )
     app.state.service = service
     app.state.lifecycle = lifecycle
+    app.state.http = http
     app.state.exposition = exposition
     app.openapi = lambda: documentation.of(app)  # type: ignore[method-assign]
     protocol = Protocol(service)

@@ -12,9 +12,10 @@ step, and counted together: when enough are waiting, when somebody reads `/metri
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
@@ -26,6 +27,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     Summary,
     disable_created_metrics,
     generate_latest,
@@ -36,13 +38,15 @@ from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
 from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature
-from app.errors import REASONS, Reason
+from app.errors import REASONS, Detail, Reason
 from app.http import RequestHeaders, content_length
 from app.schema import Rows
 
 REQUESTS = "http_requests"
 REQUEST_SIZE = "http_request_size_bytes"
 RESPONSE_SIZE = "http_response_size_bytes"
+CONNECTIONS = "http_connections"
+IN_FLIGHT = "http_requests_in_flight"
 DURATION = "http_request_duration_highr_seconds"
 DURATION_BY_HANDLER = "http_request_duration_seconds"
 MODEL_INFO = "model_info"
@@ -52,6 +56,12 @@ FEATURE_BIN = "model_feature_bin"
 FEATURE_REFERENCE = "model_feature_reference_ratio"
 CLASS_REFERENCE = "model_class_reference_ratio"
 REJECTED = "model_rejected"
+REJECTED_FIELDS = "model_rejected_fields"
+MODEL_CREATED = "model_created_timestamp_seconds"
+DATA_CREATED = "model_data_timestamp_seconds"
+
+OTHER_FIELD = "other"
+"""Stands for whatever is no feature, so that no client can grow the number of series."""
 
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 # From half a millisecond, which is where one row is answered, up to what a queue of big batches takes.
@@ -59,6 +69,7 @@ _LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _LATENCY_BY_HANDLER = (0.005, 0.025, 0.1, 0.5, 1)
 # Probes and scrapes come at their own pace and would drown the clients' latency.
 _NOT_COUNTED = ["^/metrics$", "^/health/", "^/v2/health/"]
+_not_counted = re.compile("|".join(_NOT_COUNTED))
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -128,6 +139,17 @@ class ModelMetrics:
         )
         rejected = Counter(REJECTED, "Requests refused, by reason.", ["reason"], registry=registry)
         self._rejected = {reason: rejected.labels(reason) for reason in REASONS}
+        self._rejected_fields = Counter(
+            REJECTED_FIELDS,
+            "Requests refused in which a field was at fault, by feature and reason.",
+            ["field", "reason"],
+            registry=registry,
+        )
+        for feature in manifest.features:
+            for possible in _faults(feature, manifest.out_of_range == "reject"):
+                self._rejected_fields.labels(feature.name, possible)
+        for possible in _OTHER_FAULTS:
+            self._rejected_fields.labels(OTHER_FIELD, possible)
 
         bins = Counter(FEATURE_BIN, "Values seen, by feature and bin.", ["feature", "bin"], registry=registry)
         self._numbers = [_NumberBins(f, bins) for f in manifest.features if f.type == "number"]
@@ -149,8 +171,11 @@ class ModelMetrics:
             for values, category_bins in zip(rows.categories.T, self._categories, strict=True):
                 category_bins.count(values)
 
-    def reject(self, reason: Reason) -> None:
+    def reject(self, reason: Reason, details: Collection[Detail] = ()) -> None:
+        """Count a refusal, and once each field that has a fault of a kind, in however many rows."""
         self._rejected[reason].inc()
+        for field, kind in {(each.feature or OTHER_FIELD, each.kind) for each in details}:
+            self._rejected_fields.labels(field, kind).inc()
 
     def _count_rows(self, observed: list[PredictedRow]) -> None:
         numbers, categories, labels, confidences = zip(*observed, strict=True)
@@ -159,6 +184,13 @@ class ModelMetrics:
             np.array(categories, dtype=object) if self._categories else None,
         )
         self.count(rows, np.array(labels), np.array(confidences))
+
+
+class Busy(Protocol):
+    """A connection."""
+
+    def in_flight(self) -> Iterator[str]:
+        """The path of each request whose answer is not finished."""
 
 
 class HttpMetrics:
@@ -187,6 +219,15 @@ class HttpMetrics:
             buckets=_LATENCY_BY_HANDLER,
             registry=registry,
         )
+        # "livesum": what a worker that is gone had open is gone with it.
+        self._open = Gauge(CONNECTIONS, "Open connections.", registry=registry, multiprocess_mode="livesum")
+        self._in_flight = Gauge(
+            IN_FLIGHT,
+            "Requests whose answer is not finished yet, but for probes and scrapes.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._connections: Collection[Busy] = ()
         self._routes: list[RouteMetrics] = []
 
     def route(self, handler: str, method: str) -> RouteMetrics:
@@ -195,9 +236,19 @@ class HttpMetrics:
         self._routes.append(made)
         return made
 
+    def watch(self, connections: Collection[Busy]) -> None:
+        """Let the gauges tell of a server's open connections.
+
+        They are looked at when somebody reads `/metrics` and once a second; requests do nothing for it.
+        """
+        self._connections = connections
+
     def settle(self) -> None:
         for each in self._routes:
             each.settle()
+        self._open.set(len(self._connections))
+        paths = [path for each in self._connections for path in each.in_flight()]
+        self._in_flight.set(sum(not _not_counted.search(path) for path in paths))
 
     def instrument(self, app: FastAPI) -> None:
         """Let the instrumentator feed these metrics with what passes its middleware.
@@ -264,8 +315,47 @@ class Exposition:
         return generate_latest(merged)
 
 
+def export_process(registry: CollectorRegistry) -> None:
+    """Processor time, memory and open files of this process, under the names that every Prometheus client uses.
+
+    Of several workers there is no one process to tell of, and `/metrics` then leaves these out.
+    """
+    ProcessCollector(registry=registry)
+
+
+def export_age(registry: CollectorRegistry, model_created: float | None, data_created: float | None) -> None:
+    """When the bundle and its data came to be, in seconds since 1970; no series for what is not known."""
+    for name, about, created in (
+        (MODEL_CREATED, "When this model came to be: the time of the commit that brought it.", model_created),
+        (DATA_CREATED, "When this model's data came to be, likewise.", data_created),
+    ):
+        if created is not None:
+            Gauge(name, about, registry=registry, multiprocess_mode="max").set(created)
+
+
 class _Settles(Protocol):
     def settle(self) -> None: ...
+
+
+_OTHER_FAULTS: tuple[Reason, ...] = (
+    "wrong_shape",
+    "unknown_field",
+    "missing_field",
+    "wrong_type",
+    "unsupported",
+)
+
+
+def _faults(feature: CategoryFeature | NumberFeature, reject: bool) -> Iterator[Reason]:
+    """What can be wrong with a feature's values."""
+    # A tensor without values counts as missing even where a value may be.
+    yield from ("missing_field", "wrong_type", "wrong_shape", "unsupported")
+    if feature.type == "category":
+        yield "unknown_category"
+    else:
+        yield "not_finite"
+        if reject and feature.bounded:
+            yield "out_of_range"
 
 
 class _NumberBins:

@@ -192,9 +192,9 @@ class Protocol:
             if name not in self._features:
                 raise invalid([Detail(name, "is not a feature of this model", "unknown_field")])
             if name in tensors:
-                raise invalid([Detail(name, "is given twice", "wrong_shape")])
+                raise invalid([Detail(name, "is given twice", "wrong_shape", name)])
             parameters = tensor.get("parameters", {})
-            _supported(name, parameters)
+            _supported(name, parameters, name)
             size = parameters.get("binary_data_size")
             count = self._rows_of(tensor)
             if size is None:
@@ -205,7 +205,8 @@ class Protocol:
                     or not isinstance(size, int)
                     or not 0 <= size <= len(binary) - offset
                 ):
-                    raise _shape(name, f"binary_data_size is {size}, but {len(binary) - offset} bytes follow")
+                    follow = len(binary) - offset
+                    raise _shape(name, f"binary_data_size is {size}, but {follow} bytes follow", name)
                 tensors[name] = _binary_values(tensor, count, binary[offset : offset + size])
                 offset += size
         if offset != len(binary):
@@ -216,12 +217,12 @@ class Protocol:
         """How many rows a tensor has, after checking its shape and type against the feature."""
         name, shape = tensor["name"], tensor["shape"]
         if len(shape) == 2 and shape[1] != 1:
-            raise _shape(name, f"shape must be [rows] or [rows, 1], not {shape}")
+            raise _shape(name, f"shape must be [rows] or [rows, 1], not {shape}", name)
         number = self._features[name].type == "number"
         if (tensor["datatype"] in _NUMBERS) != number or not (number or tensor["datatype"] == "BYTES"):
             wanted = "FP64 or another number type" if number else "BYTES"
             raise invalid(
-                [Detail(name, f"datatype must be {wanted}, not {tensor['datatype']}", "wrong_type")]
+                [Detail(name, f"datatype must be {wanted}, not {tensor['datatype']}", "wrong_type", name)]
             )
         return shape[0]
 
@@ -284,11 +285,11 @@ def _json_values(tensor: Tensor, count: int) -> list[Any] | NDArray[np.float64]:
     name = tensor["name"]
     values = tensor.get("data")
     if values is None:
-        raise invalid([Detail(name, "has neither data nor binary_data_size", "missing_field")])
+        raise invalid([Detail(name, "has neither data nor binary_data_size", "missing_field", name)])
     if isinstance(values, list) and len(tensor["shape"]) == 2:
         values = _flat(values)
     if len(values) != count:
-        raise _shape(name, f"shape says {count} values, data has {len(values)}")
+        raise _shape(name, f"shape says {count} values, data has {len(values)}", name)
     return values
 
 
@@ -302,14 +303,13 @@ def _flat(values: list[Any]) -> list[Any]:
 def _binary_values(tensor: Tensor, count: int, content: memoryview) -> list[Any] | NDArray[Any]:
     name, datatype = tensor["name"], tensor["datatype"]
     if "data" in tensor:
-        raise _shape(name, "has both data and binary_data_size")
+        raise _shape(name, "has both data and binary_data_size", name)
     if datatype == "BYTES":
         return _decoded(name, count, content)
     layout = np.dtype(_NUMBERS[datatype])
     if len(content) != count * layout.itemsize:
-        raise _shape(
-            name, f"shape says {count} values, binary_data_size makes {len(content) / layout.itemsize:g}"
-        )
+        made = len(content) / layout.itemsize
+        raise _shape(name, f"shape says {count} values, binary_data_size makes {made:g}", name)
     return np.frombuffer(content, layout)
 
 
@@ -323,11 +323,11 @@ def _decoded(name: str, count: int, content: memoryview) -> list[Any]:
         try:
             values.append(str(content[offset : offset + length], "utf-8"))
         except UnicodeDecodeError:
-            fault = Detail(f"{name}.{len(values)}", "must be UTF-8", "wrong_type")
+            fault = Detail(f"{name}.{len(values)}", "must be UTF-8", "wrong_type", name)
             raise invalid([fault]) from None
         offset += length
     if len(values) != count or offset != len(content):
-        raise _shape(name, f"the binary data does not hold exactly {count} strings")
+        raise _shape(name, f"the binary data does not hold exactly {count} strings", name)
     return values
 
 
@@ -336,12 +336,12 @@ def _encoded(text: str) -> bytes:
     return struct.pack("<I", len(content)) + content
 
 
-def _supported(where: str, parameters: Parameters) -> None:
+def _supported(where: str, parameters: Parameters, feature: str | None = None) -> None:
     """Refuse the extensions that would change the answer if they were ignored."""
     for name in ("shared_memory_region", "classification"):
         if parameters.get(name):
-            raise invalid([Detail(where, f"parameter {name} is not supported", "unsupported")])
+            raise invalid([Detail(where, f"parameter {name} is not supported", "unsupported", feature)])
 
 
-def _shape(where: str, reason: str) -> RequestError:
-    return invalid([Detail(where, reason, "wrong_shape")])
+def _shape(where: str, reason: str, feature: str | None = None) -> RequestError:
+    return invalid([Detail(where, reason, "wrong_shape", feature)])

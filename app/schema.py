@@ -150,7 +150,7 @@ class Schema:
             text = "has {} values, but {} has {}"
             raise invalid(
                 [
-                    Detail(prefix + name, text.format(lengths[name], longest, count), "wrong_shape")
+                    Detail(prefix + name, text.format(lengths[name], longest, count), "wrong_shape", name)
                     for name in uneven
                 ]
             )
@@ -258,7 +258,9 @@ class Schema:
             place = (*prefix, *each["loc"])
             feature = next((self.features[p] for p in reversed(place) if p in self.features), None)
             kind = _KINDS.get(each["type"], "wrong_type")
-            yield Detail(".".join(map(str, place)), _reason(each, feature), kind)
+            # Who makes up a key is not at fault in a feature, even inside one that is called `instances`.
+            name = feature.name if feature is not None and kind != "unknown_field" else None
+            yield Detail(".".join(map(str, place)), _reason(each, feature), kind, name)
 
 
 def _annotation(feature: NumberFeature | CategoryFeature, reject: bool) -> Any:

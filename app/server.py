@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing import parent_process
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
@@ -97,6 +98,7 @@ class Server(uvicorn.Server):
         )
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._exposition: Exposition = app.state.exposition
+        app.state.http.watch(cast(set[Connection], self.server_state.connections))
         self._drain_seconds = settings.drain_seconds
         self._on_started = on_started
         self._deadline: float | None = None

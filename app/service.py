@@ -107,7 +107,7 @@ class Service:
     def refuse(self, error: RequestError) -> Answer:
         """The answer that an error is, counted."""
         if error.reason is not None:
-            self.metrics.reject(error.reason)
+            self.metrics.reject(error.reason, error.details)
         return json_answer(error.body(), error.status)
 
     def _one(self, label: int, probabilities: list[float]) -> dict[str, Any]:

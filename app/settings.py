@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ESPALIER_"
@@ -13,6 +13,13 @@ PREFIX = "ESPALIER_"
 
 class SettingsError(Exception):
     """A variable has a value that cannot be used; the message is one line that names it."""
+
+
+_Time = Annotated[
+    Annotated[int, Field(ge=0, le=253402300799)] | None,
+    BeforeValidator(lambda given: None if given == "" else given),
+]
+"""Empty is as good as not set: an image may have been built where this could not be known."""
 
 
 class Settings(BaseSettings):
@@ -34,6 +41,10 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people")
     access_log: bool = Field(False, description="log one line a request")
+    model_created: _Time = Field(
+        None, description="when the model came to be, in seconds since 1970, for its age in the metrics"
+    )
+    data_created: _Time = Field(None, description="when its data came to be, likewise")
 
 
 def read_settings() -> Settings:
@@ -62,4 +73,6 @@ def environment_help() -> str:
 
 
 def _shown(value: object) -> str:
+    if value is None or value == "":
+        return "not set"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,6 +17,8 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 
+from prometheus_client import multiprocess
+
 from app.contract import Bundle
 from app.logs import configure_logging
 from app.server import serve
@@ -97,6 +99,8 @@ class Supervisor:
 
     def _replace(self, worker: _Worker) -> None:
         _log.warning("worker %s ended with %s: replacing it", worker.process.pid, worker.process.exitcode)
+        # Its counts stay; what it had open does not.
+        multiprocess.mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
         if time.monotonic() - worker.started < _SHORT_LIFE:
             self._wait(_SHORT_LIFE)
         if not self._stopping:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -214,3 +217,60 @@ def test_middleware_sees_small_requests_too(app: Application) -> None:
 
     assert seen == ["/predict"]
     assert b"HTTP/1.1 200" in line.transport.writes[0]
+
+
+# ------------------------------------------------------------------------------ the gauges of what is open
+
+
+def gauge(url: str, name: str) -> float:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE) as answer:
+        text: str = answer.read().decode()
+    return float(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)[0])
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_open_connections_and_requests_in_flight_are_shown(number_model: Path, workers: int) -> None:
+    """Seen at once by the worker that is asked, and by the other within a second."""
+
+    with running(number_model, workers=workers) as service, ExitStack() as stack:
+
+        def settle_on(name: str, expected: float) -> None:
+            deadline = time.monotonic() + PATIENCE
+            while (seen := gauge(service.url, name)) != expected:
+                assert time.monotonic() < deadline, f"{name} is {seen}"
+                time.sleep(0.05)
+
+        idle, begun, probing = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE))
+            for _ in range(3)
+        )
+        for each in (idle, begun):
+            each.sendall(PREDICT)
+            assert each.recv(65536).startswith(b"HTTP/1.1 200")
+        begun.sendall(PREDICT[:-1])
+        probing.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        # The scrape's own connection is one, too; its request is none that counts.
+        settle_on("http_connections", 4)
+        settle_on("http_requests_in_flight", 1)
+        begun.sendall(PREDICT[-1:])
+        assert begun.recv(65536).startswith(b"HTTP/1.1 200")
+        settle_on("http_requests_in_flight", 0)
+        begun.close()
+        settle_on("http_connections", 3)
+
+
+def test_what_waits_in_a_pipeline_is_in_flight(number_model: Path, serve: Serve) -> None:
+    app = serve(number_model).app
+    assert isinstance(app, Application)
+    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(BODY) + BODY + b"\r\n0\r\n\r\n"
+
+    async def ask() -> tuple[list[str], list[str]]:
+        line = Line(app)
+        line.send(chunked + PREDICT + b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        waiting = list(line.connection.in_flight())
+        await line.settle()
+        return waiting, list(line.connection.in_flight())
+
+    waiting, after = asyncio.run(ask())
+    assert sorted(waiting) == ["", "/metrics", "/predict"]
+    assert after == []

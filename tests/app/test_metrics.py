@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
@@ -17,7 +21,7 @@ from app.errors import REASONS
 from app.metrics import CONFIDENCE, CONFIDENCE_BUCKETS, ModelMetrics
 from app.schema import Rows
 from tests.app.conftest import Serve
-from tests.bundles import mixed_row, number_row
+from tests.bundles import mixed_row, number_row, write_number_bundle
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -114,6 +118,111 @@ def test_many_confidences_are_observed_as_if_one_by_one(number_model: Path) -> N
     for sample in next(f for f in at_once.collect() if f.name == CONFIDENCE).samples:
         other = one_by_one.get_sample_value(sample.name, sample.labels)
         assert sample.value == pytest.approx(other, rel=1e-12)
+
+
+FIELD_FAULTS = {
+    "age": {"missing_field", "wrong_type", "wrong_shape", "unsupported", "not_finite", "out_of_range"},
+    "Höhe (cm)": {"missing_field", "wrong_type", "wrong_shape", "unsupported", "not_finite", "out_of_range"},
+    "soil type": {"missing_field", "wrong_type", "wrong_shape", "unsupported", "unknown_category"},
+    "other": {"missing_field", "wrong_type", "wrong_shape", "unsupported", "unknown_field"},
+}
+
+
+def rejected_fields(series: Series) -> dict[tuple[str, str], float]:
+    return {
+        (dict(labels)["field"], dict(labels)["reason"]): number
+        for (name, labels), number in series.items()
+        if name == "model_rejected_fields_total"
+    }
+
+
+def test_faults_of_fields_exist_from_the_start(fresh: TestClient) -> None:
+    assert rejected_fields(scrape(fresh)) == {
+        (field, reason): 0 for field, reasons in FIELD_FAULTS.items() for reason in reasons
+    }
+
+
+def test_where_nothing_is_out_of_range_no_series_says_so(
+    tmp_path: Path, serve: Serve, fresh: TestClient
+) -> None:
+    write_number_bundle(tmp_path, out_of_range="accept")
+    assert "out_of_range" not in {reason for _, reason in rejected_fields(scrape(serve(tmp_path)))}
+
+
+def tensor(name: str, data: list[Any], **more: Any) -> dict[str, Any]:
+    return {"name": name, "shape": [len(data)], "datatype": "FP64", "data": data, **more}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "counted"),
+    [
+        ("predict", {}, {("age", "missing_field")}),
+        (
+            "predict",
+            {"age": "x", "soil type": "chalk"},
+            {("age", "wrong_type"), ("soil type", "unknown_category")},
+        ),
+        ("predict", {"age": 1, "colour": 2}, {("other", "unknown_field")}),
+        ("predict", [], {("other", "wrong_shape")}),
+        ("predict", {"instances": [{"age": 101}, {"age": 102}, {"age": 1}]}, {("age", "out_of_range")}),
+        ("predict", {"instances": [3]}, {("other", "wrong_shape")}),
+        ("predict", {"columns": {"age": [1, 2], "Höhe (cm)": [1]}}, {("Höhe (cm)", "wrong_shape")}),
+        ("predict", {"columns": {"age": [1, "x"]}}, {("age", "wrong_type")}),
+        ("infer", {"inputs": [tensor("age", [1.0, 101.0])]}, {("age", "out_of_range")}),
+        ("infer", {"inputs": [tensor("age", [1.0], datatype="BYTES")]}, {("age", "wrong_type")}),
+        ("infer", {"inputs": [tensor("age", [1.0], shape=[2])]}, {("age", "wrong_shape")}),
+        ("infer", {"inputs": [tensor("age", [1.0]), tensor("age", [1.0])]}, {("age", "wrong_shape")}),
+        ("infer", {"inputs": [tensor("colour", [1.0])]}, {("other", "unknown_field")}),
+        ("infer", {"inputs": []}, {("other", "wrong_shape")}),
+        (
+            "infer",
+            {"inputs": [tensor("age", [1.0], parameters={"shared_memory_region": "x"})]},
+            {("age", "unsupported")},
+        ),
+    ],
+)
+def test_refusals_are_counted_by_field(
+    fresh: TestClient, path: str, body: Any, counted: set[tuple[str, str]]
+) -> None:
+    url = {"predict": "/predict", "infer": "/v2/models/plants/infer"}[path]
+    assert fresh.post(url, json=body).status_code == 422
+    found = {key: number for key, number in rejected_fields(scrape(fresh)).items() if number}
+    # Once a request, in however many rows.
+    assert found == dict.fromkeys(counted, 1)
+
+
+@given(
+    body=st.recursive(
+        st.none() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["age", "instances", "columns", "soil type"]) | st.text(), inner, max_size=3
+            )
+        ),
+        max_leaves=8,
+    )
+)
+def test_no_client_can_grow_the_series(mixed: TestClient, body: Any) -> None:
+    mixed.post("/predict", content=json.dumps(body))
+    mixed.post("/v2/models/plants/infer", content=json.dumps({"inputs": body}))
+    for field, reason in rejected_fields(scrape(mixed)):
+        assert reason in FIELD_FAULTS[field]
+
+
+def test_the_ages_are_told_if_they_are_known(number_model: Path, serve: Serve) -> None:
+    assert "_timestamp_seconds" not in serve(number_model).get("/metrics").text
+    series = scrape(serve(number_model, model_created=1700000000, data_created=1600000000))
+    assert value(series, "model_created_timestamp_seconds") == 1700000000
+    assert value(series, "model_data_timestamp_seconds") == 1600000000
+
+
+def test_the_process_is_measured(fresh: TestClient) -> None:
+    series = scrape(fresh)
+    assert value(series, "process_resident_memory_bytes") > 10_000_000
+    assert value(series, "process_open_fds") < value(series, "process_max_fds")
+    assert value(series, "process_cpu_seconds_total") > 0
+    assert abs(value(series, "process_start_time_seconds") - psutil.Process().create_time()) < 5
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ESPALIER_DRAIN_SECONDS", "nan"),
         ("ESPALIER_LOG_FORMAT", "xml"),
         ("ESPALIER_ACCESS_LOG", "sometimes"),
+        ("ESPALIER_MODEL_CREATED", "yesterday"),
+        ("ESPALIER_DATA_CREATED", "-1"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_variable(
@@ -55,8 +57,17 @@ def test_a_bad_value_is_one_line_that_names_the_variable(
     assert "\n" not in str(caught.value)
 
 
+def test_a_time_that_is_empty_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image's build leaves it empty where the history does not tell."""
+    monkeypatch.setenv("ESPALIER_MODEL_CREATED", "")
+    monkeypatch.setenv("ESPALIER_DATA_CREATED", "1700000000")
+    settings = read_settings()
+    assert (settings.model_created, settings.data_created) == (None, 1700000000)
+
+
 def test_help_names_every_variable_and_its_default() -> None:
     text = environment_help()
     for name in Settings.model_fields:
         assert f"ESPALIER_{name.upper()} " in text
     assert "(default: 8000)" in text
+    assert "None" not in text
