@@ -58,7 +58,7 @@ def test_a_range(prometheus: Prometheus) -> None:
 
 
 def test_a_query_longer_than_an_address_may_be(prometheus: Prometheus) -> None:
-    assert prometheus.query(" + ".join(["1"] * 20_000))[0].value == 20_000
+    assert prometheus.query(" + ".join(["1"] * 3_000))[0].value == 3_000
 
 
 def test_what_is_loaded(prometheus: Prometheus) -> None:
@@ -74,7 +74,9 @@ def test_a_query_that_is_none_is_refused_in_prometheus_words(prometheus: Prometh
         prometheus.query("rate(")
 
 
-@pytest.mark.parametrize("address", ["", "prometheus:9090", "ftp://there", "http://", "http://h:port", "nonsense"])
+@pytest.mark.parametrize(
+    "address", ["", "prometheus:9090", "ftp://there", "http://", "http://h:port", "nonsense"]
+)
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(PrometheusError, match="is no address: give http://HOST:9090"):
         Prometheus(address)

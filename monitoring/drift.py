@@ -1,0 +1,511 @@
+"""Says whether what the service is asked has drifted from what its model was trained on.
+
+It reads the population stability index that Prometheus has recorded (monitoring/rules/drift.yaml) and judges it as the
+alert does: drift is an index above the threshold in at least k of the last n windows. A window ends with each full
+hour, as the alert's do, so that the two never differ.
+
+exit status:
+  0  no drift
+  1  drift, in a feature or in the classes
+  2  cannot tell: Prometheus does not answer, has no such series, or too little was predicted; one line says which
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from monitoring.errors import MonitoringError, PrometheusError, run
+from monitoring.prometheus import Prometheus, Series
+
+THRESHOLD = 0.2
+BEYOND, WINDOWS = 4, 6
+HOUR = 3600
+"""The constants of the alert EspalierFeatureDrift; a test holds them against it."""
+
+FEATURE_PSI, CLASS_PSI, PREDICTIONS = (
+    "espalier:feature_psi",
+    "espalier:class_psi",
+    "espalier:predictions",
+)
+CLASSES = "(classes)"
+"""The row of the class mix, which is no feature."""
+MOST_WINDOWS = 168
+
+Verdict = Literal["drift", "none", "unknown"]
+Names = tuple[str, str, str]
+"""Namespace, environment and model version: what is judged by itself."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Drift is an index above `threshold` in `beyond` of the last `windows` windows."""
+
+    threshold: float = THRESHOLD
+    beyond: int = BEYOND
+    windows: int = WINDOWS
+
+
+@dataclass(frozen=True)
+class Row:
+    """The index of one feature, or of the classes.
+
+    Attributes:
+        windows: by window, oldest first; None where it was not recorded.
+        day: over the 24 h before the newest window's end.
+    """
+
+    name: str
+    windows: tuple[float | None, ...]
+    day: float | None
+
+    def beyond(self, limits: Limits) -> int:
+        return sum(value > limits.threshold for value in self.windows if value is not None)
+
+    def known(self) -> int:
+        return sum(value is not None for value in self.windows)
+
+    def verdict(self, limits: Limits) -> Verdict:
+        if self.beyond(limits) >= limits.beyond:
+            return "drift"
+        # With fewer figures than that, drift could not have been seen.
+        return "none" if self.known() >= limits.beyond else "unknown"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the model in one environment, with the predictions of the newest window and of 24 h."""
+
+    namespace: str
+    environment: str
+    model_version: str
+    predictions: float | None
+    predictions_day: float | None
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found; `end` is the newest window's, in seconds since 1970."""
+
+    end: float
+    window: float
+    limits: Limits
+    versions: tuple[Version, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Drift if anything drifts; unknown only if nothing can be judged."""
+        found = {row.verdict(self.limits) for version in self.versions for row in version.rows}
+        if "drift" in found:
+            return "drift"
+        return "none" if "none" in found else "unknown"
+
+    def drifting(self) -> list[tuple[Version, Row]]:
+        return self._with("drift")
+
+    def unknown(self) -> list[tuple[Version, Row]]:
+        return self._with("unknown")
+
+    def _with(self, verdict: Verdict) -> list[tuple[Version, Row]]:
+        return [
+            (version, row)
+            for version in self.versions
+            for row in version.rows
+            if row.verdict(self.limits) == verdict
+        ]
+
+
+class CannotTellError(MonitoringError):
+    """There is nothing to judge; the message says why and what to do."""
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    limits = Limits(arguments.threshold, *arguments.windows)
+    where = {
+        name: value
+        for name in ("namespace", "environment", "model_version")
+        if (value := getattr(arguments, name))
+    }
+    try:
+        with Prometheus(arguments.prometheus, _token(arguments.token_file)) as prometheus:
+            report = read(prometheus, where, limits, arguments.window, arguments.at)
+            if report.verdict == "unknown":
+                raise CannotTellError(_why_unknown(prometheus, report, where))
+    except MonitoringError as error:
+        # The address of Prometheus is nobody's business where this text may go.
+        known = str(error) if isinstance(error, CannotTellError) else "Prometheus could not be asked"
+        if arguments.markdown:
+            _write(arguments.markdown, f"Drift could not be judged: {known}.\n")
+        if arguments.json:
+            _write(arguments.json, json.dumps({"verdict": "unknown", "reason": known}) + "\n")
+        raise
+    if arguments.markdown:
+        _write(arguments.markdown, markdown(report))
+    if arguments.json:
+        _write(arguments.json, json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n")
+    show(report, Console() if sys.stdout.isatty() else Console(width=200, no_color=True))
+    sys.exit(report.verdict == "drift")
+
+
+def read(
+    prometheus: Prometheus,
+    where: Mapping[str, str],
+    limits: Limits,
+    window: float = HOUR,
+    at: float | None = None,
+) -> Report:
+    """What Prometheus recorded up to `at` (now, if it is None), in windows of `window` seconds.
+
+    Raises:
+        PrometheusError: it cannot be asked.
+    """
+    end = math.floor((time.time() if at is None else at) / window) * window
+    start = end - (limits.windows - 1) * window
+    inside = ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in where.items())
+
+    def ask(name: str, first: float = start) -> list[Series]:
+        return prometheus.query_range(f"{name}{{{inside}}}", first, end, window)
+
+    return gather(
+        features=ask(f"{FEATURE_PSI}:1h"),
+        features_day=ask(f"{FEATURE_PSI}:24h", end),
+        classes=ask(f"{CLASS_PSI}:1h"),
+        classes_day=ask(f"{CLASS_PSI}:24h", end),
+        predictions=ask(f"{PREDICTIONS}:increase1h"),
+        predictions_day=ask(f"{PREDICTIONS}:increase24h", end),
+        end=end,
+        window=window,
+        limits=limits,
+    )
+
+
+def gather(
+    *,
+    features: Iterable[Series],
+    features_day: Iterable[Series],
+    classes: Iterable[Series],
+    classes_day: Iterable[Series],
+    predictions: Iterable[Series],
+    predictions_day: Iterable[Series],
+    end: float,
+    window: float,
+    limits: Limits,
+) -> Report:
+    """One report from the recorded series; what has drifted furthest comes first."""
+    times = [end - (limits.windows - 1 - index) * window for index in range(limits.windows)]
+    recorded: dict[Names, dict[str, tuple[float | None, ...]]] = {}
+    days: dict[tuple[Names, str], float | None] = {}
+    for each in features:
+        recorded.setdefault(_names(each), {})[each.labels.get("feature", "")] = _at(each, times)
+    for each in classes:
+        recorded.setdefault(_names(each), {})[CLASSES] = _at(each, times)
+    for each in features_day:
+        days[_names(each), each.labels.get("feature", "")] = _at(each, [end])[0]
+    for each in classes_day:
+        days[_names(each), CLASSES] = _at(each, [end])[0]
+    newest = {_names(each): _at(each, [end])[0] for each in predictions}
+    newest_day = {_names(each): _at(each, [end])[0] for each in predictions_day}
+    none = (None,) * limits.windows
+    for names, name in days:
+        recorded.setdefault(names, {}).setdefault(name, none)
+    for names in newest:
+        recorded.setdefault(names, {})
+    versions = []
+    for names, rows in sorted(recorded.items()):
+        made = (Row(name, values, days.get((names, name))) for name, values in rows.items())
+        versions.append(
+            Version(
+                *names,
+                predictions=newest.get(names),
+                predictions_day=newest_day.get(names),
+                rows=tuple(sorted(made, key=lambda row: (-row.beyond(limits), -(row.windows[-1] or 0), row.name))),
+            )
+        )  # fmt: skip
+    return Report(end, window, limits, tuple(versions))
+
+
+def show(report: Report, console: Console) -> None:
+    """The tables, and the verdict in one line."""
+    for version in report.versions:
+        console.print(f"{escape(_title(version))}", style="bold", highlight=False, soft_wrap=True)
+        if not version.rows:
+            console.print("too few predictions to compute an index\n", highlight=False)
+            continue
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for index, name in enumerate(_header(report)):
+            table.add_column(name, justify="right" if 0 < index < 4 else "left", no_wrap=True)
+        for row in version.rows:
+            style = {"drift": "red", "unknown": "dim"}.get(row.verdict(report.limits))
+            table.add_row(*map(escape, _cells(row, report.limits)), style=style)
+        console.print(table)
+        console.print()
+    console.print(escape(conclusion(report)), highlight=False, soft_wrap=True)
+
+
+def markdown(report: Report) -> str:
+    """The same for a pull request or the page of a run: tables, and no mark that could be anything else."""
+    lines = [conclusion(report), ""]
+    for version in report.versions:
+        lines += [_plain(_title(version)), ""]
+        if not version.rows:
+            lines += ["Too few predictions to compute an index.", ""]
+            continue
+        lines += [_line(_header(report)), _line(["---", "--:", "--:", "--:", "---"])]
+        lines += [_line(map(_plain, _cells(row, report.limits))) for row in version.rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def conclusion(report: Report) -> str:
+    limits = report.limits
+    rule = f"above {limits.threshold:g} in {limits.beyond} of the last {limits.windows} windows"
+    rule += f", the newest until {_clock(report.end)}"
+    found = list(dict.fromkeys(_plain(row.name) for _, row in report.drifting()))
+    if found:
+        return f"Drift: {', '.join(found)} ({rule})."
+    unjudged = list(dict.fromkeys(_plain(row.name) for _, row in report.unknown()))
+    text = f"No drift: no index is {rule}."
+    return text + (f" Too few figures to judge: {', '.join(unjudged)}." if unjudged else "")
+
+
+def as_json(report: Report) -> dict[str, object]:
+    limits = report.limits
+    return {
+        "verdict": report.verdict,
+        "end": datetime.fromtimestamp(report.end, UTC).isoformat(),
+        "window_seconds": report.window,
+        "threshold": limits.threshold,
+        "beyond": limits.beyond,
+        "windows": limits.windows,
+        "versions": [
+            {
+                "namespace": version.namespace,
+                "environment": version.environment,
+                "model_version": version.model_version,
+                "predictions": version.predictions,
+                "predictions_day": version.predictions_day,
+                "rows": [
+                    {
+                        "name": None if row.name == CLASSES else row.name,
+                        "classes": row.name == CLASSES,
+                        "psi": list(row.windows),
+                        "psi_day": row.day,
+                        "beyond": row.beyond(limits),
+                        "verdict": row.verdict(limits),
+                    }
+                    for row in version.rows
+                ],
+            }
+            for version in report.versions
+        ],
+    }
+
+
+def _why_unknown(prometheus: Prometheus, report: Report, where: Mapping[str, str]) -> str:
+    """Which of the reasons it is: no rules, a rule that fails, no such series, too little traffic."""
+    try:
+        rules = {rule.name: rule for rule in prometheus.rules()}
+    except PrometheusError:
+        # Others that speak the API may not have this part of it.
+        rules = None
+    name = f"{FEATURE_PSI}:1h"
+    if rules is not None and name not in rules and not report.versions:
+        return f"the rule that records {name} is not loaded: load monitoring/rules/drift.yaml"
+    if rules is not None and name in rules and rules[name].error:
+        return f"the rule that records {name} fails: {' '.join(rules[name].error.split())}"
+    wanted = ", ".join(f"{key}={value}" for key, value in where.items())
+    if not report.versions:
+        there = sorted({f"{key}={value}" for key in where for value in _values(prometheus, key, report.end)})
+        hint = f"there is {', '.join(there)}" if there else "is the service scraped?"
+        return f"no series {PREDICTIONS}:increase1h{' with ' + wanted if wanted else ''}: {hint}"
+    counts = ", ".join(
+        f"{_number(version.predictions)} by {version.model_version} in {version.environment}"
+        for version in report.versions
+    )
+    known = max((row.known() for version in report.versions for row in version.rows), default=0)
+    return (
+        f"too few predictions: {known} of the last {report.limits.windows} windows have an index and "
+        f"{report.limits.beyond} are needed; predictions in the newest: {counts}. Wait for more traffic"
+    )
+
+
+def _values(prometheus: Prometheus, label: str, at: float) -> set[str]:
+    found = prometheus.query(f"count by ({label}) ({PREDICTIONS}:increase1h)", at)
+    return {each.labels.get(label, "") for each in found}
+
+
+def _names(series: Series) -> Names:
+    get = series.labels.get
+    return get("namespace", ""), get("environment", ""), get("model_version", "")
+
+
+def _at(series: Series, times: Sequence[float]) -> tuple[float | None, ...]:
+    """The values at these times; None where there is none, or nothing that is a number."""
+    values = {round(at): value for at, value in series.samples if math.isfinite(value)}
+    return tuple(values.get(round(at)) for at in times)
+
+
+def _title(version: Version) -> str:
+    return (
+        f"In {version.environment or version.namespace or 'no environment'}, model {version.model_version or 'unknown'}: "
+        f"{_number(version.predictions)} predictions in the newest window, {_number(version.predictions_day)} in 24 h"
+    )
+
+
+def _header(report: Report) -> list[str]:
+    return ["feature", "PSI newest", "PSI 24 h", f"windows above {report.limits.threshold:g}", "verdict"]
+
+
+def _cells(row: Row, limits: Limits) -> list[str]:
+    missing = limits.windows - row.known()
+    beyond = f"{row.beyond(limits)} of {limits.windows}" + (f" ({missing} unknown)" if missing else "")
+    verdict = {"drift": "DRIFT", "none": "no drift", "unknown": "too few figures"}[row.verdict(limits)]
+    return [row.name, _figure(row.windows[-1]), _figure(row.day), beyond, verdict]
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "no" if value is None else f"{value:,.0f}"
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(text: str) -> str:
+    """Words, figures and plain punctuation: a feature's name means nothing to whoever renders it."""
+    words = re.sub(r"[^\w .,:;%()+=/-]", " ", text)
+    # What would make a link, and what would make words slanted.
+    words = re.sub(r"(?i)https?:/*|www\.|\b_+|_+\b", " ", words)
+    return " ".join(words.split()) or "(unnamed)"
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise MonitoringError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get("PROMETHEUS_TOKEN") or None
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MonitoringError(f"cannot read the token from {file}: {error}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m monitoring.drift",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    given = os.environ.get("PROMETHEUS_URL")
+    add(
+        "--prometheus",
+        metavar="URL",
+        default=given or None,
+        required=not given,
+        help="its address, such as http://127.0.0.1:9090 (default: PROMETHEUS_URL)",
+    )
+    add(
+        "--token-file", type=Path, metavar="FILE", help="holds a bearer token (default: what PROMETHEUS_TOKEN is)"
+    )  # fmt: skip
+    add("--namespace", help="this one only (default: all)")
+    add("--environment", help="this one only, such as production (default: all)")
+    add("--model-version", help="this one only (default: all that were asked)")
+    add(
+        "--threshold",
+        type=_threshold,
+        default=THRESHOLD,
+        help="an index above it is beyond (default: %(default)s)",
+    )
+    add(
+        "--windows",
+        type=_k_of_n,
+        metavar="K/N",
+        default=(BEYOND, WINDOWS),
+        help=f"drift is K of the last N windows beyond (default: {BEYOND}/{WINDOWS})",
+    )
+    add(
+        "--window",
+        type=_duration,
+        metavar="TIME",
+        default=HOUR,
+        help="the time between the ends of two windows (default: 1h; 1m where the stack runs 60 times as fast)",
+    )
+    add("--at", type=_time, metavar="TIME", help="as of then: 2026-01-31T12:00Z or seconds since 1970")
+    add("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+    add("--json", type=Path, metavar="FILE", help="write every figure there, too")
+    return parser
+
+
+def _threshold(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no threshold: give a number above 0")
+    return value
+
+
+def _k_of_n(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,3})/(\d{1,3})", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]) <= MOST_WINDOWS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not K/N with 1 <= K <= N <= {MOST_WINDOWS}, such as 4/6"
+        )
+    return int(found[1]), int(found[2])
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if not found or not int(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: 30s, 5m, 1h or 1d")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def _time(text: str) -> float:
+    try:
+        if re.fullmatch(r"\d{1,12}", text):
+            return float(text)
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: 2026-01-31T12:00Z") from None
+
+
+if __name__ == "__main__":
+    run(main, status=2)
