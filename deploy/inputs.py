@@ -58,8 +58,8 @@ def bundle_hash(revision: str, root: Path | None = None) -> str | None:
     return hash_in_lock(_git(root, "show", f"{commit}:{LOCK}"), f"{revision}:{LOCK}")
 
 
-def hash_in_lock(text: str, name: str = LOCK) -> str | None:
-    """The hash of the bundle in the text of a `dvc.lock`.
+def hash_in_lock(text: str, name: str = LOCK, path: str = MODEL) -> str | None:
+    """The hash of the bundle, or of another output, in the text of a `dvc.lock`.
 
     Raises:
         GitError: it is no such file, for example because a merge left its marks in it.
@@ -68,7 +68,7 @@ def hash_in_lock(text: str, name: str = LOCK) -> str | None:
         document: Any = YAML(typ="safe", pure=True).load(text) or {}
         stages: dict[str, Any] = document.get("stages") or {}
         outputs = [output for stage in stages.values() for output in stage.get("outs", ())]
-        return next((str(output["md5"]) for output in outputs if output["path"] == MODEL), None)
+        return next((str(output["md5"]) for output in outputs if output["path"] == path), None)
     except (YAMLError, AttributeError, KeyError, TypeError):
         raise GitError(f"{name} cannot be read: take either side of a conflict and run `dvc repro`") from None
 

@@ -59,7 +59,16 @@ def build(
     """
     named = base or declared_base(source.root)
     image = builder.build(
-        Request(source.root, reference, base, source.labels(named), source.epoch, cache, arguments)
+        Request(
+            root=source.root,
+            reference=reference,
+            base=base,
+            labels=source.labels(named),
+            build_arguments=source.build_arguments(),
+            epoch=source.epoch,
+            cache=cache,
+            arguments=arguments,
+        )
     )
     return Record(
         reference=reference,
@@ -140,6 +149,10 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:
             if options.strict:
                 raise ImageError(f"{what}; commit or take back what changed, `dvc checkout` for the bundle")
             print(f"warning: {what}; the image is marked as dirty", file=sys.stderr)
+        if fault := source.fault_of_ages():
+            if options.strict:
+                raise ImageError(fault)
+            print(f"warning: {fault}. The image does not say it", file=sys.stderr)
         reference = checked(options.tag or f"localhost/espalier:{source.revision}")
         extra = (*shlex.split(os.environ.get("IMAGE_BUILD_ARGS", "")), *options.builder_arg)
         record = build(
@@ -219,7 +232,9 @@ def _parser() -> argparse.ArgumentParser:
         help="an image to build on in place of the Dockerfile's (IMAGE_BASE)",
     )
     building.add_argument(
-        "--strict", action="store_true", help="refuse when the clone differs from its commit"
+        "--strict",
+        action="store_true",
+        help="refuse when the clone differs from its commit, or lacks its history",
     )
     building.add_argument("--no-cache", dest="cache", action="store_false", help="run every step anew")
     building.add_argument(

@@ -47,6 +47,8 @@ class Request:
     base: str | None
     """An image in place of the Dockerfile's; None for that one."""
     labels: dict[str, str]
+    build_arguments: dict[str, str]
+    """The Dockerfile's."""
     epoch: int
     cache: bool = True
     arguments: tuple[str, ...] = ()
@@ -159,6 +161,8 @@ class Containers:
             yield f"--from={request.base}"
         for name, value in request.labels.items():
             yield f"--label={name}={value}"
+        for name, value in request.build_arguments.items():
+            yield f"--build-arg={name}={value}"
         yield from request.arguments
 
 
@@ -236,6 +240,8 @@ class Docker:
             yield f"--build-context=base=docker-image://{request.base}"
         for name, value in request.labels.items():
             yield f"--label={name}={value}"
+        for name, value in request.build_arguments.items():
+            yield f"--build-arg={name}={value}"
         yield from request.arguments
 
 

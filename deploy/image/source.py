@@ -13,7 +13,9 @@ from pathlib import Path
 
 from app.contract import BundleError, Manifest, read_bundle
 from deploy.errors import DeployError
-from deploy.inputs import INPUTS, LOCK, MODEL, hash_in_lock
+from deploy.git import UNSHALLOW
+from deploy.image.history import Ages, read_ages
+from deploy.inputs import INPUTS, MODEL, bundle_hash
 
 DOCKERFILE = "app/Dockerfile"
 
@@ -32,6 +34,8 @@ class Source:
     """Seconds since 1970 at which the image says it was created: the commit's time."""
     version: str
     manifest: Manifest
+    ages: Ages
+    """When the bundle and its data came to be, if they are the commit's."""
 
     @property
     def revision(self) -> str:
@@ -44,13 +48,27 @@ class Source:
         return {
             f"{oci}.revision": self.revision,
             f"{oci}.version": self.version,
-            f"{oci}.created": datetime.fromtimestamp(self.epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            f"{oci}.created": _shown(self.epoch),
             f"{oci}.base.name": name,
             **({f"{oci}.base.digest": digest} if digest else {}),
             f"{model}.name": self.manifest.name,
             f"{model}.version": self.manifest.version,
             f"{model}.digest": self.manifest.digest,
+            **({f"{model}.created": _shown(self.ages.model)} if self.ages.model is not None else {}),
+            **({"dev.espalier.data.created": _shown(self.ages.data)} if self.ages.data is not None else {}),
         }
+
+    def build_arguments(self) -> dict[str, str]:
+        """The Dockerfile's arguments; empty where the history does not tell."""
+        ages = {"MODEL_CREATED": self.ages.model, "DATA_CREATED": self.ages.data}
+        return {name: "" if time is None else str(time) for name, time in ages.items()}
+
+    def fault_of_ages(self) -> str | None:
+        """What cannot be said about the image for want of history, and the remedy; None if all can."""
+        if not self.ages.missing:
+            return None
+        what = " and ".join(self.ages.missing)
+        return f"when {what} came to be is not in this clone: it is shallow; {UNSHALLOW}"
 
 
 def read_source(root: Path) -> Source:
@@ -67,13 +85,17 @@ def read_source(root: Path) -> Source:
     if linked:
         raise ImageError(f"{linked} is a link, and a builder does not follow it: run `dvc unprotect {MODEL}`")
     commit = _git(root, "rev-parse", "--verify", "HEAD").strip()
+    differences = _differences(root)
+    # A bundle that no commit brought has no age yet; its data may be another's as well.
+    ages = Ages(None, None) if MODEL in differences else read_ages(root)
     return Source(
         root=root,
         commit=commit,
-        differences=_differences(root),
+        differences=differences,
         epoch=_epoch(root),
         version=tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"],
         manifest=bundle.manifest,
+        ages=ages,
     )
 
 
@@ -102,11 +124,14 @@ def bundle_hash_on_disk(directory: Path) -> str:
 def _differences(root: Path) -> tuple[str, ...]:
     listing = _git(root, "status", "--porcelain", "--no-renames", "-z", "--", *INPUTS)
     paths = [entry[3:] for entry in listing.split("\0") if entry]
-    lock = root / LOCK
-    named = hash_in_lock(lock.read_text(encoding="utf-8")) if lock.exists() else None
-    if bundle_hash_on_disk(root / MODEL) != named:
+    # The commit's dvc.lock, for one that was only just written is nobody else's yet.
+    if bundle_hash_on_disk(root / MODEL) != bundle_hash("HEAD", root):
         paths.append(MODEL)
     return tuple(paths)
+
+
+def _shown(epoch: int) -> str:
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _epoch(root: Path) -> int:

@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deploy.errors import DeployError
 from deploy.image.__main__ import Record, checked, main, read_record
 from deploy.image.builders import LAYER_EPOCH, Docker, choose
+from deploy.image.history import Ages, read_ages
 from deploy.image.source import ImageError, bundle_hash_on_disk, declared_base, read_source
+from deploy.inputs import hash_in_lock
 from deploy.registry import Reference, Registry
 from tests.app.processes import free_port
 from tests.bundles import number_row, write_number_bundle
@@ -235,6 +239,184 @@ def test_the_hash_of_a_directory_is_dvcs(tmp_path: Path) -> None:
         assert bundle_hash_on_disk(work / "model") == output.outs[0].hash_info.value
 
 
+# ------------------------------------------------------------------------------ when model and data came to be
+
+
+class Line:
+    """A repository whose `dvc.lock` changes at known times, a day apart."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._time = 1_700_000_000
+        root.mkdir()
+        git(root, "init", "-q", "-b", "main")
+
+    def commit(self, model: str | None = None, data: str | None = None, *, merge: str | None = None) -> int:
+        """Commit a lock with these hashes (anything else if None); returns the time."""
+        self._time += 86400
+        if model or data:
+            (self.root / "dvc.lock").write_text(lock_of(model, data))
+        else:
+            (self.root / "README").write_text(str(self._time))
+        if merge:
+            subprocess.run([*GIT, "merge", "-q", "--no-commit", "--no-ff", merge], cwd=self.root, check=True)
+        git(self.root, "add", "-A")
+        when = f"{self._time} +0000"
+        environment = {**os.environ, "GIT_COMMITTER_DATE": when, "GIT_AUTHOR_DATE": when}
+        subprocess.run([*GIT, "commit", "-qm", "x"], cwd=self.root, check=True, env=environment)
+        return self._time
+
+
+def lock_of(model: str | None, data: str | None) -> str:
+    """As DVC writes it: the data is an output of one stage and a dependency of the next."""
+    outs = {"fetch": ("data/raw.parquet", data), "select": ("model", model)}
+    stages = {
+        name: {"cmd": name, "outs": [{"path": path, "hash": "md5", "md5": hash_}]}
+        for name, (path, hash_) in outs.items()
+        if hash_
+    }
+    if data:
+        stages["prepare"] = {"cmd": "p", "deps": [{"path": "data/raw.parquet", "hash": "md5", "md5": data}]}
+    return json.dumps({"schema": "2.0", "stages": stages}, indent=1)
+
+
+A, B, C, D = (letter * 32 for letter in "abcd")
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(tmp_path / "line")
+
+
+def test_model_and_data_are_as_old_as_the_commits_that_brought_them(line: Line) -> None:
+    line.commit(A, C)
+    line.commit(B, C)
+    line.commit(A, C)
+    data = line.commit(B, D)
+    line.commit()
+    model = line.commit(A, D)
+    line.commit()
+    assert read_ages(line.root) == Ages(model, data)
+
+
+def test_what_stayed_from_the_first_commit_on_is_as_old_as_it(line: Line) -> None:
+    first = line.commit(A, C)
+    line.commit()
+    assert read_ages(line.root) == Ages(first, first)
+
+
+def test_a_merge_brings_what_its_branch_made(line: Line) -> None:
+    """On main it is there from the merge on, however long the branch was worked on."""
+    line.commit(A, C)
+    git(line.root, "switch", "-qc", "branch")
+    line.commit(B, C)
+    git(line.root, "switch", "-q", "main")
+    line.commit()
+    merged = line.commit(merge="branch")
+    assert read_ages(line.root).model == merged
+
+
+def test_without_an_output_there_is_no_time(line: Line) -> None:
+    line.commit()
+    assert read_ages(line.root) == Ages(None, None)
+    model = line.commit(A)
+    assert read_ages(line.root) == Ages(model, None)
+
+
+def test_a_shallow_clone_tells_what_is_in_it_and_names_what_is_not(line: Line, tmp_path: Path) -> None:
+    line.commit(A, C)
+    line.commit(A, D)
+    data = line.commit(A, C)
+    model = line.commit(B, C)
+
+    def cloned(depth: int) -> Ages:
+        folder = tmp_path / f"depth-{depth}"
+        subprocess.run(
+            ["git", "clone", "-q", f"--depth={depth}", f"file://{line.root}", str(folder)], check=True
+        )
+        return read_ages(folder)
+
+    assert cloned(1) == Ages(None, None, ("the model", "its data"))
+    assert cloned(2) == Ages(model, None, ("its data",))
+    assert cloned(3) == Ages(model, data)
+    assert cloned(4) == Ages(model, data)
+
+
+@given(history=st.lists(st.tuples(st.sampled_from([A, B]), st.sampled_from([C, D])), min_size=1, max_size=6))
+@settings(max_examples=15, deadline=None)
+def test_the_age_is_that_of_the_last_change_whatever_came_before(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, str]]
+) -> None:
+    line = Line(tmp_path_factory.mktemp("history") / "line")
+    since: dict[int, tuple[str, int]] = {}
+    for hashes in history:
+        (line.root / "other").write_text(str(line.commit()))
+        time = line.commit(*hashes)
+        for index, hash_ in enumerate(hashes):
+            if since.get(index, ("", 0))[0] != hash_:
+                since[index] = (hash_, time)
+    assert read_ages(line.root) == Ages(since[0][1], since[1][1])
+
+
+def test_the_image_says_how_old_model_and_data_are(first: Path) -> None:
+    source = read_source(first)
+    # The clone's own last commit brought its small bundle; the data came with the project.
+    assert source.ages.model == source.epoch
+    assert source.ages.data is not None
+    assert source.ages.data < source.epoch
+    arguments = {"MODEL_CREATED": str(source.ages.model), "DATA_CREATED": str(source.ages.data)}
+    assert source.build_arguments() == arguments
+    assert source.labels("base")["dev.espalier.data.created"] == shown(source.ages.data)
+    assert set(arguments) == set(
+        re.findall(r'^ARG (\w+)=""$', (ROOT / "app/Dockerfile").read_text(), re.MULTILINE)
+    )
+
+
+def test_a_shallow_clone_is_refused_when_strict_and_else_builds_without(
+    spare: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shallow = tmp_path / "shallow"
+    subprocess.run(["git", "clone", "-q", "--depth=1", f"file://{spare}", str(shallow)], check=True)
+    shutil.copytree(spare / "model", shallow / "model")
+    with pytest.raises(
+        ImageError, match=r"when the model and its data came to be is not in this clone: .*fetch-depth"
+    ):
+        main(["build", "--strict"], shallow)
+    assert "created" not in {
+        name.rpartition(".")[2] for name in read_source(shallow).labels("base") if "espalier" in name
+    }
+    assert read_source(shallow).build_arguments() == {"MODEL_CREATED": "", "DATA_CREATED": ""}
+    # As far as the builder, which is none here.
+    monkeypatch.setenv("PATH", f"{git_only(tmp_path)}")
+    with pytest.raises(ImageError, match="nothing here builds images"):
+        main(["build"], shallow)
+    assert "warning: when the model and its data came to be" in capsys.readouterr().err
+
+
+def test_a_bundle_of_no_commit_has_no_age(spare: Path) -> None:
+    """Not even when DVC has written down its hash: an image of it must not pass for the commit's."""
+    write_number_bundle(spare / "model", out_of_range="accept")
+    lock, text = spare / "dvc.lock", (spare / "dvc.lock").read_text()
+    former = hash_in_lock(text)
+    assert former is not None
+    lock.write_text(text.replace(former, bundle_hash_on_disk(spare / "model")))
+    source = read_source(spare)
+    assert source.differences == ("model",)
+    assert source.ages == Ages(None, None)
+
+
+def git_only(folder: Path) -> Path:
+    """A folder of programs with git in it and nothing else."""
+    programs = folder / "programs"
+    programs.mkdir()
+    (programs / "git").symlink_to(shutil.which("git") or "")
+    return programs
+
+
+def shown(epoch: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
+
+
 # ------------------------------------------------------------------------------------------ the real image
 
 
@@ -295,7 +477,8 @@ def test_the_record_says_what_was_built(built: Built) -> None:
 def test_labels_say_where_it_comes_from(built: Built) -> None:
     source = read_source(built.clone)
     project = tomllib.loads((built.clone / "pyproject.toml").read_text())["project"]
-    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(source.epoch))
+    assert source.ages.model is not None
+    assert source.ages.data is not None
     assert inspect_image(built.reference)["Labels"] == {
         "org.opencontainers.image.title": "espalier",
         "org.opencontainers.image.description": "A tabular classifier, served over HTTP",
@@ -303,11 +486,13 @@ def test_labels_say_where_it_comes_from(built: Built) -> None:
         "org.opencontainers.image.source": "https://github.com/espalier-ml/espalier",
         "org.opencontainers.image.revision": source.commit,
         "org.opencontainers.image.version": project["version"],
-        "org.opencontainers.image.created": created,
+        "org.opencontainers.image.created": shown(source.epoch),
         "org.opencontainers.image.base.name": containers.BASE,
         "dev.espalier.model.name": source.manifest.name,
         "dev.espalier.model.version": source.manifest.version,
         "dev.espalier.model.digest": source.manifest.digest,
+        "dev.espalier.model.created": shown(source.ages.model),
+        "dev.espalier.data.created": shown(source.ages.data),
     }
 
 
@@ -320,6 +505,10 @@ def test_the_configuration_is_what_a_cluster_expects(built: Built) -> None:
     assert config["StopSignal"] == "SIGTERM"
     assert {"ESPALIER_HOST=0.0.0.0", "ESPALIER_MODEL_DIR=/app/model"} <= set(config["Env"])
     assert not config.get("Cmd")
+    ages = read_source(built.clone).ages
+    assert {f"ESPALIER_MODEL_CREATED={ages.model}", f"ESPALIER_DATA_CREATED={ages.data}"} <= set(
+        config["Env"]
+    )
 
 
 @pytest.mark.slow
@@ -417,6 +606,8 @@ def test_answers_with_nothing_to_write_to_and_no_capabilities(
 
     labels = inspect_image(built.reference)["Labels"]
     card = ask(f"{running.url}/model")
+    with urllib.request.urlopen(f"{running.url}/metrics", timeout=10) as metrics:
+        assert b"model_created_timestamp_seconds 1.7" in metrics.read()
     assert card["digest"] == labels["dev.espalier.model.digest"] == built.record.model_digest
     assert card["version"] == labels["dev.espalier.model.version"]
 

@@ -1,0 +1,79 @@
+"""When the bundle and its data came to be: the commits that brought them into `dvc.lock`.
+
+Only the first-parent line counts: on `main` that is when something was merged, whatever its branch was through before.
+What was replaced and came back is as old as its return.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.errors import GitError
+from deploy.git import Git
+from deploy.inputs import LOCK, MODEL, hash_in_lock
+
+DATA = "data/raw.parquet"
+"""What `fetch` writes: the data as it came, before anything was done to it."""
+
+
+@dataclass(frozen=True)
+class Ages:
+    """Seconds since 1970; None where the history does not tell."""
+
+    model: int | None
+    data: int | None
+    missing: tuple[str, ...] = ()
+    """What of the two lies behind the end of a shallow clone."""
+
+
+def read_ages(root: Path) -> Ages:
+    """When the bundle and the data that HEAD's `dvc.lock` names got there.
+
+    Raises:
+        GitError: there is no commit, or its `dvc.lock` cannot be read.
+    """
+    git = Git(root)
+    named = {"the model": MODEL, "its data": DATA}
+    found: dict[str, int | None] = {}
+    missing = []
+    for what, path in named.items():
+        try:
+            found[path] = _since(git, path)
+        except _ShallowError:
+            found[path] = None
+            missing.append(what)
+    return Ages(found[MODEL], found[DATA], tuple(missing))
+
+
+class _ShallowError(GitError):
+    """The answer is behind the end of a shallow clone."""
+
+
+def _since(git: Git, path: str) -> int | None:
+    """The time of the first commit since which `dvc.lock` has had this output as it is; None if it has none."""
+    present = _hash(git, "HEAD", path)
+    if present is None:
+        return None
+    # git finds the commits that bring or take the hash; only those few files are worth a parser's time.
+    options = ("--first-parent", "--diff-merges=first-parent", f"-S{present}", "--format=%H %ct")
+    ends = _shallow_ends(git)
+    for line in git.run("log", *options, "HEAD", "--", LOCK).splitlines():
+        commit, time = line.split()
+        if commit in ends:
+            raise _ShallowError(path)
+        if _hash(git, commit, path) == present and _hash(git, f"{commit}^1", path) != present:
+            return int(time)
+    return None
+
+
+def _hash(git: Git, revision: str, path: str) -> str | None:
+    text = git.read(revision, LOCK)
+    return None if text is None else hash_in_lock(text, f"{revision}:{LOCK}", path)
+
+
+def _shallow_ends(git: Git) -> set[str]:
+    """The commits whose parents this clone has not got."""
+    if not git.shallow:
+        return set()
+    return set((git.top / git.run("rev-parse", "--git-path", "shallow").strip()).read_text("utf-8").split())
