@@ -1,0 +1,271 @@
+"""Delivery: what runs where, does the cluster follow git, and how well do changes get to production?"""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from monitoring.dashboards.parts import (
+    BLUE,
+    DELIVERY,
+    ENVIRONMENT,
+    GREEN,
+    ORANGE,
+    RED,
+    YELLOW,
+    compared,
+    dashboard,
+    gauges,
+    lines,
+    listing,
+    number,
+    pick,
+)
+
+HOUR, DAY = 3_600, 86_400
+OF_VERSION = 'version=~"$model_version"'
+APPLICATIONS = 'name=~"espalier-.+", dest_namespace=~"$namespace|"'
+ACTIONS = {"release": BLUE, "promote": GREEN, "rollback": RED}
+
+
+def build() -> Dashboard:
+    return dashboard(
+        DELIVERY,
+        "Espalier / Delivery",
+        "What runs where, does the cluster follow git, and how well do changes get to production?",
+        {
+            "Is it fine?": [
+                number(
+                    "Applications that differ from git",
+                    "short",
+                    "count("
+                    + pick("argocd_app_info", APPLICATIONS, 'sync_status!="Synced"')
+                    + ") or 0 * count("
+                    + pick("argocd_app_info", APPLICATIONS)
+                    + ")",
+                    "How many of Argo CD's applications are not what git says.",
+                    ((None, GREEN), (1, RED)),
+                ),
+                number(
+                    "Workflows that failed",
+                    "short",
+                    "count(espalier_workflow_success == 0) or 0 * count(espalier_workflow_success)",
+                    "How many workflows failed in their last finished run on main.",
+                    ((None, GREEN), (1, RED)),
+                ),
+                number(
+                    "Lead time to production",
+                    "s",
+                    pick("espalier_lead_time_seconds", 'environment="production"'),
+                    "From the commit that production runs to the commit that deployed it there, for the last "
+                    "deployment.",
+                    ((None, GREEN), (7 * DAY, YELLOW), (30 * DAY, RED)),
+                ),
+                number(
+                    "Changes that failed",
+                    "percentunit",
+                    "sum("
+                    + pick("espalier_failed_changes_total", ENVIRONMENT)
+                    + ") / sum("
+                    + pick("espalier_deployments_total", ENVIRONMENT, 'action!="rollback"')
+                    + ")",
+                    "The share of deployments that were rolled back, since the first one.",
+                    ((None, GREEN), (0.15, YELLOW), (0.3, RED)),
+                    decimals=1,
+                ),
+                number(
+                    "Time to restore",
+                    "s",
+                    "max(" + pick("espalier_restore_seconds", ENVIRONMENT) + ")",
+                    "From the last deployment that failed to the rollback that took it back.",
+                    ((None, GREEN), (HOUR, YELLOW), (DAY, RED)),
+                    empty="none failed",
+                ),
+                number(
+                    "Delivery's facts are",
+                    "short",
+                    "min(espalier_delivery_up)",
+                    "Whether the exporter could read git and GitHub the last time it tried. When it could not, "
+                    "everything below is as old as that.",
+                    ((None, RED), (1, GREEN)),
+                    words={0: ("stale", RED), 1: ("fresh", GREEN)},
+                ),
+            ],
+            "What runs where": [
+                listing(
+                    "What should run, as git says?",
+                    {
+                        "environment": "Environment",
+                        "version": "Model version",
+                        "action": "Last action",
+                        "revision": "Commit",
+                        "digest": "Image",
+                    },
+                    {
+                        "Deployed": (
+                            "dateTimeFromNow",
+                            "max by (environment, version, action, revision, digest) ("
+                            + pick("espalier_deployment_info", ENVIRONMENT, OF_VERSION)
+                            + " * on (environment) group_left () "
+                            + pick("espalier_deployed_timestamp_seconds", ENVIRONMENT)
+                            + " * 1000)",
+                        )
+                    },
+                    "The last deployment of each environment on main: its image, the commit it was built from, and "
+                    "how it got there.",
+                    width=14,
+                    height=7,
+                    words_of={"Last action": ACTIONS},
+                ),
+                listing(
+                    "Does the cluster follow?",
+                    {"name": "Application", "sync_status": "Git", "health_status": "Health"},
+                    {
+                        "Applications": (
+                            "",
+                            "max by (name, sync_status, health_status) ("
+                            + pick("argocd_app_info", APPLICATIONS)
+                            + ")",
+                        )
+                    },
+                    "Argo CD's applications of this project: whether each is what git says, and whether it is well.",
+                    width=10,
+                    height=7,
+                    words_of={
+                        "Git": {"Synced": GREEN, "OutOfSync": RED, "Unknown": ORANGE},
+                        "Health": {
+                            "Healthy": GREEN,
+                            "Progressing": BLUE,
+                            "Suspended": YELLOW,
+                            "Degraded": RED,
+                            "Missing": RED,
+                        },
+                    },
+                ),
+            ],
+            "How well do changes flow?": [
+                lines(
+                    "How long from commit to deployment?",
+                    "s",
+                    {"{{environment}}": pick("espalier_lead_time_seconds", ENVIRONMENT)},
+                    "From the commit that an environment runs to the commit that deployed it, for the last "
+                    "deployment at each time.",
+                    width=6,
+                    steps=True,
+                    statistics=("lastNotNull",),
+                ),
+                lines(
+                    "How many deployments, by action?",
+                    "short",
+                    {
+                        "{{environment}}, {{action}}": "sum by (environment, action) ("
+                        + pick("espalier_deployments_total", ENVIRONMENT)
+                        + ")"
+                    },
+                    "All deployments since the first one. A release goes to staging, a promotion to production.",
+                    width=6,
+                    steps=True,
+                    colours={f"{action}$": colour for action, colour in ACTIONS.items()},
+                    statistics=("lastNotNull",),
+                ),
+                lines(
+                    "How many changes failed?",
+                    "short",
+                    {
+                        "{{environment}}": "sum by (environment) ("
+                        + pick("espalier_failed_changes_total", ENVIRONMENT)
+                        + ")"
+                    },
+                    "Deployments that a rollback took back, since the first one.",
+                    width=6,
+                    steps=True,
+                    at_least_to=3,
+                    statistics=("lastNotNull",),
+                ),
+                lines(
+                    "How long until service was restored?",
+                    "s",
+                    {"{{environment}}": pick("espalier_restore_seconds", ENVIRONMENT)},
+                    "From the last deployment that failed to its rollback, at each time.",
+                    width=6,
+                    steps=True,
+                    statistics=("lastNotNull",),
+                ),
+            ],
+            "How good are the releases?": [
+                compared(
+                    "What did the releases score on the test split?",
+                    "percentunit",
+                    "metric",
+                    {
+                        environment: "max by (metric) ("
+                        + pick(
+                            "espalier_release_metric",
+                            ENVIRONMENT,
+                            OF_VERSION,
+                            f'environment="{environment}"',
+                            'split="test"',
+                            'metric!~".*loss"',
+                        )
+                        + ")"
+                        for environment in ("staging", "production")
+                    },
+                    "Training metrics of what is deployed, measured on the file that is served and on rows that "
+                    "selected nothing. Losses are left out; they are in the table.",
+                    colours=(ORANGE, BLUE),
+                    width=12,
+                ),
+                listing(
+                    "Training metrics of each release",
+                    {
+                        "environment": "Environment",
+                        "version": "Model version",
+                        "split": "Split",
+                        "metric": "Metric",
+                    },
+                    {
+                        "Score": (
+                            "none",
+                            "max by (environment, version, split, metric) ("
+                            + pick("espalier_release_metric", ENVIRONMENT, OF_VERSION)
+                            + ")",
+                        )
+                    },
+                    "Every score of the champion at the commit that each environment runs.",
+                    width=12,
+                ),
+            ],
+            "Continuous integration": [
+                gauges(
+                    "How long did the last runs take?",
+                    "s",
+                    "sort_desc(max by (workflow) (espalier_workflow_run_seconds))",
+                    "{{workflow}}",
+                    "Duration of each workflow's last finished run on main.",
+                    ((None, GREEN), (15 * 60, YELLOW), (30 * 60, RED)),
+                    most=HOUR,
+                ),
+                lines(
+                    "Does CI get slower?",
+                    "s",
+                    {"{{workflow}}": "max by (workflow) (espalier_workflow_run_seconds)"},
+                    "Duration of the last finished run on main at each time.",
+                    steps=True,
+                ),
+                listing(
+                    "How did the last runs end?",
+                    {"workflow": "Workflow"},
+                    {
+                        "Result": ("short", "max by (workflow) (espalier_workflow_success)"),
+                        "Finished": (
+                            "dateTimeFromNow",
+                            "max by (workflow) (espalier_workflow_completed_timestamp_seconds) * 1000",
+                        ),
+                    },
+                    "The last finished run of each workflow on main.",
+                    width=8,
+                    words={"Result": {1: ("success", GREEN), 0: ("failure", RED)}},
+                ),
+            ],
+        },
+        span="now-30d",
+    )

@@ -1,0 +1,387 @@
+"""Model: which version predicts what, for inputs like those it was trained on, and is it still right?"""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from monitoring.dashboards.parts import (
+    BLUE,
+    ENVIRONMENT,
+    GREEN,
+    MODEL,
+    ORANGE,
+    PLACE,
+    PURPLE,
+    RED,
+    VERSION,
+    YELLOW,
+    compared,
+    dashboard,
+    gauges,
+    lines,
+    listing,
+    number,
+    pick,
+)
+
+DRIFT = ((None, GREEN), (0.1, YELLOW), (0.2, RED))
+"""The population stability index: below 0.1 nothing happened, above 0.2 it did, and the alert says so."""
+DAY = 86_400
+AGE = ((None, GREEN), (120 * DAY, YELLOW), (180 * DAY, RED))
+SEEN, TRAINED = BLUE, "#808080"
+
+
+def build() -> Dashboard:
+    return dashboard(
+        MODEL,
+        "Espalier / Model",
+        "Which version predicts what, for inputs like those it was trained on, and is it still right?",
+        {
+            "Is it fine?": [
+                number(
+                    "Strongest drift of a feature",
+                    "none",
+                    "max(" + pick("espalier:feature_psi:24h", VERSION) + ")",
+                    "The largest population stability index of a feature over 24 hours. Below 0.1 the inputs are like "
+                    "those of training; above 0.2 they are not.",
+                    DRIFT,
+                    decimals=2,
+                ),
+                number(
+                    "Drift of the classes",
+                    "none",
+                    "max(" + pick("espalier:class_psi:24h", VERSION) + ")",
+                    "The population stability index of the predicted classes over 24 hours, against their shares in "
+                    "training.",
+                    DRIFT,
+                    decimals=2,
+                ),
+                number(
+                    "Confidence",
+                    "percentunit",
+                    "min(" + pick("espalier:confidence:mean1h", VERSION) + ")",
+                    "The mean of the highest class probability over the last hour, of the least sure version.",
+                    ((None, RED), (0.6, YELLOW), (0.75, GREEN)),
+                    decimals=1,
+                ),
+                number(
+                    "Refused requests",
+                    "percentunit",
+                    "max(" + pick("espalier:rejected:ratio_rate5m", VERSION) + ")",
+                    "The share of the requests for predictions of the last 5 minutes that the schema refused, where "
+                    "it is worst.",
+                    ((None, GREEN), (0.05, YELLOW), (0.2, RED)),
+                    decimals=1,
+                ),
+                number(
+                    "Age of the model",
+                    "s",
+                    "max(" + pick("espalier:model_age_seconds", VERSION) + ")",
+                    "Time since this model was committed, of the oldest that runs.",
+                    AGE,
+                ),
+                number(
+                    "Accuracy on labelled predictions",
+                    "percentunit",
+                    "min("
+                    + pick("model_live_accuracy_ratio", ENVIRONMENT, 'model_version=~"$model_version"')
+                    + ")",
+                    "The share of right predictions among those whose truth became known, of the worst version. "
+                    "Computed by `python -m monitoring.labels`, where the prediction log is on.",
+                    ((None, RED), (0.8, YELLOW), (0.9, GREEN)),
+                    decimals=1,
+                    empty="no labels",
+                ),
+            ],
+            "What runs": [
+                listing(
+                    "Which version runs in which pod?",
+                    {
+                        "environment": "Environment",
+                        "pod": "Pod",
+                        "version": "Model version",
+                        "algorithm": "Algorithm",
+                    },
+                    {
+                        "Running": (
+                            "",
+                            "max by (environment, pod, version, algorithm) ("
+                            + pick("model_info", VERSION)
+                            + ")",
+                        )
+                    },
+                    "Every pod that answers, and the model that it loaded, as it says itself.",
+                    width=10,
+                ),
+                lines(
+                    "How many predictions, by version?",
+                    "short",
+                    {
+                        "{{environment}} {{model_version}}": "sum by (environment, model_version) (rate("
+                        + pick("model_predictions_total", VERSION)
+                        + "[$__rate_interval]))"
+                    },
+                    "Rows predicted a second. A batch counts with all its rows.",
+                    width=7,
+                    stacked=True,
+                ),
+                lines(
+                    "How old are model and data?",
+                    "s",
+                    {
+                        "model, {{environment}}": "max by (environment) ("
+                        + pick("espalier:model_age_seconds", VERSION)
+                        + ")",
+                        "data, {{environment}}": "max by (environment) ("
+                        + pick("espalier:data_age_seconds", VERSION)
+                        + ")",
+                    },
+                    "Time since the model, and the data that it was trained on, were committed.",
+                    width=7,
+                    statistics=("lastNotNull",),
+                ),
+            ],
+            "Predictions": [
+                compared(
+                    "Which classes are predicted, against training?",
+                    "percentunit",
+                    "class",
+                    {
+                        "last 24 h": "avg by (class) (" + pick("espalier:class_share:24h", VERSION) + ")",
+                        "training": "avg by (class) (" + pick("model_class_reference_ratio", VERSION) + ")",
+                    },
+                    "The share of each class among the predictions of 24 hours, beside its share in the training "
+                    "data.",
+                    colours=(SEEN, TRAINED),
+                ),
+                lines(
+                    "How does the mix of classes change?",
+                    "percentunit",
+                    {"{{class}}": "avg by (class) (" + pick("espalier:class_share:1h", VERSION) + ")"},
+                    "The share of each class among the predictions of the hour before.",
+                    stacked=True,
+                    most=1,
+                    statistics=("lastNotNull", "min", "max"),
+                ),
+                lines(
+                    "How sure is the model?",
+                    "percentunit",
+                    {
+                        "mean, {{model_version}}": "avg by (model_version) ("
+                        + pick("espalier:confidence:mean1h", VERSION)
+                        + ")",
+                        "a tenth is below": "histogram_quantile(0.1, sum by (le) (rate("
+                        + pick("model_prediction_confidence_bucket", VERSION)
+                        + "[$__rate_interval])))",
+                    },
+                    "The highest class probability of each prediction: its mean over an hour by version, and the "
+                    "value that a tenth of the latest predictions do not reach.",
+                    most=1,
+                    statistics=("lastNotNull", "min"),
+                ),
+            ],
+            "Refused input": [
+                lines(
+                    "Why are requests refused?",
+                    "reqps",
+                    {
+                        "{{reason}}": "sum by (reason) (rate("
+                        + pick("model_rejected_total", VERSION)
+                        + "[$__rate_interval])) > 0"
+                    },
+                    "Refused requests a second by reason. Reasons that do not occur are left out.",
+                    width=12,
+                    stacked=True,
+                ),
+                listing(
+                    "Which fields are at fault?",
+                    {"field": "Field", "reason": "Reason"},
+                    {
+                        "In the last hour": (
+                            "short",
+                            "topk(10, sum by (field, reason) (increase("
+                            + pick("model_rejected_fields_total", VERSION)
+                            + "[1h])) >= 1)",
+                        ),
+                    },
+                    "Faults in the fields of refused requests; one request may have several. Names that the model "
+                    "does not know are counted as “other”.",
+                    width=12,
+                ),
+            ],
+            "Drift": [
+                lines(
+                    "Does a feature drift now?",
+                    "none",
+                    {"{{feature}}": "max by (feature) (" + pick("espalier:feature_psi:1h", VERSION) + ")"},
+                    "The population stability index of each feature over the hour before, against training. The alert "
+                    "wants it above 0.2, the line, in most hours of several. Nothing is shown for an hour with too "
+                    "few predictions.",
+                    at_least_to=0.3,
+                    limits=((None, GREEN), (0.2, RED)),
+                ),
+                gauges(
+                    "Which features drifted over a day?",
+                    "none",
+                    "sort_desc(max by (feature) (" + pick("espalier:feature_psi:24h", VERSION) + "))",
+                    "{{feature}}",
+                    "The population stability index of each feature over 24 hours: 0 is the training distribution, "
+                    "0.1 wants a look, 0.2 is another population.",
+                    DRIFT,
+                    most=0.5,
+                ),
+                lines(
+                    "Do the predicted classes drift?",
+                    "none",
+                    {
+                        f"{window}, {{{{environment}}}}": "max by (environment) ("
+                        + pick(f"espalier:class_psi:{window}", VERSION)
+                        + ")"
+                        for window in ("1h", "24h")
+                    },
+                    "The population stability index of the predicted classes against training. It may rise without "
+                    "any feature's when features change together.",
+                    at_least_to=0.3,
+                    limits=((None, GREEN), (0.2, RED)),
+                ),
+                compared(
+                    "How do the values of a feature differ from training?",
+                    "percentunit",
+                    "bin",
+                    {
+                        "last 24 h": "avg by (bin) ("
+                        + pick("espalier:feature_share:24h", VERSION, 'feature="$feature"')
+                        + ")",
+                        "training": "avg by (bin) ("
+                        + pick("model_feature_reference_ratio", VERSION, 'feature="$feature"')
+                        + ")",
+                    },
+                    "The share of the values of the feature chosen above in each bin, over 24 hours and in training. "
+                    "It shows in which direction a feature drifts.",
+                    colours=(SEEN, TRAINED),
+                    width=24,
+                ),
+            ],
+            "Stable and canary, side by side": [
+                listing(
+                    "How do the versions compare?",
+                    {"environment": "Environment", "model_version": "Model version"},
+                    {
+                        "Pods": (
+                            "short",
+                            "count by (environment, model_version) (" + pick("model_info", VERSION) + ")",
+                        ),
+                        "Requests": (
+                            "reqps",
+                            "sum by (environment, model_version) ("
+                            + pick("espalier:http_requests:rate5m", VERSION)
+                            + ")",
+                        ),
+                        "p50": (
+                            "s",
+                            "max by (environment, model_version) ("
+                            + pick("espalier:http_request_duration_seconds:p50_5m", VERSION)
+                            + ")",
+                        ),
+                        "p99": (
+                            "s",
+                            "max by (environment, model_version) ("
+                            + pick("espalier:http_request_duration_seconds:p99_5m", VERSION)
+                            + ")",
+                        ),
+                        "Errors": (
+                            "percentunit",
+                            "sum by (environment, model_version) (("
+                            + pick("espalier:http_requests:rate5m", VERSION, 'status=~"5.."')
+                            + ") or 0 * "
+                            + pick("espalier:http_requests:rate5m", VERSION)
+                            + ") / sum by (environment, model_version) ("
+                            + pick("espalier:http_requests:rate5m", VERSION)
+                            + ")",
+                        ),
+                        "Refused": (
+                            "percentunit",
+                            "max by (environment, model_version) ("
+                            + pick("espalier:rejected:ratio_rate5m", VERSION)
+                            + ")",
+                        ),
+                        "Confidence": (
+                            "percentunit",
+                            "min by (environment, model_version) ("
+                            + pick("espalier:confidence:mean1h", VERSION)
+                            + ")",
+                        ),
+                        "Drift, 1 h": (
+                            "none",
+                            "max by (environment, model_version) ("
+                            + pick("espalier:feature_psi:1h", VERSION)
+                            + ")",
+                        ),
+                    },
+                    "One row for each version that runs. During a rollout both versions of an environment get the "
+                    "same mix of requests, so what differs is the model.",
+                    width=16,
+                    limits={
+                        "Errors": ((None, GREEN), (0.001, YELLOW), (0.01, RED)),
+                        "p99": ((None, GREEN), (0.1, RED)),
+                        "Refused": ((None, GREEN), (0.05, YELLOW), (0.2, RED)),
+                        "Drift, 1 h": DRIFT,
+                    },
+                ),
+                lines(
+                    "Do the versions answer alike?",
+                    "percentunit",
+                    {
+                        "{{class}}, {{model_version}}": "avg by (class, model_version) ("
+                        + pick("espalier:class_share:1h", VERSION)
+                        + ")"
+                    },
+                    "The share of each class among the predictions of the hour before, by version. Lines of one class "
+                    "that part mean that the versions disagree.",
+                    statistics=("lastNotNull",),
+                ),
+            ],
+            "Is it still right?": [
+                lines(
+                    "How many labelled predictions are right?",
+                    "percentunit",
+                    {
+                        "{{environment}} {{model_version}}": pick(
+                            "model_live_accuracy_ratio", ENVIRONMENT, 'model_version=~"$model_version"'
+                        )
+                    },
+                    "Accuracy among the predictions whose truth became known. Computed by `python -m "
+                    "monitoring.labels`, where the prediction log is on.",
+                    most=1,
+                    steps=True,
+                    statistics=("lastNotNull", "min"),
+                ),
+                gauges(
+                    "Which classes are found?",
+                    "percentunit",
+                    "avg by (class) ("
+                    + pick("model_live_recall_ratio", ENVIRONMENT, 'model_version=~"$model_version"')
+                    + ")",
+                    "{{class}}",
+                    "Recall: of the rows that truly were of a class, the share that was predicted so.",
+                    ((None, RED), (0.7, YELLOW), (0.85, GREEN)),
+                    most=1,
+                ),
+                lines(
+                    "How does the prediction log keep up?",
+                    "short",
+                    {
+                        "{{outcome}}": "sum by (outcome) (rate("
+                        + pick("prediction_log_rows_total", PLACE)
+                        + "[$__rate_interval]))",
+                        "waiting (rows)": "sum(" + pick("prediction_log_queue_rows", PLACE) + ")",
+                    },
+                    "Rows a second that were written, dropped because the log could not keep up, or failed; and rows "
+                    "that wait. Nothing is shown where the log is off.",
+                    colours={"^written": GREEN, "^dropped": RED, "^failed": ORANGE, "^waiting": PURPLE},
+                ),
+            ],
+        },
+        span="now-24h",
+        feature=True,
+    )

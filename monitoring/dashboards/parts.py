@@ -1,0 +1,529 @@
+"""What the dashboards have in common: variables, links, annotations, selectors, and one way to make each kind of panel.
+
+Colours mean the same everywhere: green is fine, yellow wants a look, red wants somebody now; 2xx green, 4xx orange,
+5xx red. A series keeps its colour from panel to panel, because the palette goes by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from grafana_foundation_sdk.builders import barchart, bargauge, common, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models import common as kinds
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+SERVICE, MODEL, DELIVERY, LOAD = "espalier-service", "espalier-model", "espalier-delivery", "espalier-load"
+TAG = "espalier"
+
+# Which series a panel looks at. A recorded series has fewer labels than what it was made of.
+ENVIRONMENT = 'environment=~"$environment"'
+NAMESPACE = 'namespace=~"$namespace"'
+PLACE = f"{NAMESPACE}, {ENVIRONMENT}"
+VERSION = f'{PLACE}, model_version=~"$model_version"'
+CONTAINER = f'{NAMESPACE}, container="espalier"'
+
+GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
+    "green",
+    "yellow",
+    "orange",
+    "red",
+    "blue",
+    "purple",
+    "#808080",
+)
+STATUS_COLOURS = {"^2": GREEN, "^3": BLUE, "^4": ORANGE, "^5": RED}
+
+SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+Limits = Sequence[tuple[float | None, str]]
+"""Colours from a value on; the first has no value."""
+NEUTRAL: Limits = ((None, BLUE),)
+Queries = Mapping[str, str]
+"""Expressions by how their series are called: a text, or `{{label}}`."""
+
+
+def pick(metric: str, *selectors: str) -> str:
+    """A metric with selectors: `pick("up", 'job="espalier"')`."""
+    return f"{metric}{{{', '.join(selectors)}}}"
+
+
+def dashboard(
+    uid: str,
+    title: str,
+    description: str,
+    rows: Mapping[str, Sequence[Any]],
+    *,
+    span: str = "now-6h",
+    feature: bool = False,
+) -> models.Dashboard:
+    """A dashboard with what all of them have, and rows of panels by their titles.
+
+    With `feature` there is a variable for one feature of the model, too.
+    """
+    made = (
+        builders.Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags([TAG])
+        .readonly()
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
+        .time(span, "now")
+        .refresh("1m")
+        .timezone("browser")
+        .with_variable(
+            builders.DatasourceVariable("datasource")
+            .label("Data source")
+            .type("prometheus")
+            .current(models.VariableOption(text="default", value="default", selected=True))
+        )
+        # Environment first: the namespaces offered are those of the chosen environments. `up` is there for a pod that
+        # does not answer, too.
+        .with_variable(_variable("environment", "Environment", 'up{job="espalier"}'))
+        .with_variable(_variable("namespace", "Namespace", f'up{{job="espalier", {ENVIRONMENT}}}'))
+        .with_variable(_variable("model_version", "Model version", f'up{{job="espalier", {PLACE}}}'))
+        .annotation(
+            _Note(
+                "Deployments",
+                f"{pick('espalier_deployed_timestamp_seconds', ENVIRONMENT)} * 1000",
+                BLUE,
+                "Deployed to {{environment}}",
+                value_is_time=True,
+            )
+        )
+        .annotation(
+            _Note(
+                "Alerts",
+                pick("ALERTS", 'alertstate="firing", team="espalier", environment=~"$environment|"'),
+                RED,
+                "{{alertname}}",
+            )
+        )
+    )
+    made = made.link(
+        builders.DashboardLink("Espalier")
+        .type(models.DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .include_vars(True)
+        .keep_time(True)
+        .icon("external link")
+    )
+    if feature:
+        made = made.with_variable(
+            builders.QueryVariable("feature")
+            .label("Feature")
+            .datasource(SOURCE)
+            .query(
+                {
+                    "query": f"label_values({pick('model_feature_reference_ratio', VERSION)}, feature)",
+                    "refId": "feature",
+                }
+            )
+            .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .sort(models.VariableSort.ALPHABETICAL_ASC)
+        )
+    for name, panels in rows.items():
+        made = made.with_row(builders.Row(name))
+        for panel in panels:
+            made = made.with_panel(panel)
+    return _numbered(made.build())
+
+
+def _numbered(made: models.Dashboard) -> models.Dashboard:
+    """The dashboard with an id for each panel, which links to a single panel need."""
+    for index, panel in enumerate(made.panels or [], start=1):
+        panel.id_val = index
+    return made
+
+
+def number(
+    title: str,
+    unit: str,
+    expression: str,
+    description: str,
+    limits: Limits = NEUTRAL,
+    *,
+    width: int = 4,
+    decimals: int | None = None,
+    empty: str = "no data",
+    words: Mapping[int, tuple[str, str]] | None = None,
+) -> stat.Panel:
+    """One number with its colour, and its past as a thin line behind it."""
+    made = (
+        stat.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .height(4)
+        .span(width)
+        .thresholds(_limits(limits))
+        .color_scheme(_by_limits())
+        .color_mode(kinds.BigValueColorMode.BACKGROUND_SOLID)
+        .graph_mode(kinds.BigValueGraphMode.NONE if words else kinds.BigValueGraphMode.AREA)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .no_value(empty)
+        .with_target(_query(expression, title, "A"))
+    )
+    if decimals is not None:
+        made = made.decimals(decimals)
+    return made.mappings(_mappings(words)) if words else made
+
+
+def lines(
+    title: str,
+    unit: str,
+    queries: Queries,
+    description: str,
+    *,
+    width: int = 8,
+    height: int = 8,
+    stacked: bool = False,
+    least: float | None = 0,
+    most: float | None = None,
+    at_least_to: float | None = None,
+    limits: Limits | None = None,
+    colours: Mapping[str, str] | None = None,
+    dashed: Sequence[str] = (),
+    bars: bool = False,
+    steps: bool = False,
+    statistics: Sequence[str] = ("lastNotNull", "max"),
+) -> timeseries.Panel:
+    """Quantities over time.
+
+    Attributes:
+        colours: regular expressions of names, and the colours of what they match.
+        dashed: regular expressions of names that are limits or references rather than measurements.
+        at_least_to: the axis reaches at least to here, so that little does not look like much.
+        steps: values hold until the next one.
+    """
+    made = (
+        timeseries.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .height(height)
+        .span(width)
+        .line_width(2 if not stacked else 1)
+        .fill_opacity(80 if bars else 35 if stacked else 8)
+        .show_points(kinds.VisibilityMode.NEVER)
+        # A gap stays a gap: nothing is known there.
+        .span_nulls(False)
+        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(kinds.LegendDisplayMode.TABLE)
+            .placement(kinds.LegendPlacement.BOTTOM)
+            .show_legend(True)
+            .calcs(list(statistics))
+        )
+        .tooltip(
+            common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING)
+        )
+        .no_value("no data")
+    )
+    if bars:
+        made = made.draw_style(kinds.GraphDrawStyle.BARS)
+    if steps:
+        made = made.line_interpolation(kinds.LineInterpolation.STEP_AFTER)
+    if stacked:
+        made = made.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL).group("A"))
+    if least is not None:
+        made = made.min(least)
+    if most is not None:
+        made = made.max(most)
+    if at_least_to is not None:
+        made = made.axis_soft_max(at_least_to)
+    if limits is not None:
+        made = made.thresholds(_limits(limits)).thresholds_style(
+            common.GraphThresholdsStyleConfig().mode(kinds.GraphThresholdsStyleMode.DASHED)
+        )
+    for pattern, colour in (colours or {}).items():
+        made = made.override_by_regexp(pattern, [_fixed(colour)])
+    for pattern in dashed:
+        made = made.override_by_regexp(
+            pattern,
+            [
+                models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [6, 6]}),
+                models.DynamicConfigValue("custom.fillOpacity", 0),
+            ],
+        )
+    for index, (name, expression) in enumerate(queries.items()):
+        made = made.with_target(_query(expression, name, chr(ord("A") + index)))
+    return made
+
+
+def gauges(
+    title: str,
+    unit: str,
+    expression: str,
+    name: str,
+    description: str,
+    limits: Limits = NEUTRAL,
+    *,
+    width: int = 8,
+    height: int = 8,
+    most: float | None = None,
+) -> bargauge.Panel:
+    """A bar for each series, as things are now."""
+    made = (
+        bargauge.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .height(height)
+        .span(width)
+        .min(0)
+        .thresholds(_limits(limits))
+        .color_scheme(_by_limits())
+        .orientation(kinds.VizOrientation.HORIZONTAL)
+        .display_mode(kinds.BarGaugeDisplayMode.BASIC)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .no_value("no data")
+        .with_target(_query(expression, name, "A", instant=True))
+    )
+    return made.max(most) if most is not None else made
+
+
+def compared(
+    title: str,
+    unit: str,
+    by: str,
+    queries: Queries,
+    description: str,
+    *,
+    colours: Sequence[str],
+    width: int = 8,
+    height: int = 8,
+) -> barchart.Panel:
+    """Groups of bars, one group for each value of the label `by`, one colour for each query."""
+    made = (
+        barchart.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .height(height)
+        .span(width)
+        .min(0)
+        .fill_opacity(80)
+        .group_width(0.8)
+        .x_field(by)
+        .show_value(kinds.VisibilityMode.NEVER)
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(kinds.LegendDisplayMode.LIST)
+            .placement(kinds.LegendPlacement.BOTTOM)
+            .show_legend(True)
+            .calcs([])
+        )
+        .no_value("no data")
+    )
+    for index, expression in enumerate(queries.values()):
+        made = made.with_target(_query(expression, "", chr(ord("A") + index), instant=True, as_table=True))
+    for name, colour in zip(queries, colours, strict=True):
+        made = made.override_by_name(name, [_fixed(colour)])
+    return _columns(made, {by: by}, list(queries))
+
+
+def listing(
+    title: str,
+    labels: Mapping[str, str],
+    queries: Mapping[str, tuple[str, str]],
+    description: str,
+    *,
+    width: int = 12,
+    height: int = 8,
+    unit: str = "short",
+    limits: Mapping[str, Limits] | None = None,
+    words: Mapping[str, Mapping[int, tuple[str, str]]] | None = None,
+    words_of: Mapping[str, Mapping[str, str]] | None = None,
+) -> table.Panel:
+    """A table: a row for each set of labels, a column for each label and each query.
+
+    Attributes:
+        labels: names of columns by label.
+        queries: unit and expression by name of the column; without a unit the column is not shown.
+        limits: colours of a column's values, by its name.
+        words: what to write instead of a column's values, with its colour.
+        words_of: colours of a label's values, by the column's name.
+    """
+    made = (
+        table.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .height(height)
+        .span(width)
+        .cell_height(kinds.TableCellHeight.SM)
+        .show_header(True)
+        .no_value("no data")
+    )
+    for index, (_, expression) in enumerate(queries.values()):
+        made = made.with_target(_query(expression, "", chr(ord("A") + index), instant=True, as_table=True))
+    for name, (its_unit, _) in queries.items():
+        properties = [models.DynamicConfigValue("unit", its_unit or "short")]
+        if limits and name in limits:
+            properties += [
+                models.DynamicConfigValue("thresholds", _limits(limits[name]).build()),
+                models.DynamicConfigValue("color", {"mode": "thresholds"}),
+                models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
+            ]
+        if words and name in words:
+            properties += [
+                models.DynamicConfigValue("mappings", _mappings(words[name])),
+                models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
+            ]
+        made = made.override_by_name(name, properties)
+    for name, coloured in (words_of or {}).items():
+        options: dict[str, models.ValueMappingResult] = {
+            text: models.ValueMappingResult(text=text, color=colour) for text, colour in coloured.items()
+        }
+        made = made.override_by_name(
+            name,
+            [
+                models.DynamicConfigValue("mappings", [models.ValueMap(options=options)]),
+                models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
+            ],
+        )
+    return _columns(made, labels, [name if its_unit else None for name, (its_unit, _) in queries.items()])
+
+
+def phases(
+    title: str,
+    expression: str,
+    name: str,
+    description: str,
+    words: Mapping[int, tuple[str, str]],
+    *,
+    width: int = 12,
+    height: int = 8,
+) -> statetimeline.Panel:
+    """In which of a few states each series was, over time."""
+    return (
+        statetimeline.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit("short")
+        .height(height)
+        .span(width)
+        .mappings(_mappings(words))
+        .color_scheme(_by_limits())
+        .merge_values(True)
+        .show_value(kinds.VisibilityMode.AUTO)
+        .row_height(0.8)
+        .line_width(0)
+        .fill_opacity(80)
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(kinds.LegendDisplayMode.LIST)
+            .placement(kinds.LegendPlacement.BOTTOM)
+            .show_legend(True)
+            .calcs([])
+        )
+        .no_value("no data")
+        .with_target(_query(expression, name, "A"))
+    )
+
+
+def _variable(name: str, label: str, of: str) -> builders.QueryVariable:
+    return (
+        builders.QueryVariable(name)
+        .label(label)
+        .datasource(SOURCE)
+        .query({"query": f"label_values({of}, {name})", "refId": name})
+        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(models.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        # What exporters say carries a namespace only: "all" must be the service's own there.
+        .all_value(None if name == "namespace" else ".*")  # type: ignore[arg-type]
+        .current(models.VariableOption(text="All", value="$__all", selected=True))
+    )
+
+
+def _query(
+    expression: str, name: str, reference: str, *, instant: bool = False, as_table: bool = False
+) -> Dataquery:
+    made = Dataquery().expr(expression).legend_format(name).ref_id(reference).datasource(SOURCE)
+    made = made.instant() if instant else made.range()
+    return made.format(PromQueryFormat.TABLE if as_table else PromQueryFormat.TIME_SERIES)
+
+
+Tabular = TypeVar("Tabular", table.Panel, barchart.Panel)
+
+
+def _columns(made: Tabular, labels: Mapping[str, str], values: Sequence[str | None]) -> Tabular:
+    """Join the queries' tables by their labels; name and order the columns, and hide those without a name."""
+    fields = ["Value"] if len(values) == 1 else [f"Value #{chr(ord('A') + i)}" for i in range(len(values))]
+    renamed = dict(labels) | {
+        field: name for field, name in zip(fields, values, strict=True) if name is not None
+    }
+    hidden: list[str] = [field for field, name in zip(fields, values, strict=True) if name is None]
+    return made.with_transformation(
+        models.DataTransformerConfig(id_val="merge", options={})
+    ).with_transformation(
+        models.DataTransformerConfig(
+            id_val="organize",
+            options={
+                "excludeByName": dict.fromkeys(["Time", *hidden], True),
+                "indexByName": {field: index for index, field in enumerate(renamed)},
+                "renameByName": {field: name for field, name in renamed.items() if field != name},
+            },
+        )
+    )
+
+
+def _limits(limits: Limits) -> builders.ThresholdsConfig:
+    return (
+        builders.ThresholdsConfig()
+        .mode(models.ThresholdsMode.ABSOLUTE)
+        .steps([models.Threshold(value=value, color=colour) for value, colour in limits])
+    )
+
+
+def _by_limits() -> builders.FieldColor:
+    return builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS)
+
+
+def _fixed(colour: str) -> models.DynamicConfigValue:
+    return models.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
+
+
+def _mappings(words: Mapping[int, tuple[str, str]]) -> list[models.ValueMapping]:
+    options = {
+        str(value): models.ValueMappingResult(text=text, color=colour, index=index)
+        for index, (value, (text, colour)) in enumerate(words.items())
+    }
+    return [models.ValueMap(options=options)]
+
+
+class _Note(Builder[models.AnnotationQuery]):
+    """An annotation from a query, as Prometheus' data source understands it."""
+
+    def __init__(
+        self, name: str, expression: str, colour: str, title: str, *, value_is_time: bool = False
+    ) -> None:
+        self._made = _PrometheusAnnotation(name=name, datasource=SOURCE, icon_color=colour, expr=expression)
+        self._made.more = {"titleFormat": title, "step": "60s", "useValueForTime": value_is_time}
+
+    def build(self) -> models.AnnotationQuery:
+        return self._made
+
+
+class _PrometheusAnnotation(models.AnnotationQuery):
+    """The library's class does not know what Prometheus' annotations have besides a query."""
+
+    more: Mapping[str, object] = MappingProxyType({})
+
+    def to_json(self) -> dict[str, object]:
+        known: dict[str, object] = super().to_json()
+        return known | dict(self.more)

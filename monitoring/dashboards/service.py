@@ -1,0 +1,301 @@
+"""Service: is it answering, fast enough, with room to spare, and what is left of the objectives' budgets?"""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from monitoring.dashboards.parts import (
+    BLUE,
+    CONTAINER,
+    GREEN,
+    GREY,
+    NAMESPACE,
+    ORANGE,
+    PLACE,
+    PURPLE,
+    RED,
+    SERVICE,
+    STATUS_COLOURS,
+    VERSION,
+    YELLOW,
+    dashboard,
+    lines,
+    number,
+    phases,
+    pick,
+)
+
+OBJECTIVE_SECONDS = 0.1
+"""99 % of the answers take no longer."""
+ERROR_BUDGET, SLOW_BUDGET = 0.001, 0.01
+"""The shares of errors and of slow answers that the objectives leave; see docs/operations.md."""
+
+LEFT = ((None, RED), (0.0, ORANGE), (0.25, YELLOW), (0.5, GREEN))
+ROLLOUT = {1: ("Healthy", GREEN), 2: ("Progressing", BLUE), 3: ("Paused", YELLOW), 4: ("Failed", RED)}
+
+
+def build() -> Dashboard:
+    return dashboard(
+        SERVICE,
+        "Espalier / Service",
+        "Is the service answering, fast enough, with room to spare? What is left of its objectives' budgets?",
+        {
+            "Is it fine?": [
+                number(
+                    "Alerts that fire",
+                    "short",
+                    "count("
+                    + pick("ALERTS", 'alertstate="firing", team="espalier", environment=~"$environment|"')
+                    + ") or vector(0)",
+                    "How many of this project's alerts are firing now. Each links to its section of the runbook.",
+                    ((None, GREEN), (1, RED)),
+                ),
+                number(
+                    "Pods that answer",
+                    "percentunit",
+                    "avg(" + pick("up", 'job="espalier"', VERSION) + ")",
+                    "The share of the pods whose metrics can be read. A pod that does not answer Prometheus "
+                    "usually answers nobody.",
+                    ((None, RED), (0.5, ORANGE), (1, GREEN)),
+                    decimals=0,
+                ),
+                number(
+                    "Server errors",
+                    "percentunit",
+                    "max(" + pick("espalier:http_errors:ratio_rate5m", PLACE) + ")",
+                    "The share of the requests of the last 5 minutes answered with a status of 500 or more, where it "
+                    "is worst. The objective leaves 0.1 %.",
+                    ((None, GREEN), (ERROR_BUDGET, YELLOW), (10 * ERROR_BUDGET, RED)),
+                    decimals=2,
+                ),
+                number(
+                    "Time of 99 % of the answers",
+                    "s",
+                    "max(" + pick("espalier:http_request_duration_seconds:p99_5m", VERSION) + ")",
+                    "Of the requests of the last 5 minutes, 99 % were answered within this time, where it is worst. "
+                    "The objective is 0.1 s.",
+                    ((None, GREEN), (OBJECTIVE_SECONDS / 2, YELLOW), (OBJECTIVE_SECONDS, RED)),
+                ),
+                number(
+                    "Availability: budget left",
+                    "percentunit",
+                    "min(" + pick("espalier:http_errors:budget_left_ratio30d", PLACE) + ")",
+                    "What is left of the errors that the objective (99.9 % in 30 days) leaves: 100 % is untouched, "
+                    "below 0 it is missed.",
+                    LEFT,
+                    decimals=1,
+                ),
+                number(
+                    "Latency: budget left",
+                    "percentunit",
+                    "min(" + pick("espalier:http_slow:budget_left_ratio30d", PLACE) + ")",
+                    "What is left of the slow answers that the objective (99 % within 0.1 s in 30 days) leaves: "
+                    "100 % is untouched, below 0 it is missed.",
+                    LEFT,
+                    decimals=1,
+                ),
+            ],
+            "Requests": [
+                lines(
+                    "How many requests, by route?",
+                    "reqps",
+                    {
+                        "{{handler}}": "sum by (handler) ("
+                        + pick("espalier:http_requests:rate5m", VERSION)
+                        + ")"
+                    },
+                    "Requests a second over the last 5 minutes. Probes and scrapes are not counted.",
+                    stacked=True,
+                ),
+                lines(
+                    "How are they answered?",
+                    "reqps",
+                    {
+                        "{{status}}": "sum by (status) ("
+                        + pick("espalier:http_requests:rate5m", VERSION)
+                        + ")"
+                    },
+                    "Answers a second by status. 422 is a request that the model's schema refuses, 413 one that is "
+                    "too large; both are the client's. 500 and more are ours.",
+                    stacked=True,
+                    colours=STATUS_COLOURS,
+                ),
+                lines(
+                    "What share fails, and whose fault is it?",
+                    "percentunit",
+                    {
+                        "server errors, {{environment}}": "max by (environment) ("
+                        + pick("espalier:http_errors:ratio_rate5m", PLACE)
+                        + ")",
+                        "refused, {{environment}}": "max by (environment) ("
+                        + pick("espalier:rejected:ratio_rate5m", VERSION)
+                        + ")",
+                    },
+                    "Errors of the server as a share of all requests, and refused requests as a share of all "
+                    "requests for predictions.",
+                    colours={"^server": RED, "^refused": ORANGE},
+                    at_least_to=0.01,
+                ),
+            ],
+            "Latency": [
+                lines(
+                    "How long does an answer take?",
+                    "s",
+                    {
+                        f"p{quantile}, {{{{environment}}}}": "max by (environment) ("
+                        + pick(f"espalier:http_request_duration_seconds:p{quantile}_5m", VERSION)
+                        + ")"
+                        for quantile in (50, 90, 99)
+                    },
+                    "Of the requests of the last 5 minutes, half, 90 % and 99 % were answered within this time; the "
+                    "slowest version counts. The line is the objective.",
+                    limits=((None, GREEN), (OBJECTIVE_SECONDS, RED)),
+                ),
+                lines(
+                    "What share takes longer than 0.1 s?",
+                    "percentunit",
+                    {
+                        "{{environment}}": "max by (environment) ("
+                        + pick("espalier:http_slow:ratio_rate5m", PLACE)
+                        + ")"
+                    },
+                    "Answers of the last 5 minutes that took longer than the objective. It leaves 1 %, the line.",
+                    limits=((None, GREEN), (SLOW_BUDGET, RED)),
+                ),
+                lines(
+                    "How many requests are in flight?",
+                    "short",
+                    {
+                        "in flight": "sum(" + pick("http_requests_in_flight", VERSION) + ")",
+                        "open connections": "sum(" + pick("http_connections", VERSION) + ")",
+                    },
+                    "Requests whose answer is not finished, and connections that are open. In flight rises before "
+                    "latency does.",
+                ),
+            ],
+            "Room to spare": [
+                lines(
+                    "CPU, of what was requested",
+                    "percentunit",
+                    {
+                        "{{pod}}": "sum by (pod) (rate("
+                        + pick("container_cpu_usage_seconds_total", CONTAINER)
+                        + "[$__rate_interval])) / sum by (pod) ("
+                        + pick("kube_pod_container_resource_requests", CONTAINER, 'resource="cpu"')
+                        + ")"
+                    },
+                    "CPU used by each pod against what it asks for. The autoscaler adds pods above 70 %, the line. "
+                    "Needs the cluster's exporters.",
+                    width=6,
+                    limits=((None, GREEN), (0.7, ORANGE)),
+                ),
+                lines(
+                    "Memory, of its limit",
+                    "percentunit",
+                    {
+                        "{{pod}}": "sum by (pod) ("
+                        + pick("container_memory_working_set_bytes", CONTAINER)
+                        + ") / sum by (pod) ("
+                        + pick("kube_pod_container_resource_limits", CONTAINER, 'resource="memory"')
+                        + ")"
+                    },
+                    "Memory in use by each pod against its limit, at which it is killed. Needs the cluster's "
+                    "exporters.",
+                    width=6,
+                    at_least_to=1,
+                    limits=((None, GREEN), (0.9, RED)),
+                ),
+                lines(
+                    "How often were pods restarted?",
+                    "short",
+                    {
+                        "{{pod}}": "sum by (pod) (increase("
+                        + pick("kube_pod_container_status_restarts_total", CONTAINER)
+                        + "[1h]))"
+                    },
+                    "Restarts of each pod's container in the hour before. Needs the cluster's exporters.",
+                    width=6,
+                    at_least_to=1,
+                ),
+                lines(
+                    "How far can the autoscaler still go?",
+                    "short",
+                    {
+                        name: "sum("
+                        + pick(
+                            f"kube_horizontalpodautoscaler_{metric}",
+                            NAMESPACE,
+                            'horizontalpodautoscaler="espalier"',
+                        )
+                        + ")"
+                        for name, metric in {
+                            "running": "status_current_replicas",
+                            "wanted": "status_desired_replicas",
+                            "most": "spec_max_replicas",
+                            "fewest": "spec_min_replicas",
+                        }.items()
+                    },
+                    "Pods that run and that the autoscaler wants, between the fewest and the most that it may have. "
+                    "Needs the cluster's exporters.",
+                    width=6,
+                    steps=True,
+                    colours={"^running$": GREEN, "^wanted$": BLUE, "^most$": RED, "^fewest$": GREY},
+                    dashed=("^most$", "^fewest$"),
+                ),
+            ],
+            "Rollout and objectives": [
+                phases(
+                    "Which phase is the rollout in?",
+                    _phase(),
+                    "{{namespace}}",
+                    "Healthy: one version serves everything. Progressing: a canary is being judged. Paused: it waits "
+                    "for a person. Failed: it was aborted, and the stable version serves. Needs Argo Rollouts.",
+                    ROLLOUT,
+                    width=8,
+                ),
+                lines(
+                    "How fast are the budgets burnt?",
+                    "none",
+                    {
+                        f"{name}, {window}, {{{{environment}}}}": "max by (environment) ("
+                        + pick(f"espalier:{metric}:ratio_rate{window}", PLACE)
+                        + f") / {budget:g}"
+                        for name, metric, budget in (
+                            ("availability", "http_errors", ERROR_BUDGET),
+                            ("latency", "http_slow", SLOW_BUDGET),
+                        )
+                        for window in ("1h", "6h")
+                    },
+                    "1 spends the budget in exactly 30 days. The lines are where an alert pages: 14.4 over an hour "
+                    "(2 % of the budget gone), 6 over six hours (5 % gone).",
+                    limits=((None, GREEN), (6, ORANGE), (14.4, RED)),
+                ),
+                lines(
+                    "What is left of the budgets?",
+                    "percentunit",
+                    {
+                        f"{name}, {{{{environment}}}}": "min by (environment) ("
+                        + pick(f"espalier:{metric}:budget_left_ratio30d", PLACE)
+                        + ")"
+                        for name, metric in (("availability", "http_errors"), ("latency", "http_slow"))
+                    },
+                    "100 % is untouched; below 0 the objective of these 30 days is missed.",
+                    least=None,
+                    most=1,
+                    statistics=("lastNotNull", "min"),
+                    limits=((None, RED), (0, GREEN)),
+                    colours={"^availability, production": BLUE, "^latency, production": PURPLE},
+                ),
+            ],
+        },
+    )
+
+
+def _phase() -> str:
+    """The rollout's phase as a number; Argo Rollouts has it as a label, and names it differently in places."""
+    names = ("Healthy|Completed", "Progressing", "Paused", "Degraded|Error|Timeout|Abort|InvalidSpec")
+    parts = (
+        pick("rollout_info", NAMESPACE, 'name="espalier"', f'phase=~"{phase}"') + f" * {number}"
+        for number, phase in enumerate(names, start=1)
+    )
+    return f"max by (namespace) ({' or '.join(parts)})"
