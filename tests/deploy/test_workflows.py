@@ -328,7 +328,7 @@ def test_needs_and_outputs_name_what_there_is(workflow: str, name: str, job: Job
     identified = {step["id"] for step in job["steps"] if "id" in step}
     assert set(re.findall(r"steps\.([\w-]+)\.", json.dumps(job))) <= identified
     secrets = set(re.findall(r"secrets\.(\w+)", json.dumps(job)))
-    assert secrets <= {"APP_PRIVATE_KEY", "WANDB_API_KEY"}
+    assert secrets <= {"APP_PRIVATE_KEY", "PROMETHEUS_TOKEN", "WANDB_API_KEY"}
 
 
 @pytest.mark.parametrize(("workflow", "gate"), [("ci", "gate"), ("reproduce", "reproduced")])

@@ -10,12 +10,14 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import yaml
 from cmarkgfm import github_flavored_markdown_to_html  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from monitoring import drift
+from monitoring import prometheus as client
 from monitoring.drift import CLASSES, Limits, Report, Row, Version, gather
 from monitoring.prometheus import Series
 from tests.deploy.prometheus import NOW, Prometheus, serving
@@ -271,6 +273,55 @@ def test_what_makes_no_sense(option: str, value: str, capsys: pytest.CaptureFixt
         drift._parser().parse_args(["--prometheus", "http://127.0.0.1:9090", option, value])
     assert caught.value.code == 2
     assert f"argument {option}: {value!r}" in capsys.readouterr().err
+
+
+# Beside the alert.
+
+RULES_FILE = ROOT / "monitoring/rules/drift.yaml"
+ALERTS = {
+    rule["alert"]: rule["expr"]
+    for group in yaml.safe_load(RULES_FILE.read_text())["groups"]
+    for rule in group["rules"]
+    if rule.get("alert", "").endswith("Drift")
+}
+
+
+@pytest.mark.parametrize("alert", ["EspalierFeatureDrift", "EspalierClassDrift"])
+def test_its_numbers_are_the_alerts(alert: str) -> None:
+    name = drift.FEATURE_PSI if alert == "EspalierFeatureDrift" else drift.CLASS_PSI
+    minutes = drift.WINDOWS * 60 - 1
+    assert ALERTS[alert] == (
+        f"count_over_time(({name}:1h > {drift.THRESHOLD})[{minutes}m:1h]) >= {drift.BEYOND}"
+    )
+    assert drift.HOUR == 3600
+
+
+def test_its_series_are_recorded_by_the_rules() -> None:
+    recorded = {
+        rule.get("record")
+        for group in yaml.safe_load(RULES_FILE.read_text())["groups"]
+        for rule in group["rules"]
+    }
+    asked = {f"{name}:{time}" for name in (drift.FEATURE_PSI, drift.CLASS_PSI) for time in ("1h", "24h")}
+    asked |= {f"{drift.PREDICTIONS}:increase{time}" for time in ("1h", "24h")}
+    assert asked <= recorded
+
+
+def test_it_finds_what_the_alert_finds(prometheus: Prometheus) -> None:
+    """In every history, for every feature and for the classes, asked of the same Prometheus."""
+    with client.Prometheus(prometheus.address) as asked:
+        alerting = {
+            (each.labels["namespace"], each.labels["model_version"], each.labels.get("feature", CLASSES))
+            for expression in ALERTS.values()
+            for each in asked.query(expression, NOW)
+        }
+        report = drift.read(asked, {}, Limits(), at=NOW)
+    drifting = {(version.namespace, version.model_version, row.name) for version, row in report.drifting()}
+    assert drifting == alerting
+    assert {name for name, _, _ in drifting} == {
+        f"espalier-{name}" for name in ("drifted", "mix", "gaps", "canary")
+    }
+    assert report.verdict == "drift"
 
 
 # The logic alone.

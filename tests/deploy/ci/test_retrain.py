@@ -5,10 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cmarkgfm  # type: ignore[import-untyped]
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deploy.ci import retrain
 from deploy.errors import DeployError
+from monitoring import drift as monitoring
 from tests.deploy.ci.actions import GitHubActions
 from tests.deploy.ci.conftest import Clone, Origin
 from tests.deploy.ci.test_lockback import RESULTS, reproduce
@@ -17,9 +22,24 @@ from tests.e2e.clone import BIN, ROOT
 OTHER = {"dvc.lock": "schema: '2.0'\nstages: {train: {outs: []}}\n"}
 
 
-def command(clone: Clone, patch: Path, **more: str) -> subprocess.CompletedProcess[str]:
+TABLE = """\
+Drift: petal_length (above 0.2 in 4 of the last 6 windows, the newest until 2026-01-31 12:00 UTC).
+
+In production, model 01dddd8b7714: 5,000 predictions in the newest window, 100,000 in 24 h
+
+| feature | PSI newest | PSI 24 h | windows above 0.2 | verdict |
+| --- | --: | --: | --: | --- |
+| petal_length | 0.500 | 0.311 | 4 of 6 (1 unknown) | DRIFT |
+| (classes) | none | 0.020 | 0 of 6 | no drift |
+"""
+
+
+def command(
+    clone: Clone, patch: Path, drift: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    options = [] if drift is None else ["--drift", str(drift)]
     return subprocess.run(
-        [sys.executable, "-S", "-m", "deploy.ci.retrain", "--patch", str(patch)],
+        [sys.executable, "-S", "-m", "deploy.ci.retrain", "--patch", str(patch), *options],
         cwd=clone.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{BIN}:{os.environ['PATH']}", **more},
         capture_output=True,
@@ -139,3 +159,115 @@ def test_a_reason_is_words_on_one_line(said: str, shown: str) -> None:
 def test_an_unknown_trigger_is_still_said() -> None:
     assert retrain.why("", "") == "It was started by hand."
     assert retrain.why("repository_dispatch", "drift") == "Monitoring asked for it. It says:\n\n> drift"
+
+
+# What monitoring says of drift.
+
+
+def test_the_table_of_drift_stands_in_the_pull_request(
+    origin: Origin, github: GitHubActions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "drift.md").write_text(TABLE)
+    clone = origin.clone("job")
+    done = command(clone, reproduce(clone, RESULTS, monkeypatch), tmp_path / "drift.md", DRIFT="success")
+    assert done.returncode == 0, done.stderr
+    (pull,) = github.open_pulls()
+    assert pull["body"].endswith(f"### Drift\n\n{TABLE}")
+    assert "Drift: " not in origin.log("retrain")[0], "the commit tells what changed"
+
+
+def test_no_word_from_monitoring_stops_nothing_and_is_said(
+    origin: Origin, github: GitHubActions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clone = origin.clone("job")
+    done = command(clone, reproduce(clone, RESULTS, monkeypatch), tmp_path / "absent", DRIFT="failure")
+    assert done.returncode == 0, done.stderr
+    (pull,) = github.open_pulls()
+    assert "Drift was not looked at: the job that asks Prometheus failed." in pull["body"]
+
+
+def test_without_a_prometheus_nothing_is_said_of_drift(tmp_path: Path) -> None:
+    assert retrain.drift(tmp_path / "absent", "skipped") == ""
+
+
+def test_drift_alone_is_no_proposal(
+    origin: Origin, github: GitHubActions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "drift.md").write_text(TABLE)
+    clone = origin.clone("job")
+    done = command(clone, reproduce(clone, {}, monkeypatch), tmp_path / "drift.md")
+    assert "nothing to propose" in done.stdout
+    assert github.state.pulls == []
+
+
+def test_what_monitoring_writes_gets_through_unchanged(tmp_path: Path) -> None:
+    rows = (
+        monitoring.Row("petal_length", (0.1, 0.3, None, 0.4, 0.5, 0.6), 0.25),
+        monitoring.Row("Höhe (cm)", (None,) * 6, None),
+        monitoring.Row(monitoring.CLASSES, (0.0,) * 6, 0.01),
+    )
+    versions = tuple(
+        monitoring.Version("espalier-production", "production", name, 5000.0, None, rows) for name in "ab"
+    )
+    empty = monitoring.Version("espalier-production", "production", "c", 3.0, None, ())
+    report = monitoring.Report(1_700_000_000, 3600, monitoring.Limits(), (*versions, empty))
+    written = monitoring.markdown(report)
+    (tmp_path / "drift.md").write_text(written)
+    assert retrain.drift(tmp_path / "drift.md", "success") == f"### Drift\n\n{written.strip()}"
+
+
+@given(
+    st.lists(
+        st.sampled_from([*"|-: \n@#<>[]()!`*~\\/w\u202e\x1b", "http://", "www.", "a.b", "| "]), max_size=80
+    ).map("".join)
+    | st.binary(max_size=80).map(lambda content: content.decode("latin-1"))
+)
+def test_nothing_in_the_table_means_anything_but_a_table(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.md"
+    file.write_text(f"Drift\n\n| a | b |\n| --- | --- |\n{text}", encoding="utf-8", errors="replace")
+    shown = retrain.drift(file, "success")
+    html = cmarkgfm.github_flavored_markdown_to_html(shown, cmarkgfm.cmark.Options.CMARK_OPT_UNSAFE)
+    assert not any(f"<{tag}" in html for tag in ("a ", "img", "script", "input", "pre", "code"))
+    assert "@" not in shown
+    assert not set("\u202e\x1b") & set(shown)
+
+
+def test_a_table_of_any_size_is_cut(tmp_path: Path) -> None:
+    file = tmp_path / "drift.md"
+    file.write_text(TABLE + "| petal | 0.1 | 0.1 | 0 of 6 | no drift |\n" * 100_000)
+    shown = retrain.drift(file, "success")
+    assert len(shown) < retrain.LARGEST_TABLE + 200
+    assert shown.endswith("no drift |\n\nThe rest is in the artifact of this run.")
+    file.write_text("x" * 1_000_000)
+    assert len(retrain.drift(file, "success")) < 1000
+
+
+def test_the_look_at_drift_decides_nothing_in_the_workflow(tmp_path: Path) -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/retrain.yml").read_text())["jobs"]
+    assert "needs" not in jobs["train"]
+    assert jobs["propose"]["needs"] == ["drift", "train"]
+    assert "!cancelled()" in jobs["propose"]["if"]
+    assert "needs.train.result == 'success'" in jobs["propose"]["if"]
+    script = next(step["run"] for step in jobs["drift"]["steps"] if step.get("name") == "Ask Prometheus")
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "PROMETHEUS_URL": "http://127.0.0.1:1",
+            "PROMETHEUS_TOKEN": "",
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cannot be reached" in done.stderr
+    said = "Drift could not be judged: Prometheus could not be asked."
+    assert (tmp_path / "summary").read_text().strip() == said
+    assert retrain.drift(tmp_path / "build/drift/drift.md", "success") == f"### Drift\n\n{said}"
