@@ -10,12 +10,15 @@ name server when the requests go through an HTTP proxy, and this server is that 
     assert github.errors == []
 
 With `origin`, a bare repository, pull requests are as strict as GitHub's: the branch must be there, must differ from
-its base, and can be merged in any of the three ways. What a route does not know is answered as GitHub would (404, 422,
+its base, and can be merged in any of the three ways; its commits and files are the bare repository's. An answer has an
+ETag, and a client that names it hears 304. What a route does not know is answered as GitHub would (404, 422,
 401), and a route that nobody has played yet lands in `errors`.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -79,6 +82,9 @@ class State:
     labels: dict[int, list[str]] = field(default_factory=dict)
     check_runs: list[Json] = field(default_factory=list)
     statuses: list[Json] = field(default_factory=list)
+    workflows: list[Json] = field(default_factory=list)
+    runs: list[Json] = field(default_factory=list)
+    """Of workflows."""
 
 
 class FakeGitHub:
@@ -101,6 +107,11 @@ class FakeGitHub:
         """Requests that no route is played for, and faults of this server: must be empty at the end."""
         self.fail_next: list[tuple[int, str]] = []
         """Statuses and messages to answer the next requests with, as GitHub in trouble would."""
+        self.unmodified = 0
+        """How many requests were answered by 304; GitHub does not count those."""
+        self.remaining: int | None = None
+        """Requests that the token has left until `reset`; None for no end of them."""
+        self.reset = 0
         self._lock = threading.RLock()
         self._ids = iter(range(1001, 10**9))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -166,6 +177,30 @@ class FakeGitHub:
             self.state.check_runs.append(run)
             return run
 
+    def add_run(self, workflow: str, began: datetime, ended: datetime, conclusion: str, **more: Any) -> Json:
+        """Record a run of a workflow on main that is over; the workflow is known from then on."""
+        with self._lock:
+            path = workflow if "/" in workflow else f".github/workflows/{workflow}.yml"
+            known = next((each for each in self.state.workflows if each["path"] == path), None)
+            if known is None:
+                known = {"id": next(self._ids), "name": workflow, "path": path, "state": "active"}
+                self.state.workflows.append(known)
+            run = {
+                "id": next(self._ids),
+                "workflow_id": known["id"],
+                "event": "push",
+                "head_branch": "main",
+                "head_repository": {"full_name": self.repository},
+                "status": "completed",
+                "conclusion": conclusion,
+                "created_at": _stamp(began),
+                "run_started_at": _stamp(began),
+                "updated_at": _stamp(ended),
+                **more,
+            }
+            self.state.runs.append(run)
+            return run
+
     def open_pulls(self) -> list[Json]:
         with self._lock:
             return [each for each in self.state.pulls if each["state"] == "open"]
@@ -181,6 +216,8 @@ class FakeGitHub:
             self.requests.append(f"{method} {address.path}{'?' + address.query if address.query else ''}")
             if self.fail_next:
                 raise Refused(*self.fail_next.pop(0))
+            if self.remaining == 0:
+                raise Refused(403, "API rate limit exceeded for installation.")
             if address.netloc != f"api.{HOST}":
                 self.errors.append(f"{method} {target}")
                 raise Refused(404, "Not Found")
@@ -202,6 +239,19 @@ class FakeGitHub:
                     return self._page(route(request, *map(unquote, found.groups())), address.path, query)
             self.errors.append(f"{method} {target}")
             raise Refused(404, "Not Found")
+
+    def charged(self, status: int) -> dict[str, str]:
+        """The headers that tell of the limit, after one more request."""
+        with self._lock:
+            self.unmodified += status == 304
+            if self.remaining is None:
+                return {}
+            self.remaining = max(0, self.remaining - (status != 304))
+            return {
+                "X-RateLimit-Limit": "5000",
+                "X-RateLimit-Remaining": str(self.remaining),
+                "X-RateLimit-Reset": str(self.reset),
+            }
 
     def _routes(self) -> list[tuple[str, str, Route]]:
         number, sha, ref = r"(\d+)", r"([0-9a-f]{40})", r"(.+?)"
@@ -228,6 +278,11 @@ class FakeGitHub:
             ("GET", f"commits/{ref}/statuses", self._list_statuses),
             ("GET", f"commits/{ref}/status", self._combined_status),
             ("GET", f"git/ref/heads/{ref}", self._get_ref),
+            ("GET", "commits", self._list_commits),
+            ("GET", f"commits/{sha}", self._get_commit),
+            ("GET", "contents/(.+)", self._get_contents),
+            ("GET", "actions/workflows", self._list_workflows),
+            ("GET", f"actions/workflows/{number}/runs", self._list_runs),
         ]
 
     def _page(self, answer: Answer, path: str, query: dict[str, str]) -> tuple[Answer, dict[str, str]]:
@@ -490,6 +545,55 @@ class FakeGitHub:
             raise Refused(404, "Not Found")
         return Answer({"ref": f"refs/heads/{ref}", "object": {"type": "commit", "sha": tip}})
 
+    # Commits and files.
+
+    def _list_commits(self, request: Request) -> Answer:
+        """As `git log` lists them, without its options: a path's history is simplified by GitHub too."""
+        start = self._commit(request.query.get("sha", "main"))
+        path = [request.query["path"]] if "path" in request.query else []
+        listed = self._git("log", _COMMIT_FORMAT, start, "--", *path).splitlines()
+        return Answer([_shown_commit(each) for each in listed], pages=True)
+
+    def _get_commit(self, request: Request, sha: str) -> Answer:
+        if not self._git("rev-parse", "--verify", "--quiet", f"{sha}^{{commit}}", check=False):
+            raise Refused(422, f"No commit found for SHA: {sha}")
+        return Answer(_shown_commit(self._git("show", "-s", _COMMIT_FORMAT, sha)))
+
+    def _get_contents(self, request: Request, path: str) -> Answer:
+        commit = self._commit(request.query.get("ref", "main"))
+        kind = self._git("cat-file", "-t", f"{commit}:{path}", check=False)
+        if kind == "tree":
+            entries = [line.split(None, 3) for line in self._git("ls-tree", f"{commit}:{path}").splitlines()]
+            types = {"tree": "dir", "blob": "file"}
+            return Answer(
+                [
+                    {"name": name, "path": f"{path}/{name}", "type": types[each], "sha": sha}
+                    for _, each, sha, name in entries
+                ]
+            )
+        if kind != "blob":
+            raise Refused(404, "Not Found")
+        content = subprocess.run(
+            ["git", f"--git-dir={self.origin}", "cat-file", "blob", f"{commit}:{path}"],
+            capture_output=True,
+            check=True,
+        ).stdout
+        encoded = base64.encodebytes(content).decode()
+        return Answer({"type": "file", "path": path, "encoding": "base64", "content": encoded})
+
+    # Workflows.
+
+    def _list_workflows(self, request: Request) -> Answer:
+        return Answer({"total_count": len(self.state.workflows), "workflows": self.state.workflows[:100]})
+
+    def _list_runs(self, request: Request, number: str) -> Answer:
+        runs = [each for each in reversed(self.state.runs) if each["workflow_id"] == int(number)]
+        for key, name in (("branch", "head_branch"), ("status", "status"), ("event", "event")):
+            if key in request.query:
+                runs = [each for each in runs if each[name] == request.query[key]]
+        size = min(int(request.query.get("per_page", 30)), 100)
+        return Answer({"total_count": len(runs), "workflow_runs": runs[:size]})
+
     # The bare repository.
 
     def _commit(self, ref: str) -> str:
@@ -523,6 +627,19 @@ class FakeGitHub:
         return done.stdout.strip()
 
 
+_COMMIT_FORMAT = "--format=%H%x1f%P%x1f%ct%x1f%s"
+
+
+def _shown_commit(line: str) -> Json:
+    sha, parents, seconds, subject = line.split("\x1f", 3)
+    date = _stamp(datetime.fromtimestamp(int(seconds), UTC))
+    return {
+        "sha": sha,
+        "commit": {"message": subject, "committer": {"date": date}, "author": {"date": date}},
+        "parents": [{"sha": each} for each in parents.split()],
+    }
+
+
 def _invalid(resource: str, *errors: Json) -> Refused:
     return Refused(422, "Validation Failed", *({"resource": resource, **each} for each in errors))
 
@@ -545,7 +662,11 @@ def _comment_body(request: Request) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _stamp(datetime.now(UTC))
+
+
+def _stamp(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _handler(github: FakeGitHub) -> type[BaseHTTPRequestHandler]:
@@ -565,8 +686,13 @@ def _handler(github: FakeGitHub) -> type[BaseHTTPRequestHandler]:
                 github.errors.append(f"{self.command} {self.path}: {error!r}")
                 answer = Answer({"message": repr(error)}, 500)
             content = b"" if answer.status == 204 else json.dumps(answer.body).encode()
+            if self.command == "GET" and answer.status == 200:
+                more["ETag"] = f'W/"{hashlib.sha256(content).hexdigest()}"'
+                if self.headers.get("If-None-Match") == more["ETag"]:
+                    answer, content = Answer(None, 304), b""
+            more |= github.charged(answer.status)
             self.send_response(answer.status)
-            if answer.status != 204:
+            if answer.status not in (204, 304):
                 self.send_header("Content-Type", "application/json; charset=utf-8")
                 self.send_header("Content-Length", str(len(content)))
             for key, value in more.items():

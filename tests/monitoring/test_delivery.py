@@ -1,0 +1,696 @@
+"""The delivery exporter: on histories in real git, against the release tool's own reading of them; GitHub is played."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.errors import ReleaseError
+from deploy.git import Git
+from deploy.release import history, overlay
+from deploy.release import metrics as leaderboards
+from deploy.release.overlay import Release
+from monitoring import delivery
+from monitoring.delivery import Clone, DeliveryError, Exporter, Facts, GitHub
+from tests.deploy import project as projects
+from tests.deploy import registries
+from tests.deploy.github import API, FakeGitHub, Method
+from tests.deploy.project import ROOT, Project
+from tests.deploy.registries import Server
+from tests.tools import require
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+QUICK = (Phase.explicit, Phase.reuse, Phase.generate)
+"""A history that fails is shown as it is: to shrink it would take minutes of processes."""
+BEGAN = 1_700_000_000
+PRODUCTION = overlay.path("production")
+TEMPLATE = (ROOT / PRODUCTION).read_text()
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    projects.isolate(monkeypatch, tmp_path / "home")
+
+
+@contextmanager
+def through(github: FakeGitHub) -> Iterator[None]:
+    """Let this process' requests go to the played GitHub."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in github.environment().items():
+            patch.setenv(key, value)
+        yield
+
+
+def source(clock: object = None) -> GitHub:
+    return GitHub("espalier-ml/espalier", lambda: "a-token", api=API, **({"clock": clock} if clock else {}))  # type: ignore[arg-type]
+
+
+def samples(text: str) -> Samples:
+    """What Prometheus' own library reads in the text."""
+    return {
+        (each.name, tuple(sorted(each.labels.items()))): each.value
+        for family in text_string_to_metric_families(text)
+        for each in family.samples
+    }
+
+
+def values(text: str, name: str, **labels: str) -> list[float]:
+    return [
+        value
+        for (each, found), value in samples(text).items()
+        if each == name and labels.items() <= dict(found).items()
+    ]
+
+
+# Histories made up.
+
+
+@dataclass(frozen=True)
+class Step:
+    """A commit, or a branch that is merged: what it does to production's overlay."""
+
+    kind: str
+    """direct, noise, merge (a branch from `back` commits ago), mixed (that branch brought main in before)."""
+    digest: int
+    """Which image; 0 holds the place, -1 is a text that says nothing, -2 removes the file."""
+    label: int
+    seconds: int
+    """Since the last one; clocks may differ."""
+    back: int
+    kept: bool
+    """Whether a merge takes the branch's overlay, or leaves main's as it is."""
+
+
+STEPS = st.lists(
+    st.builds(
+        Step,
+        kind=st.sampled_from(["direct", "direct", "noise", "merge", "mixed"]),
+        digest=st.sampled_from([0, 1, 1, 2, 2, 3, 3, 4, -1, -2]),
+        label=st.sampled_from([1, 1, 1, 2]),
+        seconds=st.integers(-100, 5000),
+        back=st.integers(0, 5),
+        kept=st.booleans(),
+    ),
+    max_size=20,
+)
+
+
+def text_of(step: Step) -> str | None:
+    if step.digest < 0:
+        return None if step.digest == -2 else "<<<<<<< HEAD\n"
+    name = f"sha256:{step.digest:064x}"
+    release = Release("registry.example.com/espalier", name, f"{step.label:012x}", f"{step.digest:040x}")
+    return overlay.edit(TEMPLATE, release, "x")
+
+
+class History:
+    """Writes commits by `git fast-import`, which takes milliseconds for all of them."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.count = 0
+        self.now = BEGAN
+        self.states: dict[int, tuple[str | None, int]] = {}
+        """By commit, production's overlay and a file that says nothing."""
+
+    def commit(self, parents: list[int], state: tuple[str | None, int], at: int | None = None) -> int:
+        self.count += 1
+        when = self.now if at is None else at
+        files = {overlay.path("staging"): TEMPLATE, "README.md": str(state[1])}
+        files |= {PRODUCTION: state[0]} if state[0] is not None else {}
+        self.add(
+            "commit refs/heads/work", f"mark :{self.count}", f"committer Ada <ada@localhost> {when} +0000"
+        )
+        self.data("A change")
+        self.add(*(f"{'merge' if n else 'from'} :{each}" for n, each in enumerate(parents)), "deleteall")
+        for path, content in files.items():
+            self.add(f"M 644 inline {path}")
+            self.data(content)
+        self.states[self.count] = state
+        return self.count
+
+    def add(self, *lines: str) -> None:
+        self.lines += [line.encode() for line in lines]
+
+    def data(self, content: str) -> None:
+        self.lines += [f"data {len(content.encode())}".encode(), content.encode()]
+
+    def play(self, steps: list[Step]) -> None:
+        line = [self.commit([], (overlay.edit(TEMPLATE, EMPTY, "x"), 0))]
+        for number, step in enumerate(steps, 1):
+            self.now += step.seconds
+            tip, base = line[-1], line[max(0, len(line) - 1 - step.back)]
+            now, then = self.states[tip], self.states[base]
+            wanted = text_of(step)
+            if step.kind == "noise":
+                line.append(self.commit([tip], (now[0], number)))
+            elif step.kind == "direct":
+                line.append(self.commit([tip], (wanted, now[1])))
+            else:
+                branch = self.commit([base], (wanted, then[1]), self.now - 50)
+                if step.kind == "mixed":
+                    branch = self.commit([branch, tip], (wanted, now[1]), self.now - 20)
+                line.append(self.commit([tip, branch], (wanted if step.kept else now[0], now[1])))
+        # The overlay as it is now can be read: otherwise both refuse.
+        if self.states[line[-1]][0] in (None, "<<<<<<< HEAD\n"):
+            line.append(self.commit([line[-1]], (text_of(Step("direct", 4, 1, 0, 0, True)), 0)))
+        self.add("reset refs/heads/main", f"from :{line[-1]}", "done")
+
+    def write(self, folder: Path) -> Path:
+        subprocess.run(["git", "init", "-q", "--bare", "--template=", "-b", "main", str(folder)], check=True)
+        subprocess.run(
+            ["git", f"--git-dir={folder}", "fast-import", "--quiet", "--done"],
+            input=b"\n".join(self.lines) + b"\n",
+            check=True,
+        )
+        return folder
+
+
+EMPTY = Release("registry.example.com/espalier", "sha256:" + "0" * 64, "none", "0" * 40)
+# Main went from 1 to 2, and a branch from before that brought main in, kept its own 3, and was merged: GitHub's list
+# of the path's commits has no trace of 2.
+HIDDEN = [
+    Step("direct", 1, 1, 10, 0, True),
+    Step("direct", 2, 1, 10, 0, True),
+    Step("mixed", 3, 1, 100, 1, True),
+]
+
+
+@contextmanager
+def played(steps: list[Step]) -> Iterator[Path]:
+    made = History()
+    made.play(steps)
+    with TemporaryDirectory() as folder:
+        yield made.write(Path(folder) / "origin.git")
+
+
+Row = tuple[str, str, str, str, int, str]
+
+
+def expected(origin: Path, environment: str = "production") -> tuple[list[Row], int]:
+    """What the release tool reads: digest, version, revision, commit, time, and whether it was a way back.
+
+    And how many good ones the ways back have left behind.
+    """
+    git = Git(origin)
+    found = history.read(git, git.require("main"), environment).deployments
+    rows, failed = [], 0
+    for number, each in enumerate(found):
+        before, after = (len(history.fold(found[:length]).good) for length in (number, number + 1))
+        failed += max(0, before - after)
+        release = each.release
+        rows.append(
+            (
+                release.digest,
+                release.version,
+                release.revision,
+                each.commit,
+                int(each.time.timestamp()),
+                "rollback" if after <= before else "forth",
+            )
+        )
+    return rows, failed
+
+
+def told(facts: Facts, environment: str = "production") -> tuple[list[Row], int]:
+    timeline = facts.timelines[environment]
+    rows = [
+        (
+            each.release.digest,
+            each.release.version,
+            each.release.revision,
+            each.commit,
+            each.time,
+            each.action if each.action == "rollback" else "forth",
+        )
+        for each in timeline.deployments
+    ]
+    return rows, timeline.failed
+
+
+def read(source: delivery.Source) -> Facts | None:
+    """None where it is refused, because an overlay says nothing now."""
+    try:
+        return delivery.read(source)
+    except DeliveryError:
+        return None
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=QUICK)
+@given(STEPS)
+@example(HIDDEN)
+def test_a_clone_tells_what_the_release_tool_reads(steps: list[Step]) -> None:
+    with played(steps) as origin:
+        facts = delivery.read(Clone(origin))
+        assert told(facts) == expected(origin)
+        assert facts.timelines["staging"].deployments == ()
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=QUICK)
+@given(STEPS, st.integers(3, 30))
+@example(HIDDEN, 100)
+@pytest.mark.slow
+def test_github_tells_what_a_clone_tells(steps: list[Step], page: int) -> None:
+    """Also when the history comes on many pages, and when it grows between two readings."""
+    with (
+        played(steps) as origin,
+        FakeGitHub(origin=origin) as github,
+        through(github),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(delivery, "PAGE", page)
+        asked = source()
+        tip = github._git("rev-parse", "main")
+        for commit in (f"{tip}~{len(steps) // 2}", tip):
+            if not github._git("rev-parse", "--verify", "--quiet", commit, check=False):
+                continue
+            github._git("update-ref", "refs/heads/main", github._git("rev-parse", commit))
+            assert read(asked) == read(Clone(origin))
+        assert github.errors == []
+
+
+def test_github_would_hide_a_deployment_that_a_branch_overruled() -> None:
+    """The example above is one of those for which the line is searched."""
+    with played(HIDDEN) as origin:
+        listed = Git(origin).run("log", "--format=%H", "main", "--", PRODUCTION).split()
+        deployed = [each[3] for each in expected(origin)[0]]
+        assert len(deployed) == 3
+        assert deployed[1] not in listed
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x85\u2028\u2029"), max_size=20)
+
+
+@given(
+    st.integers(1, 16**64 - 1),
+    st.from_regex(overlay.VERSION, fullmatch=True),
+    st.integers(0, 16**40 - 1),
+    st.sampled_from(["", "- name: other\n  newName: b/c\n  digest: sha256:" + "1" * 64 + "\n"]),
+    st.booleans(),
+)
+def test_the_lines_say_what_yaml_says(
+    digest: int, version: str, revision: int, more: str, indented: bool
+) -> None:
+    """Of overlays as the release tool leaves them, whatever a person wrote beside."""
+    release = Release("r.example.com/espalier", f"sha256:{digest:064x}", version, f"{revision:040x}")
+    text = overlay.edit(TEMPLATE, release, "x")
+    if not indented:
+        text = re.sub(
+            r"(?m)(?<=^images:\n)((?:  .*\n)+)", lambda found: re.sub(r"(?m)^  ", "", found[1]), text
+        )
+    # Before the service's image, or behind it.
+    text = text.replace("images:\n", f"images:\n{more if not indented else re.sub('(?m)^(?=.)', '  ', more)}")
+    text = text.replace("newName:", "# digest: sha256:no\n    newName:" if indented else "newName:")
+    read = overlay.parse(text, "x")
+    assert delivery.parse(text) == delivery.Release(read.digest, read.version, read.revision)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("digest:", "digst:"),
+        ("sha256:", "sha512:"),
+        ("espalier.dev/revision:", "espalier.dev/revisions:"),
+        ("app.kubernetes.io/version: ", "app.kubernetes.io/version: -"),
+        ("name: espalier\n", "name: others\n"),
+        ("labels:", "label:"),
+    ],
+)
+def test_what_says_nothing_is_no_release(old: str, new: str) -> None:
+    assert delivery.parse(TEMPLATE) is not None
+    assert old in TEMPLATE
+    assert delivery.parse(TEMPLATE.replace(old, new)) is None
+    with pytest.raises(ReleaseError):
+        overlay.parse(TEMPLATE.replace(old, new), "x")
+
+
+@given(WORDS, WORDS, WORDS)
+def test_labels_are_escaped(version: str, workflow: str, metric: str) -> None:
+    made = delivery.Deployment(delivery.Release("sha256:1", version, "abc"), "def", BEGAN, "release")
+    facts = Facts(
+        {"staging": delivery.Timeline((made,))},
+        {"abc": BEGAN - 5},
+        {"abc": {("cv", metric): float("inf")}},
+        [delivery.Run(workflow, 1, 1.5, BEGAN)],
+    )
+    read = samples(delivery.exposition(facts, True, 1.5))
+    assert {dict(labels).get("version") for (name, labels), _ in read.items() if name.endswith("_info")} == {
+        version
+    }
+    assert {dict(labels).get("workflow") for (_, labels) in read} == {None, workflow}
+    assert {dict(labels).get("metric") for (_, labels) in read} == {None, metric}
+
+
+# Histories that the release tool made.
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with registries.serve(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, registry: Server, _isolated: None) -> Project:
+    return projects.make(tmp_path / "project", registry)
+
+
+@pytest.fixture
+def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGitHub]:
+    require("gh")
+    with FakeGitHub(origin=project.origin) as server:
+        for key, value in server.environment(folder=project.folder / "gh").items():
+            monkeypatch.setenv(key, value)
+        yield server
+    assert server.errors == []
+
+
+@pytest.mark.slow
+def test_the_life_of_a_project_by_both_sources(project: Project, github: FakeGitHub) -> None:
+    """Merged by each of GitHub's buttons in turn."""
+    buttons: dict[int, Method] = {1: "merge", 2: "rebase"}
+    for number, button in buttons.items():
+        project.staged(number)
+        assert project.me.release("promote", "--pull-request").status == 0
+        github.merge(number, button)
+    assert project.me.release("rollback", "--pull-request").status == 0
+    github.merge(3, "squash")
+    began = datetime.fromtimestamp(BEGAN, UTC)
+    github.add_run("ci", began, datetime.fromtimestamp(BEGAN + 300, UTC), "success")
+
+    facts = delivery.read(source())
+    clone = Clone(project.clone("watched").root)
+    assert facts == replace(delivery.read(clone), runs=facts.runs)
+    for environment in ("staging", "production"):
+        assert told(facts, environment) == expected(project.origin, environment)
+    text = delivery.exposition(facts, True, time.time())
+    assert values(text, "espalier_deployments_total", environment="staging", action="release") == [2]
+    assert values(text, "espalier_deployments_total", environment="production", action="promote") == [2]
+    assert values(text, "espalier_deployments_total", environment="production", action="rollback") == [1]
+    assert values(text, "espalier_failed_changes_total", environment="production") == [1]
+    assert values(text, "espalier_deployment_info", environment="production", action="rollback") == [1]
+    timeline = facts.timelines["production"].deployments
+    assert values(text, "espalier_restore_seconds") == [timeline[2].time - timeline[1].time]
+    revised = int(project.at_origin("log", "-1", "--format=%ct", timeline[1].release.revision))
+    assert values(text, "espalier_lead_time_seconds", environment="production") == [
+        timeline[1].time - revised
+    ]
+    assert values(text, "espalier_workflow_run_seconds", workflow="ci") == [300]
+    # The champion of what runs, by the release tool's own reading.
+    board = leaderboards.read(Git(project.origin), timeline[2].release.revision)
+    assert board is not None
+    read = {
+        f"{'CV' if dict(labels)['split'] == 'cv' else 'test'} {dict(labels)['metric']}": value
+        for (name, labels), value in samples(text).items()
+        if name == "espalier_release_metric" and ("environment", "production") in labels
+    }
+    assert read == {name: figure.value for name, figure in board.figures.items()}
+    linted = subprocess.run(
+        [require("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (linted.returncode, linted.stdout, linted.stderr) == (0, "", "")
+
+
+# GitHub's ways.
+
+
+@pytest.fixture
+def small() -> Iterator[FakeGitHub]:
+    """Four deployments, the last one a rollback."""
+    steps = [Step("direct", digest, 1, 60, 0, True) for digest in (1, 2, 3, 2)]
+    with played([*steps, Step("noise", 0, 1, 60, 0, True)]) as origin, FakeGitHub(origin=origin) as github:
+        with through(github):
+            yield github
+        assert github.errors == []
+
+
+def test_hours_of_reading_cost_nothing(small: FakeGitHub) -> None:
+    moment = datetime.fromtimestamp(BEGAN, UTC)
+    small.add_run("ci", moment, moment, "success")
+    asked = source()
+    first = delivery.read(asked)
+    small.requests.clear()
+    for _ in range(24):
+        assert delivery.read(asked) == first
+    # The branch, the workflows and each workflow's runs: none of them counted by GitHub.
+    assert len(small.requests) == 24 * 3
+    assert small.unmodified == 24 * 3
+
+
+def test_a_new_commit_costs_as_much_after_hours_as_at_first(small: FakeGitHub) -> None:
+    asked = source()
+    delivery.read(asked)
+    costs = []
+    for number in range(4):
+        tip = small._git("rev-parse", "main")
+        people = {
+            f"GIT_{each}_{what}": "ada" for each in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
+        new = small._git("commit-tree", f"{tip}^{{tree}}", "-p", tip, "-m", str(number), people=people)
+        small._git("update-ref", "refs/heads/main", new)
+        small.requests.clear()
+        delivery.read(asked)
+        costs.append(len(small.requests))
+    # Branch, environments, of each of the two its commits and its text, workflows.
+    assert costs == [7] * 4
+
+
+def test_the_last_verdict_of_each_workflow_counts(small: FakeGitHub) -> None:
+    def add(workflow: str, minute: int, conclusion: str, **more: object) -> None:
+        began, ended = (datetime.fromtimestamp(BEGAN + 60 * (minute + n), UTC) for n in (0, 2))
+        small.add_run(workflow, began, ended, conclusion, **more)
+
+    add("ci", 0, "success")
+    add("ci", 10, "failure")
+    add("ci", 20, "cancelled")
+    add("ci", 30, "success", head_branch="topic")
+    add("ci", 40, "success", event="pull_request", head_repository={"full_name": "fork/espalier"})
+    add("ci", 45, "success", head_repository=None)
+    add("retrain", 0, "failure")
+    add("retrain", 10, "success")
+    add("release", 0, "skipped")
+    add("dynamic/dependabot/update", 0, "success")
+    text = delivery.exposition(delivery.read(source()), True, None)
+    assert {dict(labels)["workflow"] for (name, labels) in samples(text) if "workflow" in name} == {
+        "ci",
+        "retrain",
+    }
+    assert values(text, "espalier_workflow_success", workflow="ci") == [0]
+    assert values(text, "espalier_workflow_success", workflow="retrain") == [1]
+    assert values(text, "espalier_workflow_run_seconds", workflow="ci") == [120]
+    assert values(text, "espalier_workflow_completed_timestamp_seconds", workflow="ci") == [BEGAN + 720]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "said"),
+    [
+        (500, "Server Error", "500 Server Error"),
+        (401, "Bad credentials", "the token is not valid"),
+        (403, "Resource not accessible by personal access token", "must be allowed to read"),
+        (404, "Not Found", "the repository's name must be right"),
+        (403, "You have exceeded a secondary rate limit", "is used up for 60 s"),
+    ],
+)
+def test_trouble_keeps_the_last_facts(
+    small: FakeGitHub, status: int, message: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exporter = Exporter(source(clock=lambda: 0.0), interval=10)
+    assert values(exporter.text(), "espalier_delivery_up") == [0]
+    assert exporter.refresh() == 10
+    before = samples(exporter.text())
+    assert values(exporter.text(), "espalier_delivery_up") == [1]
+    small.fail_next = [(status, message)] * 3
+    waits = [exporter.refresh()]
+    after = samples(exporter.text())
+    assert after == before | {("espalier_delivery_up", ()): 0}
+    logged = json.loads(capsys.readouterr().err)
+    assert said in logged["message"]
+    assert f"{API}/repos/espalier-ml/espalier" in logged["message"]
+    if "rate limit" in message:
+        assert waits == [60]
+        return
+    waits += [exporter.refresh(), exporter.refresh()]
+    assert waits == [10, 20, 40]
+    assert exporter.refresh() == 10
+    assert values(exporter.text(), "espalier_delivery_up") == [1]
+
+
+def test_waiting_has_an_end(small: FakeGitHub) -> None:
+    exporter = Exporter(source(), interval=60)
+    small.fail_next = [(500, "no")] * 20
+    assert [exporter.refresh() for _ in range(20)][-1] == 3600
+
+
+def test_the_limit_is_respected_and_reading_goes_on_where_it_ended(small: FakeGitHub) -> None:
+    now = [float(BEGAN)]
+    exporter = Exporter(source(clock=lambda: now[0]), interval=10)
+    small.remaining, small.reset = delivery.RESERVE + 5, BEGAN + 900
+    assert exporter.refresh() == 900
+    assert len(small.requests) == 5
+    exporter.refresh()
+    assert len(small.requests) == 5, "nothing is asked before the limit is renewed"
+    now[0] += 901
+    small.remaining = 5000
+    assert exporter.refresh() == 10
+    everything = len(small.requests)
+    small.requests.clear()
+    delivery.read(source())
+    assert everything == len(small.requests) + 1, "only the branch was asked for twice"
+
+
+def test_an_answer_of_another_form_is_one_line(small: FakeGitHub) -> None:
+    small.add_run("ci", datetime.now(UTC), datetime.now(UTC), "success", updated_at="yesterday")
+    with pytest.raises(DeliveryError, match="runs: the answer is not what it was: ValueError"):
+        delivery.read(source())
+
+
+def test_the_token_goes_to_no_other_host(small: FakeGitHub) -> None:
+    request = urllib.request.Request(f"{API}/repos/a/b")
+    handler = delivery._SameHost()
+    for there, followed in ((f"{API}/repositories/1", True), ("http://elsewhere.example/a", False)):
+        made = handler.redirect_request(request, None, 301, "Moved", request.headers, there)  # type: ignore[arg-type]
+        assert (made is not None) is followed
+
+
+# The program.
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "monitoring.delivery", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_needs_nothing_but_its_own_file(tmp_path: Path, small: FakeGitHub) -> None:
+    """As in the cluster: a plain Python, one file, a read-only place."""
+    shutil.copy(ROOT / "monitoring/delivery.py", tmp_path)
+    (tmp_path / "token").write_text("a-token\n")
+    done = subprocess.run(
+        [
+            sys.executable, "-I", "-S", str(tmp_path / "delivery.py"), "--once", "--api", API,
+            "--repository", "espalier-ml/espalier", "--token-file", str(tmp_path / "token"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert values(done.stdout, "espalier_deployments_total", action="rollback", environment="production") == [
+        1
+    ]
+
+
+def test_it_serves_until_it_is_told_to_stop(small: FakeGitHub, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "monitoring.delivery",
+            "--git",
+            str(small.origin),
+            "--port",
+            "0",
+            "--interval",
+            "1",
+        ],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        line = json.loads(process.stderr.readline())
+        address = "http://" + line["message"].rpartition("metrics at ")[2]
+        deadline = time.monotonic() + 60
+        up = [0.0]
+        while up != [1] and time.monotonic() < deadline:
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                assert answer.headers["Content-Type"] == delivery.CONTENT_TYPE
+                up = values(answer.read().decode(), "espalier_delivery_up")
+        assert up == [1]
+        with urllib.request.urlopen(address.replace("/metrics", "/health"), timeout=10) as answer:
+            assert answer.read() == b"ok\n"
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(address.replace("/metrics", "/secrets"), timeout=10)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    assert process.returncode == 0
+
+
+def test_a_reading_ends_with_the_exporter(small: FakeGitHub) -> None:
+    exporter = Exporter(source(), interval=3600)
+    thread = threading.Thread(target=exporter.run)
+    thread.start()
+    exporter.stopping.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ([], 2, "one of the arguments --git --repository is required"),
+        (["--git", ".", "--repository", "a/b"], 2, "not allowed with"),
+        (["--repository", "https://github.com/a/b"], 2, "is not OWNER/NAME"),
+        (["--repository", "a/b", "--api", "ftp://x"], 2, "is not the address of an API"),
+        (["--repository", "a/b", "--interval", "0"], 2, "at least 1 second"),
+        (["--repository", "a/b", "--port", "70000"], 2, "--port must be"),
+        (["--repository", "a/b", "--token-file", "/nowhere/token"], 1, "--token-file /nowhere/token: "),
+        (["--repository", "a/b", "--token-file", "README.md"], 1, "must hold a token and nothing else"),
+        (["--git", "/nowhere"], 1, "there is no such folder"),
+        (["--git", "/", "--once"], 1, "not a git repository"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments: list[str], status: int, said: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_shallow_clone_is_refused(project: Project) -> None:
+    project.staged(1)
+    shallow = project.clone("shallow", "--depth", "1")
+    done = run("--git", str(shallow.root), "--once")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "git fetch --unshallow" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_overlay_that_says_nothing_is_an_error_not_silence(project: Project) -> None:
+    project.staged(1)
+    project.me.commit("Break", {PRODUCTION: "<<<<<<< HEAD\n"})
+    with pytest.raises(DeliveryError, match=r"production/kustomization.yaml does not say what runs"):
+        delivery.read(Clone(project.me.root))
+
+
+def test_a_port_that_is_taken_is_named(small: FakeGitHub) -> None:
+    port = small.proxy.rpartition(":")[2]
+    done = run("--git", str(small.origin), "--port", port)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: --port {port}: ")
