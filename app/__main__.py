@@ -8,6 +8,7 @@ import sys
 
 from app.contract import Bundle, BundleError, read_bundle
 from app.logs import configure_logging
+from app.predictionlog import check
 from app.predictor import Layout, Predictor
 from app.server import ListenError, listen, serve
 from app.settings import Settings, SettingsError, environment_help, read_settings
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         if settings.workers > 1:
             # Once here, so that a model that cannot run is one line and not one from each worker.
             Predictor(bundle.model, Layout.of(bundle.manifest.features))
+        if settings.prediction_log:
+            check(settings, bundle.manifest)
         listener = listen(settings)
         _announce(settings, bundle)
         if settings.workers > 1:

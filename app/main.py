@@ -18,6 +18,7 @@ from app.http import BINARY, JSON
 from app.metrics import Exposition, HttpMetrics, export_age, export_process
 from app.openapi import Documentation
 from app.page import read_page
+from app.predictionlog import Operation, PredictionLog, WatchedProtocol, WatchedService
 from app.protocol import Protocol
 from app.service import Service
 from app.settings import Settings, read_settings
@@ -72,16 +73,18 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
         bundle: read from `settings.model_dir` if None.
 
     Returns:
-        A FastAPI application; its `state` holds `service`, `lifecycle`, `http` (metrics) and `exposition` for the server.
+        A FastAPI application; its `state` holds `service`, `prediction_log` (or None), `lifecycle`, `http`
+        (metrics) and `exposition` for the server.
 
     Raises:
         SettingsError, BundleError: it cannot start; the message says why in one line.
     """
     settings = settings or read_settings()
     registry = CollectorRegistry()
-    service = Service(bundle or read_bundle(settings.model_dir), registry)
+    operations = _operations(settings, bundle or read_bundle(settings.model_dir), registry)
+    service, protocol, log = operations.service, operations.protocol, operations.log
     http = HttpMetrics(registry)
-    exposition = Exposition(registry, (service.metrics, http))
+    exposition = Exposition(registry, (service.metrics, http, *([log] if log else [])))
     export_process(registry)
     export_age(registry, settings.model_created, settings.data_created)
     lifecycle = Lifecycle()
@@ -97,11 +100,11 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     )
     app.state.service = service
     app.state.lifecycle = lifecycle
+    app.state.prediction_log = log
     app.state.http = http
     app.state.exposition = exposition
     app.openapi = lambda: documentation.of(app)  # type: ignore[method-assign]
-    protocol = Protocol(service)
-    fast_path = _add_predictions(app, service, protocol, http, settings)
+    fast_path = _add_predictions(app, operations, http, settings)
     _add_protocol(app, protocol, lifecycle)
     _add_health(app, lifecycle)
     _add_about(app, service, exposition)
@@ -114,10 +117,34 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     return app
 
 
+@dataclass(frozen=True)
+class _Operations:
+    """What answers, and what is done beside answering."""
+
+    service: Service
+    protocol: Protocol
+    predict: Operation
+    infer: Operation
+    log: PredictionLog | None
+
+
+def _operations(settings: Settings, bundle: Bundle, registry: CollectorRegistry) -> _Operations:
+    if not settings.prediction_log:
+        service = Service(bundle, registry)
+        protocol = Protocol(service)
+        return _Operations(service, protocol, service.predict, protocol.infer, None)
+    watched = WatchedService(bundle, registry)
+    watched_protocol = WatchedProtocol(watched)
+    log = PredictionLog(settings, bundle.manifest, registry)
+    predict, infer = (log.logged(each, watched) for each in (watched.predict, watched_protocol.infer))
+    return _Operations(watched, watched_protocol, predict, infer, log)
+
+
 def _add_predictions(
-    app: FastAPI, service: Service, protocol: Protocol, http: HttpMetrics, settings: Settings
+    app: FastAPI, operations: _Operations, http: HttpMetrics, settings: Settings
 ) -> dict[str, Endpoint]:
     """Add the ordinary routes, and return their short cuts."""
+    service, protocol = operations.service, operations.protocol
 
     def endpoint(handler: str, answer: Any, **options: Any) -> Endpoint:
         return Endpoint(
@@ -129,9 +156,9 @@ def _add_predictions(
             **options,
         )
 
-    predictions = endpoint("/predict", service.predict)
-    inference = endpoint(_INFER, protocol.infer, media_types=(BINARY.encode(),))
-    inference_of_version = endpoint(_INFER_VERSION, protocol.infer, media_types=(BINARY.encode(),))
+    predictions = endpoint("/predict", operations.predict)
+    inference = endpoint(_INFER, operations.infer, media_types=(BINARY.encode(),))
+    inference_of_version = endpoint(_INFER_VERSION, operations.infer, media_types=(BINARY.encode(),))
 
     @app.post("/predict", tags=["predict"], summary="Classify one row or many")
     async def predict(request: Request) -> Response:

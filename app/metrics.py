@@ -60,6 +60,9 @@ REJECTED_FIELDS = "model_rejected_fields"
 MODEL_CREATED = "model_created_timestamp_seconds"
 DATA_CREATED = "model_data_timestamp_seconds"
 
+LOG_ROWS = "prediction_log_rows"
+LOG_QUEUE = "prediction_log_queue_rows"
+
 OTHER_FIELD = "other"
 """Stands for whatever is no feature, so that no client can grow the number of series."""
 
@@ -292,6 +295,25 @@ class RouteMetrics:
         durations = np.array(seconds)
         _observe_many(self._duration, _LATENCY, durations)
         _observe_many(self._duration_by_handler, _LATENCY_BY_HANDLER, durations)
+
+
+class LogMetrics:
+    """The prediction log's metrics; there are none where it is off."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        rows = Counter(
+            LOG_ROWS,
+            "Sampled rows that were written, dropped because the queue was full, or could not be stored.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.written, self.dropped, self.failed = map(rows.labels, ("written", "dropped", "failed"))
+        self.queue = Gauge(
+            LOG_QUEUE,
+            "Rows that wait for the thread that writes.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
 
 
 class Exposition:

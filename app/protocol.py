@@ -151,13 +151,18 @@ class Protocol:
             RequestError: 422 that names tensor and row.
         """
         head, binary = _split(body, headers.get(_HEADER_LENGTH))
-        request = self._read(head)
+        request = self.read(head)
         outputs = self._outputs(request)
         rows = self._service.schema.from_tensors(self._tensors(request["inputs"], binary))
         labels, probabilities = self._service.run(rows)
         return self._answer(request, outputs, labels, probabilities)
 
-    def _read(self, head: bytes) -> InferRequest:
+    def read(self, head: bytes) -> InferRequest:
+        """The JSON part of a request.
+
+        Raises:
+            RequestError: 422.
+        """
         try:
             return self._requests.validate_json(head)
         except ValidationError as error:

@@ -21,6 +21,7 @@ from app.connection import Connection, Outbox
 from app.contract import Bundle
 from app.main import Application, Lifecycle, create_app
 from app.metrics import Exposition
+from app.predictionlog import PredictionLog
 from app.settings import Settings
 
 _log = logging.getLogger("app.server")
@@ -29,6 +30,8 @@ _log = logging.getLogger("app.server")
 _TICKS_A_SECOND = 10  # uvicorn's
 _FINISH_SECONDS = 10
 """What a request in flight may take after the drain; a client that stalls must not keep the process alive."""
+_STORE_SECONDS = 5.0
+"""What storing the rest of the prediction log may take then, or as long as the drain; storage may be away."""
 
 
 class ListenError(Exception):
@@ -63,7 +66,13 @@ def serve(
     # Before uvicorn listens for signals and after it has stopped, a signal simply ends the process.
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, lambda *_: sys.exit(0))
-    Server(create_app(settings, bundle), settings, on_started).run(sockets=[listener])
+    app = create_app(settings, bundle)
+    log: PredictionLog | None = app.state.prediction_log
+    try:
+        Server(app, settings, on_started).run(sockets=[listener])
+    finally:
+        if log is not None:
+            log.close(max(_STORE_SECONDS, settings.drain_seconds))
 
 
 class Server(uvicorn.Server):
@@ -98,6 +107,7 @@ class Server(uvicorn.Server):
         )
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._exposition: Exposition = app.state.exposition
+        self._prediction_log: PredictionLog | None = app.state.prediction_log
         app.state.http.watch(cast(set[Connection], self.server_state.connections))
         self._drain_seconds = settings.drain_seconds
         self._on_started = on_started
@@ -137,6 +147,8 @@ class Server(uvicorn.Server):
     def _drain(self) -> None:
         _log.info("draining for %g s", self._drain_seconds)
         self._lifecycle.draining = True
+        if self._prediction_log is not None:
+            self._prediction_log.hurry()
         self._deadline = time.monotonic() + self._drain_seconds
         # Every response starts with these headers; the first list is what the next tick makes the second of.
         close = (b"connection", b"close")

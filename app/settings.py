@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "ESPALIER_"
+_HELP_WIDTH = 100
 
 
 class SettingsError(Exception):
@@ -20,6 +23,25 @@ _Time = Annotated[
     BeforeValidator(lambda given: None if given == "" else given),
 ]
 """Empty is as good as not set: an image may have been built where this could not be known."""
+
+
+LogField = Literal["id", "time", "model_version", "features", "label", "probabilities"]
+
+
+def _listed(given: object) -> object:
+    """Names out of a list with commas, or with names that have commas themselves, of JSON."""
+    if not isinstance(given, str):
+        return given
+    if given.lstrip().startswith("["):
+        try:
+            return json.loads(given)
+        except ValueError:
+            raise ValueError("it begins like a JSON list and is none") from None
+    return [name.strip() for name in given.split(",") if name.strip()]
+
+
+def _chosen(given: object) -> object:
+    return given if given in ("all", "none") else _listed(given)
 
 
 class Settings(BaseSettings):
@@ -45,6 +67,30 @@ class Settings(BaseSettings):
         None, description="when the model came to be, in seconds since 1970, for its age in the metrics"
     )
     data_created: _Time = Field(None, description="when its data came to be, likewise")
+    prediction_log: str = Field(
+        "", description="directory or s3://BUCKET/PREFIX to log predictions to; no log if empty"
+    )
+    prediction_log_sample: float = Field(
+        1.0, ge=0, le=1, allow_inf_nan=False, description="share of the requests that are logged"
+    )
+    prediction_log_fields: Annotated[
+        tuple[LogField, ...], NoDecode, BeforeValidator(_listed), Field(min_length=1)
+    ] = Field(get_args(LogField), description="what is written of each row")
+    prediction_log_features: Annotated[
+        Literal["all", "none"] | tuple[str, ...], NoDecode, BeforeValidator(_chosen)
+    ] = Field("all", description="which features are written: all, none, or names with commas between them")
+    prediction_log_rows_per_file: int = Field(
+        10_000, ge=1, le=1_000_000, description="a file is stored when it has so many rows"
+    )
+    prediction_log_seconds_per_file: float = Field(
+        60, ge=1, le=3600, description="or when its first row is so old"
+    )
+    prediction_log_queue_rows: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="rows that may wait to be written; further ones are dropped and counted",
+    )
 
 
 def read_settings() -> Settings:
@@ -57,8 +103,9 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = PREFIX + "_".join(map(str, first["loc"])).upper()
-        reason = first["msg"].removeprefix("Input ")
+        # Behind the field comes the place inside a list.
+        name = PREFIX + str(first["loc"][0]).upper()
+        reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise SettingsError(f"{name}={first['input']!s}: {reason}") from None
 
 
@@ -68,11 +115,26 @@ def environment_help() -> str:
         (PREFIX + name.upper(), f"{field.description} (default: {_shown(field.default)})")
         for name, field in Settings.model_fields.items()
     ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {about}" for name, about in rows)
+    indent = max(len(name) for name, _ in rows) + 4
+    lines = []
+    for name, about in rows:
+        # In columns, without a break inside the default.
+        text, bracket, default = about.rpartition(" (default: ")
+        whole = text + bracket[:1] + (bracket[1:] + default).replace(" ", "\0")
+        first, *more = textwrap.wrap(
+            whole, _HELP_WIDTH - indent, break_long_words=False, break_on_hyphens=False
+        )
+        lines += [f"  {name}".ljust(indent) + first, *(" " * indent + line for line in more)]
+    return "\n".join(lines).replace("\0", " ")
 
 
 def _shown(value: object) -> str:
-    if value is None or value == "":
+    if value is None:
         return "not set"
+    if value == "":
+        return "empty"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

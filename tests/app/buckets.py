@@ -1,0 +1,46 @@
+"""A real S3 server, SeaweedFS, with a bucket in it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.app.processes import ROOT
+from tests.tools import require
+
+BUCKET = "espalier"
+
+
+@contextmanager
+def bucket(folder: Path) -> Iterator[dict[str, str]]:
+    """A server that keeps its data in a folder; gives the environment by which it is reached."""
+    require("weed")
+    (folder / ".dvc").mkdir(parents=True)
+
+    def storage(command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "training.storage", command],
+            cwd=folder,
+            env={"PYTHONPATH": str(ROOT), "PATH": str(Path(sys.executable).parent), "HOME": str(folder)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stderr
+
+    storage("start")
+    try:
+        found = re.search(r"http://\S+:\d+", storage("status"))
+        assert found is not None
+        yield {
+            "AWS_ENDPOINT": found[0],
+            "AWS_ACCESS_KEY_ID": "espalier",
+            "AWS_SECRET_ACCESS_KEY": "espalier",
+            "AWS_REGION": "us-east-1",
+        }
+    finally:
+        storage("stop")
