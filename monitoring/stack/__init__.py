@@ -1,0 +1,1 @@
+"""Everything that watches the service, on one machine: `make monitor`."""

@@ -1,0 +1,369 @@
+"""Watches the service on this machine: the service itself, Prometheus, Alertmanager and, where it is, Grafana.
+
+Rules and dashboards are the cluster's own. Everything is kept in build/monitor, addresses are printed, Ctrl-C ends it.
+With --speed 60 an hour of the rules lasts a minute: `--traffic --drift petal_length=2 --speed 60` shows the drift
+alert after about four minutes. Alertmanager, Grafana and the delivery exporter run where they are found; the relay that
+starts retraining only where RELAY_REPOSITORY and RELAY_TOKEN_FILE are set.
+
+`configure` writes what monitoring/compose.yaml mounts, for docker compose, and starts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from monitoring.errors import StackError, run
+from monitoring.stack import configuration, speed, traffic
+from monitoring.stack.configuration import ROOT, Places
+from monitoring.stack.processes import Part, Processes
+
+FOLDER = Path("build/monitor")
+PORTS = {
+    "service": 8000,
+    "prometheus": 9090,
+    "alertmanager": 9093,
+    "grafana": 3000,
+    "delivery": 9101,
+    "relay": 9099,
+}
+GRAFANA_VERSION = "11.6.0"
+"""What the dashboards are built for."""
+FASTEST = 600
+PROMETHEUS_IS_MISSING = (
+    "Prometheus is not installed: `apt install prometheus prometheus-alertmanager`, `brew install prometheus "
+    "alertmanager`, or use monitoring/compose.yaml with docker"
+)
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    if options.command == "configure":
+        configure(options.folder)
+        return
+    # Whoever ends us, the parts are ended with the same care.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _only_one(options.folder), contextlib.suppress(KeyboardInterrupt):
+        watch(options)
+    print("\nstopped")
+
+
+def configure(folder: Path) -> None:
+    """Write what monitoring/compose.yaml mounts; the model's version is the one that is in model/ now."""
+    places = Places(
+        service="service:8000",
+        prometheus="prometheus:9090",
+        alertmanager="alertmanager:9093",
+        dashboards="/etc/grafana/dashboards",
+        labels=configuration.labels(ROOT / "model"),
+    )
+    configuration.write(folder / "compose", places)
+    print(f"wrote {folder / 'compose'}; now: docker compose --file monitoring/compose.yaml up")
+
+
+def watch(options: argparse.Namespace) -> None:
+    """Run everything until a part ends or somebody stops it.
+
+    Raises:
+        StackError: something is missing or in use, or a part that is needed has ended.
+    """
+    folder: Path = options.folder.absolute()
+    parts = plan(options, folder)
+    with Processes(folder / "logs") as processes:
+        for part in parts:
+            processes.start(part)
+        state = {
+            name: {"address": part.address, "pid": pid} for name, (part, pid) in processes.running().items()
+        }
+        _write(folder / "state.json", json.dumps(state, indent=2) + "\n")
+        _announce(processes)
+        while True:
+            processes.check()
+            time.sleep(0.2)
+
+
+def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
+    """The parts in the order of their start; what they read is written."""
+    labels = configuration.labels(options.model)
+    prometheus, alertmanager = _find("prometheus"), _find("alertmanager", "prometheus-alertmanager")
+    if prometheus is None:
+        raise StackError(PROMETHEUS_IS_MISSING)
+    grafana = None if options.no_grafana else _grafana(folder)
+    relay = ROOT / "monitoring/relay.py"
+    wanted = {
+        "service": True,
+        "prometheus": True,
+        "alertmanager": alertmanager is not None,
+        "grafana": grafana is not None,
+        "delivery": (ROOT / ".git").exists() and (ROOT / "monitoring/delivery.py").exists(),
+        "relay": relay.exists() and bool(os.environ.get("RELAY_REPOSITORY")),
+    }
+    ports = _ports([name for name, runs in wanted.items() if runs], dict(options.port))
+    at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    places = Places(
+        service=at["service"],
+        prometheus=at["prometheus"],
+        alertmanager=at.get("alertmanager"),
+        delivery=at.get("delivery"),
+        relay=at.get("relay"),
+        labels=labels,
+    )
+    configuration.write(folder, places, options.speed)
+    # Another speed is another time, and cannot be continued.
+    data = folder / (f"data-{options.speed:g}" if options.speed != 1 else "data")
+    url = {name: f"http://{place}" for name, place in at.items()}
+    python = sys.executable
+    parts = [
+        Part(
+            "service",
+            [python, "-m", "app"],
+            url["service"],
+            "/health/ready",
+            {
+                "ESPALIER_MODEL_DIR": str(options.model.absolute()),
+                "ESPALIER_PORT": str(ports["service"]),
+                "ESPALIER_HOST": "127.0.0.1",
+                "ESPALIER_DRAIN_SECONDS": "0",
+            },
+        )
+    ]
+    if "relay" in ports:
+        parts.append(
+            Part("relay", [python, str(relay)], url["relay"], "/health", {"RELAY_PORT": str(ports["relay"])})
+        )
+    if alertmanager is not None:
+        parts.append(
+            Part(
+                "alertmanager",
+                [
+                    alertmanager,
+                    f"--config.file={folder / 'alertmanager.yml'}",
+                    f"--storage.path={data / 'alertmanager'}",
+                    f"--web.listen-address={at['alertmanager']}",
+                    "--cluster.listen-address=",
+                ],
+                url["alertmanager"],
+                "/-/ready",
+            )
+        )
+    if "delivery" in ports:
+        parts.append(
+            Part(
+                "delivery",
+                [
+                    python,
+                    str(ROOT / "monitoring/delivery.py"),
+                    f"--git={ROOT}",
+                    f"--port={ports['delivery']}",
+                ],
+                url["delivery"],
+                optional=True,
+            )
+        )
+    parts.append(
+        Part(
+            "prometheus",
+            [
+                prometheus,
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={data / 'prometheus'}",
+                f"--storage.tsdb.retention.time={configuration.RETENTION}",
+                f"--web.listen-address={at['prometheus']}",
+                f"--query.lookback-delta={speed.shown(speed.lookback_seconds(options.speed))}",
+            ],
+            url["prometheus"],
+            "/-/ready",
+        )
+    )
+    if grafana is not None:
+        parts.append(
+            Part(
+                "grafana",
+                grafana,
+                url["grafana"],
+                "/api/health",
+                _grafana_settings(folder, data, ports["grafana"]),
+                optional=True,
+            )
+        )
+    if options.traffic or options.drift:
+        sends = [f"--drift={name}={amount}" for name, amount in options.drift]
+        sends += [f"--host={url['service']}", f"--rate={options.rate}", f"--mistakes={options.mistakes}"]
+        parts.append(Part("traffic", [python, "-m", "monitoring.stack.traffic", *sends]))
+    return parts
+
+
+def _announce(processes: Processes) -> None:
+    running = processes.running()
+    for name, (part, _) in running.items():
+        if part.address:
+            print(f"  {name:<13} {part.address}")
+    for name in ("alertmanager", "grafana"):
+        if name not in running:
+            print(f"  {name:<13} is not here; see docs/monitoring.md")
+    if "prometheus" in running:
+        print(f"\ndrift: python -m monitoring.drift --prometheus {running['prometheus'][0].address}")
+    print("Ctrl-C ends it", flush=True)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder: two stacks would write over each other's data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(f"a stack already runs in {folder}: end it, or give another --folder") from None
+        yield
+
+
+def _ports(names: list[str], given: dict[str, int]) -> dict[str, int]:
+    """A port for each part: the given one, else the usual one; 0 is any free one.
+
+    Raises:
+        StackError: one is in use, and not to be had.
+    """
+    chosen = {}
+    with contextlib.ExitStack() as held:
+        for name in names:
+            port = given.get(name, given.get("all", PORTS[name]))
+            listener = held.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise StackError(
+                    f"port {port}, for {name}, cannot be had ({error.strerror}): end what has it, or give another "
+                    f"with --port {name}=NUMBER (0 for any)"
+                ) from None
+            chosen[name] = int(listener.getsockname()[1])
+    return chosen
+
+
+def _find(*names: str) -> str | None:
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def _grafana(folder: Path) -> list[str] | None:
+    """The command that starts Grafana, by its binary or else by docker; None if there is neither."""
+    binary = _find("grafana", "grafana-server")
+    if binary is not None:
+        home = next(
+            (
+                place
+                for place in (
+                    Path("/usr/share/grafana"),
+                    Path(binary).resolve().parents[1] / "share/grafana",
+                    Path(binary).resolve().parents[1],
+                )
+                if (place / "conf").is_dir()
+            ),
+            None,
+        )
+        command = [binary] if Path(binary).name == "grafana-server" else [binary, "server"]
+        return [*command, *([f"--homepath={home}"] if home else [])]
+    docker = _find("docker")
+    # Elsewhere a container does not reach what listens on this machine's loopback.
+    if docker is None or not sys.platform.startswith("linux"):
+        return None
+    inside = [f"{folder}:{folder}:ro", f"{configuration.DASHBOARDS}:{configuration.DASHBOARDS}:ro"]
+    settings = [name for name in _grafana_settings(folder, folder, 0) if not name.startswith("GF_PATHS_DATA")]
+    return [
+        docker, "run", "--rm", "--network=host", *(f"--volume={each}" for each in inside),
+        *(f"--env={name}" for name in settings), f"docker.io/grafana/grafana:{GRAFANA_VERSION}",
+    ]  # fmt: skip
+
+
+def _grafana_settings(folder: Path, data: Path, port: int) -> dict[str, str]:
+    return {
+        "GF_PATHS_DATA": str(data / "grafana"),
+        "GF_PATHS_PROVISIONING": str(folder / "grafana"),
+        "GF_LOG_MODE": "console",
+        "GF_SERVER_HTTP_ADDR": "127.0.0.1",
+        "GF_SERVER_HTTP_PORT": str(port),
+        # It listens on loopback alone, so whoever can reach it may look.
+        "GF_AUTH_ANONYMOUS_ENABLED": "true",
+        "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
+        "GF_ANALYTICS_REPORTING_ENABLED": "false",
+        "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+        "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
+        "GF_NEWS_NEWS_FEED_ENABLED": "false",
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m monitoring.stack",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("command", nargs="?", choices=("run", "configure"), default="run", help="(default: run)")
+    add("--model", type=Path, default=Path("model"), help="the bundle to serve (default: %(default)s)")
+    add("--folder", type=Path, default=FOLDER, help="for data, logs and configuration (default: %(default)s)")
+    add(
+        "--port",
+        type=_port,
+        action="append",
+        default=[],
+        metavar="PART=NUMBER",
+        help=f"of one part, or of all; 0 for any free one (default: {', '.join(f'{k}={v}' for k, v in PORTS.items())})",
+    )
+    add("--speed", type=_speed, default=1, help=f"how much faster than life the rules run, up to {FASTEST}")
+    add("--no-grafana", action="store_true", help="even where it is installed")
+    sent = parser.add_argument_group("traffic")
+    sent.add_argument("--traffic", action="store_true", help="send some, like the training data")
+    sent.add_argument(
+        "--rate", type=traffic.rate, default=20, help="requests a second (default: %(default)s)"
+    )
+    sent.add_argument(
+        "--mistakes", type=traffic.share, default=0.01, help="share that has one (default: %(default)s)"
+    )
+    sent.add_argument(
+        "--drift",
+        type=traffic.shift,
+        action="append",
+        default=[],
+        metavar="FEATURE=SHIFT",
+        help="shift a number by so much, in its unit; sends traffic, too",
+    )
+    return parser
+
+
+def _port(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if name not in (*PORTS, "all") or not number.isdecimal() or int(number) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not PART=NUMBER with one of {', '.join(PORTS)}, all")
+    return name, int(number)
+
+
+def _speed(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= FASTEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no speed: 1 to {FASTEST}")
+    return value
+
+
+if __name__ == "__main__":
+    run(main)

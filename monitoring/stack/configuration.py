@@ -1,0 +1,186 @@
+"""Writes what Prometheus, Alertmanager and Grafana read, for this machine or for monitoring/compose.yaml.
+
+Rules and dashboards are the cluster's own. What differs is where things are, and the labels that a cluster's
+ServiceMonitor adds: here they are written down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from monitoring.errors import StackError
+from monitoring.stack import speed as speeds
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "monitoring/rules"
+ALERTMANAGER = ROOT / "monitoring/alertmanager"
+DASHBOARDS = ROOT / "monitoring/dashboards"
+RETENTION = "30d"
+"""As long as the budgets look back."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the parts find each other, as host:port; None for what does not run."""
+
+    service: str
+    prometheus: str
+    alertmanager: str | None = None
+    delivery: str | None = None
+    relay: str | None = None
+    dashboards: str = str(DASHBOARDS)
+    rules: str = ""
+    """The folder of the rules as Prometheus sees it; empty for the one beside its configuration."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def labels(model: Path) -> dict[str, str]:
+    """What a cluster adds to every series of the service.
+
+    Raises:
+        StackError: there is no model.
+    """
+    try:
+        version = json.loads((model / "model.json").read_bytes())["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StackError(f"there is no model in {model}: run `make` first") from None
+    return {"namespace": "local", "environment": "local", "pod": "local-0", "model_version": str(version)}
+
+
+def write(folder: Path, places: Places, speed: float = 1) -> None:
+    """Write everything into a folder: prometheus.yml, rules/, alertmanager.yml, grafana/."""
+    names = []
+    for file in rule_files():
+        rules = yaml.safe_load(file.read_text(encoding="utf-8"))
+        quick = speeds.quicken(rules, speed) if speed != 1 else {"groups": rules["groups"]}
+        _write_yaml(folder / "rules" / file.name, quick)
+        names.append(file.name)
+    # What an earlier version left would still be loaded.
+    for left in (folder / "rules").glob("*.yaml"):
+        if left.name not in names:
+            left.unlink()
+    _write_yaml(folder / "prometheus.yml", prometheus(places, speed))
+    _write_yaml(folder / "alertmanager.yml", alertmanager(places, speed))
+    _write_yaml(folder / "grafana/datasources/prometheus.yaml", datasources(places, speed))
+    _write_yaml(folder / "grafana/dashboards/espalier.yaml", providers(places))
+
+
+def rule_files() -> list[Path]:
+    return sorted(RULES.glob("*.yaml"))
+
+
+def prometheus(places: Places, speed: float = 1) -> dict[str, Any]:
+    interval = speeds.shown(speeds.scrape_seconds(speed))
+    jobs = [_job("espalier", places.service, places.labels), _job("prometheus", places.prometheus)]
+    if places.delivery:
+        jobs.append(_job("espalier-delivery", places.delivery))
+    if places.alertmanager:
+        jobs.append(_job("alertmanager", places.alertmanager))
+    made: dict[str, Any] = {
+        "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
+        "rule_files": [f"{places.rules or 'rules'}/*.yaml"],
+        "scrape_configs": jobs,
+    }
+    if places.alertmanager:
+        made["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [places.alertmanager]}]}]}
+    return made
+
+
+def alertmanager(places: Places, speed: float = 1) -> dict[str, Any]:
+    """The cluster's routes and inhibitions; nobody is told but, where it runs, the relay that starts retraining."""
+    files = [file for file in sorted(ALERTMANAGER.glob("*.y*ml")) if _is_configuration(file)]
+    if not files:
+        return {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
+    found = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+    receivers = [{"name": each["name"]} for each in found["receivers"]]
+    if places.relay:
+        for made, each in zip(receivers, found["receivers"], strict=True):
+            if any("relay" in str(hook.get("url", "")) for hook in each.get("webhook_configs", [])):
+                made["webhook_configs"] = [
+                    {**hook, "url": f"http://{places.relay}/"} for hook in each["webhook_configs"]
+                ]
+    made = {name: found[name] for name in ("route", "inhibit_rules", "time_intervals") if name in found}
+    return {**made, "route": _quick_route(made["route"], speed), "receivers": receivers}
+
+
+def datasources(places: Places, speed: float = 1) -> dict[str, Any]:
+    interval = speeds.shown(speeds.scrape_seconds(speed))
+    made = [
+        {
+            "name": "Prometheus",
+            "uid": "prometheus",
+            "type": "prometheus",
+            "access": "proxy",
+            "url": f"http://{places.prometheus}",
+            "isDefault": True,
+            "jsonData": {"httpMethod": "POST", "timeInterval": interval},
+        }
+    ]
+    if places.alertmanager:
+        made.append(
+            {
+                "name": "Alertmanager",
+                "uid": "alertmanager",
+                "type": "alertmanager",
+                "access": "proxy",
+                "url": f"http://{places.alertmanager}",
+                "isDefault": False,
+                "jsonData": {"implementation": "prometheus"},
+            }
+        )
+    return {"apiVersion": 1, "datasources": made}
+
+
+def providers(places: Places) -> dict[str, Any]:
+    provider = {
+        "name": "espalier",
+        "folder": "Espalier",
+        "type": "file",
+        "allowUiUpdates": False,
+        "options": {"path": places.dashboards},
+    }
+    return {"apiVersion": 1, "providers": [provider]}
+
+
+def _job(name: str, target: str, more: Mapping[str, str] | None = None) -> dict[str, Any]:
+    static: dict[str, Any] = {"targets": [target]}
+    if more:
+        static["labels"] = dict(more)
+    return {"job_name": name, "static_configs": [static]}
+
+
+def _is_configuration(file: Path) -> bool:
+    document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return isinstance(document, dict) and "route" in document and "receivers" in document
+
+
+def _quick_route(route: dict[str, Any], speed: float) -> dict[str, Any]:
+    made = dict(route)
+    if speed != 1:
+        for name in ("group_wait", "group_interval", "repeat_interval"):
+            if name in route:
+                made[name] = speeds.shown(max(1.0, speeds.seconds(route[name]) / speed))
+    if "routes" in route:
+        made["routes"] = [_quick_route(each, speed) for each in route["routes"]]
+    return made
+
+
+def _write_yaml(file: Path, document: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + ".tmp")
+    # No anchors: they would stand where the rules have some, and mean nothing to a reader.
+    temporary.write_text(
+        yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8"
+    )
+    temporary.replace(file)
+
+
+class _Plain(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
+        return True

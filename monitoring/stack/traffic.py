@@ -1,0 +1,142 @@
+"""Asks the service as clients do: rows drawn from what its model was trained on, with a few mistakes among them.
+
+Each feature is drawn by itself, a bin by its share in training and then a value inside the bin, so that nothing drifts
+unless `--drift FEATURE=SHIFT` adds SHIFT, in the feature's own unit, to all its values. It ends with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import httpx
+
+from app.contract import CategoryFeature, Manifest, NumberFeature
+from monitoring.errors import MonitoringError, run
+
+Value = float | str | None
+ROWS_OF_A_BATCH = 10
+SHARE_OF_BATCHES = 0.1
+SECONDS = 10
+"""Then a request has failed."""
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    try:
+        with httpx.Client(base_url=options.host, timeout=SECONDS, trust_env=False) as client:
+            manifest = Manifest.model_validate_json(client.get("/model").raise_for_status().content)
+            send(client, manifest, options)
+    except (httpx.HTTPError, ValueError) as error:
+        raise MonitoringError(f"{options.host} is not our service, or has ended: {error}") from None
+
+
+def send(client: httpx.Client, manifest: Manifest, options: argparse.Namespace) -> None:
+    """Send `--rate` requests a second until something stops it."""
+    chance = random.Random(options.seed)  # noqa: S311
+    draw = source(manifest, dict(options.drift))
+    due = time.monotonic()
+    while True:
+        due += chance.expovariate(options.rate)
+        time.sleep(max(0.0, due - time.monotonic()))
+        rows = ROWS_OF_A_BATCH if chance.random() < SHARE_OF_BATCHES else 1
+        instances = [draw(chance) for _ in range(rows)]
+        if chance.random() < options.mistakes:
+            # What goes wrong most: a field is left out.
+            instances[0].pop(next(iter(instances[0])))
+        client.post("/predict", json={"instances": instances})
+        # After a pause of the machine it does not catch up.
+        due = max(due, time.monotonic() - 1)
+
+
+def source(manifest: Manifest, shifts: Mapping[str, float]) -> Callable[[random.Random], dict[str, Value]]:
+    """A function that draws a row.
+
+    Raises:
+        MonitoringError: a shift names no number of the model.
+    """
+    numbers = [feature.name for feature in manifest.features if feature.type == "number"]
+    for name in shifts:
+        if name not in numbers:
+            raise MonitoringError(f"--drift {name}=…: the model's numbers are {', '.join(numbers)}")
+    draws = {each.name: _draw_of(each, shifts.get(each.name, 0.0)) for each in manifest.features}
+    return lambda chance: {name: draw(chance) for name, draw in draws.items()}
+
+
+def _draw_of(feature: NumberFeature | CategoryFeature, shift: float) -> Callable[[random.Random], Value]:
+    shares = [each.share for each in feature.bins]
+    if feature.type == "category":
+        values: list[Value] = [*feature.categories, *([None] if feature.missing else [])]
+        return lambda chance: chance.choices(values, shares)[0]
+    cuts = (feature.minimum, *feature.edges, feature.maximum)
+    ranges: list[tuple[float, float] | None] = [*pairwise(cuts), *([None] if feature.missing else [])]
+    low, high = feature.minimum, feature.maximum
+
+    def draw(chance: random.Random) -> Value:
+        chosen = chance.choices(ranges, shares)[0]
+        if chosen is None:
+            return None
+        start, end = chosen
+        # Never the end itself, which belongs to the next bin.
+        value = min(start + (end - start) * chance.random(), math.nextafter(end, start))
+        return min(max(value + shift, low), high)
+
+    return draw
+
+
+def shift(text: str) -> tuple[str, float]:
+    """`FEATURE=SHIFT`."""
+    name, _, amount = text.rpartition("=")
+    try:
+        value = float(amount)
+    except ValueError:
+        value = math.nan
+    if not name or not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FEATURE=SHIFT, such as petal_length=1.5")
+    return name, value
+
+
+def rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of requests a second")
+    return value
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: 0 to 1")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m monitoring.stack.traffic", description=__doc__, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--host", default="http://127.0.0.1:8000", help="(default: %(default)s)")
+    add("--rate", type=rate, default=20, help="requests a second (default: %(default)s)")
+    add(
+        "--mistakes",
+        type=share,
+        default=0.01,
+        help="share of the requests with a mistake (default: %(default)s)",
+    )
+    add("--drift", type=shift, action="append", default=[], metavar="FEATURE=SHIFT")
+    add("--seed", type=int, default=None, help="the same rows again")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
