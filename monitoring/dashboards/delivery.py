@@ -105,9 +105,9 @@ def build() -> Dashboard:
                             "dateTimeFromNow",
                             "max by (environment, version, action, revision, digest) ("
                             + pick("espalier_deployment_info", ENVIRONMENT, OF_VERSION)
-                            + " * on (environment) group_left () "
+                            + " * on (environment) group_left () max by (environment) ("
                             + pick("espalier_deployed_timestamp_seconds", ENVIRONMENT)
-                            + " * 1000)",
+                            + ") * 1000)",
                         )
                     },
                     "The last deployment of each environment on main: its image, the commit it was built from, and "

@@ -161,7 +161,7 @@ def build() -> Dashboard:
                         + pick("process_cpu_seconds_total", VERSION)
                         + "[$__rate_interval]))"
                     },
-                    "100 % is one core.",
+                    "CPU that the process uses; 100 % is one core.",
                     at_least_to=1,
                 ),
                 lines(

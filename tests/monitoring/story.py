@@ -102,7 +102,14 @@ class Story:
             *self._locust(),
             *(self._alerts() if alerts else ()),
         ]
-        self.series = [each for each in series if not np.isnan(each.values).all()]
+        # An instance that Prometheus would add to what it reads from the page belongs to the past, too.
+        self.series = [
+            Series(each.name, {"instance": each.labels["job"]} | dict(each.labels), each.values)
+            if "job" in each.labels
+            else each
+            for each in series
+            if not np.isnan(each.values).all()
+        ]
 
     def history(self) -> Iterable[str]:
         """OpenMetrics text of everything up to the story's end."""

@@ -249,7 +249,7 @@ def _send(service: Running, manifest: Manifest, requests: int) -> None:
                 for feature in manifest.features
             }
         ]
-        * 3
+        * 500
     }
     with httpx.Client(base_url=service.url, timeout=PATIENCE) as client:
         client.get("/model")

@@ -1,0 +1,213 @@
+"""The dashboards' files: that they are what the Python says, and that a person finds their way in each."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitoring.dashboards import FOLDER, generate
+from monitoring.queries import (
+    exported_names,
+    metric_names,
+    panel_queries,
+    panels,
+    recorded_names,
+    rule_queries,
+)
+from tests.app.conftest import Serve
+
+NAMES = ("service", "model", "delivery", "load")
+VARIABLES = {"datasource", "environment", "namespace", "model_version"}
+COLUMNS = 24
+BUILT_IN = re.compile(r"__rate_interval|__interval|__range")
+
+
+def board(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def everything(content: object) -> Iterator[dict[str, Any]]:
+    """Every object in a document."""
+    if isinstance(content, dict):
+        yield content
+        for each in content.values():
+            yield from everything(each)
+    elif isinstance(content, list):
+        for each in content:
+            yield from everything(each)
+
+
+@pytest.fixture(params=NAMES)
+def dashboard(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return board(request.param)
+
+
+def test_the_committed_files_are_what_the_python_says() -> None:
+    committed = {path: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
+
+    assert committed == generate()
+
+
+def test_a_change_by_hand_is_named(tmp_path: Path) -> None:
+    """The command works on its own folder, so it runs from a copy."""
+    copy = tmp_path / "monitoring"
+    for path in [*FOLDER.glob("*.py"), *FOLDER.glob("*.json")]:
+        (copy / "dashboards").mkdir(parents=True, exist_ok=True)
+        (copy / "dashboards" / path.name).write_bytes(path.read_bytes())
+    for name in ("__init__.py", "errors.py"):
+        (copy / name).write_bytes((FOLDER.parent / name).read_bytes())
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "monitoring.dashboards", *options]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert run("--check").returncode == 0
+    changed = copy / "dashboards" / "model.json"
+    changed.write_text(changed.read_text().replace('"title"', '"titel"', 1))
+    (copy / "dashboards" / "old.json").write_text("{}")
+    found = run("--check")
+
+    assert found.returncode == 1
+    assert found.stderr == (
+        "error: model.json, old.json in dashboards/ differ from the Python: run `make dashboards`\n"
+    )
+    assert run().returncode == 0
+    assert run("--check").returncode == 0
+
+
+def test_uids_and_titles_are_unique_and_links_lead_to_the_others() -> None:
+    boards = [board(name) for name in NAMES]
+
+    assert [each["uid"] for each in boards] == [f"espalier-{name}" for name in NAMES]
+    assert len({each["title"] for each in boards}) == len(NAMES)
+    for each in boards:
+        (link,) = each["links"]
+        assert link["type"] == "dashboards"
+        assert set(link["tags"]) <= set(each["tags"])
+        assert link["includeVars"]
+        assert link["keepTime"]
+
+
+def test_a_panel_says_what_it_shows(dashboard: dict[str, Any]) -> None:
+    found = list(panels(dashboard))
+
+    titles = [each["title"] for each in found]
+    assert len(set(titles)) == len(titles)
+    assert len({each["id"] for each in dashboard["panels"]}) == len(dashboard["panels"])
+    for each in found:
+        assert len(each["title"]) > 4, each
+        assert each["description"].endswith("."), each["title"]
+        assert len(each["description"]) > 30, each["title"]
+        assert each["fieldConfig"]["defaults"]["unit"], each["title"]
+        assert each["fieldConfig"]["defaults"]["noValue"], each["title"]
+        assert each["targets"], each["title"]
+        references = [target["refId"] for target in each["targets"]]
+        assert len(set(references)) == len(references), each["title"]
+
+
+def test_there_are_not_more_panels_than_a_person_can_look_through(dashboard: dict[str, Any]) -> None:
+    assert len(list(panels(dashboard))) <= 25
+
+
+def test_the_first_row_says_whether_it_is_fine(dashboard: dict[str, Any]) -> None:
+    first, *others = dashboard["panels"]
+
+    assert (first["type"], first["title"]) == ("row", "Is it fine?")
+    stats = [each for each in others if each["gridPos"]["y"] == 1]
+    assert 4 <= len(stats) <= 8
+    assert {each["type"] for each in stats} == {"stat"}
+    coloured = [each for each in stats if len(each["fieldConfig"]["defaults"]["thresholds"]["steps"]) > 1]
+    assert len(coloured) >= 4
+
+
+def test_panels_fill_the_grid_without_overlaps(dashboard: dict[str, Any]) -> None:
+    taken: set[tuple[int, int]] = set()
+    for each in dashboard["panels"]:
+        place = each["gridPos"]
+        assert place["x"] + place["w"] <= COLUMNS, each["title"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, each["title"]
+        taken |= cells
+    height = 1 + max(y for _, y in taken)
+    holes = {(x, y) for x in range(COLUMNS) for y in range(height)} - taken
+    assert not holes
+
+
+def test_everything_is_asked_of_the_chosen_data_source(dashboard: dict[str, Any]) -> None:
+    sources = [each["datasource"] for each in everything(dashboard) if "datasource" in each]
+
+    assert {(each["type"], each["uid"]) for each in sources} == {("prometheus", "${datasource}")}
+    asked = [each for each in everything(dashboard) if "expr" in each]
+    assert all("datasource" in each for each in asked)
+
+
+def test_variables_exist_and_are_used(dashboard: dict[str, Any]) -> None:
+    variables = {each["name"]: each for each in dashboard["templating"]["list"]}
+    queries = " ".join(each["expr"] for panel in panels(dashboard) for each in panel["targets"])
+
+    assert variables.keys() >= VARIABLES
+    assert variables.keys() - {"datasource"} == {
+        name for name in re.findall(r"\$(\w+)", queries) if not BUILT_IN.fullmatch(name)
+    }
+    for name in VARIABLES - {"datasource"}:
+        assert variables[name]["multi"]
+        assert variables[name]["includeAll"]
+        assert variables[name]["current"]["value"] == "$__all"
+
+
+def test_a_table_names_each_of_its_columns(dashboard: dict[str, Any]) -> None:
+    for each in panels(dashboard):
+        if each["type"] != "table":
+            continue
+        (organize,) = (t["options"] for t in each["transformations"] if t["id"] == "organize")
+        targets = [target["refId"] for target in each["targets"]]
+        values = ["Value"] if len(targets) == 1 else [f"Value #{reference}" for reference in targets]
+        for value in values:
+            assert organize["renameByName"].get(value) or organize["excludeByName"][value], each["title"]
+        assert all(target["instant"] and target["format"] == "table" for target in each["targets"])
+
+
+def test_every_metric_is_one_that_somebody_exports(number_model: Path, tmp_path: Path, serve: Serve) -> None:
+    known = recorded_names() | exported_names() | service_names(number_model, tmp_path, serve)
+
+    for each in [*panel_queries(), *rule_queries()]:
+        unknown = metric_names(each.expression) - known
+        assert not unknown, f"{each.source}: {each.title}"
+
+
+def test_every_listed_metric_of_others_is_read_by_somebody() -> None:
+    read = {name for each in [*panel_queries(), *rule_queries()] for name in metric_names(each.expression)}
+    # Kept beside the ones that are read, for a person who asks more.
+    spare = {"model_live_labelled_rows", "model_live_computed_timestamp_seconds"}
+    spare |= {"locust_request_duration_seconds_count", "locust_request_duration_seconds_sum"}
+
+    assert exported_names() - read == spare
+
+
+def test_the_alerts_lead_to_dashboards_that_exist() -> None:
+    rules = "".join(path.read_text() for path in (FOLDER.parent / "rules").glob("*.yaml"))
+
+    linked = set(re.findall(r"/d/([\w-]+)", rules))
+    assert linked
+    assert linked <= {board(name)["uid"] for name in NAMES}
+
+
+def service_names(model: Path, log: Path, serve: Serve) -> set[str]:
+    """What the service exports, with everything that can be switched on."""
+    with serve(model, model_created=1, data_created=1, prediction_log=str(log)) as client:
+        client.post("/predict", json={})
+        text = client.get("/metrics").text
+    return {s.name for family in text_string_to_metric_families(text) for s in family.samples}

@@ -1,0 +1,161 @@
+"""Every query of every dashboard and rule, asked of a real Prometheus that watches the real service.
+
+A query must parse, must read only what somebody exports, and must have an answer. An alert has none while all is well:
+what it compares must have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitoring.prometheus import Sample
+from monitoring.queries import (
+    VARIABLES,
+    Query,
+    QueryError,
+    exported_names,
+    metric_names,
+    operands,
+    panel_queries,
+    recorded_names,
+    rule_queries,
+    substitute,
+)
+from tests.bundles import write_mixed_bundle
+from tests.monitoring.world import World, watching
+
+FEATURE = "soil type"
+
+
+# -------------------------------------------------------------------------------------------- by themselves
+
+
+def test_the_metrics_of_a_query_are_found_wherever_they_stand() -> None:
+    found = metric_names(
+        "sum by (a) (rate(one_total[5m])) / on (a) group_left () (two{x='y'} or three offset 1h) "
+        "+ histogram_quantile(0.9, four_bucket) - max_over_time((five > 1)[1h:1m]) + absent({__name__='six'})"
+    )
+
+    assert found == {"one_total", "two", "three", "four_bucket", "five"}
+
+
+def test_what_is_no_query_is_an_error_of_one_line() -> None:
+    with pytest.raises(QueryError, match=r"^not PromQL: [^\n]+: sum\($"):
+        metric_names("sum(")
+
+
+@pytest.mark.parametrize(
+    ("expression", "parts"),
+    [
+        ("a > 5", ["a"]),
+        ("a > 2 * b", ["a", "2 * b"]),
+        ("sum(a) / sum(b) > 0.5 and c >= 10", ["sum(a) / sum(b)", "c"]),
+        ("(a unless on (x) b) or absent(up)", ["a", "b", "up"]),
+        ("count_over_time((a > 0.2)[6h:1h]) >= 4", ["a"]),
+        ("label_replace(a == 1, 'x', '$1', 'y', '(.+)')", ["a"]),
+        ("rate(a[5m]) * 60", ["rate(a[5m]) * 60"]),
+    ],
+)
+def test_a_choice_stands_for_what_it_chooses_from(expression: str, parts: list[str]) -> None:
+    assert operands(expression) == parts
+
+
+def test_grafanas_variables_are_replaced_in_all_their_forms() -> None:
+    text = (
+        'a{x=~"$namespace", y=~"${environment:regex}", z="[[model_version]]", w="$unknown"}[$__rate_interval]'
+    )
+
+    assert substitute(text) == 'a{x=~".*", y=~".*", z=".*", w="$unknown"}[5m]'
+
+
+# ------------------------------------------------------------------------------------------ in a small world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    model = tmp_path_factory.mktemp("model")
+    write_mixed_bundle(model)
+    with watching(model, folder) as running:
+        # The last of each chain: what needs most of the others.
+        running.wait_for("espalier:class_psi:24h")
+        running.wait_for('espalier:rejected:ratio_rate5m{environment="local"}')
+        running.wait_for('ALERTS{alertname="EspalierOutOfSync", alertstate="firing"}')
+        running.wait_for("espalier:http_slow:budget_left_ratio30d")
+        yield running
+
+
+def asked() -> list[Query]:
+    return [*panel_queries({**VARIABLES, "feature": FEATURE}), *rule_queries()]
+
+
+def has_data(samples: list[Sample]) -> bool:
+    return any(not math.isnan(each.value) for each in samples)
+
+
+@pytest.mark.slow
+def test_every_query_of_every_panel_and_rule_has_an_answer(world: World) -> None:
+    silent = []
+    for each in asked():
+        if has_data(world.prometheus.query(each.expression)):
+            continue
+        parts = operands(each.expression) if each.kind == "alert" else [each.expression]
+        silent += [
+            f"{each.source}: {each.title}: {part}"
+            for part in parts
+            if not has_data(world.prometheus.query(part))
+        ]
+
+    assert not silent, "\n".join(silent)
+
+
+@pytest.mark.slow
+def test_every_query_over_time_has_an_answer(world: World) -> None:
+    """As a panel asks it: a range, whose steps may lack what this moment has."""
+    end = world.story.end
+    panels = [each for each in asked() if each.kind == "panel"]
+    silent = [
+        f"{each.source}: {each.title}: {each.expression}"
+        for each in panels
+        if not world.prometheus.query_range(each.expression, end - 1800, end + 60, 60)
+    ]
+
+    assert not silent, "\n".join(silent)
+
+
+@pytest.mark.slow
+def test_the_world_has_only_metrics_that_somebody_exports(world: World) -> None:
+    """Otherwise a query could find data here that no cluster has."""
+    text = httpx.get(f"{world.service.url}/metrics").text
+    service = {s.name for family in text_string_to_metric_families(text) for s in family.samples}
+    told = {each.name for each in world.story.series}
+
+    assert told <= service | exported_names()
+    for each in asked():
+        assert metric_names(each.expression) <= service | exported_names() | recorded_names()
+
+
+@pytest.mark.slow
+def test_prometheus_evaluates_every_rule(world: World) -> None:
+    loaded = world.prometheus.rules()
+
+    assert {each.name for each in loaded} == {each.title for each in rule_queries()}
+    assert [each for each in loaded if each.error] == []
+
+
+@pytest.mark.slow
+def test_the_rules_see_what_happens_to_the_real_service(world: World) -> None:
+    """The service that runs here gets refusals, and rows at their limits, from the world's traffic."""
+    (refused,) = world.prometheus.query('espalier:rejected:ratio_rate5m{environment="local"}')
+    drift = world.prometheus.query('espalier:feature_psi:1h{environment="local"}')
+    versions = world.prometheus.query('count by (model_version) (model_info{environment="local"})')
+
+    assert refused.value > 0.1
+    assert {each.labels["feature"] for each in drift} == {each.name for each in world.manifest.features}
+    assert max(each.value for each in drift) > 0.2
+    assert [each.labels["model_version"] for each in versions] == [world.manifest.version]
