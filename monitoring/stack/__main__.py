@@ -23,6 +23,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from deploy.errors import DeployError
+from deploy.image.history import read_ages
 from monitoring.errors import StackError, run
 from monitoring.stack import configuration, speed, traffic
 from monitoring.stack.configuration import ROOT, Places
@@ -134,6 +136,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
                 "ESPALIER_PORT": str(ports["service"]),
                 "ESPALIER_HOST": "127.0.0.1",
                 "ESPALIER_DRAIN_SECONDS": "0",
+                **_ages(options.model),
             },
         )
     ]
@@ -201,6 +204,18 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
         sends += [f"--host={url['service']}", f"--rate={options.rate}", f"--mistakes={options.mistakes}"]
         parts.append(Part("traffic", [python, "-m", "monitoring.stack.traffic", *sends]))
     return parts
+
+
+def _ages(model: Path) -> dict[str, str]:
+    """When model and data came to be, as the image has it; nothing for a model that is not this clone's own."""
+    if model.absolute() != ROOT / "model":
+        return {}
+    try:
+        ages = read_ages(ROOT)
+    except DeployError:
+        return {}
+    found = {"ESPALIER_MODEL_CREATED": ages.model, "ESPALIER_DATA_CREATED": ages.data}
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def _announce(processes: Processes) -> None:
