@@ -1,0 +1,517 @@
+"""Joins delayed ground truth to the prediction log: how right is the model, on the rows that it really saw?
+
+The truth is a table with a column `id`, which is the answer's `x-request-id`; `label`, what turned out to be right; and
+`row`, the number of the row within its request, 0 if there is no such column. What comes out is a table for people,
+metrics for Prometheus (by a file for the node exporter's textfile collector, or a Pushgateway), and with `--output` the
+joined rows as training data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_to_textfile
+
+from app.contract import MANIFEST_FILE, Manifest
+from monitoring.errors import MonitoringError, run
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+JOB = "espalier-labels"
+ACCURACY = "model_live_accuracy_ratio"
+ROWS = "model_live_labelled_rows"
+RECALL = "model_live_recall_ratio"
+COMPUTED = "model_live_computed_timestamp_seconds"
+
+_SHOWN = 5
+_UNKNOWN_VERSION = "unknown"
+_Z = 1.959963984540054
+"""Of a normal distribution, 95 % is within so many standard deviations."""
+
+Key = tuple[str, int]
+"""A request's id and the number of a row in it."""
+
+
+class LabelsError(MonitoringError):
+    """The log or the truth cannot be read, or they do not belong together."""
+
+
+@dataclass
+class Truth:
+    """What turned out to be right, and what was wrong with the table that said it."""
+
+    labels: dict[Key, str]
+    rows: int
+    """Of the table."""
+    unlabelled: int = 0
+    """Rows without an id or a label."""
+    repeated: int = 0
+    """Rows that say once more what another one says."""
+    contradicted: set[Key] = field(default_factory=set)
+    """Rows for which the table has several labels; none of them counts."""
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Labels that are no class of the model, and how often."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A line of the log."""
+
+    time: str
+    """As in the log, in which later times sort behind; empty if it has none."""
+    version: str
+    label: str
+    features: Mapping[str, Any]
+
+
+@dataclass
+class Join:
+    """Lines of the log with their truth."""
+
+    matched: dict[Key, tuple[Logged, str]]
+    rows: Counter[str]
+    """Lines of the log by the model's version."""
+    repeated: int
+    """Lines with an id and a row that another line has too; the last one counts."""
+    missing: list[Key]
+    """What the truth has and the log has not."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How right one version was."""
+
+    version: str
+    logged: int
+    labelled: int
+    right: int
+    recall: dict[str, tuple[int, int]]
+    """By class that occurred: how many rows of it were recognised, and how many there were."""
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.labelled
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    manifest = read_manifest(options.model)
+    if options.output and options.output.suffix not in _WRITERS:
+        raise LabelsError(f"--output {options.output}: it must end with {' or '.join(_WRITERS)}")
+    truth = read_truth(options.truth, manifest)
+    joined = join(read_log(options.log, options.since), truth)
+    _say(truth, joined, sys.stderr)
+    if not joined.matched:
+        raise LabelsError(_why_nothing(options.log, truth, joined))
+    scores = score(joined)
+    _show(scores)
+    if options.textfile or options.pushgateway:
+        publish(scores, options.environment, textfile=options.textfile, pushgateway=options.pushgateway)
+    if options.output:
+        write_rows(joined, manifest, options.output)
+        print(f"{len(joined.matched)} labelled rows are in {options.output}")
+
+
+# ------------------------------------------------------------------------------ reading
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The model's card, for its classes, its features and what it predicts."""
+    file = folder / MANIFEST_FILE
+    try:
+        return Manifest.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise LabelsError(
+            f"{file}: {error.strerror}; `dvc pull model` fetches the bundle, --model says where it is"
+        ) from None
+    except ValueError:
+        raise LabelsError(f"{file} is no card of a model: --model must be the folder of a bundle") from None
+
+
+def read_truth(file: Path, manifest: Manifest) -> Truth:
+    """A table of ground truth.
+
+    Raises:
+        LabelsError: it cannot be read, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    text = {"id": pa.string(), "label": pa.string(), "row": pa.int64()}
+    try:
+        if file.suffix == ".csv":
+            # As text, so that an id of 007 keeps its zeros.
+            table = pa.csv.read_csv(file, convert_options=pa.csv.ConvertOptions(column_types=text))
+        elif file.suffix == ".parquet":
+            table = pa.parquet.read_table(file)
+        else:
+            raise LabelsError(f"--truth {file}: it must end with .csv or .parquet")
+        if lacking := [name for name in ("id", "label") if name not in table.column_names]:
+            raise LabelsError(
+                f"{file} has no column {' and no '.join(lacking)}, but {', '.join(table.column_names) or 'none'}; "
+                "the truth has the columns id, label and, of requests with several rows, row"
+            )
+        columns = {name: table.column(name).cast(text[name]) for name in text if name in table.column_names}
+    except OSError as error:
+        raise LabelsError(f"{file}: {error.strerror or _first_line(error)}") from None
+    except pa.ArrowException as error:
+        raise LabelsError(f"{file} cannot be read as a table: {_first_line(error)}") from None
+    ids, labels = columns["id"].to_pylist(), columns["label"].to_pylist()
+    numbers = columns["row"].to_pylist() if "row" in columns else [0] * len(ids)
+    truth = Truth({}, len(ids))
+    for request_id, number, label in zip(ids, numbers, labels, strict=True):
+        key = (request_id, number or 0)
+        if not request_id or not label:
+            truth.unlabelled += 1
+        elif label not in manifest.classes:
+            truth.unknown[label] += 1
+        elif key not in truth.labels:
+            truth.labels[key] = label
+        elif truth.labels[key] == label:
+            truth.repeated += 1
+        else:
+            truth.contradicted.add(key)
+    for key in truth.contradicted:
+        del truth.labels[key]
+    return truth
+
+
+def read_log(target: str, since: datetime | None = None) -> Iterator[tuple[Key, Logged]]:
+    """The lines of a prediction log.
+
+    Args:
+        target: a directory or `s3://BUCKET/PREFIX`.
+        since: only what was predicted at this time or later.
+
+    Raises:
+        LabelsError: it cannot be read, or has lines that are none of a prediction log.
+    """
+    from obstore import get
+    from obstore import list as listed
+    from obstore.exceptions import BaseError
+
+    # A file has the day of its first line, and may have lines of the day after.
+    first = None if since is None else since.astimezone(UTC).date() - timedelta(days=1)
+    try:
+        store = _open(target)
+        names = sorted(each["path"] for batch in listed(store) for each in batch)
+        for name in names:
+            found = re.fullmatch(r"date=(\d{4}-\d\d-\d\d)/[^/]+\.jsonl", name)
+            if found is None or (first is not None and date.fromisoformat(found[1]) < first):
+                continue
+            content = bytes(get(store, name).bytes())
+            for number, line in enumerate(content.splitlines(), 1):
+                key, time, logged = _parsed(line, f"{target.rstrip('/')}/{name}, line {number}", since)
+                if since is None or (time is not None and time >= since):
+                    yield key, logged
+    except BaseError as error:
+        raise LabelsError(f"--log {target}: {_first_line(error)}") from None
+
+
+def _parsed(line: bytes, where: str, since: datetime | None) -> tuple[Key, datetime | None, Logged]:
+    try:
+        document = json.loads(line)
+        key = (str(document["id"]), int(document["row"]))
+        time = document.get("time")
+        moment = None if time is None else datetime.fromisoformat(time)
+        label = document["label"]
+        version = document.get("model_version", _UNKNOWN_VERSION)
+    except KeyError as error:
+        raise LabelsError(
+            f"{where} has no {error.args[0]}: ESPALIER_PREDICTION_LOG_FIELDS must have id and label for a join"
+        ) from None
+    except (ValueError, TypeError, AttributeError):
+        raise LabelsError(f"{where} is no line of a prediction log") from None
+    if since is not None and moment is None:
+        raise LabelsError(
+            f"{where} has no time, which --since needs: ESPALIER_PREDICTION_LOG_FIELDS has not got it"
+        )
+    return key, moment, Logged(time or "", version, label, document.get("features") or {})
+
+
+def _open(target: str) -> ObjectStore:
+    from obstore.store import LocalStore, from_url
+
+    if "://" not in target:
+        folder = Path(target)
+        if not folder.is_dir():
+            raise LabelsError(f"--log {target}: there is no such directory")
+        return LocalStore(folder.absolute())
+    if not re.fullmatch(r"s3://[^/]+(/.*)?", target):
+        raise LabelsError(f"--log {target}: it must be a directory or s3://BUCKET/PREFIX")
+    return from_url(
+        target,
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=30)},
+        client_options={"allow_http": True, "connect_timeout": timedelta(seconds=5)},
+    )
+
+
+# ------------------------------------------------------------------------------ joining and scoring
+
+
+def join(log: Iterator[tuple[Key, Logged]], truth: Truth) -> Join:
+    """Look up each line of a log in the truth. Memory holds the truth and its matches, and not the log."""
+    matched: dict[Key, tuple[Logged, str]] = {}
+    rows: Counter[str] = Counter()
+    repeated = 0
+    for key, logged in log:
+        rows[logged.version] += 1
+        label = truth.labels.get(key)
+        if label is None:
+            continue
+        former = matched.get(key)
+        repeated += former is not None
+        # The client went on with the last answer.
+        if former is None or former[0].time <= logged.time:
+            matched[key] = logged, label
+    return Join(matched, rows, repeated, [key for key in truth.labels if key not in matched])
+
+
+def score(joined: Join) -> list[Score]:
+    """How right each version was; without those of which no row has its truth."""
+    pairs: dict[str, Counter[tuple[str, str]]] = {}
+    for logged, label in joined.matched.values():
+        pairs.setdefault(logged.version, Counter())[label, logged.label] += 1
+    scores = []
+    for version, counted in sorted(pairs.items()):
+        support: Counter[str] = Counter()
+        for (label, _), number in counted.items():
+            support[label] += number
+        recall = {label: (counted[label, label], number) for label, number in sorted(support.items())}
+        right = sum(hit for hit, _ in recall.values())
+        scores.append(Score(version, joined.rows[version], counted.total(), right, recall))
+    return scores
+
+
+def wilson(right: int, number: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share: sensible for few rows, and for none or all of them right."""
+    share, z2 = right / number, _Z * _Z
+    middle = share + z2 / (2 * number)
+    half = _Z * math.sqrt(share * (1 - share) / number + z2 / (4 * number * number))
+    scale = 1 + z2 / number
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+# ------------------------------------------------------------------------------ telling
+
+
+def publish(
+    scores: list[Score], environment: str, *, textfile: Path | None = None, pushgateway: str | None = None
+) -> None:
+    """Give the scores to Prometheus.
+
+    Raises:
+        LabelsError: the file cannot be written, or the gateway does not take them.
+    """
+    registry = CollectorRegistry()
+    by = ["model_version", "environment"]
+    accuracy = Gauge(ACCURACY, "Share of the labelled rows that were predicted right.", by, registry=registry)
+    rows = Gauge(ROWS, "Rows of the prediction log whose truth is known.", by, registry=registry)
+    recall = Gauge(
+        RECALL,
+        "Share of the labelled rows of a class that were recognised.",
+        [*by, "class"],
+        registry=registry,
+    )
+    for each in scores:
+        accuracy.labels(each.version, environment).set(each.accuracy)
+        rows.labels(each.version, environment).set(each.labelled)
+        for name, (hits, number) in each.recall.items():
+            recall.labels(each.version, environment, name).set(hits / number)
+    computed = Gauge(COMPUTED, "When the live figures were computed.", ["environment"], registry=registry)
+    computed.labels(environment).set_to_current_time()
+    if textfile is not None:
+        try:
+            # Under another name first, then renamed.
+            write_to_textfile(str(textfile), registry)
+        except OSError as error:
+            raise LabelsError(f"--textfile {textfile}: {error.strerror}") from None
+    if pushgateway is not None:
+        try:
+            push_to_gateway(pushgateway, JOB, registry, {"environment": environment}, timeout=30)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise LabelsError(f"--pushgateway {pushgateway} does not take the metrics: {reason}") from None
+
+
+def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
+    """Write the labelled rows as a source of training data: the features and the target, named as in the schema.
+
+    Raises:
+        LabelsError: the log lacks a feature, or the file cannot be written.
+    """
+    import pyarrow as pa
+
+    names = [feature.name for feature in manifest.features]
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    # In the order of the requests, so that the same log and truth make the same file.
+    for (request_id, _), (logged, _) in sorted(joined.matched.items()):
+        if lacking := [name for name in names if name not in logged.features]:
+            raise LabelsError(
+                f"--output: the log has no {', '.join(lacking)} of request {request_id}, and training needs all "
+                "features: ESPALIER_PREDICTION_LOG_FEATURES must be all"
+            )
+        for name in names:
+            columns[name].append(logged.features[name])
+    types = {each.name: pa.float64() if each.type == "number" else pa.string() for each in manifest.features}
+    arrays = {name: pa.array(columns[name], types[name]) for name in names}
+    arrays[manifest.target] = pa.array(
+        [label for _, (_, label) in sorted(joined.matched.items())], pa.string()
+    )
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        _WRITERS[file.suffix](pa.table(arrays), temporary)
+        temporary.replace(file)
+    except OSError as error:
+        raise LabelsError(f"--output {file}: {error.strerror or _first_line(error)}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_csv(table: Any, file: Path) -> None:
+    import pyarrow.csv
+
+    pyarrow.csv.write_csv(table, file)
+
+
+def _write_parquet(table: Any, file: Path) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(table, file)
+
+
+_WRITERS: dict[str, Callable[[Any, Path], None]] = {".csv": _write_csv, ".parquet": _write_parquet}
+
+
+def _say(truth: Truth, joined: Join, stream: Any) -> None:
+    """Whatever makes the figures less than they could be, a line each."""
+    known = [
+        (truth.unlabelled, "rows of the truth have no id or no label and do not count"),
+        (truth.repeated, "rows of the truth say once more what another one says and count once"),
+        (
+            len(truth.contradicted),
+            f"rows have several labels and do not count: {_some(map(_named, sorted(truth.contradicted)))}",
+        ),
+        (
+            truth.unknown.total(),
+            f"labels are no class of the model and do not count: {_some(sorted(truth.unknown))}",
+        ),
+        (joined.repeated, "lines of the log have the id and row of another; the last one counts"),
+        (
+            len(joined.missing),
+            f"labelled rows have no line in the log: {_some(map(_named, sorted(joined.missing)))}",
+        ),
+    ]
+    for number, what in known:
+        if number:
+            print(f"note: {number} {what}", file=stream)
+
+
+def _why_nothing(log: str, truth: Truth, joined: Join) -> str:
+    if not truth.labels:
+        return f"none of the {truth.rows} rows of the truth can be used"
+    if not joined.rows:
+        return f"the log {log} has no lines; is it the right place, and --since not too late?"
+    return (
+        f"none of the {len(truth.labels)} labelled rows has a line among the {joined.rows.total()} of the log: is it "
+        "the right log, and are the truth's ids those of the answers' x-request-id?"
+    )
+
+
+def _show(scores: list[Score]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for name in ("model version", "rows in log", "labelled", "accuracy (95 % interval)", "recall by class"):
+        table.add_column(
+            name, justify="right" if name in ("rows in log", "labelled") else "left", no_wrap=True
+        )
+    for each in scores:
+        low, high = wilson(each.right, each.labelled)
+        recall = "\n".join(
+            f"{name} {hit / number:.1%} of {number}" for name, (hit, number) in each.recall.items()
+        )
+        accuracy = f"{each.accuracy:.1%} ({low:.1%} to {high:.1%})"
+        table.add_row(each.version, str(each.logged), str(each.labelled), accuracy, recall)
+    # Where nobody looks at a window, such as in a job's log, lines may be as long as they are.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _some(names: Iterator[str] | list[str]) -> str:
+    every = list(names)
+    return ", ".join(every[:_SHOWN]) + (", …" if len(every) > _SHOWN else "")
+
+
+def _named(key: Key) -> str:
+    return f"{key[0]} row {key[1]}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _since(text: str) -> datetime:
+    """A time, a day, or how long ago."""
+    ago = re.fullmatch(r"(\d+)([hd])", text)
+    if ago:
+        return datetime.now(UTC) - int(ago[1]) * {"h": timedelta(hours=1), "d": timedelta(days=1)}[ago[2]]
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no time: write 2026-11-21, 2026-11-21T15:00 or 7d"
+        ) from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m monitoring.labels",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--log", required=True, metavar="DIR|s3://…", help="what ESPALIER_PREDICTION_LOG says"
+    )
+    parser.add_argument("--truth", required=True, type=Path, metavar="FILE", help="a .csv or .parquet file")
+    parser.add_argument(
+        "--since",
+        type=_since,
+        metavar="TIME",
+        help="only rows predicted since a time (UTC) or so long ago, e.g. 7d",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=Path(os.environ.get("ESPALIER_MODEL_DIR", "model")),
+        metavar="DIR",
+        help="the bundle, for its classes and features (default: model)",
+    )
+    parser.add_argument("--environment", default="local", help="label of the metrics (default: local)")
+    parser.add_argument("--textfile", type=Path, metavar="FILE.prom", help="write the metrics to this file")
+    parser.add_argument("--pushgateway", metavar="URL", help="push the metrics there")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the labelled rows as training data (.csv or .parquet)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
