@@ -1,0 +1,297 @@
+"""Starts retraining when Alertmanager reports drift: its webhook in, GitHub's `repository_dispatch` out.
+
+It has nothing but the standard library, because it runs from a ConfigMap in a plain Python image. It keeps no state:
+how often a group of alerts is told is Alertmanager's `repeat_interval`, and two dispatches at once are one run, because
+the workflow has a concurrency group.
+
+    RELAY_REPOSITORY=OWNER/NAME RELAY_TOKEN_FILE=FILE python relay.py
+
+What it answers decides what Alertmanager does next:
+
+    200  sent, or there was nothing to send: not again before repeat_interval
+    503  GitHub is in trouble, or slow, or wants us to wait: Alertmanager tries again soon
+    424  GitHub refuses (token, repository, workflow): only with the group's next change or interval, because asking the
+         same again at once would not help; logged and counted
+    400, 411, 413, 404, 405  it was not Alertmanager who asked
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NoReturn
+
+DRIFT = {"EspalierFeatureDrift": "feature", "EspalierClassDrift": "class"}
+"""The alerts that ask for retraining; nothing else that is sent here does, whatever the routes say."""
+EVENT = "drift"
+MOST_BYTES = 512 * 1024
+"""Of a request. Fifty alerts, which is what the receiver is told to send, are about 60 kB."""
+LONGEST_REASON = 250
+MOST_NAMES = 8
+SECONDS = 15
+"""That GitHub has for an answer, and a client for its request."""
+OUTCOMES = ("sent", "retry", "refused")
+
+
+class Retry(Exception):  # noqa: N818 - it is an answer
+    """GitHub may well take it later."""
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer
+    """GitHub does not take it, and will not until somebody changes something."""
+
+
+class NotAlertmanager(ValueError):
+    """The request's body is not what Alertmanager sends."""
+
+
+class Dispatcher:
+    """Sends the event to one repository."""
+
+    def __init__(self, api: str, repository: str, token_file: Path) -> None:
+        self._url = f"{api.rstrip('/')}/repos/{repository}/dispatches"
+        self._token_file = token_file
+        # A redirect would carry the token to wherever it leads, and turn the POST into a GET.
+        self._opener = urllib.request.build_opener(_NoRedirects)
+
+    def send(self, reason: str) -> None:
+        """Send the event with its reason.
+
+        Raises:
+            Retry: no answer, 5xx, 429, or a limit on how often one may ask.
+            Refused: any other answer, or no token to be read.
+        """
+        try:
+            # Each time, because the file changes when the token is renewed.
+            token = self._token_file.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise Refused(f"the token cannot be read: {type(error).__name__}") from None
+        if not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise Refused("the token's file holds no token")
+        request = urllib.request.Request(  # noqa: S310 - the scheme is checked when the program starts
+            self._url,
+            data=json.dumps({"event_type": EVENT, "client_payload": {"reason": reason}}).encode(),
+            headers={
+                "Accept": "application/vnd.github+json",
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/json",
+                "User-Agent": "espalier-relay",
+                "X-GitHub-Api-Version": "2022-11-28",
+            },
+            method="POST",
+        )
+        try:
+            with self._opener.open(request, timeout=SECONDS):
+                return
+        except urllib.error.HTTPError as error:
+            with error:
+                limited = (
+                    error.headers.get("Retry-After") or error.headers.get("X-RateLimit-Remaining") == "0"
+                )
+            said = f"GitHub answers {error.code}"
+            if error.code >= 500 or error.code == 429 or (error.code == 403 and limited):
+                raise Retry(said) from None
+            raise Refused(said) from None
+        except (OSError, http.client.HTTPException) as error:
+            # Only its kind: a message may quote headers.
+            raise Retry(f"GitHub cannot be reached: {type(error).__name__}") from None
+
+
+def reason_of(notification: object) -> str | None:
+    """Why to retrain, in one short line of harmless characters; None when no drift alert of it fires.
+
+    Raises:
+        NotAlertmanager: it has no list of alerts with labels.
+    """
+    alerts = notification.get("alerts") if isinstance(notification, dict) else None
+    if not isinstance(alerts, list):
+        raise NotAlertmanager("no list of alerts")
+    features: dict[str, None] = {}
+    environments: dict[str, None] = {}
+    models: dict[str, None] = {}
+    for each in alerts:
+        if not isinstance(each, dict) or not isinstance(each.get("labels"), dict):
+            raise NotAlertmanager("an alert without labels")
+        kind = DRIFT.get(str(each["labels"].get("alertname")))
+        if kind is None or each.get("status") != "firing":
+            continue
+        named = each["labels"].get("feature", "a feature") if kind == "feature" else "the mix of classes"
+        features[_harmless(named)] = None
+        environments[_harmless(each["labels"].get("environment", "an unnamed environment"))] = None
+        models[_harmless(each["labels"].get("model_version", "unknown"))] = None
+    if not features:
+        return None
+    shown = list(features)
+    more = f" and {len(shown) - MOST_NAMES} more" if len(shown) > MOST_NAMES else ""
+    text = f"Drift in {', '.join(environments)} of model {', '.join(models)}: {', '.join(shown[:MOST_NAMES])}{more}"
+    return text[:LONGEST_REASON]
+
+
+def _harmless(name: object) -> str:
+    return " ".join(re.sub(r"[^A-Za-z0-9_ .()%+-]", " ", str(name)[:60]).split()) or "unnamed"
+
+
+class Relay(ThreadingHTTPServer):
+    """Answers Alertmanager; counts what became of it."""
+
+    # What is being answered is finished before the process ends.
+    daemon_threads = False
+
+    def __init__(self, address: tuple[str, int], dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        self._counted: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def count(self, name: str) -> None:
+        with self._lock:
+            self._counted[name] += 1
+
+    def metrics(self) -> str:
+        """What Prometheus reads."""
+        with self._lock:
+            counted = dict(self._counted)
+        lines = [
+            "# HELP relay_dispatches_total Drift reports, by what became of them.",
+            "# TYPE relay_dispatches_total counter",
+            *(f'relay_dispatches_total{{outcome="{each}"}} {counted.get(each, 0)}' for each in OUTCOMES),
+            "# HELP relay_notifications_total Notifications of Alertmanager, whether or not they told of drift.",
+            "# TYPE relay_notifications_total counter",
+            f"relay_notifications_total {counted.get('notification', 0)}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Relay
+    timeout = SECONDS
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self._answer(200, "ok\n")
+        elif self.path == "/metrics":
+            self._answer(200, self.server.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+        else:
+            self._answer(405 if self.path == "/" else 404, "GET /health, GET /metrics or POST /\n")
+
+    def do_POST(self) -> None:
+        if self.path != "/":
+            self._answer(404, "POST /\n")
+            return
+        length = self.headers.get("Content-Length", "")
+        # ASCII figures only: int() takes others, and so do isdigit() and \d.
+        if not re.fullmatch(r"[0-9]{1,9}", length):
+            self._answer(411, "a Content-Length is needed\n")
+        elif int(length) > MOST_BYTES:
+            self._answer(413, f"at most {MOST_BYTES} bytes\n")
+        else:
+            self._answer(*self._relay(self.rfile.read(int(length))))
+
+    def _relay(self, body: bytes) -> tuple[int, str]:
+        try:
+            reason = reason_of(json.loads(body))
+        except (NotAlertmanager, ValueError, RecursionError) as error:
+            log(f"not understood: {error if isinstance(error, NotAlertmanager) else 'not JSON'}")
+            return 400, "not a notification of Alertmanager\n"
+        self.server.count("notification")
+        if reason is None:
+            return 200, "nothing that asks for retraining\n"
+        try:
+            self.server.dispatcher.send(reason)
+        except Retry as error:
+            self.server.count("retry")
+            log(f"not sent, to be tried again: {error}: {reason}")
+            return 503, "GitHub cannot take it now\n"
+        except Refused as error:
+            self.server.count("refused")
+            log(f"refused: {error}: {reason}")
+            return 424, "GitHub refuses it: see the log\n"
+        self.server.count("sent")
+        log(f"sent: {reason}")
+        return 200, "sent\n"
+
+    def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        # One request for each connection: what is left of a body that was not read is no next request.
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - its name there
+        """Probes and scrapes are not worth a line."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments: Any) -> None:
+        """No redirect is followed; the answer is what it is."""
+
+
+def log(message: str) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    print(json.dumps({"time": now, "message": message}), flush=True)
+
+
+def made(environment: Mapping[str, str]) -> Relay:
+    """The relay that the environment describes, listening.
+
+    Raises:
+        ValueError: a variable is missing or makes no sense, or the address is taken; the message says which, and why.
+    """
+    repository = environment.get("RELAY_REPOSITORY", "")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII):
+        raise ValueError(f"RELAY_REPOSITORY is {repository!r}: say OWNER/NAME")
+    token_file = Path(environment.get("RELAY_TOKEN_FILE") or "/nowhere")
+    if not token_file.is_file():
+        raise ValueError(
+            f"RELAY_TOKEN_FILE is {str(token_file)!r}, which is no file: mount the token's Secret there"
+        )
+    api = environment.get("RELAY_API") or "https://api.github.com"
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", api):
+        raise ValueError(f"RELAY_API is {api!r}: say https://HOST")
+    port = environment.get("RELAY_PORT") or "9099"
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"RELAY_PORT is {port!r}: say a number up to 65535")
+    # In a pod nobody is on this machine but us; elsewhere say RELAY_HOST=127.0.0.1.
+    host = environment.get("RELAY_HOST") or "0.0.0.0"  # noqa: S104
+    try:
+        return Relay((host, int(port)), Dispatcher(api, repository, token_file))
+    except OSError as error:
+        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+def main() -> None:
+    try:
+        relay = made(os.environ)
+    except ValueError as error:
+        _stop(f"error: {error}")
+    # shutdown() waits for the loop that this very thread is in.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: threading.Thread(target=relay.shutdown).start())
+    log(f"listening on {relay.server_address[0]!s}:{relay.server_address[1]}")
+    relay.serve_forever(poll_interval=0.1)
+    relay.server_close()
+    log("stopped")
+
+
+def _stop(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
