@@ -144,7 +144,7 @@ def test_what_the_service_logged_is_scored_told_and_kept_for_training(
     }
 
     table = pa.csv.read_csv(output)
-    assert table.column_names == ["Höhe (cm)", "age", "soil type", world.manifest.target]
+    assert table.column_names == [*(each.name for each in world.manifest.features), world.manifest.target]
     many = [{**row.values, world.manifest.target: label} for row, label in zip(ROWS, truth[3:], strict=True)]
     found = [{key: None if each == "" else each for key, each in row.items()} for row in table.to_pylist()]
     assert found[:3] == many
