@@ -1,6 +1,6 @@
 """Puts your names in place of the ones that are here: repository, registry, region, hosts, the VPC's network.
 
-Reads what deploy/ says now, and replaces that everywhere in deploy/ and .github/. Run again it changes nothing,
+Reads what deploy/ says now, and replaces that everywhere in deploy/, monitoring/ and .github/. Run again it changes nothing,
 and with other values it changes them again. What it changed is for you to read, with git diff, and to commit.
 """
 
@@ -20,7 +20,7 @@ import yaml
 
 from deploy.errors import DeployError, run
 
-PLACES = ("deploy", ".github")
+PLACES = ("deploy", "monitoring", ".github")
 _SKIPPED = ("__pycache__", "schemas")
 _HOST_PATCH = {"production": "deploy/overlays/production", "staging": "deploy/overlays/staging"}
 _ECR = re.compile(r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/.+")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -23,13 +24,17 @@ _CLUSTER_KINDS = ("Namespace",)
 
 
 def problems(
-    documents: Sequence[Document], environments: Sequence[Sequence[Document]], root: Path = render.FOLDER
+    documents: Sequence[Document],
+    environments: Sequence[Sequence[Document]],
+    monitoring: Sequence[Document],
+    root: Path = render.FOLDER,
 ) -> list[str]:
     """What leads nowhere, one line each that names the object.
 
     Args:
         documents: what Argo CD is given.
         environments: what every environment renders to, with every set of components.
+        monitoring: what the folder monitoring/ renders to.
         root: the folder deploy/.
     """
     try:
@@ -43,9 +48,11 @@ def problems(
         found += [f"{_name(each)}: {problem}" for problem in _source_problems(each, root)]
         found += [f"{_name(each)}: {problem}" for problem in _subscription_problems(each, documents)]
         found += [f"{_name(each)}: {problem}" for problem in _namespace_problems(each, environments)]
-    found += _whitelist_problems(documents, environments)
+    found += _whitelist_problems(documents, "espalier", environments)
+    found += _whitelist_problems(documents, "espalier-monitoring", [monitoring])
     found += _notification_problems(documents)
     found += _address_problems(applications, environments)
+    found += _stack_problems(applications, monitoring)
     return found
 
 
@@ -143,15 +150,15 @@ def _namespace_problems(application: Document, environments: Sequence[Sequence[D
 
 
 def _whitelist_problems(
-    documents: Sequence[Document], environments: Sequence[Sequence[Document]]
+    documents: Sequence[Document], name: str, deployed: Sequence[Sequence[Document]]
 ) -> Iterator[str]:
-    """The project of the service allows the kinds that there are: all of them, and no other."""
-    project = _named(documents, "AppProject", "espalier")
+    """A project allows the kinds that are deployed by it: all of them, and no other."""
+    project = _named(documents, "AppProject", name)
     if project is None:
-        yield "there is no AppProject espalier"
+        yield f"there is no AppProject {name}"
         return
     used: set[tuple[str, str, str]] = set()
-    for each in (each for documents in environments for each in documents):
+    for each in (each for manifests in deployed for each in manifests):
         group = each["apiVersion"].rpartition("/")[0]
         used.add((group, each["kind"], each["metadata"]["name"] if each["kind"] in _CLUSTER_KINDS else ""))
     spec = project["spec"]
@@ -159,10 +166,10 @@ def _whitelist_problems(
         (each["group"], each["kind"], each.get("name", ""))
         for each in [*spec["clusterResourceWhitelist"], *spec["namespaceResourceWhitelist"]]
     }
-    for group, kind, name in sorted(used - allowed):
-        yield f"AppProject espalier: it does not allow {_kind(kind, group, name)}"
-    for group, kind, name in sorted(allowed - used):
-        yield f"AppProject espalier: it allows {_kind(kind, group, name)}, which no environment has"
+    for group, kind, own in sorted(used - allowed):
+        yield f"AppProject {name}: it does not allow {_kind(kind, group, own)}"
+    for group, kind, own in sorted(allowed - used):
+        yield f"AppProject {name}: it allows {_kind(kind, group, own)}, which is deployed nowhere"
 
 
 def _kind(kind: str, group: str, name: str) -> str:
@@ -194,9 +201,7 @@ def _address_problems(
     applications: Sequence[Document], environments: Sequence[Sequence[Document]]
 ) -> Iterator[str]:
     """Analyses ask the Prometheus that the chart makes, and the service lets exactly that one in."""
-    stack = next(
-        (a for a in applications if a["spec"]["source"].get("chart") == "kube-prometheus-stack"), None
-    )
+    stack = _stack(applications)
     if stack is None:
         yield "no Application deploys kube-prometheus-stack"
         return
@@ -217,6 +222,50 @@ def _address_problems(
             }
             if namespace not in allowed:
                 yield f"{_name(each)}: it keeps Prometheus out, which is in {namespace}"
+
+
+def _stack_problems(applications: Sequence[Document], monitoring: Sequence[Document]) -> Iterator[str]:
+    """The stack finds what is deployed for it, and Alertmanager's messages arrive."""
+    stack = _stack(applications)
+    if stack is None:
+        return
+    values, namespace = (
+        stack["spec"]["source"]["helm"]["valuesObject"],
+        stack["spec"]["destination"]["namespace"],
+    )
+    for each in monitoring:
+        if each["metadata"].get("namespace") != namespace:
+            yield f"{_name(each)}: it is not in {namespace}, where the stack is"
+    sidecar = values["grafana"]["sidecar"]["dashboards"]
+    for each in monitoring:
+        if each["kind"] != "ConfigMap" or not any(name.endswith(".json") for name in each.get("data", {})):
+            continue
+        if each["metadata"].get("labels", {}).get(sidecar["label"]) != sidecar["labelValue"]:
+            yield f"{_name(each)}: Grafana does not see it without {sidecar['label']}: {sidecar['labelValue']}"
+        if sidecar["folderAnnotation"] not in each["metadata"].get("annotations", {}):
+            yield f"{_name(each)}: it is in no folder without the annotation {sidecar['folderAnnotation']}"
+    alertmanager = values.get("alertmanager", {})
+    services = {each["metadata"]["name"]: each for each in monitoring if each["kind"] == "Service"}
+    for receiver in alertmanager.get("config", {}).get("receivers", []):
+        for webhook in receiver.get("webhook_configs", []):
+            address = urlsplit(webhook.get("url", ""))
+            name, _, where = (address.hostname or "").partition(".")
+            service = services.get(name)
+            ports = {port["port"] for port in service["spec"]["ports"]} if service else set()
+            if where.split(".")[0] != namespace or address.port not in ports:
+                yield f"{_name(stack)}: receiver {receiver['name']}: there is no Service at {webhook.get('url')}"
+    mounted = set(alertmanager.get("alertmanagerSpec", {}).get("secrets", []))
+    named = set(re.findall(r"/etc/alertmanager/secrets/([^/']+)/", str(alertmanager.get("config", {}))))
+    for name in sorted(named - mounted):
+        yield f"{_name(stack)}: Alertmanager's configuration names the Secret {name}, which is not mounted"
+    for name in sorted(mounted - named):
+        yield f"{_name(stack)}: the Secret {name} is mounted, and nothing names it"
+
+
+def _stack(applications: Sequence[Document]) -> Document | None:
+    return next(
+        (a for a in applications if a["spec"]["source"].get("chart") == "kube-prometheus-stack"), None
+    )
 
 
 def _filled(template: str, element: Document) -> str:

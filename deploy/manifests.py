@@ -1,4 +1,4 @@
-"""Renders every environment with every set of components, and what Argo CD is given, and checks all of it.
+"""Renders every environment with every set of components, what watches them, and what Argo CD is given; checks it all.
 
 Strictly against the schema of each kind, and for names that lead nowhere. Writes what is rendered, to be read or
 compared.
@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deploy import delivery, references, render, validate
+from deploy import delivery, references, render, validate, watchers
 from deploy.errors import DeployError, run
 
 OUTPUT = Path("build/manifests")
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def render_all() -> Iterator[Rendered]:
-    """Both environments as committed, then with every set of components, then Argo CD's part."""
+    """Both environments as committed, then with every set of components, then what watches them, then Argo CD's part."""
     environments: list[Rendered] = []
     for environment in render.ENVIRONMENTS:
         environments.append(_environment(environment, render.overlay(environment)))
@@ -78,11 +78,14 @@ def render_all() -> Iterator[Rendered]:
                 name = f"{environment}.{'+'.join(components) or 'plain'}"
                 environments.append(_environment(name, render.overlay(environment, root)))
     yield from environments
+    text = render.render(render.MONITORING)
+    watching = render.parse(text)
+    yield Rendered("monitoring", text, watching, [*_schema_problems(watching), *watchers.problems(watching)])
     text = render.render(render.ARGOCD)
     documents = render.parse(text)
     problems = [
         *_schema_problems(documents),
-        *delivery.problems(documents, [e.documents for e in environments]),
+        *delivery.problems(documents, [e.documents for e in environments], watching),
     ]
     yield Rendered("argocd", text, documents, problems)
 

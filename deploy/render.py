@@ -19,6 +19,7 @@ from deploy.errors import DeployError
 FOLDER = Path(__file__).parent
 ENVIRONMENTS = ("staging", "production")
 ARGOCD = FOLDER / "argocd"
+MONITORING = FOLDER.parent / "monitoring"
 VARIANTS: tuple[tuple[str, ...], ...] = (
     (),
     ("ingress-alb",),

@@ -26,7 +26,7 @@ MINE = Names(
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for name in ("app", "deploy", ".github"):
+    for name in ("app", "deploy", "monitoring", ".github"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
@@ -63,6 +63,10 @@ def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
     assert "image: 999900001111.dkr.ecr.us-east-2.amazonaws.com/ml/flowers@sha256:" in rendered
     assert "cidr: 172.20.0.0/16" in rendered
     assert "host: staging.flowers.acme.io" in (copy / "build/manifests/staging.yaml").read_text()
+    watching = (copy / "build/manifests/monitoring.yaml").read_text()
+    assert "--repository=acme/flowers" in watching
+    assert "runbook_url: https://github.com/acme/flowers/blob/main/docs/operations.md#" in watching
+    assert _run(copy, "--check", module="monitoring.cluster").returncode == 0
     assert "@acme/production" in (copy / ".github/CODEOWNERS").read_text()
 
 

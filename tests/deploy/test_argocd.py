@@ -22,6 +22,8 @@ WATCHED = f"{NOTES}/argocd.argoproj.io~1manifest-generate-paths"
 SUBSCRIBE = f"{NOTES}/notifications.argoproj.io~1subscribe"
 PROMETHEUS = "and Prometheus is at http://"
 PROJECT, SPEC = "AppProject espalier", "/spec/template/spec"
+WATCHING, WATCHED_BY = "AppProject espalier-monitoring", "Application espalier-monitoring"
+VALUES = "/spec/source/helm/valuesObject"
 
 
 @cache
@@ -36,6 +38,15 @@ def _environments() -> list[list[Document]]:
         with render.variant(components) as root:
             made += [render.parse(render.render(render.overlay(each, root))) for each in render.ENVIRONMENTS]
     return made
+
+
+@cache
+def _monitoring() -> list[Document]:
+    return render.parse(render.render(render.MONITORING))
+
+
+def _problems(documents: list[Document], root: Path = render.FOLDER) -> list[str]:
+    return delivery.problems(documents, _environments(), _monitoring(), root)
 
 
 def _get(documents: list[Document], which: str) -> Document:
@@ -204,11 +215,56 @@ MISTAKES: list[tuple[str, str, object, str]] = [
         PROJECT,
         "/spec/namespaceResourceWhitelist/0/kind",
         "Secret",
-        "it allows Secret, which no environment has",
+        "it allows Secret, which is deployed nowhere",
     ),
     (PROJECT, "/spec/clusterResourceWhitelist/1", REMOVE, "it does not allow Namespace espalier-production"),
     (PROJECT, "/spec/clusterResourceWhitelist/1/name", "*", "it allows Namespace *"),
     (PROJECT, "", REMOVE, "there is no AppProject espalier"),
+    (
+        WATCHING,
+        "/spec/namespaceResourceWhitelist/0",
+        REMOVE,
+        "AppProject espalier-monitoring: it does not allow",
+    ),
+    (
+        WATCHING,
+        "/spec/namespaceResourceWhitelist/0/kind",
+        "Secret",
+        "it allows Secret, which is deployed nowhere",
+    ),
+    (
+        WATCHING,
+        "/spec/destinations/0/namespace",
+        "default",
+        "espalier-monitoring does not allow monitoring on",
+    ),
+    (WATCHING, "", REMOVE, "there is no AppProject espalier-monitoring"),
+    (WATCHED_BY, "/spec/source/path", "watching", "there is no watching/kustomization.yaml"),
+    (
+        WATCHED_BY,
+        "/metadata/annotations/argocd.argoproj.io~1manifest-generate-paths",
+        "/deploy",
+        "a change of /monitoring would go unnoticed",
+    ),
+    (
+        MONITORING,
+        f"{VALUES}/grafana/sidecar/dashboards/label",
+        "dashboard",
+        "Grafana does not see it without dashb",
+    ),
+    (MONITORING, f"{VALUES}/grafana/sidecar/dashboards/labelValue", "2", "Grafana does not see it without"),
+    (
+        MONITORING,
+        f"{VALUES}/grafana/sidecar/dashboards/folderAnnotation",
+        "folder",
+        "it is in no folder without the annotation folder",
+    ),
+    (
+        MONITORING,
+        "/spec/destination/namespace",
+        "kube-system",
+        "it is not in kube-system, where the stack is",
+    ),
     (CONFIG, "/data/template.deployed", REMOVE, "there is no template deployed"),
     (CONFIG, "/data/trigger.on-deployed", REMOVE, "there is no trigger on-deployed"),
     (CONFIG, "/data/trigger.on-deployed", REMOVE, "nothing sends deployed"),
@@ -224,9 +280,9 @@ MISTAKES: list[tuple[str, str, object, str]] = [
 )
 def test_a_mistake_is_found(which: str, pointer: str, value: object, complaint: str) -> None:
     documents = deepcopy(_rendered())
-    assert delivery.problems(documents, _environments()) == []
+    assert _problems(documents) == []
     _change(documents, which, pointer, value)
-    assert complaint in "\n".join(delivery.problems(documents, _environments()))
+    assert complaint in "\n".join(_problems(documents))
 
 
 def test_a_component_outside_the_watched_folders_is_found(tmp_path: Path) -> None:
@@ -238,7 +294,9 @@ def test_a_component_outside_the_watched_folders_is_found(tmp_path: Path) -> Non
     content = yaml.safe_load(overlay.read_text())
     content["components"].append("../../../shared")
     overlay.write_text(yaml.safe_dump(content))
-    found = delivery.problems(_rendered(), _environments(), root)
+    (tmp_path / "monitoring").mkdir()
+    shutil.copy(render.MONITORING / "kustomization.yaml", tmp_path / "monitoring")
+    found = _problems(_rendered(), root)
     assert found == [
         "Application espalier-staging: argocd.argoproj.io/manifest-generate-paths: "
         "a change of /shared would go unnoticed"

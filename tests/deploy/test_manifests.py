@@ -39,7 +39,7 @@ def _one(name: str, kind: str) -> Document:
 
 def test_everything_is_as_it_should_be() -> None:
     assert {each.name: list(each.problems) for each in _everything() if each.problems} == {}
-    assert len(_everything()) == len(render.ENVIRONMENTS) * (1 + len(render.VARIANTS)) + 1
+    assert len(_everything()) == len(render.ENVIRONMENTS) * (1 + len(render.VARIANTS)) + 2
 
 
 @pytest.mark.parametrize("environment", render.ENVIRONMENTS)
@@ -99,7 +99,9 @@ def test_production_is_what_it_should_be() -> None:
     assert quiet == ["false"]
 
 
-@pytest.mark.parametrize("variant", [each.name for each in _everything() if each.name != "argocd"])
+@pytest.mark.parametrize(
+    "variant", [each.name for each in _everything() if each.name not in ("monitoring", "argocd")]
+)
 def test_pods_are_restricted(variant: str) -> None:
     """Each rule of Kubernetes' restricted standard that can be broken here."""
     workload = next(each for each in _documents(variant) if each["kind"] in {"Rollout", "Deployment"})
@@ -325,7 +327,7 @@ def test_checkov_looks_at_what_is_rendered(old: str, new: str, said: str | None,
 
 def _copy_project(folder: Path) -> None:
     """What the command needs: the manifests, its own code, and the service's settings."""
-    for name in ("app", "deploy"):
+    for name in ("app", "deploy", "monitoring"):
         shutil.copytree(
             render.FOLDER.parent / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
         )

@@ -1,0 +1,338 @@
+"""What watches the service in a cluster: made of the files that are tested, restricted, and every name leads somewhere."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+from deploy import render, watchers
+from monitoring.cluster import __main__ as cluster
+from monitoring.errors import MonitoringError
+from monitoring.queries import panel_queries, rule_queries
+from tests.deploy.project import ROOT
+from tests.tools import require
+
+Document = dict[str, Any]
+REMOVE = object()
+PROGRAMS = tuple(
+    file.removesuffix(".py")
+    for each in yaml.safe_load((render.MONITORING / "kustomization.yaml").read_text())["configMapGenerator"]
+    for file in each["files"]
+    if file.endswith(".py")
+)
+
+
+@cache
+def _rendered() -> list[Document]:
+    return render.parse(render.render(render.MONITORING))
+
+
+def _all(kind: str) -> list[Document]:
+    return [each for each in _rendered() if each["kind"] == kind]
+
+
+def _get(documents: list[Document], which: str) -> Document:
+    kind, name = which.split()
+    # The names of programs' ConfigMaps end with a hash.
+    return next(
+        d
+        for d in documents
+        if d["kind"] == kind and re.fullmatch(rf"{name}(-[a-z0-9]{{10}})?", d["metadata"]["name"])
+    )
+
+
+def _container(program: str) -> Document:
+    pod: Document = _get(_rendered(), f"Deployment espalier-{program}")["spec"]["template"]["spec"]
+    container: Document = pod["containers"][0]
+    return container
+
+
+# Rules.
+
+
+def test_the_clusters_rules_are_those_that_are_tested(tmp_path: Path) -> None:
+    """Prometheus' own tool finds as many in them, and they say the same."""
+    files = sorted(cluster.RULES.glob("*.yaml"))
+    assert [each["metadata"]["name"] for each in _all("PrometheusRule")] == [
+        f"espalier-{f.stem}" for f in files
+    ]
+    for file, manifest in zip(files, _all("PrometheusRule"), strict=True):
+        assert manifest["spec"] == yaml.safe_load(file.read_text())
+        (tmp_path / file.name).write_text(yaml.safe_dump(manifest["spec"]))
+        checks = [
+            subprocess.run(
+                [require("promtool"), "check", "rules", str(each)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for each in (file, tmp_path / file.name)
+        ]
+        assert [each.returncode for each in checks] == [0, 0], checks[1].stderr
+        found = [re.findall(r"\d+ rules found", each.stdout) for each in checks]
+        assert found[0] == found[1] != []
+
+
+def test_the_file_is_as_it_is_made_and_a_difference_is_named(tmp_path: Path) -> None:
+    assert cluster.OUTPUT.read_text() == cluster.generate()
+    copy = tmp_path / "monitoring"
+    shutil.copytree(ROOT / "monitoring", copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "monitoring.cluster", *arguments],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("--check") == (0, "", "")
+    rules = next(copy.glob("rules/*.yaml"))
+    rules.write_text(rules.read_text().replace("interval: ", "interval: 1", 1))
+    status, _, said = run("--check")
+    assert status == 1
+    assert said == (
+        "error: monitoring/cluster/rules.yaml differs from monitoring/rules: run python -m monitoring.cluster\n"
+    )
+    assert run() == (0, "wrote rules.yaml\n", "")
+    assert run("--check") == (0, "", "")
+
+
+@pytest.mark.parametrize("text", ["groups: [", "- a", "rules: []"])
+def test_what_is_no_file_of_rules_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "broken.yaml").write_text(text)
+    with pytest.raises(MonitoringError, match=r"^broken\.yaml is no file of rules: [^\n]*$"):
+        cluster.generate(tmp_path)
+    with pytest.raises(MonitoringError, match="there are no rules in"):
+        cluster.generate(tmp_path / "nowhere")
+
+
+# Labels.
+
+
+def test_rules_and_dashboards_ask_for_labels_that_the_services_series_have() -> None:
+    """Of a target: what the ServiceMonitor makes, and what the Prometheus operator gives every series."""
+    monitor = next(
+        each
+        for each in render.parse(render.render(render.overlay("production")))
+        if each["kind"] == "ServiceMonitor"
+    )
+    made = {rule["targetLabel"] for rule in monitor["spec"]["endpoints"][0]["relabelings"]}
+    made |= {re.sub(r"\W", "_", label) for label in monitor["spec"]["podTargetLabels"]}
+    made |= {"job", "instance", "namespace", "pod", "service", "container", "endpoint"}
+    # Those by which versions and environments are told apart, under whatever name somebody might ask for them.
+    target = re.compile(r"pod|env\w*|namespace|\w*version\w*|\w*hash\w*|job|instance")
+    asked: dict[str, str] = {}
+    for query in [*panel_queries(), *rule_queries()]:
+        for name, labels in _selected(query.expression):
+            if name.startswith(("http_", "model_", "process_", "prediction_log_")) and name != "model_info":
+                asked |= {label: query.title for label in labels if target.fullmatch(label)}
+    assert {"environment", "job"} <= asked.keys()
+    assert {label: title for label, title in asked.items() if label not in made} == {}
+
+
+def _selected(expression: str) -> list[tuple[str, set[str]]]:
+    """Every selector in an expression: the metric's name and the labels that are matched."""
+    found: list[tuple[str, set[str]]] = []
+
+    def walk(node: Any) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append((node.name or "", {each.name for each in node.matchers.matchers}))
+        for name in ("expr", "lhs", "rhs", "vector_selector", "args", "param"):
+            below = getattr(node, name, None)
+            for each in below if isinstance(below, list) else [below]:
+                if each is not None and not isinstance(each, (str, int, float)):
+                    walk(each)
+
+    walk(promql_parser.parse(expression))
+    return found
+
+
+# Programs.
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_program_is_the_file_and_its_python_is_the_services(program: str) -> None:
+    config = _get(_rendered(), f"ConfigMap espalier-{program}")
+    assert config["data"] == {f"{program}.py": (ROOT / f"monitoring/{program}.py").read_text()}
+    assert config["metadata"]["name"] != f"espalier-{program}", "a new program must be a new pod"
+    base = re.search(r"^FROM (\S+) AS base$", (ROOT / "app/Dockerfile").read_text(), re.MULTILINE)
+    assert base is not None
+    assert _container(program)["image"] == base[1]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_program_needs_no_packages(program: str) -> None:
+    """The image has Python, and nothing else."""
+    tree = ast.parse((ROOT / f"monitoring/{program}.py").read_text())
+    names = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [each.name for each in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert names <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_pods_are_restricted(program: str) -> None:
+    pod = _get(_rendered(), f"Deployment espalier-{program}")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    for kind in ("requests", "limits"):
+        assert {"cpu", "memory"} == container["resources"][kind].keys()
+    assert "secretKeyRef" not in json.dumps(pod), (
+        "tokens are files, which can be renewed and are not inherited"
+    )
+
+
+def test_the_exporter_takes_the_arguments_that_it_is_given(tmp_path: Path) -> None:
+    """As the container runs it, but for the places of its files: it reads the token, then refuses what is no token."""
+    container = _container("delivery")
+    (tmp_path / "token").write_text("two words")
+    arguments = [
+        each.replace("/app", str(ROOT / "monitoring")).replace("/run/secrets/github", str(tmp_path))
+        for each in container["args"]
+    ]
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: --token-file {tmp_path}/token: it must hold a token and nothing else\n"
+    (port,) = container["ports"]
+    assert f"--port={port['containerPort']}" in container["args"]
+    assert "--host=0.0.0.0" in container["args"]
+
+
+def test_what_a_person_makes_is_documented() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    used = {
+        volume["secret"]["secretName"]
+        for each in _all("Deployment")
+        for volume in each["spec"]["template"]["spec"]["volumes"]
+        if "secret" in volume
+    }
+    assert used <= set(watchers.SECRETS)
+    for name in used:
+        assert f"kubectl create secret generic {name} -n monitoring" in text, name
+
+
+# Dashboards.
+
+
+def test_there_is_a_configmap_for_each_dashboard() -> None:
+    files = {path.name: path.read_text() for path in (ROOT / "monitoring/dashboards").glob("*.json")}
+    assert len(files) == 4
+    given: dict[str, str] = {}
+    for each in _all("ConfigMap"):
+        data = {name: text for name, text in each["data"].items() if name.endswith(".json")}
+        if data:
+            assert len(data) == 1
+            assert each["metadata"]["name"] == f"espalier-dashboard-{next(iter(data)).removesuffix('.json')}"
+            assert each["metadata"]["labels"]["grafana_dashboard"] == "1"
+            assert each["metadata"]["annotations"] == {"grafana_folder": "Espalier"}
+            given |= data
+    assert given == files
+    # More would not fit into one object of Kubernetes.
+    assert max(len(text.encode()) for text in files.values()) < 900_000
+
+
+# Names that lead nowhere.
+
+DEPLOYMENT, SERVICE = "Deployment espalier-delivery", "Service espalier-delivery"
+MONITOR, POLICY = "ServiceMonitor espalier-delivery", "NetworkPolicy espalier-delivery"
+POD = "/spec/template/spec"
+CONTAINER = f"{POD}/containers/0"
+FROM = "/spec/ingress/0/from/0/podSelector/matchLabels"
+MISTAKES: list[tuple[str, str, object, str]] = [
+    (DEPLOYMENT, "/spec/selector/matchLabels/a", "b", "does not match its own pods"),
+    (DEPLOYMENT, f"{POD}/serviceAccountName", "other", "no ServiceAccount of its own"),
+    ("ServiceAccount espalier-delivery", "/automountServiceAccountToken", True, "without a token"),
+    (DEPLOYMENT, f"{CONTAINER}/image", "python:3.13", "is not NAME@sha256:DIGEST"),
+    (DEPLOYMENT, f"{CONTAINER}/livenessProbe", REMOVE, "livenessProbe asks none"),
+    (DEPLOYMENT, f"{CONTAINER}/readinessProbe/httpGet/port", "web", "readinessProbe asks none"),
+    (DEPLOYMENT, f"{CONTAINER}/args/1", "/srv/delivery.py", "nothing is mounted at /srv"),
+    (DEPLOYMENT, f"{CONTAINER}/args/1", "/app/deliver.py", "with deliver.py"),
+    (DEPLOYMENT, f"{CONTAINER}/args/3", "--branch=main", "it is told of no file in /run/secrets/github"),
+    (DEPLOYMENT, f"{POD}/volumes/0/configMap/name", "other", "there is no ConfigMap other"),
+    (DEPLOYMENT, f"{POD}/volumes/1/secret/secretName", "other", "nobody makes the Secret other"),
+    (DEPLOYMENT, f"{POD}/volumes", REMOVE, "refer to: 'volumes'"),
+    (SERVICE, "/spec/selector", {"a": "b"}, "matches the pods of 0 Deployments"),
+    (SERVICE, "/spec/ports/0/targetPort", "web", "target port web is none"),
+    (SERVICE, "/spec/ports/0/port", 80, "port 80 is not the one"),
+    (
+        SERVICE,
+        "/metadata/labels/app.kubernetes.io~1name",
+        "exporter",
+        "it must match one Service, and matches 0",
+    ),
+    (SERVICE, "/metadata/labels/app.kubernetes.io~1name", "exporter", "nothing scrapes it"),
+    (MONITOR, "", REMOVE, "Service espalier-delivery: nothing scrapes it"),
+    (MONITOR, "/spec/jobLabel", "job", "its job is None"),
+    (MONITOR, "/spec/endpoints/0/port", "metrics", "port metrics is none"),
+    ("ServiceMonitor argo-rollouts", "/spec/endpoints/0/honorLabels", REMOVE, "series lose their namespace"),
+    (POLICY, "", REMOVE, "there must be one NetworkPolicy"),
+    (POLICY, "/spec/policyTypes", ["Ingress"], "for both ways"),
+    (POLICY, "/spec/podSelector", {}, "matches no pod of ours, or everybody's"),
+    (POLICY, f"{FROM}/app.kubernetes.io~1name", "grafana", "it lets grafana in"),
+    (POLICY, "/spec/ingress/0/ports/0/port", "web", "port web is none"),
+    (POLICY, "/spec/egress/1/ports/0/port", 80, "not to DNS and HTTPS alone"),
+    ("ConfigMap espalier-dashboard-model", "/data/model.json", "{}", "is no dashboard with a uid"),
+    (
+        "ConfigMap espalier-dashboard-model",
+        "/data/model.json",
+        '{"uid": "espalier-load"}',
+        "the uid espalier-load",
+    ),
+    ("PrometheusRule espalier-drift", "/spec/groups/0/name", "espalier-platform", "another group is called"),
+]
+
+
+@pytest.mark.parametrize(
+    ("which", "pointer", "value", "complaint"),
+    MISTAKES,
+    ids=[f"{n}-{each[-1]}" for n, each in enumerate(MISTAKES)],
+)
+def test_a_mistake_is_found(which: str, pointer: str, value: object, complaint: str) -> None:
+    documents = deepcopy(_rendered())
+    assert watchers.problems(documents) == []
+    _change(documents, which, pointer, value)
+    assert complaint in "\n".join(watchers.problems(documents))
+
+
+def _change(documents: list[Document], which: str, pointer: str, value: object) -> None:
+    document = _get(documents, which)
+    if not pointer:
+        documents.remove(document)
+        return
+    *parents, last = (each.replace("~1", "/") for each in pointer[1:].split("/"))
+    inside: Any = document
+    for each in parents:
+        inside = inside[int(each) if isinstance(inside, list) else each]
+    key: Any = int(last) if isinstance(inside, list) else last
+    if value is REMOVE:
+        del inside[key]
+    else:
+        inside[key] = value
