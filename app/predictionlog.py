@@ -17,14 +17,13 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from math import isnan
+from functools import lru_cache
 from pathlib import Path
-from random import random
+from random import getrandbits, random
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import uuid4
 
 import orjson
 from prometheus_client import CollectorRegistry
@@ -394,8 +393,9 @@ class _Lines:
                     f"{PREFIX}PREDICTION_LOG_FEATURES: {', '.join(unknown)}: the model has no such feature; "
                     f"it has {', '.join(sorted(known))}"
                 )
-        self._numbers = [(name, i) for i, name in enumerate(layout.numbers) if name in chosen]
-        self._categories = [(name, i) for i, name in enumerate(layout.categories) if name in chosen]
+        self._numbers = _Columns(layout.numbers, chosen)
+        self._categories = _Columns(layout.categories, chosen)
+        self._features = bool(chosen)
 
     def of(self, prediction: Prediction) -> Iterator[list[bytes]]:
         """The rows' lines in pieces."""
@@ -425,17 +425,43 @@ class _Lines:
             line["id"] = prediction.request_id
             line["row"] = row
         if self._time:
-            line["time"] = datetime.fromtimestamp(prediction.time, UTC).isoformat(timespec="milliseconds")
+            line["time"] = _shown(prediction.time)
         if self._version is not None:
             line["model_version"] = self._version
-        if self._numbers or self._categories:
-            features = {name: None if isnan(numbers[i]) else numbers[i] for name, i in self._numbers}
-            line["features"] = features | {name: categories[i] or None for name, i in self._categories}
+        if self._features:
+            # JSON knows no NaN, and orjson writes null for it.
+            line["features"] = self._numbers.of(numbers)
+            for name, category in self._categories.of(categories).items():
+                line["features"][name] = category or None
         if self._label:
             line["label"] = self._classes[label]
         if self._probabilities:
-            line["probabilities"] = dict(zip(self._classes, probabilities, strict=True))
+            line["probabilities"] = dict(zip(self._classes, probabilities))  # noqa: B905  checked at the start
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+
+class _Columns:
+    """Those of a tensor's columns that are written."""
+
+    def __init__(self, names: Sequence[str], chosen: Collection[str]) -> None:
+        self._names = [name for name in names if name in chosen]
+        self._places = [place for place, name in enumerate(names) if name in chosen]
+        self._all = len(self._names) == len(names)
+
+    def of(self, values: Sequence[Any]) -> dict[str, Any]:
+        kept = values if self._all else [values[place] for place in self._places]
+        return dict(zip(self._names, kept))  # noqa: B905  as long as each other by the schema
+
+
+@lru_cache(maxsize=64)
+def _second(moment: int) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+def _shown(moment: float) -> str:
+    """A time in ISO 8601, UTC, with milliseconds."""
+    seconds, milliseconds = divmod(int(moment * 1000), 1000)
+    return f"{_second(seconds)}.{milliseconds:03}+00:00"
 
 
 def _request_id(headers: RequestHeaders, own: str | None) -> str:
@@ -445,7 +471,7 @@ def _request_id(headers: RequestHeaders, own: str | None) -> str:
         return given.decode()
     if own is not None and _USABLE_ID.fullmatch(own.encode(errors="replace")):
         return own
-    return uuid4().hex
+    return f"{getrandbits(128):032x}"
 
 
 def _in_short(error: Exception) -> str:
