@@ -142,7 +142,13 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
     ]
     if "relay" in ports:
         parts.append(
-            Part("relay", [python, str(relay)], url["relay"], "/health", {"RELAY_PORT": str(ports["relay"])})
+            Part(
+                "relay",
+                [python, str(relay)],
+                url["relay"],
+                "/health",
+                {"RELAY_HOST": "127.0.0.1", "RELAY_PORT": str(ports["relay"])},
+            )
         )
     if alertmanager is not None:
         parts.append(

@@ -388,6 +388,38 @@ receivers:
     assert on["route"]["group_wait"] == "30s"
 
 
+def test_the_routes_are_the_clusters(tmp_path: Path) -> None:
+    """Its own receivers stay at home: here is no pager, and no Slack."""
+    configuration.write(tmp_path, PLACES)
+    here = yaml.safe_load((tmp_path / "alertmanager.yml").read_text())
+    (file,) = configuration.ALERTMANAGER.glob("*.yml")
+    cluster = yaml.safe_load(file.read_text())
+    assert here["route"] == cluster["route"]
+    assert here["inhibit_rules"] == cluster["inhibit_rules"]
+    assert here["receivers"] == [{"name": each["name"]} for each in cluster["receivers"]]
+    told = configuration.alertmanager(Places("s", "p", relay="127.0.0.1:5"))["receivers"]
+    assert [each["name"] for each in told if len(each) > 1] == ["retrain"]
+
+
+def test_the_relay_runs_where_it_is_configured(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("prometheus")
+    monkeypatch.delenv("RELAY_REPOSITORY", raising=False)
+    assert "relay" not in {part.name for part in plan_of(tmp_path, f"--model={model}")}
+    (tmp_path / "token").write_text("t")
+    monkeypatch.setenv("RELAY_REPOSITORY", "espalier-ml/espalier")
+    monkeypatch.setenv("RELAY_TOKEN_FILE", str(tmp_path / "token"))
+    part = next(part for part in plan_of(tmp_path, f"--model={model}") if part.name == "relay")
+    with Processes(tmp_path / "logs") as processes:
+        processes.start(part)
+        assert set(processes.running()) == {"relay"}
+        assert httpx.get(f"{part.address}/metrics").status_code == 200
+    written = yaml.safe_load((tmp_path / "alertmanager.yml").read_text())["receivers"]
+    urls = [hook["url"] for each in written for hook in each.get("webhook_configs", [])]
+    assert urls == [f"{part.address}/"]
+
+
 def test_grafana_finds_prometheus_and_every_dashboard(tmp_path: Path) -> None:
     configuration.write(tmp_path, PLACES)
     sources = yaml.safe_load((tmp_path / "grafana/datasources/prometheus.yaml").read_text())["datasources"]
