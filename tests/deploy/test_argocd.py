@@ -24,6 +24,7 @@ PROMETHEUS = "and Prometheus is at http://"
 PROJECT, SPEC = "AppProject espalier", "/spec/template/spec"
 WATCHING, WATCHED_BY = "AppProject espalier-monitoring", "Application espalier-monitoring"
 VALUES = "/spec/source/helm/valuesObject"
+WEBHOOK = f"{VALUES}/alertmanager/config/receivers/3/webhook_configs/0/url"
 
 
 @cache
@@ -173,6 +174,15 @@ def test_runbooks_that_notifications_point_at_exist() -> None:
     assert set(linked) <= anchors
 
 
+def test_alertmanager_is_given_what_is_tested() -> None:
+    tested = yaml.safe_load((render.MONITORING / "alertmanager/alertmanager.yml").read_text())
+    values = _get(_rendered(), MONITORING)["spec"]["source"]["helm"]["valuesObject"]["alertmanager"]
+    assert values["config"] == tested
+    documented = (render.FOLDER.parent / "docs" / "operations.md").read_text()
+    for secret in values["alertmanagerSpec"]["secrets"]:
+        assert f"kubectl create secret generic {secret} -n monitoring" in documented
+
+
 MISTAKES: list[tuple[str, str, object, str]] = [
     (SET, "/spec/goTemplateOptions", REMOVE, "set missingkey=error"),
     (SET, f"{SPEC}/source/path", "deploy/overlays/{{ .env }}", "no field env"),
@@ -264,6 +274,36 @@ MISTAKES: list[tuple[str, str, object, str]] = [
         "/spec/destination/namespace",
         "kube-system",
         "it is not in kube-system, where the stack is",
+    ),
+    (
+        MONITORING,
+        f"{VALUES}/alertmanager/alertmanagerSpec/secrets",
+        REMOVE,
+        "alertmanager-slack, which is not mounted",
+    ),
+    (
+        MONITORING,
+        f"{VALUES}/alertmanager/alertmanagerSpec/secrets/0",
+        "pager",
+        "Secret pager is mounted, and nothing",
+    ),
+    (
+        MONITORING,
+        WEBHOOK,
+        "http://espalier-relay.monitoring:80/",
+        "no Service at http://espalier-relay.monitoring:80/",
+    ),
+    (
+        MONITORING,
+        WEBHOOK,
+        "http://relay.monitoring:9099/",
+        "there is no Service at http://relay.monitoring:9099/",
+    ),
+    (
+        MONITORING,
+        WEBHOOK,
+        "http://espalier-relay.default:9099/",
+        "there is no Service at http://espalier-relay.def",
     ),
     (CONFIG, "/data/template.deployed", REMOVE, "there is no template deployed"),
     (CONFIG, "/data/trigger.on-deployed", REMOVE, "there is no trigger on-deployed"),

@@ -226,6 +226,28 @@ def test_the_exporter_takes_the_arguments_that_it_is_given(tmp_path: Path) -> No
     assert "--host=0.0.0.0" in container["args"]
 
 
+def test_the_relay_takes_the_environment_that_it_is_given(tmp_path: Path) -> None:
+    """As the container runs it, but for the places of its files; it refuses where its token is not."""
+    container = _container("relay")
+    assert container["args"] == ["-I", "/app/relay.py"]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    environment["RELAY_TOKEN_FILE"] = environment["RELAY_TOKEN_FILE"].replace(
+        "/run/secrets/github", str(tmp_path)
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", str(ROOT / "monitoring/relay.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"RELAY_TOKEN_FILE is '{tmp_path}/token'" in done.stderr
+    source = (ROOT / "monitoring/relay.py").read_text()
+    assert f'"{container["ports"][0]["containerPort"]}"' in source, "the port is its default"
+    assert {*environment} <= {*re.findall(r"RELAY_\w+", source)}
+
+
 def test_what_a_person_makes_is_documented() -> None:
     text = (ROOT / "docs/operations.md").read_text()
     used = {
