@@ -28,6 +28,7 @@ from starlette.testclient import TestClient
 
 from app.contract import read_bundle
 from app.main import Application
+from app.settings import Settings, _shown
 from tests.app.buckets import BUCKET, bucket
 from tests.app.conftest import Serve
 from tests.app.processes import PATIENCE, ROOT, Running, free_port, running
@@ -272,17 +273,27 @@ def test_all_ways_answer_alike(logged: Logged, body: bytes, path: str) -> None:
 
 
 def test_all_ways_log_alike(logged: Logged) -> None:
-    """After whatever the test above has sent."""
-    good = json.dumps(tensors({key: [1.5, 2.5] for key in ROW.values}, id="in-the-body")).encode()
-    assert [answer[1]["x-request-id"] for answer in logged.post(NUMBERS_INFER, good, {})] == [
-        "in-the-body"
-    ] * 3
+    """Whatever the test above has sent, too, if it was here."""
+    rows = [number_row((5.0 + number / 10, 3.5, 1.4, 0.2)).values for number in range(10)]
+    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
+    for path, body in (
+        ("/predict", rows[0]),
+        ("/predict", {"instances": rows}),
+        ("/predict", {"columns": columns}),
+        ("/predict", {"instances": [*rows, {}]}),
+        (NUMBERS_INFER, tensors(columns)),
+    ):
+        logged.post(path, json.dumps(body).encode(), ID)
+    with_id = json.dumps(tensors(columns, id="in-the-body")).encode()
+    ids = [answer[1]["x-request-id"] for answer in logged.post(NUMBERS_INFER, with_id, {})]
+    assert ids == ["in-the-body"] * 3
     made = [
         answer[1]["x-request-id"] for answer in logged.post("/predict", json.dumps(ROW.values).encode(), {})
     ]
     assert len(set(made)) == 3
+
     wired, fast, ordinary = ([{**line, "time": None} for line in log_of(client)] for client in logged.clients)
-    assert len(wired) > 3
+    assert len(wired) >= 1 + 3 * 10 + 10 + 1
     assert [each[-1].pop("id") for each in (wired, fast, ordinary)] == made
     assert wired == fast == ordinary
 
@@ -551,6 +562,30 @@ def test_files_in_a_bucket(number_model: Path, tmp_path: Path, monkeypatch: pyte
             service.process.send_signal(signal.SIGINT)
             said = service.process.communicate(timeout=PATIENCE)[1]
         assert "the prediction log cannot be stored: " in said
+
+
+# ------------------------------------------------------------------------------ what its page says
+
+
+def test_the_page_about_it_knows_every_setting_and_what_a_line_has(
+    number_model: Path, serve: Serve, folder: Path
+) -> None:
+    page = (ROOT / "docs/prediction-log.md").read_text()
+    variables = re.findall(r"^\| `ESPALIER_(PREDICTION_LOG\w*)` \| `?(.*?)`? \|", page, re.MULTILINE)
+    assert dict(variables) == {
+        name.upper(): _shown(field.default)
+        for name, field in Settings.model_fields.items()
+        if name.startswith("prediction_log")
+    }
+    example = re.search(r"```json\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    client = serve(number_model, prediction_log=str(folder))
+    client.post("/predict", json=ROW.values)
+    (line,) = log_of(client)
+    shown = json.loads(example[1])
+    assert list(line) == list(shown)
+    assert list(line["features"]) == list(shown["features"])
+    assert [len(shown[key]) for key in ("id", "time")] == [len(line[key]) for key in ("id", "time")]
 
 
 # ------------------------------------------------------------------------------ helpers
