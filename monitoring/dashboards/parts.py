@@ -1,7 +1,7 @@
 """What the dashboards have in common: variables, links, annotations, selectors, and one way to make each kind of panel.
 
-Colours mean the same everywhere: green is fine, yellow wants a look, red wants somebody now; 2xx green, 4xx orange,
-5xx red. A series keeps its colour from panel to panel, because the palette goes by name.
+Colours mean the same everywhere: green is fine, yellow wants a look, red wants somebody now; 2xx green, 4xx yellow
+and orange, 5xx red. A series keeps its colour from panel to panel, because the palette goes by name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
     "purple",
     "#808080",
 )
-STATUS_COLOURS = {"^2": GREEN, "^3": BLUE, "^4": ORANGE, "^5": RED}
+STATUS_COLOURS = {"^2": GREEN, "^3": BLUE, "^4": YELLOW, "^422$": ORANGE, "^5": RED}
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 Limits = Sequence[tuple[float | None, str]]

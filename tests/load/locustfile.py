@@ -25,6 +25,7 @@ from locust.runners import STATE_INIT, WorkerRunner
 from locust.stats import StatsEntry
 
 from app.contract import Manifest
+from tests.load import exporter
 from tests.load.traffic import CARD, Request, Traffic
 
 TIMEOUT_SECONDS = 10.0
@@ -129,6 +130,10 @@ def _add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument(
         "--summary", default="", help="file for the figures, written every second and at the end"
     )
+    parser.add_argument(
+        "--metrics-port", type=int, default=0, help="port of the figures for Prometheus; 0 for none"
+    )
+    parser.add_argument("--metrics-host", default="127.0.0.1", help="address to serve them on")
 
 
 def _write_summaries(environment: Environment, **_: Any) -> None:
@@ -150,6 +155,17 @@ def _write_summaries(environment: Environment, **_: Any) -> None:
     gevent.spawn(every_second)
     hooks: Any = environment.events
     hooks.quit.add_listener(write)
+
+
+def _serve_metrics(environment: Environment, **_: Any) -> None:
+    options: Any = environment.parsed_options
+    port = getattr(options, "metrics_port", 0)
+    if not port or isinstance(environment.runner, WorkerRunner):
+        return
+    try:
+        exporter.serve(environment, options.metrics_host, port)
+    except OSError as error:
+        sys.exit(f"locust: error: no metrics on port {port}: {error.strerror or error}")
 
 
 def _stop_on_interrupt(environment: Environment, **_: Any) -> None:
@@ -205,5 +221,6 @@ def _figures(entry: StatsEntry) -> dict[str, Any]:
 _hooks: Any = events  # Their methods carry no types.
 _hooks.init_command_line_parser.add_listener(_add_options)
 _hooks.init.add_listener(_write_summaries)
+_hooks.init.add_listener(_serve_metrics)
 _hooks.init.add_listener(_stop_on_interrupt)
 _hooks.test_start.add_listener(_forget)

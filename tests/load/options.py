@@ -30,6 +30,10 @@ def count(text: str) -> int:
     return int(_number(text, lambda value: value >= 1 and value.is_integer(), "a whole number from 1"))
 
 
+def port(text: str) -> int:
+    return int(_number(text, lambda value: 1 <= value <= 65535 and value.is_integer(), "a port"))
+
+
 def seconds(text: str) -> float:
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text)
     hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)

@@ -248,6 +248,15 @@ def _parser() -> argparse.ArgumentParser:
         default=ROOT / "build/load/run",
         help="prefix of the figures as CSV and JSON, and of the log (default: build/load/run)",
     )
+    watched = parser.add_argument_group("watched by Prometheus")
+    watched.add_argument(
+        "--metrics-port",
+        type=types.port,
+        help="serve the figures for Prometheus on this port, beside the service's own (default: do not)",
+    )
+    watched.add_argument(
+        "--metrics-host", default="127.0.0.1", help="address to serve them on (default: %(default)s)"
+    )
     several = parser.add_argument_group("several machines")
     several.add_argument("--master", action="store_true", help="let workers send; see docs/load-testing.md")
     several.add_argument(
@@ -277,6 +286,8 @@ def _command(arguments: argparse.Namespace, figures: Path) -> list[str]:
         # Failures are judged here; another status is then an accident.
         "exit-code-on-error": 0,
     }
+    if arguments.metrics_port:
+        command |= {"metrics-port": arguments.metrics_port, "metrics-host": arguments.metrics_host}
     if arguments.master:
         command |= {
             "expect-workers": arguments.expect_workers,

@@ -24,6 +24,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.bundles import write_mixed_bundle, write_number_bundle
 from tests.load import run
@@ -85,6 +86,7 @@ def test_an_error_in_the_users_themselves_is_no_success() -> None:
         ("--users", "0", "is not a whole number from 1"),
         ("--p95-ms", "nan", "is not a number above 0"),
         ("--max-error-share", "5", "is not a share between 0 and 1"),
+        ("--metrics-port", "70000", "is not a port"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
@@ -235,6 +237,44 @@ def test_a_master_and_its_workers_measure_together(number_host: str, tmp_path: P
     assert requests["predict: one row"].count > 0
     # Each worker process reads the card once.
     assert requests[run.CARD].count == 2
+
+
+@pytest.mark.slow
+def test_prometheus_can_watch_a_run(number_host: str, tmp_path: Path) -> None:
+    port = free_port()
+    options = ["--host", number_host, "--users", "4", "--time", "10m", *files(tmp_path), *GENEROUS]
+    with started(*options, "--spawn-rate", "100", "--metrics-port", str(port)) as process:
+        until(lambda: measured(tmp_path) > 60, process)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+            families = {
+                family.name: family.samples
+                for family in text_string_to_metric_families(response.read().decode())
+            }
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=LIMIT_SECONDS)
+
+    assert process.returncode == 0, error
+    assert [each.value for each in families["locust_users"]] == [4]
+    requests = {each.labels["name"]: each.value for each in families["locust_requests"]}
+    assert requests["predict: one row"] > 0
+    assert sum(requests.values()) >= 60
+    assert {each.labels["name"] for each in families["locust_failures"]} == requests.keys()
+    assert sum(each.value for each in families["locust_failures"]) == 0
+    for name, number in requests.items():
+        samples = [s for s in families["locust_request_duration_seconds"] if s.labels["name"] == name]
+        buckets = [s.value for s in samples if s.name.endswith("_bucket")]
+        assert buckets == sorted(buckets)
+        assert buckets[-1] == number
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_one_line(number_host: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        outcome = load(number_host, tmp_path, "--metrics-port", str(port))
+
+    assert outcome.status == 1
+    assert re.fullmatch(rf"error: locust ended with status 1: no metrics on port {port}: .+\n", outcome.error)
 
 
 def load(host: str, directory: Path, *options: str, environment: dict[str, str] | None = None) -> Outcome:

@@ -88,7 +88,7 @@ class Story:
         ]
         self.incident = self._between(min(hours * 0.55, 9), min(hours * 0.55, 9) - 0.6)
         self.drifting = self._between(min(hours - 0.5, 9), -1)
-        self.load = self._between(0.7, 0.02)
+        self.load = self._between(0.7, -1)
         self.users = np.where(
             self.load, np.clip(np.floor((self.times - (end - 0.7 * 3600)) / 300) * 8 + 8, 0, 64), 0
         )
@@ -138,7 +138,7 @@ class Story:
         rhythm = 14 + 10 * np.sin((hour - 8) / 24 * 2 * np.pi)
         always = np.ones(len(self.times), dtype=bool)
         canary = self._between(2.5, -1)
-        trouble = np.where(self.incident, 0.06, 0.0)
+        trouble = np.where(self.incident, 0.028, 0.0)
         slow = 0.0035 * (1 + 0.4 * np.sin((hour - 8) / 24 * 2 * np.pi)) * np.where(self.incident, 9, 1)
         stable, staged = self._manifest.version, CANARY
         found = [
@@ -167,16 +167,18 @@ class Story:
                 "espalier-64c8d7f9b-8r2cj",
                 staged,
                 "64c8d7f9b",
-                self._noisy(loaded),
+                self._noisy(loaded, 0.01),
                 np.full(len(self.times), 0.0),
-                0.002 + 0.000_06 * loaded,
+                0.0015 + 0.000_02 * loaded,
                 always,
             )
         )
         return found
 
     def _service(self) -> Iterable[Series]:
-        answered = sum(v for name, _, v in self._scraped if name == "http_requests_total")
+        answered = sum(
+            v * _usual(labels) for name, labels, v in self._scraped if name == "http_requests_total"
+        )
         refused = max(1.0, sum(v for name, _, v in self._scraped if name == "model_rejected_total"))
         confident = max(1.0, self._of("model_prediction_confidence_count"))
         rank = {f.name: {b.label: i for i, b in enumerate(f.bins)} for f in self._manifest.features}
@@ -186,7 +188,8 @@ class Story:
             refusals = pod.requests * self._noisy(np.full(len(self.times), 0.02))
             for name, labels, value in self._scraped:
                 if name == "http_requests_total":
-                    counts = self._count(pod, pod.requests * (1 - pod.errors) * value / answered)
+                    usual = value * _usual(labels) / answered
+                    counts = self._count(pod, pod.requests * (1 - pod.errors) * usual)
                 elif name.startswith(("http_request_duration_", "http_request_size", "http_response_size")):
                     share = 1.0 if "handler" not in labels else value / max(value, answered)
                     counts = self._time(pod, name, labels, share)
@@ -231,7 +234,7 @@ class Story:
         still = np.ones(len(self.times))
         made: Callable[[], Values] | None = {
             "http_requests_in_flight": lambda: np.round(pod.requests * pod.seconds * 4),
-            "http_connections": lambda: np.round(4 + pod.requests * 0.8),
+            "http_connections": lambda: np.round(4 + pod.requests * 0.2),
             "process_resident_memory_bytes": lambda: 1.1e8 + 1e6 * np.minimum(pod.requests, 40),
             "prediction_log_queue_rows": lambda: np.round(pod.requests * 0.5),
             "model_created_timestamp_seconds": lambda: still * (self.end - 41 * DAY),
@@ -343,8 +346,8 @@ class Story:
                 np.where(self.times >= min(at, self.times[-1]), 1.0, np.nan),
                 environment=environment,
                 version=version,
-                digest="sha256:" + "4be1" * 16,
-                revision="8c09c3c" + "0" * 33,
+                digest="sha256:4be1d07c5a93" + "e2" * 26,
+                revision="8c09c3c7e15d4ba2" + "f3" * 12,
                 action=action,
             )
             then = np.where(self.times >= at, at, at - 9 * DAY)
@@ -421,7 +424,7 @@ class Story:
     def _locust(self) -> Iterable[Series]:
         there = np.where(self._between(0.75, -1), 1.0, np.nan)
         yield Series("locust_users", {"job": "espalier-load"}, there * self.users)
-        seconds = 0.0035 + 0.000_07 * (0.6 + 5 * self.users)
+        seconds = 0.0022 + 0.000_022 * (0.6 + 5 * self.users)
         for kind, share, factor in (
             ("predict: one row", 0.6, 1.0),
             ("predict: instances", 0.15, 1.6),
@@ -438,7 +441,9 @@ class Story:
                 "locust_request_duration_seconds_sum", labels, there * _total(rate * seconds * factor)
             )
             for bound in (*(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0), np.inf):
-                below = norm.cdf(np.log(bound / (seconds * factor)) / 0.6) if np.isfinite(bound) else 1.0
+                below = (
+                    norm.cdf(np.log(bound / (seconds * factor)) / LE_SPREAD) if np.isfinite(bound) else 1.0
+                )
                 le = {"le": "+Inf" if bound == np.inf else f"{bound:g}"}
                 yield Series(
                     "locust_request_duration_seconds_bucket", labels | le, there * _total(rate * below)
@@ -478,6 +483,11 @@ class Story:
     def _noisy(self, values: Values, much: float = 0.06) -> Values:
         noise = np.convolve(self._random.normal(0, 1, len(values) + 8), np.ones(9) / 3, "valid")
         return values * np.clip(1 + much * noise, 0.2, 3)
+
+
+def _usual(labels: Mapping[str, str]) -> float:
+    """How often a kind of request of the tests occurs in earnest: bad ones are rare."""
+    return 1.0 if labels["status"].startswith("2") else 0.05
 
 
 def _total(rate: Values) -> Values:

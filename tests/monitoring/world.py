@@ -102,7 +102,8 @@ def _write_history(story: Story, promtool: str, folder: Path) -> None:
 
 def _backfill(prometheus: str, promtool: str, folder: Path, story: Story, level: int) -> None:
     """Compute what the rules of one level would have recorded, each minute since the story began."""
-    chosen = folder / f"level-{level}.yml"
+    # One name for all levels: by file and group promtool shifts the moments of evaluation, as Prometheus does.
+    chosen = folder / "past.yml"
     chosen.write_text(yaml.safe_dump({"groups": [{"name": "past", "rules": _records(level)}]}))
     (folder / "prometheus.yml").write_text("global: {}\n")
     with _prometheus(prometheus, folder, folder / "data") as client:
