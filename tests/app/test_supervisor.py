@@ -61,6 +61,8 @@ def test_a_killed_worker_is_replaced_and_takes_only_its_own_requests_along(numbe
         assert sum(begun > killed + 0.5 for begun in load.answered) > 10
         assert victim.pid not in {each.pid for each in workers(service)}
         assert survivor.pid in {each.pid for each in workers(service)}
+        # What the dead one had open is gone; the scrape's own connection is left.
+        eventually(lambda: value(scrape(service), "http_connections") == 1)
 
 
 def test_sigterm_under_load_drains_every_worker(number_model: Path) -> None:

@@ -150,25 +150,40 @@ def test_what_the_service_logged_is_scored_told_and_kept_for_training(
     assert found[:3] == many
 
 
-def test_the_rows_for_training_are_a_source_that_training_reads(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rows_for_training_keep_the_schema_that_the_service_has(world: World) -> None:
+    """As `fetch` would read them, and `prepare` check them."""
     from training import sources
+    from training.checks import check
+    from training.config import SchemaSettings
 
     ask_the_service(world.model, world.log)
-    world.truth(*(f"one-{index},{row.label}" for index, row in enumerate(ROWS)))
+    truth = [*(f"one-{index},0,{row.label}" for index, row in enumerate(ROWS))]
+    truth += [f"many,{index},{row.label}" for index, row in enumerate(ROWS)]
+    world.truth(*truth, head="id,row,label")
+    number, category = {"type": "number", "missing": 0.5}, {"type": "category", "missing": 0.5}
+    schema = SchemaSettings.model_validate(
+        {
+            "target": world.manifest.target,
+            "classes": PLANT_CLASSES,
+            "min_rows_per_class": 2,
+            "duplicates": "keep",
+            "features": {
+                feature.name: number if feature.type == "number" else category
+                for feature in world.manifest.features
+            },
+        }
+    )
     for name in ("live.csv", "live.parquet"):
         world.run("--output", world.folder / name)
-        frame = sources.read(str(world.folder / name))
-        assert list(frame.columns) == [
-            *(each.name for each in world.manifest.features),
-            world.manifest.target,
-        ]
-        assert frame[world.manifest.target].tolist() == [row.label for row in ROWS]
+        checked = check(sources.read(str(world.folder / name)), schema)
+        assert checked.left_out == ()
+        frame = checked.frame
+        assert frame[world.manifest.target].tolist() == [row.label for row in ROWS] * 2
+        assert frame["age"].tolist() == [row.values["age"] for row in ROWS] * 2
         assert frame.isna().sum().to_dict() == {
-            "Höhe (cm)": 1,
+            "Höhe (cm)": 2,
             "age": 0,
-            "soil type": 1,
+            "soil type": 2,
             world.manifest.target: 0,
         }
 
