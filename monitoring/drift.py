@@ -142,25 +142,31 @@ def main() -> None:
         for name in ("namespace", "environment", "model_version")
         if (value := getattr(arguments, name))
     }
+    report: Report | None = None
+    fault: MonitoringError | None = None
     try:
         with Prometheus(arguments.prometheus, _token(arguments.token_file)) as prometheus:
             report = read(prometheus, where, limits, arguments.window, arguments.at)
             if report.verdict == "unknown":
-                raise CannotTellError(_why_unknown(prometheus, report, where))
+                fault = CannotTellError(_why_unknown(prometheus, report, where))
     except MonitoringError as error:
-        # The address of Prometheus is nobody's business where this text may go.
-        known = str(error) if isinstance(error, CannotTellError) else "Prometheus could not be asked"
-        if arguments.markdown:
-            _write(arguments.markdown, f"Drift could not be judged: {known}.\n")
-        if arguments.json:
-            _write(arguments.json, json.dumps({"verdict": "unknown", "reason": known}) + "\n")
-        raise
+        # Whatever was read is then of no use.
+        report, fault = None, error
+    # The address of Prometheus is nobody's business where this text may go.
+    reason = str(fault) if isinstance(fault, CannotTellError) else "Prometheus could not be asked"
+    said = f"Drift could not be judged: {_plain(reason)}." if fault else ""
     if arguments.markdown:
-        _write(arguments.markdown, markdown(report))
+        _write(arguments.markdown, markdown(report, said) if report else f"{said}\n")
     if arguments.json:
-        _write(arguments.json, json.dumps(as_json(report), indent=2, ensure_ascii=False) + "\n")
-    show(report, Console() if sys.stdout.isatty() else Console(width=200, no_color=True))
-    sys.exit(report.verdict == "drift")
+        found = as_json(report) if report else {"verdict": "unknown"}
+        if fault:
+            found["reason"] = reason
+        _write(arguments.json, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    if report:
+        show(report, Console() if sys.stdout.isatty() else Console(width=200, no_color=True))
+    if fault:
+        raise fault
+    sys.exit(report is not None and report.verdict == "drift")
 
 
 def read(
@@ -255,12 +261,16 @@ def show(report: Report, console: Console) -> None:
             table.add_row(*map(escape, _cells(row, report.limits)), style=style)
         console.print(table)
         console.print()
-    console.print(escape(conclusion(report)), highlight=False, soft_wrap=True)
+    if report.verdict != "unknown":
+        console.print(escape(conclusion(report)), highlight=False, soft_wrap=True)
 
 
-def markdown(report: Report) -> str:
-    """The same for a pull request or the page of a run: tables, and no mark that could be anything else."""
-    lines = [conclusion(report), ""]
+def markdown(report: Report, said: str = "") -> str:
+    """The same for a pull request or the page of a run: tables, and no mark that could be anything else.
+
+    `said` stands in the conclusion's place.
+    """
+    lines = [said or conclusion(report), ""]
     for version in report.versions:
         lines += [_plain(_title(version)), ""]
         if not version.rows:
@@ -339,9 +349,16 @@ def _why_unknown(prometheus: Prometheus, report: Report, where: Mapping[str, str
         for version in report.versions
     )
     known = max((row.known() for version in report.versions for row in version.rows), default=0)
+    above = [
+        f"{row.name} {row.day:.3f}"
+        for version in report.versions
+        for row in version.rows
+        if row.day is not None and row.day > report.limits.threshold
+    ]
+    day = f". Over 24 h these are above {report.limits.threshold:g}: {', '.join(above)}" if above else ""
     return (
         f"too few predictions: {known} of the last {report.limits.windows} windows have an index and "
-        f"{report.limits.beyond} are needed; predictions in the newest: {counts}. Wait for more traffic"
+        f"{report.limits.beyond} are needed; predictions in the newest: {counts}{day}"
     )
 
 

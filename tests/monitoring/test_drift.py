@@ -56,7 +56,7 @@ def history(
     made |= series("espalier:class_psi:24h", classes[-1:])
     for name, values in features.items():
         made |= series("espalier:feature_psi:1h", values, feature=name)
-        made |= series("espalier:feature_psi:24h", [0.111], feature=name)
+        made |= series("espalier:feature_psi:24h", [0.111 if values else 0.35], feature=name)
     return made
 
 
@@ -71,6 +71,7 @@ HISTORIES = {
     **history("espalier-over", "aaa", {"petal_length": (0.9, 0.9, 0.9, 0.9, *CALM)}),
     **history("espalier-mix", "aaa", {"petal_length": CALM}, classes=(0.1, 0.1, 0.9, 0.9, 0.9, 0.9)),
     **history("espalier-quiet", "aaa", {}, classes=(), predictions=12),
+    **history("espalier-daily", "aaa", {"petal_length": ()}, classes=(), predictions=40),
     **history("espalier-gaps", "aaa", {"petal_length": (0.5, ABSENT, 0.5, 0.5, ABSENT, 0.5)}),
     **history("espalier-sparse", "aaa", {"petal_length": (0.5, ABSENT, 0.5, ABSENT, ABSENT, 0.5)}, classes=()),
     **history("espalier-partly", "aaa", {"rare": (ABSENT, ABSENT, 0.5), "petal_length": CALM}),
@@ -179,7 +180,7 @@ def test_the_rule_of_the_verdict_can_be_another(prometheus: Prometheus) -> None:
     ("namespace", "said"),
     [
         ("quiet", "error: too few predictions: 0 of the last 6 windows have an index and 4 are needed; "
-                  "predictions in the newest: 12 by aaa in quiet. Wait for more traffic"),
+                  "predictions in the newest: 12 by aaa in quiet"),
         ("sparse", "error: too few predictions: 3 of the last 6 windows have an index and 4 are needed"),
         ("nan", "error: too few predictions: 0 of the last 6 windows"),
     ],
@@ -190,6 +191,21 @@ def test_too_little_to_tell(prometheus: Prometheus, namespace: str, said: str, t
     assert done.stderr.startswith(said)
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "drift.md").read_text().startswith("Drift could not be judged: too few predictions")
+
+
+def test_where_hours_are_too_quiet_the_day_is_shown(prometheus: Prometheus, tmp_path: Path) -> None:
+    done = ask(prometheus, "daily", "--markdown", tmp_path / "drift.md", "--json", tmp_path / "drift.json")
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "in the newest: 40 by aaa in daily. Over 24 h these are above 0.2: petal_length 0.350\n"
+    )
+    assert lines(done)["petal_length"] == ["none", "0.350", "0 of 6 (6 unknown)", "too few figures"]
+    written = (tmp_path / "drift.md").read_text()
+    assert written.startswith(
+        "Drift could not be judged: too few predictions: 0 of the last 6 windows have an index"
+    )
+    assert "| petal_length | none | 0.350 | 0 of 6 (6 unknown) | too few figures |" in written
+    assert json.loads((tmp_path / "drift.json").read_bytes())["versions"][0]["rows"][0]["psi_day"] == 0.35
 
 
 def test_the_rules_are_not_loaded(prometheus: Prometheus) -> None:
