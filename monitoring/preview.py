@@ -217,7 +217,7 @@ def draw(board: Mapping[str, Any], moment: Moment, path: Path) -> None:
         plt.close(figure)
         # A fraction of the size, and nobody sees a difference between so few colours.
         with Image.open(temporary) as picture:
-            picture.convert("RGB").quantize(160).save(temporary, format="png", optimize=True)
+            picture.convert("RGB").quantize(256).save(temporary, format="png", optimize=True)
         temporary.replace(path)
 
 
@@ -421,24 +421,25 @@ def _legend(
         right = place.x + (column + 1) * width - 0.1
         for head in reversed(heads):
             page.write(right, place.y + 0.12 + count * 0.165, head, size=6.5, faint=True, right=True)
-            right -= 0.62
+            right -= 0.74
     for index, line in enumerate(lines[:most]):
         column, row = divmod(index, count)
         x, y = place.x + 0.12 + column * width, place.y + 0.12 + (count - 1 - row) * 0.165
         page.box(x, y - 0.02, 0.13, 0.04, colours[line.name])
         values = [value for value in line.values if not math.isnan(value)]
         figures = [
-            shown(of[each](values) if values else math.nan, defaults["unit"]) for each in calculations[:2]
+            shown(of[each](values) if values else math.nan, defaults["unit"], defaults.get("decimals"))
+            for each in calculations[:2]
         ]
         if per_row == 2:
             figures = figures[:1]
-        room = int((width - 0.45 - 0.62 * len(figures)) / 0.065)
+        room = int((width - 0.45 - 0.74 * len(figures)) / 0.065)
         name = line.name if len(line.name) <= room else line.name[: max(room - 1, 3)] + "…"
         if index == most - 1 and len(lines) > most:
             name, figures = f"and {len(lines) - most + 1} more", []
         page.write(x + 0.2, y, name, size=7)
         for position, figure in enumerate(reversed(figures)):
-            page.write(x + width - 0.22 - 0.62 * position, y, figure, size=7, faint=True, right=True)
+            page.write(x + width - 0.22 - 0.74 * position, y, figure, size=7, faint=True, right=True)
 
 
 def _gauges(page: Page, place: Place, panel: Mapping[str, Any], moment: Moment) -> None:
@@ -465,7 +466,7 @@ def _gauges(page: Page, place: Place, panel: Mapping[str, Any], moment: Moment) 
     axes.axis("off")
     for position, name, each in zip(positions, names, samples, strict=True):
         axes.text(-0.015 * most, position, name, ha="right", va="center", size=7.5)
-        text = shown(each.value, defaults["unit"], now=moment.end)
+        text = shown(each.value, defaults["unit"], defaults.get("decimals"), moment.end)
         axes.text(1.015 * most, position, text, ha="left", va="center", size=7.5)
 
 

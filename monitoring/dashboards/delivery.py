@@ -113,7 +113,7 @@ def build() -> Dashboard:
                     "The last deployment of each environment on main: its image, the commit it was built from, and "
                     "how it got there.",
                     width=14,
-                    height=7,
+                    height=5,
                     words_of={"Last action": ACTIONS},
                 ),
                 listing(
@@ -129,7 +129,7 @@ def build() -> Dashboard:
                     },
                     "Argo CD's applications of this project: whether each is what git says, and whether it is well.",
                     width=10,
-                    height=7,
+                    height=5,
                     words_of={
                         "Git": {"Synced": GREEN, "OutOfSync": RED, "Unknown": ORANGE},
                         "Health": {

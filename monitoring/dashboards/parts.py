@@ -227,6 +227,8 @@ def lines(
         )
         .no_value("no data")
     )
+    if unit == "none":
+        made = made.decimals(2)
     if bars:
         made = made.draw_style(kinds.GraphDrawStyle.BARS)
     if steps:
@@ -288,6 +290,8 @@ def gauges(
         .no_value("no data")
         .with_target(_query(expression, name, "A", instant=True))
     )
+    if unit == "none":
+        made = made.decimals(2)
     return made.max(most) if most is not None else made
 
 
