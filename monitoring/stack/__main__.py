@@ -39,6 +39,8 @@ PORTS = {
     "delivery": 9101,
     "relay": 9099,
 }
+LOAD_PORT = 9646
+"""Where a load test may show its figures; it is scraped whether there is one or not."""
 GRAFANA_VERSION = "11.6.0"
 """What the dashboards are built for."""
 FASTEST = 600
@@ -80,6 +82,8 @@ def watch(options: argparse.Namespace) -> None:
         StackError: something is missing or in use, or a part that is needed has ended.
     """
     folder: Path = options.folder.absolute()
+    # What a stack that was killed has left.
+    (folder / "state.json").unlink(missing_ok=True)
     parts = plan(options, folder)
     with Processes(folder / "logs") as processes:
         for part in parts:
@@ -88,10 +92,13 @@ def watch(options: argparse.Namespace) -> None:
             name: {"address": part.address, "pid": pid} for name, (part, pid) in processes.running().items()
         }
         _write(folder / "state.json", json.dumps(state, indent=2) + "\n")
-        _announce(processes)
-        while True:
-            processes.check()
-            time.sleep(0.2)
+        try:
+            _announce(processes)
+            while True:
+                processes.check()
+                time.sleep(0.2)
+        finally:
+            (folder / "state.json").unlink()
 
 
 def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
@@ -118,6 +125,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
         alertmanager=at.get("alertmanager"),
         delivery=at.get("delivery"),
         relay=at.get("relay"),
+        load=f"127.0.0.1:{LOAD_PORT}",
         labels=labels,
     )
     configuration.write(folder, places, options.speed)
@@ -234,6 +242,8 @@ def _announce(processes: Processes) -> None:
             print(f"  {name:<13} is not here; see docs/monitoring.md")
     if "prometheus" in running:
         print(f"\ndrift: python -m monitoring.drift --prometheus {running['prometheus'][0].address}")
+        load = f"python -m tests.load.run --host {running['service'][0].address} --metrics-port {LOAD_PORT}"
+        print(f"load:  {load}")
     print("Ctrl-C ends it", flush=True)
 
 

@@ -34,6 +34,7 @@ class Places:
     alertmanager: str | None = None
     delivery: str | None = None
     relay: str | None = None
+    load: str | None = None
     dashboards: str = str(DASHBOARDS)
     rules: str = ""
     """The folder of the rules as Prometheus sees it; empty for the one beside its configuration."""
@@ -80,6 +81,8 @@ def prometheus(places: Places, speed: float = 1) -> dict[str, Any]:
     jobs = [_job("espalier", places.service, places.labels), _job("prometheus", places.prometheus)]
     if places.delivery:
         jobs.append(_job("espalier-delivery", places.delivery))
+    if places.load:
+        jobs.append(_job("load", places.load))
     if places.alertmanager:
         jobs.append(_job("alertmanager", places.alertmanager))
     made: dict[str, Any] = {

@@ -37,7 +37,11 @@ from tests.tools import require
 PATIENCE = 120
 """Seconds after which something that should happen is taken not to happen; machines may be slow."""
 PLACES = Places(
-    service="127.0.0.1:1", prometheus="127.0.0.1:2", alertmanager="127.0.0.1:3", delivery="127.0.0.1:4"
+    service="127.0.0.1:1",
+    prometheus="127.0.0.1:2",
+    alertmanager="127.0.0.1:3",
+    delivery="127.0.0.1:4",
+    load="127.0.0.1:5",
 )
 
 
@@ -149,6 +153,7 @@ def test_from_the_first_request_to_the_alert_and_nothing_is_left(model: Path, tm
         stack_.process.send_signal(signal.SIGINT)
         output, _ = stack_.process.communicate(timeout=PATIENCE)
     assert stack_.process.returncode == 0, output
+    assert not (tmp_path / "monitor/state.json").exists()
     assert output.splitlines()[-1] == "stopped"
     for part in parts.values():
         if part["address"]:
