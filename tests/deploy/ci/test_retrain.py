@@ -18,6 +18,8 @@ from tests.deploy.ci.actions import GitHubActions
 from tests.deploy.ci.conftest import Clone, Origin
 from tests.deploy.ci.test_lockback import RESULTS, reproduce
 from tests.e2e.clone import BIN, ROOT
+from tests.rehearsal import runner
+from tests.tools import require
 
 OTHER = {"dvc.lock": "schema: '2.0'\nstages: {train: {outs: []}}\n"}
 
@@ -271,3 +273,50 @@ def test_the_look_at_drift_decides_nothing_in_the_workflow(tmp_path: Path) -> No
     said = "Drift could not be judged: Prometheus could not be asked."
     assert (tmp_path / "summary").read_text().strip() == said
     assert retrain.drift(tmp_path / "build/drift/drift.md", "success") == f"### Drift\n\n{said}"
+
+
+@pytest.mark.parametrize(
+    ("url", "drift_ends_with", "changed", "proposed"),
+    [
+        ("", 0, "true", "DRIFT=skipped"),
+        ("https://prometheus.example", 0, "true", "DRIFT=success"),
+        ("https://prometheus.example", 1, "true", "DRIFT=failure"),
+        ("https://prometheus.example", 0, "false", None),
+    ],
+)
+def test_what_is_proposed_depends_on_the_source_alone(
+    tmp_path: Path, url: str, drift_ends_with: int, changed: str, proposed: str | None
+) -> None:
+    """The jobs' own conditions, with nothing but words in their steps."""
+    require("act")
+    workflow = yaml.safe_load((ROOT / ".github/workflows/retrain.yml").read_text())
+    workflow["on"] = workflow.pop(True)
+    jobs = workflow["jobs"]
+    told = next(step["env"]["DRIFT"] for step in jobs["propose"]["steps"] if "DRIFT" in step.get("env", {}))
+    jobs["drift"]["steps"] = [{"run": f"exit {drift_ends_with}"}]
+    jobs["train"]["steps"] = [{"id": "train", "run": f'echo "changed={changed}" >> "$GITHUB_OUTPUT"'}]
+    jobs["propose"]["steps"] = [{"env": {"DRIFT": told}, "run": 'echo "proposed with DRIFT=$DRIFT"'}]
+    clone = tmp_path / "clone"
+    (clone / ".github/workflows").mkdir(parents=True)
+    (clone / ".github/workflows/retrain.yml").write_text(yaml.dump(workflow))
+    for command_ in (
+        ["init", "--quiet", "--initial-branch=main"],
+        ["add", "."],
+        ["commit", "--quiet", "-m", "all"],
+    ):
+        subprocess.run(
+            ["git", "-c", "user.name=n", "-c", "user.email=n@example.org", *command_], cwd=clone, check=True
+        )
+    run = runner.run(
+        clone,
+        "retrain",
+        "repository_dispatch",
+        {"action": "drift", "client_payload": {"reason": "petal_length"}},
+        variables={"APP_ID": "1", **({"PROMETHEUS_URL": url} if url else {})},
+        secrets={},
+        environment={},
+        folder=tmp_path / "act",
+    )
+    assert run.jobs.get("train") == "success", run.output
+    assert ("drift" in run.jobs) is bool(url)
+    assert run.says(f"proposed with {proposed}") if proposed else "propose" not in run.jobs
