@@ -430,6 +430,7 @@ def test_without_a_log_no_series_tells_of_one(numbers: TestClient) -> None:
 # ------------------------------------------------------------------------------ storage that fails
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_rows_and_no_answer(number_model: Path, folder: Path) -> None:
     """The limit on a file's size stands in for the disk: writing fails in the middle, and then works again."""
     with running(
@@ -452,6 +453,7 @@ def test_a_full_disk_costs_rows_and_no_answer(number_model: Path, folder: Path) 
     assert len(lines_in(folder)) == 60
 
 
+@pytest.mark.slow
 def test_a_directory_that_goes_away_costs_rows_and_no_answer(number_model: Path, folder: Path) -> None:
     with running(number_model, prediction_log=folder, prediction_log_rows_per_file=1) as service:
         shutil.rmtree(folder)
@@ -487,6 +489,7 @@ def with_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str
         monkeypatch.setenv(name, each)
 
 
+@pytest.mark.slow
 def test_storage_that_hangs_fills_no_memory_and_delays_nobody(
     number_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,6 +523,7 @@ def test_storage_that_hangs_fills_no_memory_and_delays_nobody(
     assert re.search(r"the prediction log lost \d+ rows", said)
 
 
+@pytest.mark.slow
 def test_s3_that_is_away_costs_rows_and_no_answer(
     number_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
