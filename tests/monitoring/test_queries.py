@@ -7,7 +7,11 @@ what it compares must have.
 from __future__ import annotations
 
 import math
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -26,6 +30,7 @@ from monitoring.queries import (
     rule_queries,
     substitute,
 )
+from tests.app.processes import ROOT
 from tests.bundles import write_mixed_bundle
 from tests.monitoring.world import World, watching
 
@@ -135,9 +140,10 @@ def test_the_world_has_only_metrics_that_somebody_exports(world: World) -> None:
     service = {s.name for family in text_string_to_metric_families(text) for s in family.samples}
     told = {each.name for each in world.story.series}
 
-    assert told <= service | exported_names()
-    for each in asked():
-        assert metric_names(each.expression) <= service | exported_names() | recorded_names()
+    exported = service | exported_names()
+    assert told <= exported
+    known = exported | recorded_names()
+    assert {name for each in asked() for name in metric_names(each.expression)} <= known
 
 
 @pytest.mark.slow
@@ -159,3 +165,50 @@ def test_the_rules_see_what_happens_to_the_real_service(world: World) -> None:
     assert {each.labels["feature"] for each in drift} == {each.name for each in world.manifest.features}
     assert max(each.value for each in drift) > 0.2
     assert [each.labels["model_version"] for each in versions] == [world.manifest.version]
+
+
+@pytest.mark.slow
+def test_the_dashboards_can_be_drawn(world: World, tmp_path: Path) -> None:
+    """The pictures themselves are for people to judge."""
+    at, hours = ["--at", str(world.story.end)], ["--hours", "2"]
+    done = preview("--prometheus", world.prometheus.address, "--output", tmp_path, *at, *hours)
+
+    assert done.returncode == 0, done.stderr
+    pictures = sorted(tmp_path.iterdir())
+    assert done.stdout.splitlines() == list(map(str, pictures))
+    assert [each.stem for each in pictures] == ["delivery", "load", "model", "service"]
+    for each in pictures:
+        content = each.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert 20_000 < len(content) < 300_000
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--dashboard", "modle"], "there is no dashboard 'modle'"),
+        (["--hours", "0"], "0 hours are no time to look at"),
+        (["--choose", "environment"], "'environment' is not NAME=VALUE"),
+        ([], "Prometheus at http://127.0.0.1:9 cannot be reached: .+"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(tmp_path: Path, options: list[str], why: str) -> None:
+    done = preview("--prometheus", "http://127.0.0.1:9", "--output", tmp_path / "new", *options)
+
+    assert done.returncode == 1
+    assert re.fullmatch(f"error: {why}\n", done.stderr)
+
+
+def test_every_query_can_be_printed() -> None:
+    def printed(*options: str) -> list[str]:
+        command = [sys.executable, "-m", "monitoring.queries", *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    assert len(printed()) == 2 * (len(panel_queries()) + len(rule_queries()))
+    assert "http_requests_total" in printed("--metrics")
+
+
+def preview(*options: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "monitoring.preview", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
