@@ -105,8 +105,9 @@ rehearse: setup ## Play the way from a pull request to production and back on th
 	python -m tests.rehearsal
 
 .PHONY: dashboards
-dashboards: setup ## Write the dashboards' JSON from their Python
+dashboards: setup ## Write what dashboards and rules are deployed as, from what they are written in
 	python -m monitoring.dashboards
+	python -m monitoring.cluster
 
 .PHONY: monitor
 monitor: setup ## Watch the service on this machine with Prometheus, Alertmanager and, where it is, Grafana

@@ -264,6 +264,20 @@ def test_what_a_person_makes_is_documented() -> None:
 # Dashboards.
 
 
+def test_prometheus_keeps_what_the_rules_look_back_over() -> None:
+    documents = yaml.safe_load_all((ROOT / "deploy/argocd/monitoring.yaml").read_text())
+    values = next(each for each in documents if each["kind"] == "Application")["spec"]["source"]["helm"][
+        "valuesObject"
+    ]
+    kept = int(values["prometheus"]["prometheusSpec"]["retention"].removesuffix("d"))
+    windows = [
+        int(number) * {"w": 7, "d": 1}[unit]
+        for query in (*rule_queries(), *panel_queries())
+        for number, unit in re.findall(r"\[(\d+)([dw])[]:]", query.expression)
+    ]
+    assert kept > max(windows) == 30
+
+
 def test_there_is_a_configmap_for_each_dashboard() -> None:
     files = {path.name: path.read_text() for path in (ROOT / "monitoring/dashboards").glob("*.json")}
     assert len(files) == 4
