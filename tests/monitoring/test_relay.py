@@ -311,6 +311,8 @@ def test_from_an_alert_to_the_event(github: GitHub, address: str, tmp_path: Path
             f"--config.file={tmp_path}/prometheus.yml",
             f"--storage.tsdb.path={tmp_path}/p",
             f"--web.listen-address={at['prometheus']}",
+            # It tells of an alert at once, before it knows whom, and then again after a minute.
+            "--rules.alert.resend-delay=1s",
         ],
     ]
     with (tmp_path / "log").open("w") as log:
@@ -330,10 +332,14 @@ def test_from_an_alert_to_the_event(github: GitHub, address: str, tmp_path: Path
 
 
 def _firing() -> list[dict[str, Any]]:
-    """Alerts with the real rules' names and labels that fire at once."""
+    """Alerts with the real rules' names and labels.
+
+    They fire after eight seconds: Prometheus looks for Alertmanager every five, and Alertmanager does not wait for more
+    alerts of a group when one of them has been firing for long.
+    """
     shared = {"severity": "ticket", "team": "espalier", "model_version": "0123"}
     return [
-        {"alert": name, "expr": "vector(1)", "labels": {**shared, **labels}}
+        {"alert": name, "expr": "vector(1)", "for": "8s", "labels": {**shared, **labels}}
         for name, labels in (
             ("EspalierFeatureDrift", {"environment": "production", "feature": "petal_length"}),
             ("EspalierFeatureDrift", {"environment": "production", "feature": "petal_width"}),
