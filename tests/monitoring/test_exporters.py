@@ -1,0 +1,75 @@
+"""The exporters that are ours export what the list says that queries may rely upon: names, kinds and labels."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitoring import delivery, labels
+from tests.deploy.project import ROOT
+
+Family = tuple[str, frozenset[str]]
+"""Kind and labels."""
+
+
+def test_delivery() -> None:
+    release = delivery.Release("sha256:" + "a" * 64, "0123456789ab", "b" * 40)
+    first = delivery.Deployment(release, "c" * 40, 100, "release")
+    back = delivery.Deployment(release, "d" * 40, 200, "rollback")
+    facts = delivery.Facts(
+        {"production": delivery.Timeline((first, back), 1, (first, back))},
+        {release.revision: 50},
+        {release.revision: {("test", "accuracy"): 0.9}},
+        [delivery.Run("ci", 1, 600, 300)],
+    )
+    assert exported(delivery.exposition(facts, up=True, read_at=400)) == listed("espalier-delivery")
+
+
+def test_labels(tmp_path: Path) -> None:
+    score = labels.Score("0123456789ab", 10, 8, 7, {"setosa": (3, 4)})
+    labels.publish([score], "production", textfile=tmp_path / "live.prom")
+    assert exported((tmp_path / "live.prom").read_text()) == listed("labels")
+
+
+# In a process of its own: locust replaces parts of the standard library.
+LOCUST = """
+from locust.env import Environment
+from prometheus_client import CollectorRegistry, generate_latest
+from tests.load.exporter import Figures
+
+environment = Environment()
+environment.stats.log_request("POST", "predict: one row", 3, 100)
+environment.stats.log_error("POST", "predict: one row", "wrong")
+registry = CollectorRegistry()
+registry.register(Figures(environment))
+print(generate_latest(registry).decode())
+"""
+
+
+def test_locust() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOCUST], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert exported(done.stdout) == listed("locust")
+
+
+def exported(text: str) -> dict[str, Family]:
+    families = {}
+    for family in text_string_to_metric_families(text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        found = {label for sample in family.samples for label in sample.labels}
+        families[name] = (family.type, frozenset(found - {"le"}))
+    return families
+
+
+def listed(exporter: str) -> dict[str, Family]:
+    document = yaml.safe_load((ROOT / "monitoring/exporters.yaml").read_text())
+    return {
+        name: (about.get("type", "gauge"), frozenset(about["labels"]))
+        for name, about in document[exporter]["metrics"].items()
+    }
