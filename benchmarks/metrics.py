@@ -339,6 +339,13 @@ def report(page: bytes, rounds: Sequence[Round], seconds: int) -> str:
             f"| {_spread([each.p50_ms for each in found])} | {_spread([each.p99_ms for each in found])} "
             f"| {'' if interval is None else _spread(beside)} |"
         )
+    for interval in INTERVALS[1:]:
+        beside = [each.load[interval].p99_ms / each.load[None].p99_ms for each in rounds]
+        if min(beside) < 1 < max(beside):
+            lines += [
+                "",
+                f"Every {interval:g} s: p99 was better in some rounds and worse in others, so no effect was shown.",
+            ]
     packages = ("prometheus-client", "prometheus-fastapi-instrumentator", "fastapi", "uvicorn")
     lines += [
         "",
