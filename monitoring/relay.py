@@ -53,7 +53,7 @@ class Refused(Exception):  # noqa: N818 - it is an answer
     """GitHub does not take it, and will not until somebody changes something."""
 
 
-class NotAlertmanager(ValueError):
+class NotAlertmanager(ValueError):  # noqa: N818 - it is an answer
     """The request's body is not what Alertmanager sends."""
 
 
@@ -232,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - its name there
+    def log_message(self, format: str, *arguments: Any) -> None:
         """Probes and scrapes are not worth a line."""
 
 
