@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -107,6 +112,79 @@ def test_the_objectives_are_silenced_by_their_own_pages_alone(settings: dict[str
         assert "alertname" in rule["equal"] or not any(
             "Budget" in name for name in _names(rule["target_matchers"])
         )
+
+
+BAD = {"team": "espalier", "namespace": "espalier-production", "environment": "production"}
+
+
+@pytest.fixture(scope="module")
+def running(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Alertmanager with our routes and inhibitions, that tells nobody."""
+    program = shutil.which("alertmanager") or require("prometheus-alertmanager")
+    folder = tmp_path_factory.mktemp("alertmanager")
+    silent = {name: value for name, value in settings.items() if name != "global"}
+    silent["receivers"] = [{"name": each["name"]} for each in settings["receivers"]]
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(silent))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [program, f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/data"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, f"--web.listen-address={address}", "--cluster.listen-address="], stdout=log, stderr=log
+        )
+        try:
+            _wait_for(f"http://{address}/-/ready", process, folder / "log")
+            yield f"http://{address}/api/v2/alerts"
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "silenced"),
+    [
+        (("EspalierAvailabilityBudgetBurn", "page"), ("EspalierAvailabilityBudgetBurn", "ticket"), True),
+        (("EspalierAvailabilityBudgetBurn", "page"), ("EspalierLatencyBudgetBurn", "ticket"), False),
+        (("EspalierNotReady", "page"), ("EspalierTargetDown", "page"), True),
+        (("EspalierTargetDown", "page"), ("EspalierNotReady", "page"), False),
+        (("EspalierTargetDown", "page"), ("EspalierMetricsAbsent", "page"), True),
+        (("EspalierMetricsAbsent", "page"), ("EspalierFeatureDrift", "ticket"), True),
+        (("EspalierTargetDown", "page"), ("EspalierAvailabilityBudgetBurn", "page"), False),
+    ],
+)
+def test_what_follows_from_another_is_silenced_in_its_environment_alone(
+    running: str, source: tuple[str, str], target: tuple[str, str], silenced: bool
+) -> None:
+    # A namespace of its own keeps the cases apart.
+    here = {**BAD, "namespace": f"{source[0]}-{target[0]}-{target[1]}"}
+    there = {**here, "environment": "staging"}
+    first = {"alertname": source[0], "severity": source[1], **here}
+    second = {"alertname": target[0], "severity": target[1]}
+    sent = [{"labels": each} for each in (first, second | here, second | there)]
+    assert httpx.post(running, json=sent).status_code == 200
+    states = {
+        (each["labels"]["alertname"], each["labels"]["severity"], each["labels"]["environment"]): each[
+            "status"
+        ]["state"]
+        for each in httpx.get(running, params={"filter": f'namespace="{here["namespace"]}"'}).json()
+    }
+    assert (states[*target, "production"] == "suppressed") == silenced
+    # Where it does not silence the other, the other may silence it.
+    assert not (silenced and states[*source, "production"] == "suppressed")
+    assert states[*target, "staging"] != "suppressed"
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"Alertmanager does not get ready:\n{log.read_text()}")
 
 
 def _names(matchers: list[str]) -> list[str]:
