@@ -218,7 +218,7 @@ def build() -> Dashboard:
                     "wants it above 0.2, the line, in most hours of several. Nothing is shown for an hour with too "
                     "few predictions.",
                     at_least_to=0.3,
-                    limits=((None, GREEN), (0.2, RED)),
+                    limits=((None, GREEN), DRIFT[-1]),
                 ),
                 gauges(
                     "Which features drifted over a day?",
@@ -242,7 +242,7 @@ def build() -> Dashboard:
                     "The population stability index of the predicted classes against training. It may rise without "
                     "any feature's when features change together.",
                     at_least_to=0.3,
-                    limits=((None, GREEN), (0.2, RED)),
+                    limits=((None, GREEN), DRIFT[-1]),
                 ),
                 compared(
                     "How do the values of a feature differ from training?",

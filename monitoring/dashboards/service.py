@@ -28,6 +28,8 @@ OBJECTIVE_SECONDS = 0.1
 """99 % of the answers take no longer."""
 ERROR_BUDGET, SLOW_BUDGET = 0.001, 0.01
 """The shares of errors and of slow answers that the objectives leave; see docs/operations.md."""
+PAGES = (6, 14.4)
+"""How many times as fast as they may the budgets burn when an alert pages: over six hours, and over one."""
 
 LEFT = ((None, RED), (0.0, ORANGE), (0.25, YELLOW), (0.5, GREEN))
 ROLLOUT = {1: ("Healthy", GREEN), 2: ("Progressing", BLUE), 3: ("Paused", YELLOW), 4: ("Failed", RED)}
@@ -267,7 +269,7 @@ def build() -> Dashboard:
                     },
                     "1 spends the budget in exactly 30 days. The lines are where an alert pages: 14.4 over an hour "
                     "(2 % of the budget gone), 6 over six hours (5 % gone).",
-                    limits=((None, GREEN), (6, ORANGE), (14.4, RED)),
+                    limits=((None, GREEN), (PAGES[0], ORANGE), (PAGES[1], RED)),
                 ),
                 lines(
                     "What is left of the budgets?",

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.dashboards import FOLDER, generate
+from monitoring.dashboards import FOLDER, generate, model, service
 from monitoring.queries import (
     exported_names,
     metric_names,
@@ -23,6 +24,7 @@ from monitoring.queries import (
     rule_queries,
 )
 from tests.app.conftest import Serve
+from tests.deploy.project import ROOT
 
 NAMES = ("service", "model", "delivery", "load")
 VARIABLES = {"datasource", "environment", "namespace", "model_version"}
@@ -211,3 +213,34 @@ def service_names(model: Path, log: Path, serve: Serve) -> set[str]:
         client.post("/predict", json={})
         text = client.get("/metrics").text
     return {s.name for family in text_string_to_metric_families(text) for s in family.samples}
+
+
+@pytest.mark.parametrize(
+    ("alert", "window", "condition"),
+    [
+        ("EspalierFeatureDrift", "1h", f"espalier:feature_psi:1h > {model.DRIFT[-1][0]}"),
+        ("EspalierClassDrift", "1h", f"espalier:class_psi:1h > {model.DRIFT[-1][0]}"),
+        (
+            "EspalierModelTooOld",
+            None,
+            f"espalier:model_age_seconds > {model.AGE[-1][0] // model.DAY} * {model.DAY}",
+        ),
+        ("EspalierAvailabilityBudgetBurn", "1h", f"> {service.PAGES[1]} * {service.ERROR_BUDGET}"),
+        ("EspalierAvailabilityBudgetBurn", "6h", f"> {service.PAGES[0]} * {service.ERROR_BUDGET}"),
+        ("EspalierLatencyBudgetBurn", "1h", f"> {service.PAGES[1]} * {service.SLOW_BUDGET}"),
+        ("EspalierLatencyBudgetBurn", "6h", f"> {service.PAGES[0]} * {service.SLOW_BUDGET}"),
+    ],
+)
+def test_lines_are_drawn_where_alerts_fire(alert: str, window: str | None, condition: str) -> None:
+    rules = [
+        rule
+        for file in (ROOT / "monitoring/rules").glob("*.yaml")
+        for group in yaml.safe_load(file.read_text())["groups"]
+        for rule in group["rules"]
+        if rule.get("alert") == alert
+    ]
+    expressions = [
+        rule["expr"] for rule in rules if len(rules) == 1 or rule["labels"].get("window") == window
+    ]
+    assert len(expressions) == 1
+    assert condition in expressions[0]
