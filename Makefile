@@ -10,6 +10,7 @@ USERS ?= 20
 TIME ?= 30s
 BASE ?= origin/main
 WORKERS ?= auto
+MONITOR_ARGS ?=
 
 # Tools come from the project's own environment; uv from the machine if it is there, else from PyPI.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.uv/bin
@@ -110,9 +111,9 @@ dashboards: setup ## Write what dashboards and rules are deployed as, from what 
 	python -m monitoring.cluster
 
 .PHONY: monitor
-monitor: setup ## Watch the service on this machine with Prometheus, Alertmanager and, where it is, Grafana
+monitor: setup ## Watch the service here with Prometheus and, where they are, Alertmanager and Grafana; MONITOR_ARGS="--traffic"
 	@test -f model/model.json || { echo "error: no model yet: run make first" >&2; exit 1; }
-	python -m monitoring.stack
+	python -m monitoring.stack $(MONITOR_ARGS)
 
 .PHONY: load
 load: setup ## Load HOST with USERS for TIME; fails beyond the budget

@@ -18,6 +18,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -306,7 +307,7 @@ def _grafana(folder: Path) -> list[str] | None:
         return [*command, *([f"--homepath={home}"] if home else [])]
     docker = _find("docker")
     # Elsewhere a container does not reach what listens on this machine's loopback.
-    if docker is None or not sys.platform.startswith("linux"):
+    if docker is None or not sys.platform.startswith("linux") or not _daemon_answers(docker):
         return None
     inside = [f"{folder}:{folder}:ro", f"{configuration.DASHBOARDS}:{configuration.DASHBOARDS}:ro"]
     settings = [name for name in _grafana_settings(folder, folder, 0) if not name.startswith("GF_PATHS_DATA")]
@@ -314,6 +315,14 @@ def _grafana(folder: Path) -> list[str] | None:
         docker, "run", "--rm", "--network=host", *(f"--volume={each}" for each in inside),
         *(f"--env={name}" for name in settings), f"docker.io/grafana/grafana:{GRAFANA_VERSION}",
     ]  # fmt: skip
+
+
+def _daemon_answers(docker: str) -> bool:
+    """Whether this docker is more than a client."""
+    try:
+        return subprocess.run([docker, "info"], capture_output=True, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _grafana_settings(folder: Path, data: Path, port: int) -> dict[str, str]:
