@@ -244,3 +244,14 @@ def test_lines_are_drawn_where_alerts_fire(alert: str, window: str | None, condi
     ]
     assert len(expressions) == 1
     assert condition in expressions[0]
+
+
+def test_runbooks_name_panels_that_exist() -> None:
+    titles = {
+        document["title"].removeprefix("Espalier / "): {panel["title"] for panel in document["panels"]}
+        for document in (json.loads(path.read_text()) for path in FOLDER.glob("*.json"))
+    }
+    text = (ROOT / "docs/operations.md").read_text()
+    named = re.findall(r'dashboard \*(\w+)\*,\s+"([^"]+)"', text)
+    assert len(named) == text.count('*, "') >= 7
+    assert [(dashboard, panel) for dashboard, panel in named if panel not in titles[dashboard]] == []
