@@ -1,8 +1,9 @@
 """Says whether what the service is asked has drifted from what its model was trained on.
 
 It reads the population stability index that Prometheus has recorded (monitoring/rules/drift.yaml) and judges it as the
-alert does: drift is an index above the threshold in at least k of the last n windows. A window ends with each full
-hour, as the alert's do, so that the two never differ.
+alerts do: drift is an index above the threshold in at least k of the last n windows. A window ends with each full
+hour, as the alerts' do, so that they never differ. The windows are hours; where fewer than k of them saw enough
+predictions to have an index, they are the days that end with the same full hours.
 
 exit status:
   0  no drift
@@ -35,7 +36,7 @@ from monitoring.prometheus import Prometheus, Series
 THRESHOLD = 0.2
 BEYOND, WINDOWS = 4, 6
 HOUR = 3600
-"""The constants of the alert EspalierFeatureDrift; a test holds them against it."""
+"""The constants of the alerts of drift; a test holds them against these."""
 
 FEATURE_PSI, CLASS_PSI, PREDICTIONS = (
     "espalier:feature_psi",
@@ -47,6 +48,7 @@ CLASSES = "(classes)"
 MOST_WINDOWS = 168
 
 Verdict = Literal["drift", "none", "unknown"]
+Judge = Literal["hours", "days"]
 Names = tuple[str, str, str]
 """Namespace, environment and model version: what is judged by itself."""
 
@@ -66,24 +68,35 @@ class Row:
 
     Attributes:
         windows: by window, oldest first; None where it was not recorded.
-        day: over the 24 h before the newest window's end.
+        days: over the 24 h before the end of each of these windows.
     """
 
     name: str
     windows: tuple[float | None, ...]
-    day: float | None
+    days: tuple[float | None, ...]
+
+    @property
+    def day(self) -> float | None:
+        """Over the newest 24 h."""
+        return self.days[-1]
+
+    def judge(self, limits: Limits) -> Judge | None:
+        """Which of the two judges; None where neither has the figures without which drift could not have been seen."""
+        if known(self.windows) >= limits.beyond:
+            return "hours"
+        return "days" if known(self.days) >= limits.beyond else None
+
+    def judged(self, limits: Limits) -> tuple[float | None, ...]:
+        """The figures of the one that judges."""
+        return self.days if self.judge(limits) == "days" else self.windows
 
     def beyond(self, limits: Limits) -> int:
-        return sum(value > limits.threshold for value in self.windows if value is not None)
-
-    def known(self) -> int:
-        return sum(value is not None for value in self.windows)
+        return sum(value > limits.threshold for value in self.judged(limits) if value is not None)
 
     def verdict(self, limits: Limits) -> Verdict:
-        if self.beyond(limits) >= limits.beyond:
-            return "drift"
-        # With fewer figures than that, drift could not have been seen.
-        return "none" if self.known() >= limits.beyond else "unknown"
+        if self.judge(limits) is None:
+            return "unknown"
+        return "drift" if self.beyond(limits) >= limits.beyond else "none"
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,10 @@ class Report:
             for row in version.rows
             if row.verdict(self.limits) == verdict
         ]
+
+
+def known(figures: Iterable[float | None]) -> int:
+    return sum(value is not None for value in figures)
 
 
 class CannotTellError(MonitoringError):
@@ -190,9 +207,9 @@ def read(
 
     return gather(
         features=ask(f"{FEATURE_PSI}:1h"),
-        features_day=ask(f"{FEATURE_PSI}:24h", end),
+        features_day=ask(f"{FEATURE_PSI}:24h"),
         classes=ask(f"{CLASS_PSI}:1h"),
-        classes_day=ask(f"{CLASS_PSI}:24h", end),
+        classes_day=ask(f"{CLASS_PSI}:24h"),
         predictions=ask(f"{PREDICTIONS}:increase1h"),
         predictions_day=ask(f"{PREDICTIONS}:increase24h", end),
         end=end,
@@ -216,15 +233,15 @@ def gather(
     """One report from the recorded series; what has drifted furthest comes first."""
     times = [end - (limits.windows - 1 - index) * window for index in range(limits.windows)]
     recorded: dict[Names, dict[str, tuple[float | None, ...]]] = {}
-    days: dict[tuple[Names, str], float | None] = {}
+    days: dict[tuple[Names, str], tuple[float | None, ...]] = {}
     for each in features:
         recorded.setdefault(_names(each), {})[each.labels.get("feature", "")] = _at(each, times)
     for each in classes:
         recorded.setdefault(_names(each), {})[CLASSES] = _at(each, times)
     for each in features_day:
-        days[_names(each), each.labels.get("feature", "")] = _at(each, [end])[0]
+        days[_names(each), each.labels.get("feature", "")] = _at(each, times)
     for each in classes_day:
-        days[_names(each), CLASSES] = _at(each, [end])[0]
+        days[_names(each), CLASSES] = _at(each, times)
     newest = {_names(each): _at(each, [end])[0] for each in predictions}
     newest_day = {_names(each): _at(each, [end])[0] for each in predictions_day}
     none = (None,) * limits.windows
@@ -234,13 +251,13 @@ def gather(
         recorded.setdefault(names, {})
     versions = []
     for names, rows in sorted(recorded.items()):
-        made = (Row(name, values, days.get((names, name))) for name, values in rows.items())
+        made = (Row(name, values, days.get((names, name), none)) for name, values in rows.items())
         versions.append(
             Version(
                 *names,
                 predictions=newest.get(names),
                 predictions_day=newest_day.get(names),
-                rows=tuple(sorted(made, key=lambda row: (-row.beyond(limits), -(row.windows[-1] or 0), row.name))),
+                rows=tuple(sorted(made, key=lambda row: (-row.beyond(limits), -(row.judged(limits)[-1] or 0), row.name))),
             )
         )  # fmt: skip
     return Report(end, window, limits, tuple(versions))
@@ -255,7 +272,7 @@ def show(report: Report, console: Console) -> None:
             continue
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for index, name in enumerate(_header(report)):
-            table.add_column(name, justify="right" if 0 < index < 4 else "left", no_wrap=True)
+            table.add_column(name, justify="right" if 0 < index < 3 else "left", no_wrap=True)
         for row in version.rows:
             style = {"drift": "red", "unknown": "dim"}.get(row.verdict(report.limits))
             table.add_row(*map(escape, _cells(row, report.limits)), style=style)
@@ -276,7 +293,7 @@ def markdown(report: Report, said: str = "") -> str:
         if not version.rows:
             lines += ["Too few predictions to compute an index.", ""]
             continue
-        lines += [_line(_header(report)), _line(["---", "--:", "--:", "--:", "---"])]
+        lines += [_line(_header(report)), _line(["---", "--:", "--:", "---", "---", "---"])]
         lines += [_line(map(_plain, _cells(row, report.limits))) for row in version.rows]
         lines.append("")
     return "\n".join(lines)
@@ -286,7 +303,8 @@ def conclusion(report: Report) -> str:
     limits = report.limits
     rule = f"above {limits.threshold:g} in {limits.beyond} of the last {limits.windows} windows"
     rule += f", the newest until {_clock(report.end)}"
-    found = list(dict.fromkeys(_plain(row.name) for _, row in report.drifting()))
+    said = (_plain(row.name) + " by the day" * (row.judge(limits) == "days") for _, row in report.drifting())
+    found = list(dict.fromkeys(said))
     if found:
         return f"Drift: {', '.join(found)} ({rule})."
     unjudged = list(dict.fromkeys(_plain(row.name) for _, row in report.unknown()))
@@ -315,7 +333,8 @@ def as_json(report: Report) -> dict[str, object]:
                         "name": None if row.name == CLASSES else row.name,
                         "classes": row.name == CLASSES,
                         "psi": list(row.windows),
-                        "psi_day": row.day,
+                        "psi_days": list(row.days),
+                        "judged_by": row.judge(limits),
                         "beyond": row.beyond(limits),
                         "verdict": row.verdict(limits),
                     }
@@ -348,17 +367,18 @@ def _why_unknown(prometheus: Prometheus, report: Report, where: Mapping[str, str
         f"{_number(version.predictions)} by {version.model_version} in {version.environment}"
         for version in report.versions
     )
-    known = max((row.known() for version in report.versions for row in version.rows), default=0)
+    rows = [row for version in report.versions for row in version.rows]
+    hours = max((known(row.windows) for row in rows), default=0)
+    days = max((known(row.days) for row in rows), default=0)
     above = [
         f"{row.name} {row.day:.3f}"
-        for version in report.versions
-        for row in version.rows
+        for row in rows
         if row.day is not None and row.day > report.limits.threshold
     ]
     day = f". Over 24 h these are above {report.limits.threshold:g}: {', '.join(above)}" if above else ""
     return (
-        f"too few predictions: {known} of the last {report.limits.windows} windows have an index and "
-        f"{report.limits.beyond} are needed; predictions in the newest: {counts}{day}"
+        f"too few predictions: {hours} of the last {report.limits.windows} windows have an index, {days} have one of the "
+        f"day, and {report.limits.beyond} are needed; predictions in the newest: {counts}{day}"
     )
 
 
@@ -386,14 +406,21 @@ def _title(version: Version) -> str:
 
 
 def _header(report: Report) -> list[str]:
-    return ["feature", "PSI newest", "PSI 24 h", f"windows above {report.limits.threshold:g}", "verdict"]
+    return ["feature", "PSI newest", "PSI 24 h", "judged by", f"above {report.limits.threshold:g}", "verdict"]
 
 
 def _cells(row: Row, limits: Limits) -> list[str]:
-    missing = limits.windows - row.known()
+    missing = limits.windows - known(row.judged(limits))
     beyond = f"{row.beyond(limits)} of {limits.windows}" + (f" ({missing} unknown)" if missing else "")
     verdict = {"drift": "DRIFT", "none": "no drift", "unknown": "too few figures"}[row.verdict(limits)]
-    return [row.name, _figure(row.windows[-1]), _figure(row.day), beyond, verdict]
+    return [
+        row.name,
+        _figure(row.windows[-1]),
+        _figure(row.day),
+        row.judge(limits) or "neither",
+        beyond,
+        verdict,
+    ]
 
 
 def _figure(value: float | None) -> str:

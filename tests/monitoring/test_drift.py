@@ -27,6 +27,7 @@ END = NOW // 3600 * 3600
 ABSENT = math.inf
 """In a history: nothing was recorded for this window."""
 CALM = (0.02, 0.05, 0.04, 0.03, 0.05, 0.06)
+SIX_DAYS = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4)
 
 History = dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[int, float]]]
 
@@ -37,8 +38,10 @@ def history(
     features: dict[str, Sequence[float]],
     classes: Sequence[float] = CALM,
     predictions: float = 5000,
+    days: Sequence[float] = (0.111,),
+    classes_days: Sequence[float] = (),
 ) -> History:
-    """What the recording rules would have left, at each full hour up to the newest one."""
+    """What the recording rules would have left, at each full hour up to the newest one; `days` for each feature."""
     labels = {
         "namespace": namespace,
         "environment": namespace.removeprefix("espalier-"),
@@ -53,10 +56,10 @@ def history(
     made = series("espalier:predictions:increase1h", [predictions])
     made |= series("espalier:predictions:increase24h", [predictions * 20])
     made |= series("espalier:class_psi:1h", classes)
-    made |= series("espalier:class_psi:24h", classes[-1:])
+    made |= series("espalier:class_psi:24h", classes_days or classes[-1:])
     for name, values in features.items():
         made |= series("espalier:feature_psi:1h", values, feature=name)
-        made |= series("espalier:feature_psi:24h", [0.111 if values else 0.35], feature=name)
+        made |= series("espalier:feature_psi:24h", days, feature=name)
     return made
 
 
@@ -71,7 +74,25 @@ HISTORIES = {
     **history("espalier-over", "aaa", {"petal_length": (0.9, 0.9, 0.9, 0.9, *CALM)}),
     **history("espalier-mix", "aaa", {"petal_length": CALM}, classes=(0.1, 0.1, 0.9, 0.9, 0.9, 0.9)),
     **history("espalier-quiet", "aaa", {}, classes=(), predictions=12),
-    **history("espalier-daily", "aaa", {"petal_length": ()}, classes=(), predictions=40),
+    # Too short a time for the day, too.
+    **history("espalier-daily", "aaa", {"petal_length": ()}, (), 40, days=(0.35, 0.35, 0.35)),
+    # Hours too quiet: the day judges, by the same numbers.
+    **history("espalier-slow", "aaa", {"petal_length": ()}, (), 40, days=SIX_DAYS, classes_days=CALM),
+    **history("espalier-slowmix", "aaa", {"petal_length": ()}, (), 40, days=CALM, classes_days=SIX_DAYS),
+    **history("espalier-slowcalm", "aaa", {"petal_length": ()}, (), 40, days=CALM, classes_days=CALM),
+    **history("espalier-slownearly", "aaa", {"petal_length": ()}, (), 40, days=(0.3, 0.3, 0.2, 0.1, 0.2, 0.5)),
+    **history("espalier-slowgaps", "aaa", {"petal_length": ()}, (), 40, days=(0.5, ABSENT, 0.5, 0.5, math.nan, 0.5)),
+    **history("espalier-slowover", "aaa", {"petal_length": ()}, (), 40, days=(0.9, 0.9, 0.9, 0.9, *CALM)),
+    # At the border: four hours with an index judge, whatever they say; three do not; NaN is none.
+    **history("espalier-four", "aaa", {"petal_length": (ABSENT, 0.1, 0.5, ABSENT, 0.5, 0.5)}, days=(0.9,) * 6),
+    **history("espalier-fourdrift", "aaa", {"petal_length": (ABSENT, 0.3, 0.5, ABSENT, 0.5, 0.5)}, days=(0.1,) * 6),
+    **history("espalier-three", "aaa", {"petal_length": (0.1, ABSENT, 0.1, ABSENT, ABSENT, 0.1)}, days=(0.9,) * 6),
+    **history("espalier-threecalm", "aaa", {"petal_length": (0.9, ABSENT, 0.9, ABSENT, ABSENT, 0.9)}, days=CALM),
+    **history("espalier-threenan", "aaa", {"petal_length": (0.1, math.nan, 0.1, 0.1, ABSENT, ABSENT)}, days=(0.9,) * 6),
+    **history("espalier-zero", "aaa", {"petal_length": (0.0,) * 6}, days=(0.9,) * 6),
+    # A quiet night after a busy day.
+    **history("espalier-night", "aaa", {"petal_length": (0.9, 0.9, 0.9, ABSENT, ABSENT, ABSENT)}, days=(0.4,) * 6),
+    **history("espalier-both", "aaa", {"petal_length": (0.9,) * 6, "petal_width": CALM}, days=(0.9,) * 6),
     **history("espalier-gaps", "aaa", {"petal_length": (0.5, ABSENT, 0.5, 0.5, ABSENT, 0.5)}),
     **history("espalier-sparse", "aaa", {"petal_length": (0.5, ABSENT, 0.5, ABSENT, ABSENT, 0.5)}, classes=()),
     **history("espalier-partly", "aaa", {"rare": (ABSENT, ABSENT, 0.5), "petal_length": CALM}),
@@ -110,7 +131,9 @@ def lines(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows if len(row) > 1}
 
 
-@pytest.mark.parametrize("namespace", ["calm", "nearly", "over"])
+@pytest.mark.parametrize(
+    "namespace", ["calm", "nearly", "over", "slowcalm", "slownearly", "slowover", "four", "threecalm", "zero"]
+)
 def test_no_drift(prometheus: Prometheus, namespace: str) -> None:
     done = ask(prometheus, namespace)
     assert done.returncode == 0, done.stderr
@@ -126,10 +149,10 @@ def test_drift_in_a_feature(prometheus: Prometheus, tmp_path: Path) -> None:
         "In drifted, model aaa: 5,000 predictions in the newest window, 100,000 in 24 h"
     )
     assert lines(done) == {
-        "feature": ["PSI newest", "PSI 24 h", "windows above 0.2", "verdict"],
-        "petal_length": ["0.500", "0.111", "4 of 6", "DRIFT"],
-        "petal_width": ["0.060", "0.111", "0 of 6", "no drift"],
-        CLASSES: ["0.060", "0.060", "0 of 6", "no drift"],
+        "feature": ["PSI newest", "PSI 24 h", "judged by", "above 0.2", "verdict"],
+        "petal_length": ["0.500", "0.111", "hours", "4 of 6", "DRIFT"],
+        "petal_width": ["0.060", "0.111", "hours", "0 of 6", "no drift"],
+        CLASSES: ["0.060", "0.060", "hours", "0 of 6", "no drift"],
     }
     assert done.stdout.splitlines()[-1].startswith(
         "Drift: petal_length (above 0.2 in 4 of the last 6 windows"
@@ -144,13 +167,13 @@ def test_drift_in_a_feature(prometheus: Prometheus, tmp_path: Path) -> None:
 def test_drift_in_the_classes_alone(prometheus: Prometheus) -> None:
     done = ask(prometheus, "mix")
     assert done.returncode == 1
-    assert lines(done)[CLASSES] == ["0.900", "0.900", "4 of 6", "DRIFT"]
+    assert lines(done)[CLASSES] == ["0.900", "0.900", "hours", "4 of 6", "DRIFT"]
 
 
 def test_gaps_count_as_not_beyond_and_are_said(prometheus: Prometheus) -> None:
     done = ask(prometheus, "gaps")
     assert done.returncode == 1
-    assert lines(done)["petal_length"][2:] == ["4 of 6 (2 unknown)", "DRIFT"]
+    assert lines(done)["petal_length"][3:] == ["4 of 6 (2 unknown)", "DRIFT"]
 
 
 def test_what_cannot_be_judged_is_named_beside_what_can(prometheus: Prometheus) -> None:
@@ -179,9 +202,9 @@ def test_the_rule_of_the_verdict_can_be_another(prometheus: Prometheus) -> None:
 @pytest.mark.parametrize(
     ("namespace", "said"),
     [
-        ("quiet", "error: too few predictions: 0 of the last 6 windows have an index and 4 are needed; "
-                  "predictions in the newest: 12 by aaa in quiet"),
-        ("sparse", "error: too few predictions: 3 of the last 6 windows have an index and 4 are needed"),
+        ("quiet", "error: too few predictions: 0 of the last 6 windows have an index, 0 have one of the day, and 4 "
+                  "are needed; predictions in the newest: 12 by aaa in quiet"),
+        ("sparse", "error: too few predictions: 3 of the last 6 windows have an index, 1 have one of the day"),
         ("nan", "error: too few predictions: 0 of the last 6 windows"),
     ],
 )  # fmt: skip
@@ -193,19 +216,59 @@ def test_too_little_to_tell(prometheus: Prometheus, namespace: str, said: str, t
     assert (tmp_path / "drift.md").read_text().startswith("Drift could not be judged: too few predictions")
 
 
-def test_where_hours_are_too_quiet_the_day_is_shown(prometheus: Prometheus, tmp_path: Path) -> None:
+def test_where_hours_are_too_quiet_the_day_judges(prometheus: Prometheus, tmp_path: Path) -> None:
+    done = ask(prometheus, "slow", "--markdown", tmp_path / "drift.md", "--json", tmp_path / "drift.json")
+    assert done.returncode == 1, done.stderr
+    assert lines(done)["petal_length"] == ["none", "0.400", "days", "4 of 6", "DRIFT"]
+    assert lines(done)[CLASSES] == ["none", "0.060", "days", "0 of 6", "no drift"]
+    said = "Drift: petal_length by the day (above 0.2 in 4 of the last 6 windows"
+    assert done.stdout.splitlines()[-1].startswith(said)
+    assert (tmp_path / "drift.md").read_text().startswith(said)
+    (row, _) = json.loads((tmp_path / "drift.json").read_bytes())["versions"][0]["rows"]
+    assert (row["judged_by"], row["psi_days"], row["psi"]) == ("days", list(SIX_DAYS), [None] * 6)
+    assert ask(prometheus, "slow", "--windows", "5/6").returncode == 0
+    assert ask(prometheus, "slow", "--threshold", "0.3").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("namespace", "said"),
+    [
+        ("slowgaps", ["none", "0.500", "days", "4 of 6 (2 unknown)", "DRIFT"]),
+        ("four", ["0.500", "0.900", "hours", "3 of 6 (2 unknown)", "no drift"]),
+        ("three", ["0.100", "0.900", "days", "6 of 6", "DRIFT"]),
+        ("threecalm", ["0.900", "0.060", "days", "0 of 6", "no drift"]),
+        ("threenan", ["none", "0.900", "days", "6 of 6", "DRIFT"]),
+        ("night", ["none", "0.400", "days", "6 of 6", "DRIFT"]),
+    ],
+)
+def test_the_hours_judge_where_four_of_them_can(
+    prometheus: Prometheus, namespace: str, said: list[str]
+) -> None:
+    assert lines(ask(prometheus, namespace))["petal_length"] == said
+
+
+def test_a_day_that_has_only_begun_is_shown_and_not_judged(prometheus: Prometheus, tmp_path: Path) -> None:
     done = ask(prometheus, "daily", "--markdown", tmp_path / "drift.md", "--json", tmp_path / "drift.json")
     assert done.returncode == 2
     assert done.stderr.endswith(
         "in the newest: 40 by aaa in daily. Over 24 h these are above 0.2: petal_length 0.350\n"
     )
-    assert lines(done)["petal_length"] == ["none", "0.350", "0 of 6 (6 unknown)", "too few figures"]
+    assert lines(done)["petal_length"] == [
+        "none",
+        "0.350",
+        "neither",
+        "0 of 6 (6 unknown)",
+        "too few figures",
+    ]
     written = (tmp_path / "drift.md").read_text()
     assert written.startswith(
-        "Drift could not be judged: too few predictions: 0 of the last 6 windows have an index"
+        "Drift could not be judged: too few predictions: 0 of the last 6 windows have an index, "
+        "3 have one of the day"
     )
-    assert "| petal_length | none | 0.350 | 0 of 6 (6 unknown) | too few figures |" in written
-    assert json.loads((tmp_path / "drift.json").read_bytes())["versions"][0]["rows"][0]["psi_day"] == 0.35
+    assert "| petal_length | none | 0.350 | neither | 0 of 6 (6 unknown) | too few figures |" in written
+    assert (
+        json.loads((tmp_path / "drift.json").read_bytes())["versions"][0]["rows"][0]["psi_days"][-1] == 0.35
+    )
 
 
 def test_the_rules_are_not_loaded(prometheus: Prometheus) -> None:
@@ -295,7 +358,7 @@ def test_what_makes_no_sense(option: str, value: str, capsys: pytest.CaptureFixt
 
 RULES_FILE = ROOT / "monitoring/rules/drift.yaml"
 ALERTS = {
-    rule["alert"]: rule["expr"]
+    (rule["alert"], rule["labels"]["window"]): rule["expr"]
     for group in yaml.safe_load(RULES_FILE.read_text())["groups"]
     for rule in group["rules"]
     if rule.get("alert", "").endswith("Drift")
@@ -305,10 +368,13 @@ ALERTS = {
 @pytest.mark.parametrize("alert", ["EspalierFeatureDrift", "EspalierClassDrift"])
 def test_its_numbers_are_the_alerts(alert: str) -> None:
     name = drift.FEATURE_PSI if alert == "EspalierFeatureDrift" else drift.CLASS_PSI
-    minutes = drift.WINDOWS * 60 - 1
-    assert ALERTS[alert] == (
-        f"count_over_time(({name}:1h > {drift.THRESHOLD})[{minutes}m:1h]) >= {drift.BEYOND}"
-    )
+    looks, k = f"[{drift.WINDOWS - 1}h59m59s:1h]", drift.BEYOND
+    assert ALERTS[alert, "1h"] == f"count_over_time(({name}:1h > {drift.THRESHOLD}){looks}) >= {k}"
+    assert ALERTS[alert, "1d"].splitlines() == [
+        f"count_over_time(({name}:24h > {drift.THRESHOLD}){looks}) >= {k}",
+        "unless",
+        f"count_over_time(({name}:1h >= 0){looks}) >= {k}",
+    ]
     assert drift.HOUR == 3600
 
 
@@ -323,21 +389,39 @@ def test_its_series_are_recorded_by_the_rules() -> None:
     assert asked <= recorded
 
 
+DRIFTING = {
+    *((name, "1h") for name in ("drifted", "mix", "gaps", "canary", "fourdrift", "both")),
+    *((name, "1d") for name in ("slow", "slowmix", "slowgaps", "three", "threenan", "night")),
+}
+
+
 def test_it_finds_what_the_alert_finds(prometheus: Prometheus) -> None:
-    """In every history, for every feature and for the classes, asked of the same Prometheus."""
+    """In every history, at each minute of the hour, for every feature and for the classes: one alert or none."""
+    windows = {"hours": "1h", "days": "1d"}
     with client.Prometheus(prometheus.address) as asked:
-        alerting = {
-            (each.labels["namespace"], each.labels["model_version"], each.labels.get("feature", CLASSES))
-            for expression in ALERTS.values()
-            for each in asked.query(expression, NOW)
-        }
-        report = drift.read(asked, {}, Limits(), at=NOW)
-    drifting = {(version.namespace, version.model_version, row.name) for version, row in report.drifting()}
-    assert drifting == alerting
-    assert {name for name, _, _ in drifting} == {
-        f"espalier-{name}" for name in ("drifted", "mix", "gaps", "canary")
-    }
-    assert report.verdict == "drift"
+        # The last instants of the hour, and its first, are those at which a range may have a window more or less.
+        for at in (END, END + 1, NOW, END + 3540, END + 3599, *range(END - 3 * 3600 - 30, END, 1790)):
+            alerting = sorted(
+                (
+                    *(each.labels[name] for name in ("namespace", "model_version")),
+                    each.labels.get("feature", CLASSES),
+                    window,
+                )
+                for (_, window), expression in ALERTS.items()
+                for each in asked.query(expression, at)
+            )
+            report = drift.read(asked, {}, Limits(), at=at)
+            drifting = sorted(
+                (version.namespace, version.model_version, row.name, windows[row.judge(report.limits) or ""])
+                for version, row in report.drifting()
+            )
+            assert drifting == alerting, at
+            assert len({each[:3] for each in alerting}) == len(alerting), "both alerts for one series"
+            if at == NOW:
+                assert report.verdict == "drift"
+                assert {
+                    (name.removeprefix("espalier-"), window) for name, _, _, window in drifting
+                } == DRIFTING
 
 
 # The logic alone.
@@ -353,27 +437,34 @@ NAMES = st.one_of(
 )
 
 
+Recorded = dict[tuple[str, str], tuple[list[float | None], list[float | None]]]
+"""By version and feature, the hours' and the days' figures."""
+
+
 @st.composite
-def reports(draw: st.DrawFn) -> tuple[Report, dict[tuple[str, str], list[float | None]]]:
+def reports(draw: st.DrawFn) -> tuple[Report, Recorded]:
     """A report made of recorded series, and what was recorded."""
     limits = draw(LIMITS)
     recorded = draw(
         st.dictionaries(
             st.tuples(st.sampled_from(["aaa", "bbb"]), NAMES.filter(lambda name: name != CLASSES)),
-            st.lists(FIGURES, min_size=limits.windows, max_size=limits.windows),
+            st.tuples(*[st.lists(FIGURES, min_size=limits.windows, max_size=limits.windows)] * 2),
             max_size=5,
         )
     )
-    features = [
-        Series(
-            {"namespace": "n", "environment": "e", "model_version": version, "feature": name},
-            tuple((7200.0 + 3600 * i, value) for i, value in enumerate(values) if value is not None),
-        )
-        for (version, name), values in recorded.items()
-    ]
+    hours, days = (
+        [
+            Series(
+                {"namespace": "n", "environment": "e", "model_version": version, "feature": name},
+                tuple((7200.0 + 3600 * i, value) for i, value in enumerate(both[which]) if value is not None),
+            )
+            for (version, name), both in recorded.items()
+        ]
+        for which in (0, 1)
+    )
     report = gather(
-        features=features,
-        features_day=[],
+        features=hours,
+        features_day=days,
         classes=[],
         classes_day=[],
         predictions=[],
@@ -386,11 +477,12 @@ def reports(draw: st.DrawFn) -> tuple[Report, dict[tuple[str, str], list[float |
 
 
 @given(reports())
-def test_the_verdict_is_k_of_n(made: tuple[Report, dict[tuple[str, str], list[float | None]]]) -> None:
+def test_the_verdict_is_k_of_n(made: tuple[Report, Recorded]) -> None:
     report, recorded = made
     limits, expected = report.limits, {}
-    for names, values in recorded.items():
-        figures = [value for value in values if value is not None and not math.isnan(value)]
+    for names, both in recorded.items():
+        hours, days = ([v for v in values if v is not None and not math.isnan(v)] for values in both)
+        figures = hours if len(hours) >= limits.beyond else days
         if sum(figure > limits.threshold for figure in figures) >= limits.beyond:
             expected[names] = "drift"
         else:
@@ -410,7 +502,7 @@ def test_the_verdict_is_k_of_n(made: tuple[Report, dict[tuple[str, str], list[fl
 
 @given(reports())
 def test_every_row_is_shown_everywhere_whatever_it_is_called(
-    made: tuple[Report, dict[tuple[str, str], list[float | None]]],
+    made: tuple[Report, Recorded],
 ) -> None:
     report, recorded = made
     json.loads(json.dumps(drift.as_json(report), allow_nan=False))
@@ -424,7 +516,7 @@ def test_every_row_is_shown_everywhere_whatever_it_is_called(
 
 def test_a_terminal_gets_colours() -> None:
     console = Console(width=100, force_terminal=True, record=True, file=StringIO())
-    version = Version("n", "e", "v", 10, None, (Row("petal", (0.9,) * 6, None),))
+    version = Version("n", "e", "v", 10, None, (Row("petal", (0.9,) * 6, (None,) * 6),))
     drift.show(Report(END, 3600, Limits(), (version,)), console)
     assert "DRIFT" in (text := console.export_text(styles=True))
     assert "\x1b[31m" in text

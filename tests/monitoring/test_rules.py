@@ -128,6 +128,7 @@ def _anchors(markdown: str) -> set[str]:
 TWO, QUIET, HIDDEN = "two versions, three pods", "a quiet service", "restarts, a failed scrape"
 BURST, NINE, STORY = "errors of a kind", "nine failures", "twenty bad minutes"
 FEW, DRIFT, SURE = "too few rows", "drift in four of six hours", "confidence falls"
+STILL = "hours too quiet to judge"
 MUTANTS = {
     # file, the test that must notice, what is replaced, by what
     "anybody's requests": ("service", TWO, 'http_requests_total{job="espalier"}', "http_requests_total"),
@@ -169,9 +170,18 @@ MUTANTS = {
         'last_over_time(model_feature_reference_ratio{job="espalier"}[5m])',
         'model_feature_reference_ratio{job="espalier"}',
     ),
-    "three of six": ("drift", DRIFT, "[359m:1h]) >= 4", "[359m:1h]) >= 3"),
-    "five of six": ("drift", DRIFT, "[359m:1h]) >= 4", "[359m:1h]) >= 5"),
-    "seven windows": ("drift", DRIFT, "[359m:1h]", "[361m:1h]"),
+    "three of six": ("drift", DRIFT, "0.2)[5h59m59s:1h]) >= 4", "0.2)[5h59m59s:1h]) >= 3"),
+    "five of six": ("drift", DRIFT, "0.2)[5h59m59s:1h]) >= 4", "0.2)[5h59m59s:1h]) >= 5"),
+    "seven windows": ("drift", DRIFT, "[5h59m59s:1h]", "[6h1m:1h]"),
+    "three days of six": ("drift", STILL, ":24h > 0.2)[5h59m59s:1h]) >= 4", ":24h > 0.2)[5h59m59s:1h]) >= 3"),
+    "five days of six": ("drift", STILL, ":24h > 0.2)[5h59m59s:1h]) >= 4", ":24h > 0.2)[5h59m59s:1h]) >= 5"),
+    "days of the past": ("drift", STILL, ":24h > 0.2)[5h59m59s:1h]", ":24h > 0.2)[6h59m59s:1h]"),
+    "a day of less drift": ("drift", STILL, ":24h > 0.2)", ":24h > 0.9)"),
+    "a day of any drift": ("drift", STILL, ":24h > 0.2)", ":24h >= 0)"),
+    "three hours judge": ("drift", STILL, ">= 0)[5h59m59s:1h]) >= 4", ">= 0)[5h59m59s:1h]) >= 3"),
+    "five hours judge": ("drift", STILL, ">= 0)[5h59m59s:1h]) >= 4", ">= 0)[5h59m59s:1h]) >= 5"),
+    "hours of the past": ("drift", STILL, ">= 0)[5h59m59s:1h]", ">= 0)[6h59m59s:1h]"),
+    "minimum for each bin of a day": ("drift", FEW, ">= 20 * count", ">= 10 * count"),
     "less drift": ("drift", DRIFT, "> 0.2)", "> 0.9)"),
     "a new version's past": ("drift", SURE, ">= 360", ">= 1"),
     "confidence of few": ("drift", SURE, "increase1h >= 200\n        for", "increase1h >= 2\n        for"),
@@ -238,8 +248,8 @@ def _spoiled(folder: Path, file: str, test: str, rules: str) -> str:
     made = dict(_tests(file))
     made["tests"] = [each for each in made["tests"] if each["name"].startswith(test)]
     assert len(made["tests"]) == 1
-    if test == DRIFT:
-        # Its windows are hours; this is five times faster.
+    if test in (DRIFT, STILL):
+        # Their windows are hours; this is five times faster.
         made["evaluation_interval"] = "5m"
     (folder / "tests").mkdir()
     for each in FILES:
