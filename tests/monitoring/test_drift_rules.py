@@ -1,4 +1,5 @@
-"""Drift in the large: a week of what training looked like raises no alert, one standard deviation does, in five hours.
+"""Drift in the large: a week of what training looked like raises no alert, one standard deviation does, in five hours,
+or in a day where hours are too quiet.
 
 Rows are drawn as the load test draws them, from the served model's manifest; promtool evaluates the real rules.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +103,10 @@ def _tested(
         "group_eval_order": ["espalier-drift", "espalier-model"],
         "tests": [{"interval": f"{STEP}m", "input_series": input_series, "promql_expr_test": queries}],
     }
+    _passes(folder, test)
+
+
+def _passes(folder: Path, test: dict[str, Any]) -> None:
     (folder / "test.yaml").write_text(yaml.safe_dump(test))
     tested = subprocess.run(
         [require("promtool"), "test", "rules", folder / "test.yaml"],
@@ -120,3 +126,57 @@ def test_a_week_like_training_raises_no_alert(tmp_path: Path) -> None:
 @pytest.mark.parametrize("feature", ["sepal_length", "sepal_width", "petal_length", "petal_width"])
 def test_one_standard_deviation_is_told_within_five_hours(feature: str, tmp_path: Path) -> None:
     _tested(tmp_path, 22, [(14, []), (19, [feature])], moved=feature, since=14)
+
+
+@pytest.mark.slow
+def test_twenty_rows_an_hour_are_judged_by_the_day(tmp_path: Path) -> None:
+    """From scrapes of single rows to the alert: silent as in training, and told within a day of one deviation."""
+    manifest = read_bundle(ROOT / "model").manifest
+    feature = next(each for each in manifest.features if each.name == "petal_length")
+    assert isinstance(feature, NumberFeature)
+    random, source, draws = Random(5), RowSource(manifest), np.random.default_rng(5)
+    values = np.array([source.draw(random)[feature.name] for _ in range(4000)], dtype=np.float64)
+    since, hours = 12, 26
+    input_series = []
+    for namespace, step in (("calm", 0.0), ("moved", float(values.std()))):
+        # A row each three minutes.
+        seen = draws.choice(values, hours * 20)
+        seen[since * 20 :] = np.clip(seen[since * 20 :] + step, feature.minimum, feature.maximum)
+        bins = np.searchsorted(feature.edges, seen, side="right")
+        for number, each in enumerate(feature.bins):
+            labels = f'job="espalier", namespace="{namespace}", feature="{feature.name}", bin="{each.label}"'
+            total = np.repeat(np.cumsum(bins == number), 3)
+            input_series += [
+                {
+                    "series": f"model_feature_bin_total{{{labels}}}",
+                    "values": "0 " + " ".join(map(str, total)),
+                },
+                {
+                    "series": f"model_feature_reference_ratio{{{labels}}}",
+                    "values": f"{each.share}x{hours * 60}",
+                },
+            ]
+    raised = 'max by (namespace, window) (max_over_time(ALERTS{alertstate="firing"}[1d]))'
+    told = {"labels": '{namespace="moved", window="1d"}', "value": 1}
+    cases: list[tuple[str, str, list[dict[str, object]]]] = [
+        # Otherwise silence would prove nothing.
+        ("count(espalier:feature_psi:24h)", f"{since}h", [{"labels": "{}", "value": 2}]),
+        ("count(espalier:feature_psi:1h)", f"{since}h", []),
+        (raised, f"{since}h", []),
+        (raised, f"{hours}h", [told]),
+    ]
+    test = {
+        "rule_files": [str(ROOT / "monitoring/rules/drift.yaml")],
+        "evaluation_interval": "1m",
+        "group_eval_order": ["espalier-drift", "espalier-model"],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": input_series,
+                "promql_expr_test": [
+                    {"expr": expr, "eval_time": at, "exp_samples": samples} for expr, at, samples in cases
+                ],
+            }
+        ],
+    }
+    _passes(tmp_path, test)
