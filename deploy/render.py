@@ -27,6 +27,8 @@ VARIANTS: tuple[tuple[str, ...], ...] = (
     ("deployment",),
     ("ingress-alb", "deployment"),
     ("gateway-api", "deployment"),
+    ("ingress-alb", "prediction-log"),
+    ("ingress-alb", "prediction-log", "deployment"),
 )
 """The sets of components that an overlay may list, in their order."""
 

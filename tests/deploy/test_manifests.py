@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
+from app.settings import PREFIX, Settings
 from deploy import manifests, render, validate
 from deploy.schemas.__main__ import PACKAGES, file_name
+from tests.deploy.project import ROOT
 from tests.tools import require
 
 Document = dict[str, Any]
@@ -67,6 +70,27 @@ def test_a_release_reaches_the_pods(environment: str, components: tuple[str, ...
         assert each["metadata"]["annotations"][REVISION] == revision
     assert VERSION not in workload["spec"]["selector"]["matchLabels"]
     assert [problem for each in documents for problem in validate.problems(each)] == []
+
+
+def test_the_documented_patch_names_the_bucket_of_the_prediction_log() -> None:
+    text = (ROOT / "docs/prediction-log.md").read_text()
+    (documented,) = re.findall(r"```yaml\n(components:.*?)```", text, re.DOTALL)
+    with render.variant(("ingress-alb", "prediction-log")) as root:
+        path = render.overlay("production", root) / "kustomization.yaml"
+        editor = YAML()
+        content, added = editor.load(path.read_text()), editor.load(documented)
+        assert added["components"] == content["components"]
+        content["patches"].extend(added["patches"])
+        with path.open("w") as stream:
+            editor.dump(content, stream)
+        documents = render.parse(render.render(path.parent))
+    workload = next(each for each in documents if each["kind"] == "Rollout")
+    variables = {
+        each["name"]: each["value"] for each in workload["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert variables["ESPALIER_PREDICTION_LOG"] == "s3://YOUR-BUCKET/espalier"
+    settings = Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in variables.items()})
+    assert settings.prediction_log_sample == 0.1
 
 
 def test_the_overlays_read_as_one_diff() -> None:
