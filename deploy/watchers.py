@@ -57,6 +57,10 @@ def _files(documents: Sequence[Document], deployment: Document, pod: Document) -
     mounted = {mount["mountPath"]: volumes.get(mount["name"]) for mount in container["volumeMounts"]}
     texts = [*container["args"], *(each.get("value", "") for each in container.get("env", []))]
     told = [found for text in texts for found in re.findall(r"(?:^|=)(/[\w./-]+)", text)]
+    if "-m" in container["args"]:
+        # A package, which Python looks for in the working directory.
+        package = container["args"][container["args"].index("-m") + 1]
+        told.append(f"{container['workingDir']}/{package}/__main__.py")
     for path in told:
         folder, _, file = path.rpartition("/")
         volume = mounted.get(folder)

@@ -115,7 +115,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
         "prometheus": True,
         "alertmanager": alertmanager is not None,
         "grafana": grafana is not None,
-        "delivery": (ROOT / ".git").exists() and (ROOT / "monitoring/delivery.py").exists(),
+        "delivery": (ROOT / ".git").exists(),
         "relay": relay.exists() and bool(os.environ.get("RELAY_REPOSITORY")),
     }
     ports = _ports([name for name, runs in wanted.items() if runs], dict(options.port))
@@ -180,7 +180,8 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
                 "delivery",
                 [
                     python,
-                    str(ROOT / "monitoring/delivery.py"),
+                    "-m",
+                    "monitoring.delivery",
                     f"--git={ROOT}",
                     f"--port={ports['delivery']}",
                 ],

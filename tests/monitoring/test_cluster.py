@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,41 +21,20 @@ from monitoring.cluster import __main__ as cluster
 from monitoring.errors import MonitoringError
 from monitoring.queries import panel_queries, rule_queries
 from tests.deploy.project import ROOT
+from tests.monitoring import pods
+from tests.monitoring.pods import Document
 from tests.tools import require
 
-Document = dict[str, Any]
 REMOVE = object()
 PROGRAMS = tuple(
-    file.removesuffix(".py")
+    each["name"].removeprefix("espalier-")
     for each in yaml.safe_load((render.MONITORING / "kustomization.yaml").read_text())["configMapGenerator"]
-    for file in each["files"]
-    if file.endswith(".py")
+    if any(file.endswith(".py") for file in each["files"])
 )
 
 
-@cache
-def _rendered() -> list[Document]:
-    return render.parse(render.render(render.MONITORING))
-
-
 def _all(kind: str) -> list[Document]:
-    return [each for each in _rendered() if each["kind"] == kind]
-
-
-def _get(documents: list[Document], which: str) -> Document:
-    kind, name = which.split()
-    # The names of programs' ConfigMaps end with a hash.
-    return next(
-        d
-        for d in documents
-        if d["kind"] == kind and re.fullmatch(rf"{name}(-[a-z0-9]{{10}})?", d["metadata"]["name"])
-    )
-
-
-def _container(program: str) -> Document:
-    pod: Document = _get(_rendered(), f"Deployment espalier-{program}")["spec"]["template"]["spec"]
-    container: Document = pod["containers"][0]
-    return container
+    return [each for each in pods.rendered() if each["kind"] == kind]
 
 
 # Rules.
@@ -163,27 +141,30 @@ def _selected(expression: str) -> list[tuple[str, set[str]]]:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_program_is_the_file_and_its_python_is_the_services(program: str) -> None:
-    config = _get(_rendered(), f"ConfigMap espalier-{program}")
-    assert config["data"] == {f"{program}.py": (ROOT / f"monitoring/{program}.py").read_text()}
+def test_the_program_is_all_of_its_files_and_its_python_is_the_services(program: str) -> None:
+    """One file, or every module of a package: kustomize lists them, and knows no patterns."""
+    config = pods.get(pods.rendered(), f"ConfigMap espalier-{program}")
+    package = ROOT / "monitoring" / program
+    files = sorted(package.glob("**/*.py")) or [package.with_suffix(".py")]
+    assert config["data"] == {file.name: file.read_text() for file in files}
     assert config["metadata"]["name"] != f"espalier-{program}", "a new program must be a new pod"
     base = re.search(r"^FROM (\S+) AS base$", (ROOT / "app/Dockerfile").read_text(), re.MULTILINE)
     assert base is not None
-    assert _container(program)["image"] == base[1]
+    assert pods.container(program)["image"] == base[1]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_program_needs_no_packages(program: str) -> None:
     """The image has Python, and nothing else."""
-    tree = ast.parse((ROOT / f"monitoring/{program}.py").read_text())
     names = {
         name.partition(".")[0]
-        for node in ast.walk(tree)
+        for text in pods.get(pods.rendered(), f"ConfigMap espalier-{program}")["data"].values()
+        for node in ast.walk(ast.parse(text))
         for name in (
             [each.name for each in node.names]
             if isinstance(node, ast.Import)
             else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
+            if isinstance(node, ast.ImportFrom) and not node.level
             else []
         )
     }
@@ -192,7 +173,7 @@ def test_the_program_needs_no_packages(program: str) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_pods_are_restricted(program: str) -> None:
-    pod = _get(_rendered(), f"Deployment espalier-{program}")["spec"]["template"]["spec"]
+    pod = pods.pod(program)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
@@ -211,41 +192,26 @@ def test_pods_are_restricted(program: str) -> None:
 
 
 def test_the_exporter_takes_the_arguments_that_it_is_given(tmp_path: Path) -> None:
-    """As the container runs it, but for the places of its files: it reads the token, then refuses what is no token."""
-    container = _container("delivery")
-    (tmp_path / "token").write_text("two words")
-    arguments = [
-        each.replace("/app", str(ROOT / "monitoring")).replace("/run/secrets/github", str(tmp_path))
-        for each in container["args"]
-    ]
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    """As the container runs it: it reads the token, then refuses what is no token."""
+    done = pods.run("delivery", tmp_path, "two words")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: --token-file {tmp_path}/token: it must hold a token and nothing else\n"
+    token = tmp_path / "run/secrets/github/token"
+    assert done.stderr == f"error: --token-file {token}: it must hold a token and nothing else\n"
+    container = pods.container("delivery")
     (port,) = container["ports"]
     assert f"--port={port['containerPort']}" in container["args"]
     assert "--host=0.0.0.0" in container["args"]
 
 
 def test_the_relay_takes_the_environment_that_it_is_given(tmp_path: Path) -> None:
-    """As the container runs it, but for the places of its files; it refuses where its token is not."""
-    container = _container("relay")
-    assert container["args"] == ["-I", "/app/relay.py"]
-    environment = {each["name"]: each["value"] for each in container["env"]}
-    environment["RELAY_TOKEN_FILE"] = environment["RELAY_TOKEN_FILE"].replace(
-        "/run/secrets/github", str(tmp_path)
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", str(ROOT / "monitoring/relay.py")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """As the container runs it; it refuses where its token is not."""
+    done = pods.run("relay", tmp_path, None)
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"RELAY_TOKEN_FILE is '{tmp_path}/token'" in done.stderr
+    assert f"RELAY_TOKEN_FILE is '{tmp_path}/run/secrets/github/token'" in done.stderr
+    container = pods.container("relay")
     source = (ROOT / "monitoring/relay.py").read_text()
     assert f'"{container["ports"][0]["containerPort"]}"' in source, "the port is its default"
-    assert {*environment} <= {*re.findall(r"RELAY_\w+", source)}
+    assert {each["name"] for each in container["env"]} <= {*re.findall(r"RELAY_\w+", source)}
 
 
 def test_what_a_person_makes_is_documented() -> None:
@@ -309,9 +275,13 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     (DEPLOYMENT, f"{CONTAINER}/image", "python:3.13", "is not NAME@sha256:DIGEST"),
     (DEPLOYMENT, f"{CONTAINER}/livenessProbe", REMOVE, "livenessProbe asks none"),
     (DEPLOYMENT, f"{CONTAINER}/readinessProbe/httpGet/port", "web", "readinessProbe asks none"),
-    (DEPLOYMENT, f"{CONTAINER}/args/1", "/srv/delivery.py", "nothing is mounted at /srv"),
-    (DEPLOYMENT, f"{CONTAINER}/args/1", "/app/deliver.py", "with deliver.py"),
-    (DEPLOYMENT, f"{CONTAINER}/args/3", "--branch=main", "it is told of no file in /run/secrets/github"),
+    (DEPLOYMENT, f"{CONTAINER}/workingDir", "/srv", "nothing is mounted at /srv/delivery"),
+    (DEPLOYMENT, f"{CONTAINER}/workingDir", REMOVE, "refer to: 'workingDir'"),
+    (DEPLOYMENT, f"{CONTAINER}/args/2", "deliver", "nothing is mounted at /app/deliver,"),
+    ("ConfigMap espalier-delivery", "/data/__main__.py", REMOVE, "with __main__.py"),
+    ("Deployment espalier-relay", f"{CONTAINER}/args/1", "/srv/relay.py", "nothing is mounted at /srv"),
+    ("Deployment espalier-relay", f"{CONTAINER}/args/1", "/app/rely.py", "with rely.py"),
+    (DEPLOYMENT, f"{CONTAINER}/args/4", "--branch=main", "it is told of no file in /run/secrets/github"),
     (DEPLOYMENT, f"{POD}/volumes/0/configMap/name", "other", "there is no ConfigMap other"),
     (DEPLOYMENT, f"{POD}/volumes/1/secret/secretName", "other", "nobody makes the Secret other"),
     (DEPLOYMENT, f"{POD}/volumes", REMOVE, "refer to: 'volumes'"),
@@ -352,14 +322,14 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     ids=[f"{n}-{each[-1]}" for n, each in enumerate(MISTAKES)],
 )
 def test_a_mistake_is_found(which: str, pointer: str, value: object, complaint: str) -> None:
-    documents = deepcopy(_rendered())
+    documents = deepcopy(pods.rendered())
     assert watchers.problems(documents) == []
     _change(documents, which, pointer, value)
     assert complaint in "\n".join(watchers.problems(documents))
 
 
 def _change(documents: list[Document], which: str, pointer: str, value: object) -> None:
-    document = _get(documents, which)
+    document = pods.get(documents, which)
     if not pointer:
         documents.remove(document)
         return

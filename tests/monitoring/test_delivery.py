@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,13 +28,19 @@ from deploy.git import Git
 from deploy.release import history, overlay
 from deploy.release import metrics as leaderboards
 from deploy.release.overlay import Release
-from monitoring import delivery
-from monitoring.delivery import Clone, DeliveryError, Exporter, Facts, GitHub
+from monitoring.delivery import api, exposition, files
+from monitoring.delivery import github as by_github
+from monitoring.delivery.clone import Clone
+from monitoring.delivery.errors import DeliveryError
+from monitoring.delivery.exporter import Exporter
+from monitoring.delivery.facts import Deployment, Facts, Run, Source, Timeline, read
+from monitoring.delivery.github import GitHub
 from tests.deploy import project as projects
 from tests.deploy import registries
 from tests.deploy.github import API, FakeGitHub, Method
 from tests.deploy.project import ROOT, Project
 from tests.deploy.registries import Server
+from tests.monitoring import pods
 from tests.tools import require
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -247,10 +252,10 @@ def told(facts: Facts, environment: str = "production") -> tuple[list[Row], int]
     return rows, timeline.failed
 
 
-def read(source: delivery.Source) -> Facts | None:
+def read_or_none(source: Source) -> Facts | None:
     """None where it is refused, because an overlay says nothing now."""
     try:
-        return delivery.read(source)
+        return read(source)
     except DeliveryError:
         return None
 
@@ -260,7 +265,7 @@ def read(source: delivery.Source) -> Facts | None:
 @example(HIDDEN)
 def test_a_clone_tells_what_the_release_tool_reads(steps: list[Step]) -> None:
     with played(steps) as origin:
-        facts = delivery.read(Clone(origin))
+        facts = read(Clone(origin))
         assert told(facts) == expected(origin)
         assert facts.timelines["staging"].deployments == ()
 
@@ -277,14 +282,14 @@ def test_github_tells_what_a_clone_tells(steps: list[Step], page: int) -> None:
         through(github),
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(delivery, "PAGE", page)
+        patch.setattr(by_github, "PAGE", page)
         asked = source()
         tip = github._git("rev-parse", "main")
         for commit in (f"{tip}~{len(steps) // 2}", tip):
             if not github._git("rev-parse", "--verify", "--quiet", commit, check=False):
                 continue
             github._git("update-ref", "refs/heads/main", github._git("rev-parse", commit))
-            assert read(asked) == read(Clone(origin))
+            assert read_or_none(asked) == read_or_none(Clone(origin))
         assert github.errors == []
 
 
@@ -320,8 +325,8 @@ def test_the_lines_say_what_yaml_says(
     # Before the service's image, or behind it.
     text = text.replace("images:\n", f"images:\n{more if not indented else re.sub('(?m)^(?=.)', '  ', more)}")
     text = text.replace("newName:", "# digest: sha256:no\n    newName:" if indented else "newName:")
-    read = overlay.parse(text, "x")
-    assert delivery.parse(text) == delivery.Release(read.digest, read.version, read.revision)
+    said = overlay.parse(text, "x")
+    assert files.parse(text) == files.Release(said.digest, said.version, said.revision)
 
 
 @pytest.mark.parametrize(
@@ -336,28 +341,28 @@ def test_the_lines_say_what_yaml_says(
     ],
 )
 def test_what_says_nothing_is_no_release(old: str, new: str) -> None:
-    assert delivery.parse(TEMPLATE) is not None
+    assert files.parse(TEMPLATE) is not None
     assert old in TEMPLATE
-    assert delivery.parse(TEMPLATE.replace(old, new)) is None
+    assert files.parse(TEMPLATE.replace(old, new)) is None
     with pytest.raises(ReleaseError):
         overlay.parse(TEMPLATE.replace(old, new), "x")
 
 
 @given(WORDS, WORDS, WORDS)
 def test_labels_are_escaped(version: str, workflow: str, metric: str) -> None:
-    made = delivery.Deployment(delivery.Release("sha256:1", version, "abc"), "def", BEGAN, "release")
+    made = Deployment(files.Release("sha256:1", version, "abc"), "def", BEGAN, "release")
     facts = Facts(
-        {"staging": delivery.Timeline((made,))},
+        {"staging": Timeline((made,))},
         {"abc": BEGAN - 5},
         {"abc": {("cv", metric): float("inf")}},
-        [delivery.Run(workflow, 1, 1.5, BEGAN)],
+        [Run(workflow, 1, 1.5, BEGAN)],
     )
-    read = samples(delivery.exposition(facts, True, 1.5))
-    assert {dict(labels).get("version") for (name, labels), _ in read.items() if name.endswith("_info")} == {
+    found = samples(exposition.text(facts, True, 1.5))
+    assert {dict(labels).get("version") for (name, labels), _ in found.items() if name.endswith("_info")} == {
         version
     }
-    assert {dict(labels).get("workflow") for (_, labels) in read} == {None, workflow}
-    assert {dict(labels).get("metric") for (_, labels) in read} == {None, metric}
+    assert {dict(labels).get("workflow") for (_, labels) in found} == {None, workflow}
+    assert {dict(labels).get("metric") for (_, labels) in found} == {None, metric}
 
 
 # Histories that the release tool made.
@@ -397,12 +402,12 @@ def test_the_life_of_a_project_by_both_sources(project: Project, github: FakeGit
     began = datetime.fromtimestamp(BEGAN, UTC)
     github.add_run("ci", began, datetime.fromtimestamp(BEGAN + 300, UTC), "success")
 
-    facts = delivery.read(source())
+    facts = read(source())
     clone = Clone(project.clone("watched").root)
-    assert facts == replace(delivery.read(clone), runs=facts.runs)
+    assert facts == replace(read(clone), runs=facts.runs)
     for environment in ("staging", "production"):
         assert told(facts, environment) == expected(project.origin, environment)
-    text = delivery.exposition(facts, True, time.time())
+    text = exposition.text(facts, True, time.time())
     assert values(text, "espalier_deployments_total", environment="staging", action="release") == [2]
     assert values(text, "espalier_deployments_total", environment="production", action="promote") == [2]
     assert values(text, "espalier_deployments_total", environment="production", action="rollback") == [1]
@@ -418,12 +423,12 @@ def test_the_life_of_a_project_by_both_sources(project: Project, github: FakeGit
     # The champion of what runs, by the release tool's own reading.
     board = leaderboards.read(Git(project.origin), timeline[2].release.revision)
     assert board is not None
-    read = {
+    scores = {
         f"{'CV' if dict(labels)['split'] == 'cv' else 'test'} {dict(labels)['metric']}": value
         for (name, labels), value in samples(text).items()
         if name == "espalier_release_metric" and ("environment", "production") in labels
     }
-    assert read == {name: figure.value for name, figure in board.figures.items()}
+    assert scores == {name: figure.value for name, figure in board.figures.items()}
     linted = subprocess.run(
         [require("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
@@ -447,10 +452,10 @@ def test_hours_of_reading_cost_nothing(small: FakeGitHub) -> None:
     moment = datetime.fromtimestamp(BEGAN, UTC)
     small.add_run("ci", moment, moment, "success")
     asked = source()
-    first = delivery.read(asked)
+    first = read(asked)
     small.requests.clear()
     for _ in range(24):
-        assert delivery.read(asked) == first
+        assert read(asked) == first
     # The branch, the workflows and each workflow's runs: none of them counted by GitHub.
     assert len(small.requests) == 24 * 3
     assert small.unmodified == 24 * 3
@@ -458,7 +463,7 @@ def test_hours_of_reading_cost_nothing(small: FakeGitHub) -> None:
 
 def test_a_new_commit_costs_as_much_after_hours_as_at_first(small: FakeGitHub) -> None:
     asked = source()
-    delivery.read(asked)
+    read(asked)
     costs = []
     for number in range(4):
         tip = small._git("rev-parse", "main")
@@ -468,7 +473,7 @@ def test_a_new_commit_costs_as_much_after_hours_as_at_first(small: FakeGitHub) -
         new = small._git("commit-tree", f"{tip}^{{tree}}", "-p", tip, "-m", str(number), people=people)
         small._git("update-ref", "refs/heads/main", new)
         small.requests.clear()
-        delivery.read(asked)
+        read(asked)
         costs.append(len(small.requests))
     # Branch, environments, of each of the two its commits and its text, workflows.
     assert costs == [7] * 4
@@ -489,7 +494,7 @@ def test_the_last_verdict_of_each_workflow_counts(small: FakeGitHub) -> None:
     add("retrain", 10, "success")
     add("release", 0, "skipped")
     add("dynamic/dependabot/update", 0, "success")
-    text = delivery.exposition(delivery.read(source()), True, None)
+    text = exposition.text(read(source()), True, None)
     assert {dict(labels)["workflow"] for (name, labels) in samples(text) if "workflow" in name} == {
         "ci",
         "retrain",
@@ -543,7 +548,7 @@ def test_waiting_has_an_end(small: FakeGitHub) -> None:
 def test_the_limit_is_respected_and_reading_goes_on_where_it_ended(small: FakeGitHub) -> None:
     now = [float(BEGAN)]
     exporter = Exporter(source(clock=lambda: now[0]), interval=10)
-    small.remaining, small.reset = delivery.RESERVE + 5, BEGAN + 900
+    small.remaining, small.reset = api.RESERVE + 5, BEGAN + 900
     assert exporter.refresh() == 900
     assert len(small.requests) == 5
     exporter.refresh()
@@ -553,19 +558,19 @@ def test_the_limit_is_respected_and_reading_goes_on_where_it_ended(small: FakeGi
     assert exporter.refresh() == 10
     everything = len(small.requests)
     small.requests.clear()
-    delivery.read(source())
+    read(source())
     assert everything == len(small.requests) + 1, "only the branch was asked for twice"
 
 
 def test_an_answer_of_another_form_is_one_line(small: FakeGitHub) -> None:
     small.add_run("ci", datetime.now(UTC), datetime.now(UTC), "success", updated_at="yesterday")
     with pytest.raises(DeliveryError, match="runs: the answer is not what it was: ValueError"):
-        delivery.read(source())
+        read(source())
 
 
 def test_the_token_goes_to_no_other_host(small: FakeGitHub) -> None:
     request = urllib.request.Request(f"{API}/repos/a/b")
-    handler = delivery._SameHost()
+    handler = api._SameHost()
     for there, followed in ((f"{API}/repositories/1", True), ("http://elsewhere.example/a", False)):
         made = handler.redirect_request(request, None, 301, "Moved", request.headers, there)  # type: ignore[arg-type]
         assert (made is not None) is followed
@@ -585,23 +590,14 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_it_needs_nothing_but_its_own_file(tmp_path: Path, small: FakeGitHub) -> None:
-    """As in the cluster: a plain Python, one file, a read-only place."""
-    shutil.copy(ROOT / "monitoring/delivery.py", tmp_path)
-    (tmp_path / "token").write_text("a-token\n")
-    done = subprocess.run(
-        [
-            sys.executable, "-I", "-S", str(tmp_path / "delivery.py"), "--once", "--api", API,
-            "--repository", "espalier-ml/espalier", "--token-file", str(tmp_path / "token"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
+def test_it_runs_in_the_cluster(tmp_path: Path, small: FakeGitHub) -> None:
+    """The container's command, on the ConfigMap's files: but for GitHub's address, and once."""
+    done = pods.run("delivery", tmp_path, "a-token\n", "--once", "--api", API)
     assert (done.returncode, done.stderr) == (0, "")
     assert values(done.stdout, "espalier_deployments_total", action="rollback", environment="production") == [
         1
     ]
+    assert small.requests
 
 
 def test_it_serves_until_it_is_told_to_stop(small: FakeGitHub, tmp_path: Path) -> None:
@@ -629,7 +625,7 @@ def test_it_serves_until_it_is_told_to_stop(small: FakeGitHub, tmp_path: Path) -
         up = [0.0]
         while up != [1] and time.monotonic() < deadline:
             with urllib.request.urlopen(address, timeout=10) as answer:
-                assert answer.headers["Content-Type"] == delivery.CONTENT_TYPE
+                assert answer.headers["Content-Type"] == exposition.CONTENT_TYPE
                 up = values(answer.read().decode(), "espalier_delivery_up")
         assert up == [1]
         with urllib.request.urlopen(address.replace("/metrics", "/health"), timeout=10) as answer:
@@ -686,7 +682,7 @@ def test_an_overlay_that_says_nothing_is_an_error_not_silence(project: Project) 
     project.staged(1)
     project.me.commit("Break", {PRODUCTION: "<<<<<<< HEAD\n"})
     with pytest.raises(DeliveryError, match=r"production/kustomization.yaml does not say what runs"):
-        delivery.read(Clone(project.me.root))
+        read(Clone(project.me.root))
 
 
 def test_a_port_that_is_taken_is_named(small: FakeGitHub) -> None:

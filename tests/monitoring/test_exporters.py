@@ -9,7 +9,10 @@ from pathlib import Path
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring import delivery, labels
+from monitoring import labels
+from monitoring.delivery import exposition
+from monitoring.delivery.facts import Deployment, Facts, Run, Timeline
+from monitoring.delivery.files import Release
 from tests.deploy.project import ROOT
 
 Family = tuple[str, frozenset[str]]
@@ -17,16 +20,16 @@ Family = tuple[str, frozenset[str]]
 
 
 def test_delivery() -> None:
-    release = delivery.Release("sha256:" + "a" * 64, "0123456789ab", "b" * 40)
-    first = delivery.Deployment(release, "c" * 40, 100, "release")
-    back = delivery.Deployment(release, "d" * 40, 200, "rollback")
-    facts = delivery.Facts(
-        {"production": delivery.Timeline((first, back), 1, (first, back))},
+    release = Release("sha256:" + "a" * 64, "0123456789ab", "b" * 40)
+    first = Deployment(release, "c" * 40, 100, "release")
+    back = Deployment(release, "d" * 40, 200, "rollback")
+    facts = Facts(
+        {"production": Timeline((first, back), 1, (first, back))},
         {release.revision: 50},
         {release.revision: {("test", "accuracy"): 0.9}},
-        [delivery.Run("ci", 1, 600, 300)],
+        [Run("ci", 1, 600, 300)],
     )
-    assert exported(delivery.exposition(facts, up=True, read_at=400)) == listed("espalier-delivery")
+    assert exported(exposition.text(facts, up=True, read_at=400)) == listed("espalier-delivery")
 
 
 def test_labels(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Tells Prometheus what was delivered, as a clone or GitHub says it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+
+from . import exposition
+from .clone import Clone
+from .errors import DeliveryError
+from .exporter import Exporter, log, server
+from .facts import Source, read
+from .github import GitHub
+
+PORT = 9101
+INTERVAL = 300
+"""Seconds."""
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+def main() -> None:
+    options = _options()
+    if options.once:
+        print(exposition.text(read(_source(options)), up=True, read_at=time.time()), end="")
+        return
+    exporter = Exporter(_source(options), options.interval)
+    try:
+        serving = server(exporter, options.host, options.port)
+    except OSError as error:
+        raise DeliveryError(f"--port {options.port}: {error.strerror}; choose another") from None
+
+    def stop(*_: object) -> None:
+        exporter.stopping.set()
+        threading.Thread(target=serving.shutdown).start()
+
+    # Process 1 of a container is not ended by signals that it has not asked for.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, stop)
+    threading.Thread(target=exporter.run, daemon=True).start()
+    log("info", f"{exporter.source.name}: metrics at {options.host}:{serving.server_address[1]}/metrics")
+    with serving:
+        serving.serve_forever()
+
+
+def _source(options: argparse.Namespace) -> Source:
+    if options.git is not None:
+        return Clone(options.git, options.branch)
+    file: Path | None = options.token_file
+
+    def token() -> str:
+        if file is None:
+            return ""
+        try:
+            found = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DeliveryError(f"--token-file {file}: {error}") from None
+        # A header with a line break in it would be two.
+        if not re.fullmatch(r"[!-~]+", found):
+            raise DeliveryError(f"--token-file {file}: it must hold a token and nothing else")
+        return found
+
+    token()
+    return GitHub(options.repository, token, options.branch, options.api.rstrip("/"))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--git", type=Path, metavar="PATH", help="read a clone on this machine")
+    source.add_argument("--repository", metavar="OWNER/NAME", help="read GitHub")
+    parser.add_argument(
+        "--token-file", type=Path, help="file with GitHub's token; without, only 60 requests an hour"
+    )
+    parser.add_argument("--branch", default="main", help="(default: %(default)s)")
+    parser.add_argument("--api", default="https://api.github.com", help="(default: %(default)s)")
+    parser.add_argument(
+        "--interval", type=float, default=INTERVAL, help="seconds from one reading to the next (%(default)s)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="(default: %(default)s)")
+    parser.add_argument("--once", action="store_true", help="print the metrics once, instead of serving them")
+    options = parser.parse_args()
+    if options.repository is not None and not _REPOSITORY.fullmatch(options.repository):
+        parser.error(f"--repository {options.repository!r} is not OWNER/NAME")
+    if urllib.parse.urlsplit(options.api).scheme not in ("http", "https"):
+        parser.error(f"--api {options.api!r} is not the address of an API, such as https://api.github.com")
+    if not options.interval >= 1:
+        parser.error("--interval must be at least 1 second")
+    if not 0 <= options.port <= 65535:
+        parser.error("--port must be between 0 and 65535")
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DeliveryError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,114 @@
+"""The source that is a clone on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .errors import DeliveryError
+from .facts import Change, Run
+from .files import LEADERBOARD, OVERLAYS, champion_scores, ordered, overlay, parse
+
+
+class Clone:
+    """A clone on this machine. The branch is origin's, as far as the clone knows it, else the local one, else HEAD."""
+
+    def __init__(self, folder: Path, branch: str = "main") -> None:
+        """Look whether it can be read.
+
+        Raises:
+            DeliveryError: it is no clone, or a shallow one.
+        """
+        self.name = str(folder)
+        self._folder = folder
+        self._branch = branch
+        self._tip = ""
+        if not folder.is_dir():
+            raise DeliveryError(f"--git {folder}: there is no such folder")
+        if self._git("rev-parse", "--is-shallow-repository").strip() == "true":
+            raise DeliveryError(
+                f"--git {folder}: the clone is shallow, and the history says what was delivered; "
+                "get all of it: `git fetch --unshallow`"
+            )
+
+    def refresh(self) -> None:
+        for name in (f"refs/remotes/origin/{self._branch}", f"refs/heads/{self._branch}", "HEAD"):
+            found = self._call("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+            if found.returncode == 0:
+                self._tip = found.stdout.decode().strip()
+                return
+        raise DeliveryError(f"{self.name} has no commits")
+
+    def environments(self) -> Sequence[str]:
+        listed = self._git("ls-tree", "-d", "--name-only", "-z", self._tip, f"{OVERLAYS}/").split("\0")
+        return ordered(each.rpartition("/")[2] for each in listed if each)
+
+    def changes(self, environment: str) -> Sequence[Change]:
+        path = overlay(environment)
+        listed = self._git(
+            "log", "--first-parent", "--reverse", "--format=%H %ct", self._tip, "--", path
+        ).splitlines()
+        commits = [line.split(" ") for line in listed]
+        texts = self._texts(path, [commit for commit, _ in commits])
+        return [
+            Change(commit, int(at), parse(text)) for (commit, at), text in zip(commits, texts, strict=True)
+        ]
+
+    def committed(self, revision: str) -> int | None:
+        found = self._call("log", "-1", "--no-walk", "--format=%ct", revision, "--")
+        said = found.stdout.decode().strip()
+        return int(said) if found.returncode == 0 and said else None
+
+    def scores(self, revision: str) -> Mapping[tuple[str, str], float]:
+        return champion_scores(self._texts(LEADERBOARD, [revision])[0])
+
+    def runs(self) -> Sequence[Run]:
+        """Git knows no workflows."""
+        return ()
+
+    def _texts(self, path: str, commits: Sequence[str]) -> list[str | None]:
+        """A file's text at each of many commits, by one process."""
+        asked = "".join(f"{commit}:{path}\n" for commit in commits)
+        said = self._call("cat-file", "--batch", content=asked)
+        if said.returncode:
+            raise DeliveryError(f"git cat-file in {self.name}: {_last(said.stderr)}")
+        texts: list[str | None] = []
+        rest = said.stdout
+        for _ in commits:
+            head, _, rest = rest.partition(b"\n")  # HASH blob SIZE, or NAME missing
+            if b" blob " not in head:
+                texts.append(None)
+                continue
+            size = int(head.split()[-1])
+            texts.append(rest[:size].decode(errors="replace"))
+            rest = rest[size + 1 :]
+        return texts
+
+    def _git(self, *arguments: str) -> str:
+        done = self._call(*arguments)
+        if done.returncode:
+            raise DeliveryError(f"git {arguments[0]} in {self.name}: {_last(done.stderr)}")
+        return done.stdout.decode(errors="replace")
+
+    def _call(self, *arguments: str, content: str = "") -> subprocess.CompletedProcess[bytes]:
+        try:
+            return subprocess.run(
+                ["git", *arguments],
+                cwd=self._folder,
+                env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"},
+                input=content.encode(),
+                capture_output=True,
+                timeout=120,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise DeliveryError("git is not installed") from None
+        except subprocess.TimeoutExpired:
+            raise DeliveryError(f"git {arguments[0]} in {self.name} does not end within 120 s") from None
+
+
+def _last(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("fatal: ") if lines else "git said nothing"

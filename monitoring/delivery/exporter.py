@@ -1,0 +1,102 @@
+"""Reads a source again and again, and serves what it said last."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from . import exposition
+from .errors import DeliveryError
+from .facts import Facts, Source, read
+
+LONGEST_WAIT = 3600
+"""Seconds from a reading that failed to the next, unless GitHub asks for more."""
+
+
+class Exporter:
+    """Reads the source again and again; keeps the last facts while it cannot be read."""
+
+    def __init__(self, source: Source, interval: float) -> None:
+        self.source = source
+        self._interval = interval
+        self._facts: Facts | None = None
+        self._read_at: float | None = None
+        self._failures = 0
+        self._up = False
+        self.stopping = threading.Event()
+
+    def text(self) -> str:
+        """What `/metrics` answers."""
+        return exposition.text(self._facts, self._up, self._read_at)
+
+    def refresh(self) -> float:
+        """Read once, and say how many seconds to wait before the next time."""
+        try:
+            self._facts = read(self.source)
+        except DeliveryError as error:
+            self._failed(str(error))
+            return max(self._patience(), error.wait or 0)
+        except Exception as error:
+            # GitHub may answer something nobody thought of; what is known stays true, and the next answer may be right.
+            self._failed(f"{self.source.name}: an answer is not what it was: {error!r}")
+            return self._patience()
+        self._read_at, self._up = time.time(), True
+        if self._failures:
+            log("info", f"{self.source.name} can be read again")
+        self._failures = 0
+        return self._interval
+
+    def run(self) -> None:
+        """Until `stopping` is set."""
+        while not self.stopping.is_set():
+            self.stopping.wait(self.refresh())
+
+    def _patience(self) -> float:
+        """Twice as long after each failure, and an hour at most."""
+        return max(self._interval, min(LONGEST_WAIT, self._interval * 2.0 ** min(self._failures - 1, 10)))
+
+    def _failed(self, reason: str) -> None:
+        self._up = False
+        self._failures += 1
+        log("error", reason)
+
+
+def log(level: str, message: str) -> None:
+    """One line of JSON on stderr, as the service's."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    print(json.dumps({"time": now, "level": level, "message": message}), file=sys.stderr, flush=True)
+
+
+def server(exporter: Exporter, host: str, port: int) -> ThreadingHTTPServer:
+    """Answers `/metrics` and `/health`; port 0 takes a free one."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        server_version = "espalier-delivery"
+        timeout = 20
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                self._answer(200, exporter.text(), exposition.CONTENT_TYPE)
+            elif path == "/health":
+                self._answer(200, "ok\n")
+            else:
+                self._answer(404, "here are /metrics and /health\n")
+
+        def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
+            content = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """A scrape is nothing to tell."""
+
+    return ThreadingHTTPServer((host, port), Handler)
