@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,43 +21,69 @@ from app.contract import NumberFeature, read_bundle
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "drift.md"
-FLOOR, ROWS, ROWS_PER_BIN = 0.001, 200, 10
+FLOOR, ROWS, ROWS_PER_BIN, ROWS_PER_BIN_OF_A_DAY = 0.001, 200, 10, 20
 THRESHOLD, BEYOND, WINDOWS = 0.2, 4, 6
 HOURS = 168
+DAY = 24
+CHUNK = 1000
+"""Weeks in memory at once."""
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
-def psi(counts: NDArray[np.int64], reference: Floats) -> Floats:
+def psi(counts: Ints, reference: Floats, per_bin: int = ROWS_PER_BIN) -> Floats:
     """The index of counts (…, bins) against shares (bins,) or (…, bins); NaN where there are too few rows."""
     rows = counts.sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         actual = np.maximum(counts / rows[..., None], FLOOR)
     expected = np.maximum(reference, FLOOR)
     index = ((actual - expected) * np.log(actual / expected)).sum(axis=-1)
-    enough = rows >= max(ROWS, ROWS_PER_BIN * counts.shape[-1])
+    enough = rows >= max(ROWS, per_bin * counts.shape[-1])
     return np.where(enough, index, np.nan)
 
 
-def alerts(index: Floats) -> NDArray[np.bool_]:
-    """At which hours (…, hours) the alert is raised."""
-    beyond = np.nan_to_num(index) > THRESHOLD
-    padded = np.concatenate([np.zeros((*beyond.shape[:-1], WINDOWS - 1), bool), beyond], axis=-1)
+def most(hours: Bools) -> Bools:
+    """Where so many of the last hours (…, hours) are true as the alerts ask for."""
+    padded = np.concatenate([np.zeros((*hours.shape[:-1], WINDOWS - 1), bool), hours], axis=-1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOWS, axis=-1)
     return np.asarray(windows.sum(axis=-1) >= BEYOND)
+
+
+def alerts(index: Floats) -> Bools:
+    """At which hours (…, hours) the alert is raised."""
+    return most(np.nan_to_num(index) > THRESHOLD)
+
+
+def of_days(counts: Ints, reference: Floats, per_bin: int = ROWS_PER_BIN_OF_A_DAY) -> Floats:
+    """The index of the last 24 hours, at each of the hours of counts (…, hours, bins)."""
+    total = counts.cumsum(axis=-2)
+    total[..., DAY:, :] -= total[..., :-DAY, :].copy()
+    return psi(total, reference, per_bin)
+
+
+def day_alerts(hours: Floats, days: Floats) -> Bools:
+    """At which hours the day raises the alert: where the hours cannot judge."""
+    return alerts(days) & ~most(~np.isnan(hours))
 
 
 def check_numbers() -> None:
     """Refuse to compute with other numbers than the rules have."""
     rules = {
-        rule.get("record") or rule["alert"]: rule["expr"]
+        (rule.get("record") or rule["alert"], rule.get("labels", {}).get("window")): rule["expr"]
         for group in yaml.safe_load((ROOT / "monitoring/rules/drift.yaml").read_text())["groups"]
         for rule in group["rules"]
     }
-    index, alert = rules["espalier:feature_psi:1h"], rules["EspalierFeatureDrift"]
-    assert set(re.findall(r", ([\d.]+)\)", index)) == {str(FLOOR)}, "the floor"
-    assert re.findall(r">= (\d+)", index) == [str(ROWS), str(ROWS_PER_BIN)], "the minimum"
-    assert re.findall(r"> ([\d.]+)\).*>= (\d)", alert) == [(str(THRESHOLD), str(BEYOND))], "the alert"
+    for window, per_bin in (("1h", ROWS_PER_BIN), ("24h", ROWS_PER_BIN_OF_A_DAY)):
+        index = rules[f"espalier:feature_psi:{window}", None]
+        assert set(re.findall(r", ([\d.]+)\)", index)) == {str(FLOOR)}, "the floor"
+        assert re.findall(r">= (\d+)", index) == [str(ROWS), str(per_bin)], "the minimum"
+    beyond, looks = (str(THRESHOLD), str(BEYOND)), rf"\[{WINDOWS - 1}h59m59s:1h\]"
+    for window in ("1h", "1d"):
+        alert = rules["EspalierFeatureDrift", window]
+        assert re.findall(rf"> ([\d.]+)\){looks}\) >= (\d)", alert) == [beyond], "the alert"
+    assert re.findall(rf"unless\n.*:1h >= 0\){looks}\) >= (\d)$", alert) == [str(BEYOND)], "who judges"
 
 
 def one_window(random: np.random.Generator, draws: int) -> list[str]:
@@ -95,23 +122,26 @@ def weeks(random: np.random.Generator, shares: dict[str, Floats], count: int) ->
     return lines
 
 
+def moved(folder: Path) -> Iterator[tuple[NumberFeature, float, Floats, Floats]]:
+    """Each feature of the served model, one standard deviation, and the shares before and after a move by it."""
+    table = pd.read_parquet(folder / "train.parquet")
+    for feature in read_bundle(ROOT / "model").manifest.features:
+        if not isinstance(feature, NumberFeature):
+            continue
+        values = table[feature.name].dropna().to_numpy(dtype=np.float64)
+        step = float(values.std())
+        after = np.clip(values + step, feature.minimum, feature.maximum)
+        bins = np.bincount(np.searchsorted(feature.edges, after, side="right"), minlength=len(feature.bins))
+        yield feature, step, np.array([each.share for each in feature.bins]), bins / len(after)
+
+
 def detection(random: np.random.Generator, folder: Path, draws: int) -> list[str]:
     """How soon one standard deviation is noticed, from a random minute of an hour on."""
-    bundle = read_bundle(ROOT / "model")
-    table = pd.read_parquet(folder / "train.parquet")
     lines = [
         "| feature | one standard deviation | PSI of a whole hour | hours to the alert: median (slowest of all) |",
         "|---|---|---|---|",
     ]
-    for feature in bundle.manifest.features:
-        if not isinstance(feature, NumberFeature):
-            continue
-        values = table[feature.name].dropna().to_numpy(dtype=np.float64)
-        reference = np.array([each.share for each in feature.bins])
-        step = values.std()
-        moved = np.clip(values + step, feature.minimum, feature.maximum)
-        bins = len(feature.bins)
-        after = np.bincount(np.searchsorted(feature.edges, moved, side="right"), minlength=bins) / len(moved)
+    for feature, step, reference, after in moved(folder):
         # 12 hours; the shift comes within the first, and at hour h the window is the hour before it.
         start = random.random(draws)
         mixed = np.concatenate([1 - start[:, None], np.ones((draws, 11))], axis=1)
@@ -125,6 +155,91 @@ def detection(random: np.random.Generator, folder: Path, draws: int) -> list[str
             f"| {feature.name} | {step:.2f} {feature.unit or ''} | {np.median(whole):.2f} "
             f"| {np.median(hours):.1f} ({hours.max():.1f}) |"
         )
+    return lines
+
+
+def quiet_weeks(random: np.random.Generator, shares: dict[str, Floats], count: int) -> list[str]:
+    """Alerts in simulated weeks without drift, by how little is asked."""
+    lines = ["| rows in an hour | weeks with an alert: of hours | of the day | looks at a day beyond 0.2 |"]
+    lines.append("|---|---|---|---|")
+    hour = np.arange(HOURS) % 24
+    night = np.where((hour >= 7) & (hour < 22), 250.0, 5.0)
+    for name, rate in (
+        *((f"{rows}", np.full(HOURS, float(rows))) for rows in (10, 20, 50, 100, 200)),
+        ("250, at night 5", night),
+    ):
+        of_hours = of_day = beyond = looks = 0
+        for _ in range(count // CHUNK):
+            rows = random.poisson(rate, size=(CHUNK, HOURS))
+            raised = np.zeros((2, CHUNK), bool)
+            for reference in shares.values():
+                counts = random.multinomial(rows, reference)
+                hours, days = psi(counts, reference), of_days(counts, reference)
+                raised[0] |= alerts(hours).any(axis=-1)
+                raised[1] |= day_alerts(hours, days).any(axis=-1)
+                beyond += int((np.nan_to_num(days) > THRESHOLD).sum())
+                looks += int((~np.isnan(days)).sum())
+            of_hours += int(raised[0].sum())
+            of_day += int(raised[1].sum())
+        weeks = count // CHUNK * CHUNK
+        lines.append(f"| {name} | {of_hours} of {weeks} | {of_day} of {weeks} | {beyond} of {looks} |")
+    return lines
+
+
+def day_minimum(random: np.random.Generator) -> list[str]:
+    """Why a day asks for more rows: weeks with an alert of one feature, at rates that just bring the minimum."""
+    lines = ["| bins | 10 rows a bin | 15 | 20 |", "|---|---|---|---|"]
+    for bins in (10, 20, 50):
+        shares = np.full(bins, 1 / bins)
+        cells = []
+        for per_bin in (10, 15, 20):
+            rate = 1.05 * max(ROWS, per_bin * bins) / DAY
+            counts = random.multinomial(random.poisson(rate, size=(CHUNK, HOURS)), shares)
+            raised = day_alerts(psi(counts, shares), of_days(counts, shares, per_bin)).any(axis=-1)
+            cells.append(f"{raised.sum()} of {CHUNK} ({max(ROWS, per_bin * bins)} rows)")
+        lines.append(f"| {bins} | {' | '.join(cells)} |")
+    return lines
+
+
+def quiet_detection(random: np.random.Generator, folder: Path) -> list[str]:
+    """How soon the day notices one standard deviation, after a day and a half as in training."""
+    rates = (10, 20, 50, 100)
+    lines = [
+        f"| feature | {' | '.join(f'{rate} rows an hour' for rate in rates)} |",
+        "|---|" + "---|" * len(rates),
+    ]
+    for feature, _, reference, after in moved(folder):
+        cells = []
+        for rate in rates:
+            start = random.random(CHUNK)
+            share = np.concatenate(
+                [np.zeros((CHUNK, 36)), 1 - start[:, None], np.ones((CHUNK, 35))], axis=1
+            )  # fmt: skip
+            rows = random.poisson(rate, size=share.shape)
+            new = random.binomial(rows, share)
+            counts = random.multinomial(new, after) + random.multinomial(rows - new, reference)
+            raised = day_alerts(psi(counts, reference), of_days(counts, reference))[:, 36:]
+            hours = np.where(raised.any(axis=1), raised.argmax(axis=1) + 1 - start, np.inf)
+            cells.append(f"{np.median(hours):.1f} ({hours.max():.1f})")
+        lines.append(f"| {feature.name} | {' | '.join(cells)} |")
+    return lines
+
+
+def quiet_fresh(random: np.random.Generator, shares: dict[str, Floats]) -> list[str]:
+    """What the reference's own chance costs where there are few rows: weeks with an alert, one feature."""
+    rates = (10, 20, 50, 100, 250)
+    lines = [f"| rows the model learned from | {' | '.join(f'{rate} rows an hour' for rate in rates)} |"]
+    lines.append("|---|" + "---|" * len(rates))
+    live = max(shares.values(), key=len)
+    for learned in (112, 500, 1000, 10000):
+        reference = random.multinomial(learned, live, size=CHUNK)[:, None, :] / learned
+        cells = []
+        for rate in rates:
+            counts = random.multinomial(random.poisson(rate, size=(CHUNK, HOURS)), live)
+            hours, days = psi(counts, reference), of_days(counts, reference)
+            raised = (alerts(hours) | day_alerts(hours, days)).any(axis=-1)
+            cells.append(f"{raised.sum()} of {CHUNK}")
+        lines.append(f"| {learned} | {' | '.join(cells)} |")
     return lines
 
 
@@ -180,6 +295,31 @@ def main() -> None:
         "The reference is a sample too. Where it is small, live rows differ from it for ever, without any drift.",
         "",
         *fresh(random, shares, draws),
+        "",
+        "## Where hours are too quiet: the day judges",
+        "",
+        f"The alert is then {BEYOND} of the last {WINDOWS} full hours at which the 24 h before them are beyond {THRESHOLD}, with at least "
+        f"{ROWS} rows and {ROWS_PER_BIN_OF_A_DAY} a bin, where fewer than {BEYOND} of these hours have an index of their own.",
+        "",
+        "### Weeks in which nothing drifted",
+        "",
+        *quiet_weeks(random, shares, arguments.weeks),
+        "",
+        f"### Why {ROWS_PER_BIN_OF_A_DAY} rows a bin: weeks of one feature in which nothing drifted, just above the minimum",
+        "",
+        "One look at a day is nearly the next, so 4 of 6 keeps less chance out than it does with hours.",
+        "",
+        *day_minimum(random),
+        "",
+        "### Hours until one standard deviation raises the alert of the day: median (slowest of all)",
+        "",
+        *quiet_detection(random, arguments.data),
+        "",
+        "### Weeks with an alert of one feature, of hours or of the day, where the reference is a sample too",
+        "",
+        "At 250 rows an hour it is the hours that judge.",
+        "",
+        *quiet_fresh(random, shares),
         "",
     ]
     RESULT.write_text("\n".join(text), encoding="utf-8")

@@ -29,10 +29,10 @@ Drift: petal_length (above 0.2 in 4 of the last 6 windows, the newest until 2026
 
 In production, model 01dddd8b7714: 5,000 predictions in the newest window, 100,000 in 24 h
 
-| feature | PSI newest | PSI 24 h | windows above 0.2 | verdict |
-| --- | --: | --: | --: | --- |
-| petal_length | 0.500 | 0.311 | 4 of 6 (1 unknown) | DRIFT |
-| (classes) | none | 0.020 | 0 of 6 | no drift |
+| feature | PSI newest | PSI 24 h | judged by | above 0.2 | verdict |
+| --- | --: | --: | --- | --- | --- |
+| petal_length | 0.500 | 0.311 | hours | 4 of 6 (1 unknown) | DRIFT |
+| (classes) | none | 0.020 | days | 0 of 6 | no drift |
 """
 
 
@@ -204,9 +204,9 @@ def test_drift_alone_is_no_proposal(
 
 def test_what_monitoring_writes_gets_through_unchanged(tmp_path: Path) -> None:
     rows = (
-        monitoring.Row("petal_length", (0.1, 0.3, None, 0.4, 0.5, 0.6), 0.25),
-        monitoring.Row("Höhe (cm)", (None,) * 6, None),
-        monitoring.Row(monitoring.CLASSES, (0.0,) * 6, 0.01),
+        monitoring.Row("petal_length", (0.1, 0.3, None, 0.4, 0.5, 0.6), (0.25,) * 6),
+        monitoring.Row("Höhe (cm)", (None,) * 6, (None,) * 6),
+        monitoring.Row(monitoring.CLASSES, (None,) * 6, (0.01,) * 6),
     )
     versions = tuple(
         monitoring.Version("espalier-production", "production", name, 5000.0, None, rows) for name in "ab"
