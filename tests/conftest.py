@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -8,6 +10,9 @@ pytest_plugins = ["tests.browsing"]
 # A machine that is busy is no fault of the code: examples may take as long as they take.
 settings.register_profile("espalier", deadline=None, print_blob=True)
 settings.load_profile("espalier")
+
+# Behind `nohup … &` an interrupt is ignored, and processes inherit that: those that tests interrupt would never end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
     "e2e/test_rehearsal",

@@ -1,7 +1,7 @@
 """Drift in the large: a week of what training looked like raises no alert, one standard deviation does, in five hours,
 or in a day where hours are too quiet.
 
-Rows are drawn as the load test draws them, from the served model's manifest; promtool evaluates the real rules.
+Rows are drawn as the load test draws them, from the manifest of Iris; promtool evaluates the real rules.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ STEP = 10
 """Minutes between two samples."""
 BUSY = 50
 """Rows in one step of the day; at night there is one."""
+
+
+@pytest.fixture(scope="session")
+def manifest(trained_iris: Path) -> Manifest:
+    return read_bundle(trained_iris / "model").manifest
 
 
 def _counts(
@@ -53,9 +58,13 @@ def _counts(
 
 
 def _tested(
-    folder: Path, hours: int, cases: list[tuple[int, list[str]]], moved: str | None = None, since: int = 0
+    folder: Path,
+    manifest: Manifest,
+    hours: int,
+    cases: list[tuple[int, list[str]]],
+    moved: str | None = None,
+    since: int = 0,
 ) -> None:
-    manifest = read_bundle(ROOT / "model").manifest
     steps = hours * 60 // STEP + 1
     counted = _counts(manifest, steps, moved, since * 60 // STEP)
     input_series = [
@@ -118,20 +127,21 @@ def _passes(folder: Path, test: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_week_like_training_raises_no_alert(tmp_path: Path) -> None:
-    _tested(tmp_path, 7 * 24, [(24, []), (42, []), (66, []), (168, [])])
+def test_a_week_like_training_raises_no_alert(manifest: Manifest, tmp_path: Path) -> None:
+    _tested(tmp_path, manifest, 7 * 24, [(24, []), (42, []), (66, []), (168, [])])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("feature", ["sepal_length", "sepal_width", "petal_length", "petal_width"])
-def test_one_standard_deviation_is_told_within_five_hours(feature: str, tmp_path: Path) -> None:
-    _tested(tmp_path, 22, [(14, []), (19, [feature])], moved=feature, since=14)
+def test_one_standard_deviation_is_told_within_five_hours(
+    feature: str, manifest: Manifest, tmp_path: Path
+) -> None:
+    _tested(tmp_path, manifest, 22, [(14, []), (19, [feature])], moved=feature, since=14)
 
 
 @pytest.mark.slow
-def test_twenty_rows_an_hour_are_judged_by_the_day(tmp_path: Path) -> None:
+def test_twenty_rows_an_hour_are_judged_by_the_day(manifest: Manifest, tmp_path: Path) -> None:
     """From scrapes of single rows to the alert: silent as in training, and told within a day of one deviation."""
-    manifest = read_bundle(ROOT / "model").manifest
     feature = next(each for each in manifest.features if each.name == "petal_length")
     assert isinstance(feature, NumberFeature)
     random, source, draws = Random(5), RowSource(manifest), np.random.default_rng(5)
