@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 pytest_plugins = ["tests.browsing"]
 
@@ -24,8 +25,21 @@ LONGEST = (
 """Modules that take minutes, the longest first."""
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where a test is not traced, the processes that it starts are not either."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if item.get_closest_marker("no_cover"):
+            monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        return (yield)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes where workers share the tests: at the end all but one would wait for it."""
+    for item in items:
+        # The same lines hundreds of times: to trace them makes these tests two to six times as slow.
+        if item.get_closest_marker("slow") or is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("no_cover")
+    # What takes minutes comes first where workers share the tests: at the end all but one would wait for it.
     if hasattr(config, "workerinput"):
         places = {name: place for place, name in enumerate(LONGEST)}
         items.sort(

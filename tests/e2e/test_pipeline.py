@@ -89,6 +89,9 @@ def test_an_interrupted_run_is_taken_up_again(tmp_path: Path, number: signal.Sig
     project = clone(tmp_path / "project")
     params = project.params()
     params["evaluate"] |= {"parity_rows": 2000, "bootstrap": 100}
+    params["train"]["algorithms"] = {
+        name: params["train"]["algorithms"][name] for name in ("logistic_regression", "random_forest")
+    }
     project.write_params(params)
     interrupted = []
     for stage in ("prepare", "train@random_forest", "select"):
