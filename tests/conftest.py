@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Generator
 
 import pytest
+from coverage import Coverage
 from hypothesis import is_hypothesis_test, settings
 
 pytest_plugins = ["tests.browsing"]
@@ -14,6 +16,11 @@ settings.load_profile("espalier")
 
 # Behind `nohup … &` an interrupt is ignored, and processes inherit that: those that tests interrupt would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A worker of xdist is a subprocess, which coverage follows, and has pytest's options, which pytest-cov takes for those of
+# the first process. What measures the worker comes after these two and cannot pause them: it found the tests traced still.
+while "PYTEST_XDIST_WORKER" in os.environ and (follower := Coverage.current()):
+    follower.stop()
 
 LONGEST = (
     "e2e/test_rehearsal",
@@ -36,8 +43,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        # The same lines hundreds of times: to trace them makes these tests two to six times as slow.
-        if item.get_closest_marker("slow") or is_hypothesis_test(getattr(item, "obj", None)):
+        # The same lines hundreds of times: to trace them makes these tests up to ten times as slow.
+        if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker("no_cover")
     # What takes minutes comes first where workers share the tests: at the end all but one would wait for it.
     if hasattr(config, "workerinput"):
