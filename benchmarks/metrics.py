@@ -352,9 +352,8 @@ def report(page: bytes, rounds: Sequence[Round], seconds: int) -> str:
         "## On what",
         "",
         f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {machine.cpu()}, Python {platform.python_version()}, "
-        f"{machine.versions(packages)}, wrk {version()}. The server had one core and the load another. The machine "
-        "had other work at times: the brackets say how much that mattered. `python -m benchmarks.metrics` measures "
-        "it again.",
+        f"{machine.versions(packages)}, wrk {version()}. The server had one core and the load another. Brackets "
+        "say how much the rounds differed. `python -m benchmarks.metrics` measures it again.",
     ]
     return "\n".join(lines) + "\n"
 
