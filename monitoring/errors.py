@@ -5,6 +5,7 @@ Parts of `monitoring` run where nothing else of the project is, so it has a fami
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -29,12 +30,17 @@ def run(main: Callable[[], None], status: int = 1) -> None:
     """
     try:
         main()
+        sys.stdout.flush()
     except MonitoringError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        # Who read it, as `head` does, has had enough; nor may what is left be written at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception:
         traceback.print_exc()
         sys.exit(status)
