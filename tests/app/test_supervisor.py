@@ -85,8 +85,9 @@ def test_metrics_are_those_of_all_workers_and_leave_nothing_behind(number_model:
             eventually(lambda: len(load.answered) > 200)
         answered = len(load.answered)
         labels = {"handler": "/predict", "method": "POST", "status": "200"}
-        # The instrumentator counts a request after its answer has left.
-        eventually(lambda: value(scrape(service), "http_requests_total", **labels) == answered)
+        # A request is counted after its answer has left; until a worker has told its first there is no series.
+        counted = ("http_requests_total", frozenset(labels.items()))
+        eventually(lambda: scrape(service).get(counted) == answered)
         series = scrape(service)
         assert value(series, "model_predictions_total", **{"class": "setosa"}) == answered
         assert value(series, "model_prediction_confidence_count") == answered
