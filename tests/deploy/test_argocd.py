@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from deploy import delivery, render, validate
+from tests.deploy.spoiling import REMOVE, spoil
 
 Document = dict[str, Any]
-REMOVE = object()
 ROLLOUTS, MONITORING = "Application argo-rollouts", "Application kube-prometheus-stack"
 SET, CONFIG = "ApplicationSet espalier", "ConfigMap argocd-notifications-cm"
 NOTES, ELEMENT = "/spec/template/metadata/annotations", "/spec/generators/0/list/elements/0"
@@ -321,7 +321,7 @@ MISTAKES: list[tuple[str, str, object, str]] = [
 def test_a_mistake_is_found(which: str, pointer: str, value: object, complaint: str) -> None:
     documents = deepcopy(_rendered())
     assert _problems(documents) == []
-    _change(documents, which, pointer, value)
+    spoil(documents, _get(documents, which), pointer, value)
     assert complaint in "\n".join(_problems(documents))
 
 
@@ -341,19 +341,3 @@ def test_a_component_outside_the_watched_folders_is_found(tmp_path: Path) -> Non
         "Application espalier-staging: argocd.argoproj.io/manifest-generate-paths: "
         "a change of /shared would go unnoticed"
     ]
-
-
-def _change(documents: list[Document], which: str, pointer: str, value: object) -> None:
-    document = _get(documents, which)
-    if not pointer:
-        documents.remove(document)
-        return
-    *parents, last = (each.replace("~1", "/") for each in pointer[1:].split("/"))
-    inside: Any = document
-    for each in parents:
-        inside = inside[int(each) if isinstance(inside, list) else each]
-    key: Any = int(last) if isinstance(inside, list) else last
-    if value is REMOVE:
-        del inside[key]
-    else:
-        inside[key] = value

@@ -18,6 +18,7 @@ from app.main import create_app
 from app.settings import Settings
 from deploy import references, render
 from tests.bundles import write_number_bundle
+from tests.deploy.spoiling import REMOVE, spoil
 from tests.tools import require
 
 Document = dict[str, Any]
@@ -38,7 +39,6 @@ def _get(manifests: Manifests, kind: str, name: str | None = None) -> Document:
     return next(d for d in manifests if d["kind"] == kind and name in {None, d["metadata"]["name"]})
 
 
-REMOVE = object()
 POD = "/spec/template/spec"
 CONTAINER = f"{POD}/containers/0"
 CANARY = "/spec/strategy/canary"
@@ -192,22 +192,6 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
 ]
 
 
-def _change(manifests: Manifests, which: str, pointer: str, value: object) -> None:
-    document = _get(manifests, *which.split())
-    if not pointer:
-        manifests.remove(document)
-        return
-    *parents, last = (each.replace("~1", "/") for each in pointer[1:].split("/"))
-    inside: Any = document
-    for each in parents:
-        inside = inside[int(each) if isinstance(inside, list) else each]
-    key: Any = int(last) if isinstance(inside, list) else last
-    if value is REMOVE:
-        del inside[key]
-    else:
-        inside[key] = value
-
-
 @pytest.mark.parametrize(
     ("components", "which", "pointer", "value", "complaint"),
     MISTAKES,
@@ -218,7 +202,7 @@ def test_a_mistake_is_found(
 ) -> None:
     manifests = _manifests(*components)
     assert references.problems(manifests) == []
-    _change(manifests, which, pointer, value)
+    spoil(manifests, _get(manifests, *which.split()), pointer, value)
     assert complaint in "\n".join(references.problems(manifests))
 
 

@@ -21,11 +21,11 @@ from monitoring.cluster import __main__ as cluster
 from monitoring.errors import MonitoringError
 from monitoring.queries import panel_queries, rule_queries
 from tests.deploy.project import ROOT
+from tests.deploy.spoiling import REMOVE, spoil
 from tests.monitoring import pods
 from tests.monitoring.pods import Document
 from tests.tools import require
 
-REMOVE = object()
 PROGRAMS = tuple(
     each["name"].removeprefix("espalier-")
     for each in yaml.safe_load((render.MONITORING / "kustomization.yaml").read_text())["configMapGenerator"]
@@ -324,21 +324,5 @@ MISTAKES: list[tuple[str, str, object, str]] = [
 def test_a_mistake_is_found(which: str, pointer: str, value: object, complaint: str) -> None:
     documents = deepcopy(pods.rendered())
     assert watchers.problems(documents) == []
-    _change(documents, which, pointer, value)
+    spoil(documents, pods.get(documents, which), pointer, value)
     assert complaint in "\n".join(watchers.problems(documents))
-
-
-def _change(documents: list[Document], which: str, pointer: str, value: object) -> None:
-    document = pods.get(documents, which)
-    if not pointer:
-        documents.remove(document)
-        return
-    *parents, last = (each.replace("~1", "/") for each in pointer[1:].split("/"))
-    inside: Any = document
-    for each in parents:
-        inside = inside[int(each) if isinstance(inside, list) else each]
-    key: Any = int(last) if isinstance(inside, list) else last
-    if value is REMOVE:
-        del inside[key]
-    else:
-        inside[key] = value
