@@ -83,9 +83,9 @@ def dashboard(
         )
         # Environment first: the namespaces offered are those of the chosen environments. `up` is there for a pod that
         # does not answer, too.
-        .with_variable(_variable("environment", "Environment", 'up{job="espalier"}'))
-        .with_variable(_variable("namespace", "Namespace", f'up{{job="espalier", {ENVIRONMENT}}}'))
-        .with_variable(_variable("model_version", "Model version", f'up{{job="espalier", {PLACE}}}'))
+        .with_variable(_several("environment", "Environment", 'up{job="espalier"}'))
+        .with_variable(_several("namespace", "Namespace", f'up{{job="espalier", {ENVIRONMENT}}}'))
+        .with_variable(_several("model_version", "Model version", f'up{{job="espalier", {PLACE}}}'))
         .annotation(
             _Note(
                 "Deployments",
@@ -114,17 +114,7 @@ def dashboard(
     )
     if feature:
         made = made.with_variable(
-            builders.QueryVariable("feature")
-            .label("Feature")
-            .datasource(SOURCE)
-            .query(
-                {
-                    "query": f"label_values({pick('model_feature_reference_ratio', VERSION)}, feature)",
-                    "refId": "feature",
-                }
-            )
-            .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-            .sort(models.VariableSort.ALPHABETICAL_ASC)
+            _variable("feature", "Feature", pick("model_feature_reference_ratio", VERSION))
         )
     for name, panels in rows.items():
         made = made.with_row(builders.Row(name))
@@ -154,19 +144,12 @@ def number(
 ) -> stat.Panel:
     """One number with its colour, and its past as a thin line behind it."""
     made = (
-        stat.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .unit(unit)
-        .height(4)
-        .span(width)
+        _panel(stat.Panel(), title, description, unit, width, 4, empty)
         .thresholds(_limits(limits))
         .color_scheme(_by_limits())
         .color_mode(kinds.BigValueColorMode.BACKGROUND_SOLID)
         .graph_mode(kinds.BigValueGraphMode.NONE if words else kinds.BigValueGraphMode.AREA)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .no_value(empty)
         .with_target(_query(expression, title, "A"))
     )
     if decimals is not None:
@@ -202,30 +185,17 @@ def lines(
         steps: values hold until the next one.
     """
     made = (
-        timeseries.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .unit(unit)
-        .height(height)
-        .span(width)
+        _panel(timeseries.Panel(), title, description, unit, width, height)
         .line_width(2 if not stacked else 1)
         .fill_opacity(80 if bars else 35 if stacked else 8)
         .show_points(kinds.VisibilityMode.NEVER)
         # A gap stays a gap: nothing is known there.
         .span_nulls(False)
         .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(kinds.LegendDisplayMode.TABLE)
-            .placement(kinds.LegendPlacement.BOTTOM)
-            .show_legend(True)
-            .calcs(list(statistics))
-        )
+        .legend(_legend(kinds.LegendDisplayMode.TABLE, statistics))
         .tooltip(
             common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING)
         )
-        .no_value("no data")
     )
     if unit == "none":
         made = made.decimals(2)
@@ -274,20 +244,13 @@ def gauges(
 ) -> bargauge.Panel:
     """A bar for each series, as things are now."""
     made = (
-        bargauge.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .unit(unit)
-        .height(height)
-        .span(width)
+        _panel(bargauge.Panel(), title, description, unit, width, height)
         .min(0)
         .thresholds(_limits(limits))
         .color_scheme(_by_limits())
         .orientation(kinds.VizOrientation.HORIZONTAL)
         .display_mode(kinds.BarGaugeDisplayMode.BASIC)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .no_value("no data")
         .with_target(_query(expression, name, "A", instant=True))
     )
     if unit == "none":
@@ -308,26 +271,13 @@ def compared(
 ) -> barchart.Panel:
     """Groups of bars, one group for each value of the label `by`, one colour for each query."""
     made = (
-        barchart.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .unit(unit)
-        .height(height)
-        .span(width)
+        _panel(barchart.Panel(), title, description, unit, width, height)
         .min(0)
         .fill_opacity(80)
         .group_width(0.8)
         .x_field(by)
         .show_value(kinds.VisibilityMode.NEVER)
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(kinds.LegendDisplayMode.LIST)
-            .placement(kinds.LegendPlacement.BOTTOM)
-            .show_legend(True)
-            .calcs([])
-        )
-        .no_value("no data")
+        .legend(_legend(kinds.LegendDisplayMode.LIST))
     )
     for index, expression in enumerate(queries.values()):
         made = made.with_target(_query(expression, "", chr(ord("A") + index), instant=True, as_table=True))
@@ -359,16 +309,9 @@ def listing(
         words_of: colours of a label's values, by the column's name.
     """
     made = (
-        table.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .unit(unit)
-        .height(height)
-        .span(width)
+        _panel(table.Panel(), title, description, unit, width, height)
         .cell_height(kinds.TableCellHeight.SM)
         .show_header(True)
-        .no_value("no data")
     )
     for index, (_, expression) in enumerate(queries.values()):
         made = made.with_target(_query(expression, "", chr(ord("A") + index), instant=True, as_table=True))
@@ -412,13 +355,7 @@ def phases(
 ) -> statetimeline.Panel:
     """In which of a few states each series was, over time."""
     return (
-        statetimeline.Panel()
-        .title(title)
-        .description(description)
-        .datasource(SOURCE)
-        .unit("short")
-        .height(height)
-        .span(width)
+        _panel(statetimeline.Panel(), title, description, "short", width, height)
         .mappings(_mappings(words))
         .color_scheme(_by_limits())
         .merge_values(True)
@@ -426,19 +363,43 @@ def phases(
         .row_height(0.8)
         .line_width(0)
         .fill_opacity(80)
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(kinds.LegendDisplayMode.LIST)
-            .placement(kinds.LegendPlacement.BOTTOM)
-            .show_legend(True)
-            .calcs([])
-        )
-        .no_value("no data")
+        .legend(_legend(kinds.LegendDisplayMode.LIST))
         .with_target(_query(expression, name, "A"))
     )
 
 
+Panel = TypeVar(
+    "Panel", barchart.Panel, bargauge.Panel, stat.Panel, statetimeline.Panel, table.Panel, timeseries.Panel
+)
+
+
+def _panel(
+    made: Panel, title: str, description: str, unit: str, width: int, height: int, empty: str = "no data"
+) -> Panel:
+    """With what every kind of panel has."""
+    return (
+        made.title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .height(height)
+        .span(width)
+        .no_value(empty)
+    )
+
+
+def _legend(mode: kinds.LegendDisplayMode, statistics: Sequence[str] = ()) -> common.VizLegendOptions:
+    return (
+        common.VizLegendOptions()
+        .display_mode(mode)
+        .placement(kinds.LegendPlacement.BOTTOM)
+        .show_legend(True)
+        .calcs(list(statistics))
+    )
+
+
 def _variable(name: str, label: str, of: str) -> builders.QueryVariable:
+    """A variable for one value of a label."""
     return (
         builders.QueryVariable(name)
         .label(label)
@@ -446,6 +407,13 @@ def _variable(name: str, label: str, of: str) -> builders.QueryVariable:
         .query({"query": f"label_values({of}, {name})", "refId": name})
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
+    )
+
+
+def _several(name: str, label: str, of: str) -> builders.QueryVariable:
+    """A variable for any number of values of a label, at first for all."""
+    return (
+        _variable(name, label, of)
         .multi(True)
         .include_all(True)
         # What exporters say carries a namespace only: "all" must be the service's own there.
