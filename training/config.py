@@ -7,10 +7,10 @@ as that stage's parameters (a test compares the two), so DVC reruns a stage exac
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -20,6 +20,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from training.errors import ConfigError
 
@@ -35,12 +37,10 @@ class Settings(BaseModel):
 
 
 def _as_text(value: Any) -> Any:
-    """YAML reads `0` or `no` where a class or category was meant; take what was written."""
-    if isinstance(value, bool):
-        # pydantic turns a ValueError, and only that, into a complaint about the key.
-        raise ValueError(  # noqa: TRY004
-            "YAML reads yes, no, on, off, true and false as booleans: put the value in quotes"
-        )
+    """YAML reads `0` or `true` where a class or category was meant; take what was written."""
+    if isinstance(value, bool | date) or value is None:
+        kind = "a boolean" if isinstance(value, bool) else "nothing" if value is None else "a date"
+        raise ValueError(f"YAML reads this as {kind}: put the value in quotes")
     return str(value) if isinstance(value, int | float) else value
 
 
@@ -276,13 +276,13 @@ def load(kind: type[S], path: Path = PARAMS_FILE) -> S:
         ConfigError: the file is missing, is not YAML, or a key is unknown, missing or wrong. Names each key.
     """
     try:
-        document = yaml.safe_load(path.read_text())
+        document = parse_yaml(path.read_bytes())
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}; run this from the project's top folder"
         ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path} must be a mapping of sections such as data and schema")
     wanted = sections(kind)
@@ -290,6 +290,24 @@ def load(kind: type[S], path: Path = PARAMS_FILE) -> S:
         return kind.model_validate({key: value for key, value in document.items() if key in wanted})
     except ValidationError as error:
         raise ConfigError(f"{path}: {'; '.join(_complaints(error))}") from None
+
+
+def parse_yaml(content: str | bytes) -> Any:
+    """Read a file that DVC reads or writes, with DVC's own reader: YAML 1.2, in which `1e2` is a number.
+
+    Raises:
+        ValueError: it is not YAML in UTF-8; says where in one line.
+    """
+    text = content if isinstance(content, str) else content.decode("utf-8-sig")
+    try:
+        return YAML(typ="safe").load(text)
+    except MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{line}{' '.join(str(error.problem).split())}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def sections(kind: type[Settings]) -> list[str]:

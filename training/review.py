@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from app.contract import BundleError
@@ -166,9 +165,9 @@ class _Side:
 
     def parameters(self) -> dict[str, Any]:
         try:
-            document = yaml.safe_load(self.file(Path(PARAMS_FILE)) or b"")
-        except yaml.YAMLError:
-            raise ConfigError(f"{PARAMS_FILE} {self.called} is not YAML") from None
+            document = config.parse_yaml(self.file(Path(PARAMS_FILE)) or b"")
+        except ValueError as error:
+            raise ConfigError(f"{PARAMS_FILE} {self.called} is not YAML: {error}") from None
         return dict(_leaves(document if isinstance(document, dict) else {}))
 
     def leaderboard(self) -> Leaderboard | None:
@@ -246,11 +245,8 @@ class _Present(_Side):
 
     def stale(self) -> str:
         """Why the figures are not those of params.yaml; empty when they are, as far as parameters go."""
-        from dvc.utils.serialize import parse_yaml
-
-        # Both in the way DVC reads them: it takes 1e-8 for a number, and PyYAML takes it for text.
-        now = parse_yaml((self.file(Path(PARAMS_FILE)) or b"").decode(), PARAMS_FILE)
-        stages = parse_yaml(self._lock.decode(), LOCK_FILE)["stages"]
+        now = config.parse_yaml(self.file(Path(PARAMS_FILE)) or b"")
+        stages = config.parse_yaml(self._lock)["stages"]
         late = [
             name
             for name, stage in stages.items()

@@ -16,8 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from training.config import parse_yaml
 from training.errors import EspalierError
 
 LOCK_FILE = "dvc.lock"
@@ -97,14 +96,14 @@ def outputs_of(lock: bytes, where: str = LOCK_FILE) -> dict[str, Output]:
         UnreachableError: it is not one that this DVC writes.
     """
     try:
-        stages = yaml.safe_load(lock)["stages"]
+        stages = parse_yaml(lock)["stages"]
         found = [
             Output(path=each["path"], md5=each["md5"], size=int(each["size"]))
             for stage in stages.values()
             for each in stage.get("outs", ())
             if "md5" in each
         ]
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UnreachableError(f"{where} cannot be read: run `dvc repro` to write it anew") from None
     return {each.path: each for each in found}
 

@@ -168,9 +168,9 @@ def _in_one_line(said: str) -> str:
 
 
 def _read(text: str) -> Mapping[str, Any]:
-    import yaml
+    from ruamel.yaml import YAML
 
-    lock = yaml.safe_load(text)
+    lock = YAML(typ="safe").load(text)
     if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
         raise DeployError(f"{LOCK} is not one that DVC wrote")
     return lock

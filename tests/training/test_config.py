@@ -3,6 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dvc.utils.serialize import parse_yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import Field
 
 from training import config
@@ -49,7 +52,13 @@ def test_every_parameters_file_in_the_project_is_sound(path: Path) -> None:
         ("  target: species\n", "", "schema.target: is missing"),
         ("range: [1, 6]", "range: [6, 1]", "schema.features.sepal_width.range: the range must ascend"),
         ("type: number, unit: cm, range: [1, 6]", "type: text", "schema.features.sepal_width"),
-        ("[setosa, versicolor, virginica]", "[setosa, no]", "schema.classes.1: YAML reads yes, no"),
+        (
+            "[setosa, versicolor, virginica]",
+            "[setosa, true]",
+            "schema.classes.1: YAML reads this as a boolean",
+        ),
+        ("[setosa, versicolor, virginica]", "[setosa, 2024-01-31]", "YAML reads this as a date: put"),
+        ("[setosa, versicolor, virginica]", "[setosa, ~]", "YAML reads this as nothing: put"),
         ("[setosa, versicolor, virginica]", "[setosa]", "at least two classes"),
         ("[setosa, versicolor, virginica]", "[setosa, setosa]", "distinct"),
         ("target: species", "target: sepal_width", "also listed as a feature"),
@@ -60,7 +69,12 @@ def test_every_parameters_file_in_the_project_is_sound(path: Path) -> None:
         ("C: [0.3, 1.0, 3.0]", "C: {low: 1, high: 2}", "a grid needs a list"),
         ("C: [0.3, 1.0, 3.0]", "C: {low: 3, high: 2}", "low must be below high"),
         ("      accuracy: 0.9\n", "      log_loss: 0.9\n", "use maximum_log_loss"),
-        ("data:\n", "data: [\n", "is not YAML"),
+        ("data:\n", "data: [\n", "is not YAML: line "),
+        ("  seed: 7\n\nevaluate", "  seed: 7\n  seed: 8\n\nevaluate", 'found duplicate key "seed"'),
+        ("name: iris", "name: 2024-13-45", "is not YAML: month must be in 1..12"),
+        ("name: iris", "name: !!python/name:os.system", "is not YAML: line "),
+        ("name: iris", "name: " + 5000 * "[", "is not YAML: it is nested too deeply"),
+        ("name: iris", "name: \a", "is not YAML: unacceptable character"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(
@@ -75,6 +89,50 @@ def test_a_mistake_is_one_line_that_names_the_key(
     assert complaint in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+SCALARS = (
+    *(
+        "1e2",
+        "1E2",
+        "1e-05",
+        "0.00001",
+        "010",
+        "08",
+        "0o7",
+        "0x1f",
+        "0b11",
+        "1_000",
+        ".5",
+        "1.",
+        "+1",
+        "-.inf",
+    ),
+    *("on", "off", "yes", "no", "y", "true", "True", "~", "null", "", "1:30", "2024-01-31", "'1e2'", "1,5"),
+)
+
+
+@pytest.mark.parametrize("written", SCALARS)
+def test_a_value_means_the_same_here_and_in_dvc(written: str) -> None:
+    found, theirs = (read(f"a: {written}") for read in (config.parse_yaml, lambda text: parse_yaml(text, "")))
+    assert found == theirs
+    assert type(found["a"]) is type(theirs["a"])
+
+
+@given(st.from_regex(r"[-+]?[0-9_.]{1,5}([eE][-+]?[0-9]{1,2})?", fullmatch=True))
+def test_whatever_looks_like_a_number_is_one_here_if_it_is_one_in_dvc(written: str) -> None:
+    test_a_value_means_the_same_here_and_in_dvc(written)
+
+
+def test_numbers_are_those_of_yaml_1_2() -> None:
+    document = config.parse_yaml("[1e2, 1e-05, 010, 0o7, on, 1:30, 'é']")
+    assert document == [100.0, 0.00001, 10, 7, "on", "1:30", "é"]
+
+
+def test_a_file_that_is_not_utf_8_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes("name: caf\xe9\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="is not YAML: 'utf-8' codec can't decode byte 0xe9"):
+        config.load(Everything, tmp_path / "params.yaml")
 
 
 def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
