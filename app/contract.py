@@ -20,6 +20,7 @@ MANIFEST_FILE = "model.json"
 MISSING_CATEGORY = ""
 """How a missing category is written in the model's string input; a missing number is NaN."""
 MISSING_BIN = "missing"
+"""The bin of the missing values; `as_label` keeps every category apart from it."""
 
 
 class BundleError(Exception):
@@ -64,6 +65,8 @@ class NumberFeature(Frozen):
     def _bins_fit_edges(self) -> Self:
         if len(self.bins) != len(self.edges) + 1 + self.missing:
             raise ValueError(f"{self.name}: {len(self.bins)} bins do not fit {len(self.edges)} edges")
+        if len({each.label for each in self.bins}) != len(self.bins):
+            raise ValueError(f"{self.name}: two bins have the same label")
         if list(self.edges) != sorted(set(self.edges)):
             raise ValueError(f"{self.name}: the edges are not ascending")
         return self
@@ -85,9 +88,13 @@ class CategoryFeature(Frozen):
 
     @model_validator(mode="after")
     def _bins_fit_categories(self) -> Self:
-        expected = [*self.categories, *([MISSING_BIN] if self.missing else [])]
-        if [each.label for each in self.bins] != expected:
-            raise ValueError(f"{self.name}: the bins do not follow the categories")
+        if MISSING_CATEGORY in self.categories or len(set(self.categories)) != len(self.categories):
+            raise ValueError(f"{self.name}: categories must be distinct and not empty")
+        expected = [as_label(each, MISSING_BIN) for each in self.categories]
+        if [each.label for each in self.bins] != expected + [MISSING_BIN] * self.missing:
+            raise ValueError(
+                f"{self.name}: the labels of the bins do not follow the categories; train the model again"
+            )
         return self
 
 
@@ -152,6 +159,14 @@ class Manifest(Frozen):
             raise ValueError("class_shares must have one share per class")
         return self
 
+    @model_validator(mode="after")
+    def _names_are_labels(self) -> Self:
+        """Prometheus takes a label without text for no label, and equal labels for one series."""
+        for what, names in (("classes", self.classes), ("features", [each.name for each in self.features])):
+            if "" in names or len(set(names)) != len(names):
+                raise ValueError(f"the names of the {what} must be distinct and not empty")
+        return self
+
     def computed_digest(self) -> str:
         """`sha256:…` over the manifest without its own digest and version; it includes the model's sha256."""
         content = self.model_dump(mode="json", exclude={"digest", "version"})
@@ -169,6 +184,14 @@ class Bundle(Frozen):
 
     manifest: Manifest
     model: bytes
+
+
+def as_label(text: str, reserved: str) -> str:
+    """Somebody's text as a label's value beside a reserved word: in quotes where it is that word.
+
+    Text that is the word in quotes gets one more pair, so that two texts never have the same label.
+    """
+    return f"'{text}'" if text.strip("'") == reserved else text
 
 
 def version_of(digest: str) -> str:

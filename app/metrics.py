@@ -37,7 +37,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature
+from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature, as_label
 from app.errors import REASONS, Detail, Reason
 from app.http import RequestHeaders, content_length
 from app.schema import Rows
@@ -150,7 +150,7 @@ class ModelMetrics:
         )
         for feature in manifest.features:
             for possible in _faults(feature, manifest.out_of_range == "reject"):
-                self._rejected_fields.labels(feature.name, possible)
+                self._rejected_fields.labels(as_label(feature.name, OTHER_FIELD), possible)
         for possible in _OTHER_FAULTS:
             self._rejected_fields.labels(OTHER_FIELD, possible)
 
@@ -177,7 +177,8 @@ class ModelMetrics:
     def reject(self, reason: Reason, details: Collection[Detail] = ()) -> None:
         """Count a refusal, and once each field that has a fault of a kind, in however many rows."""
         self._rejected[reason].inc()
-        for field, kind in {(each.feature or OTHER_FIELD, each.kind) for each in details}:
+        for feature, kind in {(each.feature, each.kind) for each in details}:
+            field = as_label(feature, OTHER_FIELD) if feature else OTHER_FIELD
             self._rejected_fields.labels(field, kind).inc()
 
     def _count_rows(self, observed: list[PredictedRow]) -> None:

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.contract import as_label
 from monitoring.errors import MonitoringError, PrometheusError, run
 from monitoring.prometheus import Prometheus, Series
 
@@ -44,7 +45,7 @@ FEATURE_PSI, CLASS_PSI, PREDICTIONS = (
     "espalier:predictions",
 )
 CLASSES = "(classes)"
-"""The row of the class mix, which is no feature."""
+"""How the row of the class mix, which is no feature, is shown."""
 MOST_WINDOWS = 168
 
 Verdict = Literal["drift", "none", "unknown"]
@@ -67,13 +68,19 @@ class Row:
     """The index of one feature, or of the classes.
 
     Attributes:
+        feature: its name; None for the classes.
         windows: by window, oldest first; None where it was not recorded.
         days: over the 24 h before the end of each of these windows.
     """
 
-    name: str
+    feature: str | None
     windows: tuple[float | None, ...]
     days: tuple[float | None, ...]
+
+    @property
+    def name(self) -> str:
+        """As it is shown."""
+        return CLASSES if self.feature is None else as_label(self.feature, CLASSES)
 
     @property
     def day(self) -> float | None:
@@ -232,26 +239,26 @@ def gather(
 ) -> Report:
     """One report from the recorded series; what has drifted furthest comes first."""
     times = [end - (limits.windows - 1 - index) * window for index in range(limits.windows)]
-    recorded: dict[Names, dict[str, tuple[float | None, ...]]] = {}
-    days: dict[tuple[Names, str], tuple[float | None, ...]] = {}
+    recorded: dict[Names, dict[str | None, tuple[float | None, ...]]] = {}
+    days: dict[tuple[Names, str | None], tuple[float | None, ...]] = {}
     for each in features:
         recorded.setdefault(_names(each), {})[each.labels.get("feature", "")] = _at(each, times)
     for each in classes:
-        recorded.setdefault(_names(each), {})[CLASSES] = _at(each, times)
+        recorded.setdefault(_names(each), {})[None] = _at(each, times)
     for each in features_day:
         days[_names(each), each.labels.get("feature", "")] = _at(each, times)
     for each in classes_day:
-        days[_names(each), CLASSES] = _at(each, times)
+        days[_names(each), None] = _at(each, times)
     newest = {_names(each): _at(each, [end])[0] for each in predictions}
     newest_day = {_names(each): _at(each, [end])[0] for each in predictions_day}
     none = (None,) * limits.windows
-    for names, name in days:
-        recorded.setdefault(names, {}).setdefault(name, none)
+    for names, feature in days:
+        recorded.setdefault(names, {}).setdefault(feature, none)
     for names in newest:
         recorded.setdefault(names, {})
     versions = []
     for names, rows in sorted(recorded.items()):
-        made = (Row(name, values, days.get((names, name), none)) for name, values in rows.items())
+        made = (Row(feature, values, days.get((names, feature), none)) for feature, values in rows.items())
         versions.append(
             Version(
                 *names,
@@ -330,8 +337,8 @@ def as_json(report: Report) -> dict[str, object]:
                 "predictions_day": version.predictions_day,
                 "rows": [
                     {
-                        "name": None if row.name == CLASSES else row.name,
-                        "classes": row.name == CLASSES,
+                        "name": row.feature,
+                        "classes": row.feature is None,
                         "psi": list(row.windows),
                         "psi_days": list(row.days),
                         "judged_by": row.judge(limits),
@@ -441,7 +448,7 @@ def _line(cells: Iterable[str]) -> str:
 
 def _plain(text: str) -> str:
     """Words, figures and plain punctuation: a feature's name means nothing to whoever renders it."""
-    words = re.sub(r"[^\w .,:;%()+=/-]", " ", text)
+    words = re.sub(r"[^\w .,:;%()'+=/-]", " ", text)
     # What would make a link, and what would make words slanted.
     words = re.sub(r"(?i)https?:/*|www\.|\b_+|_+\b", " ", words)
     return " ".join(words.split()) or "(unnamed)"

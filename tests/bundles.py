@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.contract import (
     MANIFEST_FILE,
+    MISSING_BIN,
     MODEL_FILE,
     Bin,
     CategoryFeature,
@@ -21,6 +22,7 @@ from app.contract import (
     ModelFile,
     NumberFeature,
     Score,
+    as_label,
     sha256,
 )
 
@@ -34,6 +36,8 @@ IRIS_BIAS = np.array([3.0, 1.5, -4.5])
 
 PLANT_CLASSES = ("no", "yes")
 SOILS = ("clay", "löss & loam", "sand")
+RESERVED_SOILS = ("missing", "other", "'missing'", " missing", "Missing")
+"""Categories that are, or nearly are, words that the metrics reserve."""
 PLANT_WEIGHTS = np.array([[-0.5, 0.5], [0.25, -0.25]])
 PLANT_SOILS = np.array([[0.0, 0.0], [1.0, -1.0], [-2.0, 2.0], [0.5, 0.5]])
 """Scores added by soil: clay, löss & loam, sand, missing."""
@@ -123,8 +127,17 @@ def write_number_bundle(directory: Path, *, out_of_range: str = "reject") -> Man
     )
 
 
-def write_mixed_bundle(directory: Path) -> Manifest:
-    """Two numbers and a category, all but `age` allowed to be missing; names are not identifiers."""
+def write_mixed_bundle(
+    directory: Path, soils: tuple[str, ...] = SOILS, shares: tuple[float, ...] = (0.5, 0.2, 0.2, 0.1)
+) -> Manifest:
+    """Two numbers and a category, all but `age` allowed to be missing; names are not identifiers.
+
+    Args:
+        directory: of the bundle.
+        soils: the categories; `mixed_row` knows the answers of the usual ones.
+        shares: of the training rows in each of these, and without one.
+    """
+    scores = PLANT_SOILS[[*(index % 3 for index in range(len(soils))), 3]]
     graph = helper.make_graph(
         [
             helper.make_node("IsNaN", ["numbers"], ["gaps"]),
@@ -135,8 +148,8 @@ def write_mixed_bundle(directory: Path) -> Manifest:
                 ["categories"],
                 ["soil"],
                 domain="ai.onnx.ml",
-                keys_strings=[*SOILS, ""],
-                values_int64s=[0, 1, 2, 3],
+                keys_strings=[*soils, ""],
+                values_int64s=range(len(soils) + 1),
             ),
             helper.make_node("Squeeze", ["soil", "axis"], ["soil_index"]),
             helper.make_node("Gather", ["soils", "soil_index"], ["soil_scores"]),
@@ -152,7 +165,7 @@ def write_mixed_bundle(directory: Path) -> Manifest:
         [
             _constant("fill", np.array([[10.0, 0.0]])),
             _constant("weights", PLANT_WEIGHTS),
-            _constant("soils", PLANT_SOILS),
+            _constant("soils", scores),
             _constant("axis", np.array([1])),
         ],
     )
@@ -171,10 +184,12 @@ def write_mixed_bundle(directory: Path) -> Manifest:
         ),
         CategoryFeature(
             name="soil type",
-            categories=SOILS,
-            typical="clay",
+            categories=soils,
+            typical=soils[0],
             missing=True,
-            bins=_bins(("clay", 0.5), ("löss & loam", 0.2), ("sand", 0.2), ("missing", 0.1)),
+            bins=_bins(
+                *zip([*(as_label(each, MISSING_BIN) for each in soils), MISSING_BIN], shares, strict=True)
+            ),
         ),
         NumberFeature(
             name="age",
@@ -191,6 +206,7 @@ def write_mixed_bundle(directory: Path) -> Manifest:
         ),
     )
     rows = [mixed_row(12.0, 3.0, "clay"), mixed_row(None, 30.0, None), mixed_row(3.0, 8.0, "sand")]
+    rows = [row for row in rows if row.values["soil type"] in (*soils, None)]
     return _write(
         directory, graph, name="plants", classes=PLANT_CLASSES, target="ripe", features=features, rows=rows
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from app.contract import MISSING_BIN, Bin, CategoryFeature, Feature, NumberFeature
+from app.contract import MISSING_BIN, Bin, CategoryFeature, Feature, NumberFeature, as_label
 from training.config import CategorySettings, NumberSettings
 from training.errors import DataError
 
@@ -83,7 +84,10 @@ def _category(
         categories=categories,
         typical=categories[int(counts.argmax())],
         missing=missing,
-        bins=(*_bins(categories, counts, len(train)), *_missing_bin(train, missing)),
+        bins=(
+            *_bins([as_label(each, MISSING_BIN) for each in categories], counts, len(train)),
+            *_missing_bin(train, missing),
+        ),
     )
 
 
@@ -150,8 +154,8 @@ def _readable_digits(values: NDArray[np.floating[Any]], step: float) -> int:
     return min(2 - math.floor(math.log10(span)), round(-math.log10(step)), MOST_DIGITS)
 
 
-def _bins(labels: tuple[str, ...], counts: NDArray[Any], rows: int) -> list[Bin]:
-    return [Bin(label=label, share=int(count) / rows) for label, count in zip(labels, counts, strict=True)]
+def _bins(labels: Sequence[str], counts: NDArray[Any], rows: int) -> list[Bin]:
+    return [Bin(label=each, share=int(count) / rows) for each, count in zip(labels, counts, strict=True)]
 
 
 def _missing_bin(train: pd.Series[Any], missing: bool) -> list[Bin]:

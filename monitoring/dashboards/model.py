@@ -205,7 +205,7 @@ def build() -> Dashboard:
                         ),
                     },
                     "Faults in the fields of refused requests; one request may have several. Names that the model "
-                    "does not know are counted as “other”.",
+                    "does not know are counted as other; a feature of that name is 'other'.",
                     width=12,
                 ),
             ],

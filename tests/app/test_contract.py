@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.contract import MANIFEST_FILE, MODEL_FILE, BundleError, Manifest, read_bundle
+from app.contract import MANIFEST_FILE, MODEL_FILE, BundleError, Manifest, as_label, read_bundle
 from tests.bundles import write_mixed_bundle, write_number_bundle
 
 
@@ -83,6 +85,7 @@ def test_an_unknown_field_is_named(bundle: Path) -> None:
     [
         (0, {"edges": [1.0]}, "do not fit"),
         (0, {"edges": [3.0, 2.0, 1.0]}, "not ascending"),
+        (0, {"bins": [{"label": "low", "share": 0.25}] * 4}, "same label"),
     ],
 )
 def test_bins_fit_their_edges(bundle: Path, feature: int, changes: dict[str, Any], message: str) -> None:
@@ -98,6 +101,36 @@ def test_bins_follow_the_categories(tmp_path: Path) -> None:
     features[1]["bins"].reverse()
     edit(tmp_path, features=features)
     assert "do not follow" in refusal(tmp_path)
+
+
+@given(
+    st.lists(st.text() | st.sampled_from(["missing", "Missing", " missing"]), max_size=8), st.integers(0, 3)
+)
+def test_no_two_texts_and_no_reserved_word_share_a_label(texts: list[str], quotes: int) -> None:
+    distinct = {*texts, *(f"{each}'" * quotes for each in texts), "'" * quotes + "missing" + "'" * quotes}
+    labels = [as_label(each, "missing") for each in distinct]
+    assert len({*labels, "missing"}) == len(distinct) + 1
+    assert all(each == as_label(each, "missing") for each in distinct if "missing" not in each)
+
+
+@pytest.mark.parametrize("names", [["", "b", "c"], ["a", "b", "a"]])
+@pytest.mark.parametrize("field", ["classes", "features", "categories"])
+def test_names_that_would_be_no_label_or_the_same_are_refused(
+    tmp_path: Path, field: str, names: list[str]
+) -> None:
+    write_mixed_bundle(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST_FILE).read_text())
+    if field == "classes":
+        edit(tmp_path, classes=names, class_shares=[1, 0, 0])
+    else:
+        features = manifest["features"]
+        if field == "features":
+            for feature, name in zip(features, names, strict=True):
+                feature["name"] = name
+        else:
+            features[1]["categories"] = names
+        edit(tmp_path, features=features)
+    assert "must be distinct and not empty" in refusal(tmp_path)
 
 
 def test_each_class_has_a_share(bundle: Path) -> None:

@@ -16,12 +16,18 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from app.contract import read_bundle
+from app.contract import MANIFEST_FILE, Manifest, read_bundle
 from app.errors import REASONS
 from app.metrics import CONFIDENCE, CONFIDENCE_BUCKETS, ModelMetrics
 from app.schema import Rows
 from tests.app.conftest import Serve
-from tests.bundles import mixed_row, number_row, write_number_bundle
+from tests.bundles import (
+    RESERVED_SOILS,
+    mixed_row,
+    number_row,
+    write_mixed_bundle,
+    write_number_bundle,
+)
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -98,6 +104,25 @@ def test_predictions_are_counted_alike_in_every_shape(fresh: TestClient, shape: 
     assert value(series, "model_prediction_confidence_count") == 3
     total = sum(max(row.probabilities.values()) for row in rows)
     assert value(series, "model_prediction_confidence_sum") == pytest.approx(total)
+
+
+def test_a_category_with_a_reserved_name_has_a_bin_of_its_own(tmp_path: Path, serve: Serve) -> None:
+    write_mixed_bundle(tmp_path, RESERVED_SOILS, shares=(0.3, 0.2, 0.2, 0.1, 0.1, 0.1))
+    client = serve(tmp_path)
+    for times, soil in enumerate((*RESERVED_SOILS, None), 1):
+        row = {"age": 3, "soil type": soil}
+        assert client.post("/predict", json={"instances": [row] * times}).status_code == 200
+    seen, reference = (
+        {
+            dict(labels)["bin"]: number
+            for (name, labels), number in scrape(client).items()
+            if name == wanted and dict(labels)["feature"] == "soil type"
+        }
+        for wanted in ("model_feature_bin_total", "model_feature_reference_ratio")
+    )
+    names = ["'missing'", "other", "''missing''", " missing", "Missing", "missing"]
+    assert seen == dict(zip(names, range(1, 7), strict=True))
+    assert reference == dict(zip(names, (0.3, 0.2, 0.2, 0.1, 0.1, 0.1), strict=True))
 
 
 def test_many_confidences_are_observed_as_if_one_by_one(number_model: Path) -> None:
@@ -189,6 +214,17 @@ def test_refusals_are_counted_by_field(
     found = {key: number for key, number in rejected_fields(scrape(fresh)).items() if number}
     # Once a request, in however many rows.
     assert found == dict.fromkeys(counted, 1)
+
+
+def test_a_feature_named_other_is_told_from_what_is_no_feature(tmp_path: Path, serve: Serve) -> None:
+    manifest = json.loads(write_mixed_bundle(tmp_path).model_dump_json().replace('"age"', '"other"'))
+    sealed = Manifest.model_validate(manifest).sealed()
+    (tmp_path / MANIFEST_FILE).write_text(sealed.model_dump_json())
+    client = serve(tmp_path)
+    for body in ({"other": "x"}, {"other": 1, "colour": 2}, {"other": 1, "'other'": 2}):
+        assert client.post("/predict", json=body).status_code == 422
+    found = {key: number for key, number in rejected_fields(scrape(client)).items() if number}
+    assert found == {("'other'", "wrong_type"): 1, ("other", "unknown_field"): 2}
 
 
 @given(

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
-WRITERS = {"numbers": write_number_bundle, "mixed": write_mixed_bundle}
+WRITERS: dict[str, Callable[[Path], Manifest]] = {"numbers": write_number_bundle, "mixed": write_mixed_bundle}
 
 
 class Served:

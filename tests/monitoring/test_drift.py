@@ -433,7 +433,18 @@ LIMITS = st.integers(1, 8).flatmap(
 NAMES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
     st.text("_*~`|<>[]()!#@-+\\ \nab", max_size=12),
-    st.sampled_from(["_a_ __b__", "a*b*c", "http://a.example/b", "www.a.example", "a@b.example", "<b>a</b>"]),
+    st.sampled_from(
+        [
+            CLASSES,
+            f"'{CLASSES}'",
+            "_a_ __b__",
+            "a*b*c",
+            "http://a.example/b",
+            "www.a.example",
+            "a@b.example",
+            "<b>a</b>",
+        ]
+    ),
 )
 
 
@@ -447,7 +458,7 @@ def reports(draw: st.DrawFn) -> tuple[Report, Recorded]:
     limits = draw(LIMITS)
     recorded = draw(
         st.dictionaries(
-            st.tuples(st.sampled_from(["aaa", "bbb"]), NAMES.filter(lambda name: name != CLASSES)),
+            st.tuples(st.sampled_from(["aaa", "bbb"]), NAMES),
             st.tuples(*[st.lists(FIGURES, min_size=limits.windows, max_size=limits.windows)] * 2),
             max_size=5,
         )
@@ -488,7 +499,7 @@ def test_the_verdict_is_k_of_n(made: tuple[Report, Recorded]) -> None:
         else:
             expected[names] = "none" if len(figures) >= limits.beyond else "unknown"
     found = {
-        (version.model_version, row.name): row.verdict(limits)
+        (version.model_version, row.feature): row.verdict(limits)
         for version in report.versions
         for row in version.rows
     }
@@ -512,6 +523,37 @@ def test_every_row_is_shown_everywhere_whatever_it_is_called(
     console = Console(width=200, no_color=True, record=True, file=StringIO())
     drift.show(report, console)
     console.export_text()
+
+
+def test_a_feature_with_the_name_of_the_classes_row_is_another_row() -> None:
+    def series(value: float, **labels: str) -> list[Series]:
+        return [Series({"model_version": "aaa", **labels}, tuple((3600.0 * i, value) for i in range(1, 7)))]
+
+    report = gather(
+        features=series(0.9, feature=CLASSES) + series(0.1, feature=f"'{CLASSES}'"),
+        features_day=[],
+        classes=series(0.1),
+        classes_day=[],
+        predictions=[],
+        predictions_day=[],
+        end=6 * 3600,
+        window=3600,
+        limits=Limits(),
+    )
+    (version,) = report.versions
+    verdicts = {(row.name, row.feature): row.verdict(report.limits) for row in version.rows}
+    assert verdicts == {
+        ("'(classes)'", "(classes)"): "drift",
+        ("(classes)", None): "none",
+        ("''(classes)''", "'(classes)'"): "none",
+    }
+    assert drift.conclusion(report).startswith("Drift: '(classes)' (")
+    rows = drift.as_json(report)["versions"][0]["rows"]  # type: ignore[index]
+    assert [(row["name"], row["classes"]) for row in rows] == [
+        ("(classes)", False),
+        ("'(classes)'", False),
+        (None, True),
+    ]
 
 
 def test_a_terminal_gets_colours() -> None:

@@ -24,13 +24,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.contract import as_label
 from monitoring.errors import MonitoringError, StackError
 from monitoring.prometheus import Prometheus
 from monitoring.stack import __main__ as stack
 from monitoring.stack import configuration, speed, traffic
 from monitoring.stack.configuration import Places
 from monitoring.stack.processes import Part, Processes
-from tests.bundles import write_mixed_bundle, write_number_bundle
+from tests.bundles import RESERVED_SOILS, write_mixed_bundle, write_number_bundle
 from tests.e2e.clone import ROOT
 from tests.tools import require
 
@@ -160,6 +161,28 @@ def test_from_the_first_request_to_the_alert_and_nothing_is_left(model: Path, tm
             assert part["address"] in output
     _, alive = psutil.wait_procs(family, timeout=PATIENCE)
     assert alive == []
+
+
+@pytest.mark.slow
+def test_categories_named_like_reserved_words_do_not_drift_by_themselves(tmp_path: Path) -> None:
+    require("prometheus")
+    write_mixed_bundle(tmp_path / "model", RESERVED_SOILS, shares=(0.3, 0.2, 0.2, 0.1, 0.1, 0.1))
+    with (
+        running(
+            tmp_path / "monitor", "--speed=600", "--traffic", "--rate=150", f"--model={tmp_path / 'model'}"
+        ) as stack_,
+        Prometheus(stack_.parts["prometheus"]["address"]) as prometheus,
+    ):
+        judged = 'count_over_time(espalier:feature_psi:1h{feature="soil type"}[36s:6s]) >= 6'
+        until(lambda: prometheus.query(judged), "no index is recorded")
+        assert prometheus.query('ALERTS{alertname="EspalierFeatureDrift"}') == []
+        (largest,) = prometheus.query('max(max_over_time(espalier:feature_psi:1h{feature="soil type"}[36s]))')
+        assert largest.value < 0.2
+        seen = prometheus.query('espalier:feature_bin:increase1h{feature="soil type"} > 0')
+        assert {each.labels["bin"] for each in seen} == {
+            "missing",
+            *(as_label(each, "missing") for each in RESERVED_SOILS),
+        }
 
 
 def _up(prometheus: Prometheus) -> set[str]:

@@ -38,6 +38,27 @@ def test_every_value_is_in_one_bin_and_shares_sum_to_one(values: list[float | No
         assert each.share == pytest.approx(inside.sum() / len(values))
 
 
+@given(
+    st.dictionaries(
+        st.text(min_size=1) | st.sampled_from(["missing", "'missing'", "other", " missing"]),
+        st.integers(1, 9),
+        min_size=1,
+    ),
+    st.integers(0, 9),
+)
+def test_every_category_and_what_is_missing_has_a_label_of_its_own(
+    rows: dict[str, int], missing: int
+) -> None:
+    column = pd.Series([name for name, count in rows.items() for _ in range(count)] + [None] * missing)
+    feature = describe.feature("x", CategorySettings(type="category", missing=1), column, column)
+    assert isinstance(feature, CategoryFeature)
+    shares = {each.label: each.share for each in feature.bins}
+    assert len(shares) == len(feature.bins) == len(rows) + 1
+    assert shares["missing"] == missing / len(column)
+    for name, each in zip(feature.categories, feature.bins, strict=False):
+        assert each.share == rows[name] / len(column)
+
+
 @given(numbers)
 def test_values_that_differ_make_bins_that_are_not_empty(values: list[float]) -> None:
     feature = number(list(values), NumberSettings(type="number"))
