@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from app.cells import PLAIN, Cells
 from training.columns import as_numbers, as_text
 from training.config import CategorySettings, NumberSettings, SchemaSettings
 from training.errors import DataError
@@ -34,23 +35,35 @@ class Checked:
     Attributes:
         frame: the features in the schema's order, then the target; numbers as float64, the rest as text.
         classes: as declared, or as found, sorted.
-        duplicates_dropped: rows that repeated an earlier one.
+        equal_rows: how many are equal to an earlier one in all features and the target.
+        duplicates_dropped: how many of those were dropped.
+        without_target: rows dropped because they have no class.
+        classes_dropped: rows dropped with each class that the schema drops.
         left_out: columns of the raw data that the schema does not name.
     """
 
     frame: pd.DataFrame
     classes: tuple[str, ...]
+    equal_rows: int
     duplicates_dropped: int
+    without_target: int
+    classes_dropped: dict[str, int]
     left_out: tuple[str, ...]
 
 
-def check(raw: pd.DataFrame, schema: SchemaSettings) -> Checked:
+def check(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells = PLAIN) -> Checked:
     """Convert and check every column that the schema names.
+
+    Args:
+        raw: the data as fetched.
+        schema: what it has to look like.
+        cells: how it is written.
 
     Raises:
         DataError: one line per broken rule: the column, how many rows break it, and the first of them.
     """
-    frame = _convert(raw, schema)
+    whole = _convert(raw, schema, cells)
+    frame, without_target, classes_dropped = _without_dropped(whole, schema)
     problems = _broken_rules(frame, raw, schema)
     repeats = _repeats(frame, schema)
     kept = frame if schema.duplicates == "keep" or repeats is None else frame[~repeats]
@@ -65,12 +78,15 @@ def check(raw: pd.DataFrame, schema: SchemaSettings) -> Checked:
     return Checked(
         frame=_typed(kept, schema),
         classes=schema.classes or tuple(sorted(found)),
+        equal_rows=0 if repeats is None else int(repeats.sum()),
         duplicates_dropped=len(frame) - len(kept),
+        without_target=without_target,
+        classes_dropped=classes_dropped,
         left_out=tuple(name for name in raw.columns if name not in frame.columns),
     )
 
 
-def _convert(raw: pd.DataFrame, schema: SchemaSettings) -> pd.DataFrame:
+def _convert(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells) -> pd.DataFrame:
     """The named columns as numbers or text; a cell that is neither stays as it is, for the check to find it."""
     columns = {}
     for name in (*schema.features, schema.target):
@@ -78,12 +94,26 @@ def _convert(raw: pd.DataFrame, schema: SchemaSettings) -> pd.DataFrame:
             continue
         feature = schema.features.get(name)
         if isinstance(feature, NumberSettings):
-            values, wrong = as_numbers(raw[name])
+            values, wrong = as_numbers(raw[name], cells)
         else:
-            listed = schema.classes if feature is None else feature.categories
-            values, wrong = as_text(raw[name], keep=frozenset(listed or ()))
+            listed = (
+                (*(schema.classes or ()), *schema.drop_classes) if feature is None else feature.categories
+            )
+            values, wrong = as_text(raw[name], cells, keep=frozenset(listed or ()))
         columns[name] = values.astype(object).mask(wrong, raw[name]) if wrong.any() else values
     return pd.DataFrame(columns).set_axis(pd.RangeIndex(1, len(raw) + 1), axis="index")
+
+
+def _without_dropped(frame: pd.DataFrame, schema: SchemaSettings) -> tuple[pd.DataFrame, int, dict[str, int]]:
+    """The rows that stay, how many had no class, and how many each dropped class had."""
+    if schema.target not in frame:
+        return frame, 0, {}
+    target = frame[schema.target]
+    missing = target.isna() if schema.missing_target == "drop" else target.isna() & False
+    if missing.all():
+        return frame, 0, {}  # that is an error, and not a loss
+    dropped = {name: int((target == name).sum()) for name in schema.drop_classes}
+    return frame[~missing & ~target.isin(schema.drop_classes)], int(missing.sum()), dropped
 
 
 def _typed(frame: pd.DataFrame, schema: SchemaSettings) -> pd.DataFrame:
@@ -251,10 +281,10 @@ def _broken(
     cells = _listed([f"row {row}: {_cell(raw[name].iloc[row - 1])}" for row in rows])
     places = _listed([f"row {row}" for row in rows])
     if rule == "missing":
+        if feature is None:
+            return f"{count} missing: {places}; `schema.missing_target: drop` leaves rows without a class out"
         if len(rows) == len(frame):
             return "every value is missing; leave the feature out of the schema"
-        if feature is None:
-            return f"{count} missing: {places}; a row without its class teaches nothing, take it out of the source"
         return (
             f"{count} missing ({len(rows) / len(frame):.2%}) and {feature.missing:.2%} may be: {places}; "
             f"`missing: {_round_up(len(rows) / len(frame))}` would allow it"
@@ -274,7 +304,11 @@ def _broken(
         return f"{count} outside the range [{low:g}, {high:g}]{unit}: {cells}; correct the source or widen the range"
     known = schema.classes if feature is None else feature.categories  # type: ignore[union-attr]
     what = "class" if feature is None else "category"
-    return f"{count} of no declared {what} ({_listed(list(known or ()))}): {cells}; declare it or map it with data.replace"
+    texts = _listed([f"row {row}: {_cell(frame.at[row, name])}" for row in rows])
+    return (
+        f"{count} of no declared {what} ({_listed([_cell(each) for each in known or ()])}): {texts}; "
+        "declare it or map it with data.replace"
+    )
 
 
 def _type_hint(column: pd.Series[Any]) -> str:
@@ -283,7 +317,10 @@ def _type_hint(column: pd.Series[Any]) -> str:
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return "; the column holds dates: turn them into a number or a category in the source"
     if isinstance(column.dtype, pd.StringDtype) or column.dtype == object:
-        return "; correct it, swap it with data.replace, or declare the column as `type: category`"
+        return (
+            "; list it under data.missing if it means that there is no value, swap it with data.replace, "
+            "or declare the column as `type: category`"
+        )
     return f"; the column holds {column.dtype}"
 
 

@@ -7,8 +7,7 @@ says what a column means; the functions here find that meaning in whatever type 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, cast
@@ -17,33 +16,36 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-MISSING_WORDS = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "null", "NULL", "None"})
-"""Texts that mean "no value", except where the schema lists one of them as a category or class."""
-
-_NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|infinity)", re.ASCII | re.IGNORECASE)
+from app.cells import PLAIN, Cells, as_written
 
 
 class UnreadableError(ValueError):
     """A cell is not what was asked for."""
 
 
-def as_numbers(column: pd.Series[Any]) -> tuple[pd.Series[float], pd.Series[bool]]:
+def as_numbers(column: pd.Series[Any], cells: Cells = PLAIN) -> tuple[pd.Series[float], pd.Series[bool]]:
     """The column as float64 with NaN where missing, and a mask of the cells that are not numbers.
 
     A 32-bit float stands for the shortest decimal that gives it: 0.1 stays 0.1 and does not turn into
     0.10000000149. True, a date or the text "1,5" is not a number.
+
+    Args:
+        column: of any type.
+        cells: how it is written.
     """
     column = _plain(column)
     if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
         if types.is_complex_dtype(column.dtype):
             return _unreadable(column, np.nan)
-        return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index), column.isna() & False
-    converted, wrong = _convert(column, _number)
+        values = pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index)
+        return values.mask(values.isin(_missing_numbers(cells))), column.isna() & False
+    missing = cells.words()
+    converted, wrong = _convert(column, lambda value: _number(value, cells, missing))
     return converted.astype(np.float64), wrong
 
 
 def as_text(
-    column: pd.Series[Any], keep: frozenset[str] = frozenset()
+    column: pd.Series[Any], cells: Cells = PLAIN, keep: Set[str] = frozenset()
 ) -> tuple[pd.Series[Any], pd.Series[bool]]:
     """The column as stripped strings with None where missing, and a mask of the cells that are not text.
 
@@ -52,9 +54,10 @@ def as_text(
 
     Args:
         column: of any type.
-        keep: words out of MISSING_WORDS that are values here.
+        cells: how it is written.
+        keep: words for missing that are values here, such as declared categories.
     """
-    missing = MISSING_WORDS - keep
+    missing = cells.words(keep)
 
     def text(value: Any) -> str | None:
         found = _text(value)
@@ -103,31 +106,46 @@ def _is_missing(value: Any) -> bool:
     return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
 
 
-def _number(value: Any) -> float | None:
+def _missing_numbers(cells: Cells) -> list[float]:
+    """Words for missing that are numbers, such as -999, for columns that hold numbers and not texts."""
+    found = []
+    for word in cells.missing:
+        try:
+            number = PLAIN.number(word)
+        except ValueError:
+            continue
+        if as_written(number) == word:
+            found.append(number)
+    return found
+
+
+def _number(value: Any, cells: Cells, missing: Set[str]) -> float | None:
     if isinstance(value, str):
         stripped = value.strip()
-        if stripped in MISSING_WORDS:
+        if stripped in missing:
             return None
-        if _NUMBER.fullmatch(stripped):
-            return float(stripped)
-    elif isinstance(value, Real | Decimal) and not isinstance(value, bool | np.bool_):
         try:
-            return float(value)
+            return cells.number(stripped)
+        except ValueError:
+            raise UnreadableError from None
+    if isinstance(value, Real | Decimal) and not isinstance(value, bool | np.bool_):
+        try:
+            number = float(value)
         except OverflowError:
             return math.inf if cast(int, value) > 0 else -math.inf
+        return None if missing and as_written(number) in missing else number
     raise UnreadableError
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
+    if isinstance(value, str | bool):
+        return as_written(value)
+    if isinstance(value, np.bool_):
+        return as_written(bool(value))
     if isinstance(value, Integral):
         return str(int(value))
     if isinstance(value, Decimal):
         return format(value.normalize(), "f") if value.is_finite() else str(value)
     if isinstance(value, Real):
-        number = float(str(value)) if isinstance(value, np.floating) else float(value)
-        return str(int(number)) if number.is_integer() else repr(number)
+        return as_written(float(str(value)) if isinstance(value, np.floating) else float(value))
     raise UnreadableError

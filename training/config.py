@@ -21,8 +21,11 @@ from pydantic import (
     model_validator,
 )
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import ScalarNode
 
+from app.cells import Cells
 from training.errors import ConfigError
 
 PARAMS_FILE = Path("params.yaml")
@@ -37,11 +40,19 @@ class Settings(BaseModel):
 
 
 def _as_text(value: Any) -> Any:
-    """YAML reads `0` or `true` where a class or category was meant; take what was written."""
+    """YAML reads `0` or `true` where a class or category was meant; take what was written.
+
+    What YAML would write otherwise, such as 1.10 or 010, is refused: DVC does not see a change from 1.10 to 1.1.
+    """
     if isinstance(value, bool | date) or value is None:
         kind = "a boolean" if isinstance(value, bool) else "nothing" if value is None else "a date"
         raise ValueError(f"YAML reads this as {kind}: put the value in quotes")
-    return str(value) if isinstance(value, int | float) else value
+    if not isinstance(value, int | float):
+        return value
+    text, spelling = str(value), getattr(value, "spelling", None)
+    if spelling not in (None, text):
+        raise ValueError(f"YAML reads {spelling} as the number {text}: put it in quotes, as '{spelling}'")
+    return text
 
 
 Text = Annotated[str, BeforeValidator(_as_text)]
@@ -60,8 +71,43 @@ Version = Annotated[str, BeforeValidator(_is_version)]
 
 class DataSettings(Settings):
     source: str = Field(min_length=1)
-    rename: dict[str, str] = {}
-    replace: dict[str, dict[Text, Text]] = {}
+    encoding: str = "utf-8"
+    """Of a CSV file; a byte order mark goes before it."""
+    rename: dict[Text, Text] = {}
+    replace: dict[Text, dict[Text, Text]] = {}
+    missing: tuple[Text, ...] = ()
+    """Texts that mean "no value", beside the empty cell, wherever the schema does not declare them as values."""
+    decimal: Literal[".", ","] = "."
+    thousands: Literal["", ".", ",", "'", " "] = ""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            b"-".decode(value)
+        except UnicodeDecodeError:
+            pass  # of UTF-16, half a character
+        except (LookupError, ValueError):
+            raise ValueError(
+                f"{value!r} is not an encoding: utf-8, cp1252, latin-1 and utf-16 are some"
+            ) from None
+        return value
+
+    @field_validator("missing")
+    @classmethod
+    def _stripped(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(each.strip() for each in value)
+
+    @model_validator(mode="after")
+    def _marks_differ(self) -> Self:
+        if self.thousands == self.decimal:
+            raise ValueError(f"decimal and thousands cannot both be {self.decimal!r}")
+        return self
+
+    @property
+    def cells(self) -> Cells:
+        """How the source's cells are read."""
+        return Cells(missing=self.missing, decimal=self.decimal, thousands=self.thousands)
 
 
 class NumberSettings(Settings):
@@ -101,13 +147,17 @@ FeatureSettings = Annotated[NumberSettings | CategorySettings, Field(discriminat
 
 
 class SchemaSettings(Settings):
-    target: str
+    target: Text
     classes: tuple[Text, ...] | None = None
     """In the order they are shown; worked out from the data (sorted) when absent."""
     min_rows_per_class: int = Field(default=20, ge=2)
+    drop_classes: tuple[Text, ...] = ()
+    """Classes whose rows are left out, such as those too rare to learn."""
+    missing_target: Literal["reject", "drop"] = "reject"
+    """What becomes of rows without a class."""
     duplicates: Literal["drop", "reject", "keep"] = "reject"
     out_of_range: Literal["reject", "accept"] = "reject"
-    features: dict[str, FeatureSettings] = Field(min_length=1)
+    features: dict[Text, FeatureSettings] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -120,6 +170,9 @@ class SchemaSettings(Settings):
             raise ValueError("classes must be distinct")
         if self.classes is not None and len(self.classes) < 2:
             raise ValueError("a classifier needs at least two classes")
+        both = set(self.classes or ()) & set(self.drop_classes)
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))}: listed under classes and under drop_classes")
         return self
 
 
@@ -268,6 +321,9 @@ class TrackSettings(Settings):
 
 S = TypeVar("S", bound=Settings)
 
+_WITH_TEXTS = ("data", "schema")
+"""Sections with values that stand for a cell of the source, whatever YAML takes them for."""
+
 
 def load(kind: type[S], path: Path = PARAMS_FILE) -> S:
     """Read the sections that `kind` declares as fields; other sections are not looked at.
@@ -276,7 +332,11 @@ def load(kind: type[S], path: Path = PARAMS_FILE) -> S:
         ConfigError: the file is missing, is not YAML, or a key is unknown, missing or wrong. Names each key.
     """
     try:
-        document = parse_yaml(path.read_bytes())
+        content = path.read_bytes()
+        document = parse_yaml(content)
+        if isinstance(document, dict) and not {*document}.isdisjoint(_WITH_TEXTS):
+            spelled = parse_yaml(content, spelling=True)
+            document |= {key: spelled[key] for key in _WITH_TEXTS if key in document}
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}; run this from the project's top folder"
@@ -285,22 +345,32 @@ def load(kind: type[S], path: Path = PARAMS_FILE) -> S:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path} must be a mapping of sections such as data and schema")
-    wanted = sections(kind)
+    wanted = {key: value for key, value in document.items() if key in sections(kind)}
+    mixed = _mixed_keys(wanted)
+    if mixed:
+        raise ConfigError(f"{path}: {mixed}")
     try:
-        return kind.model_validate({key: value for key, value in document.items() if key in wanted})
+        return kind.model_validate(wanted)
     except ValidationError as error:
         raise ConfigError(f"{path}: {'; '.join(_complaints(error))}") from None
 
 
-def parse_yaml(content: str | bytes) -> Any:
+def parse_yaml(content: str | bytes, *, spelling: bool = False) -> Any:
     """Read a file that DVC reads or writes, with DVC's own reader: YAML 1.2, in which `1e2` is a number.
+
+    Args:
+        content: of the file.
+        spelling: whether numbers have an attribute of that name, the text that they are written as.
 
     Raises:
         ValueError: it is not YAML in UTF-8; says where in one line.
     """
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
     try:
-        return YAML(typ="safe").load(text)
+        reader = YAML(typ="safe", pure=spelling)
+        if spelling:
+            reader.Constructor = _SpellingConstructor
+        return reader.load(text)
     except MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"{line}{' '.join(str(error.problem).split())}") from None
@@ -310,9 +380,47 @@ def parse_yaml(content: str | bytes) -> Any:
         raise ValueError(" ".join(str(error).split())) from None
 
 
+class _Integer(int):
+    spelling: str
+
+
+class _Float(float):
+    spelling: str
+
+
+class _SpellingConstructor(SafeConstructor):
+    def construct_yaml_int(self, node: ScalarNode) -> int:
+        value = _Integer(super().construct_yaml_int(node))
+        value.spelling = str(node.value)
+        return value
+
+    def construct_yaml_float(self, node: ScalarNode) -> float:
+        value = _Float(super().construct_yaml_float(node))
+        value.spelling = str(node.value)
+        return value
+
+
+for _kind in ("int", "float"):
+    _SpellingConstructor.add_constructor(
+        f"tag:yaml.org,2002:{_kind}", getattr(_SpellingConstructor, f"construct_yaml_{_kind}")
+    )
+
+
 def sections(kind: type[Settings]) -> list[str]:
     """The top-level sections of `params.yaml` that a settings class reads."""
     return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _mixed_keys(value: Any, where: str = "") -> str | None:
+    """Where keys are text in part and numbers in part: DVC, which sorts them, ends in a traceback."""
+    if isinstance(value, dict):
+        odd = [key for key in value if not isinstance(key, str)]
+        if 0 < len(odd) < len(value):
+            key = getattr(odd[0], "spelling", odd[0])
+            return f"{where}: the key {key} is not a text as the others are: put it in quotes"
+        found = (_mixed_keys(each, f"{where}.{key}".lstrip(".")) for key, each in value.items())
+        return next(filter(None, found), None)
+    return None
 
 
 def _complaints(error: ValidationError) -> list[str]:

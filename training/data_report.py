@@ -33,15 +33,23 @@ def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: 
 
 
 def _opening(profile: Profile, left_out: Sequence[str]) -> str:
-    dropped = profile.duplicates_dropped
+    dropped, equal = profile.duplicates_dropped, profile.equal_rows
     lines = [
         f"- Source: `{profile.origin.source}`, {_rows(profile.origin.rows)}, "
         f"sha256 `{profile.origin.sha256[:12]}…`",
         f"- Used: {_rows(profile.rows)}: {profile.train_rows} to train, {profile.test_rows} to test",
-        f"- Duplicates dropped: {dropped}" if dropped else "- Duplicates dropped: none",
+        f"- Equal to an earlier row in all features and the target: {_rows(equal) if equal else 'none'}"
+        + (f", {'all' if dropped == equal else dropped} dropped" if dropped else ", kept" if equal else ""),
+        *([f"- Without a class, dropped: {_rows(profile.without_target)}"] if profile.without_target else []),
+        *(
+            f"- Dropped with the class {_code(name)}: {_rows(count)}"
+            for name, count in profile.classes_dropped.items()
+        ),
+        f"- Read as missing: empty cells{''.join(f', {_code(each)}' for each in profile.cells.missing)}",
         f"- Columns left out: {', '.join(map(_code, left_out)) if left_out else 'none'}",
     ]
-    return "\n".join(lines)
+    losses = "\n".join(f"- **{each}**" for each in profile.losses())
+    return "\n".join(lines) + (f"\n\nRows that were lost:\n\n{losses}" if losses else "")
 
 
 def _classes(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> str:
@@ -107,7 +115,7 @@ def _missing(feature: Feature, profile: Profile) -> str:
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} rows"
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _code(text: str) -> str:

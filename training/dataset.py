@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from app.cells import PLAIN, Cells
 from app.contract import MISSING_CATEGORY, Feature, Frozen
 from app.predictor import Layout
 from training import files
@@ -22,6 +23,9 @@ TRAIN_FILE = Path("data/train.parquet")
 TEST_FILE = Path("data/test.parquet")
 PROFILE_FILE = Path("data/profile.json")
 DATA_REPORT_FILE = Path("reports/data.md")
+
+LARGEST_SILENT_LOSS = 0.01
+"""Share of the rows that a step may drop before the leaderboard and the model card say so."""
 
 
 class Origin(Frozen):
@@ -44,8 +48,16 @@ class Profile(Frozen):
     out_of_range: Literal["reject", "accept"]
     features: tuple[Feature, ...]
     rows: int
-    """Rows that were split, after duplicates were dealt with."""
+    """Rows that were split, after all that were dropped."""
     duplicates_dropped: int
+    equal_rows: int = 0
+    """Rows that are equal to an earlier one in all features and the target, whether or not they were dropped."""
+    without_target: int = 0
+    """Rows dropped because they have no class."""
+    classes_dropped: dict[str, int] = Field(default_factory=dict)
+    """Rows dropped with each class under `schema.drop_classes`."""
+    cells: Cells = PLAIN
+    """How the source's cells are read."""
     train_rows: int
     test_rows: int
     missing: dict[str, int]
@@ -54,6 +66,27 @@ class Profile(Frozen):
     @property
     def layout(self) -> Layout:
         return Layout.of(self.features)
+
+    def losses(self) -> tuple[str, ...]:
+        """One sentence for each class that was dropped, and for each step that lost more than 1 % of the rows."""
+        rows = self.origin.rows
+        steps = [
+            (self.without_target, f"have no {self.target} and were dropped (schema.missing_target)"),
+            (self.duplicates_dropped, "equal an earlier one and were dropped (schema.duplicates)"),
+        ]
+        lines = [
+            f"{count:,} of {rows:,} rows ({count / rows:.1%}) are of the class {name!r}, "
+            "which the model does not know (schema.drop_classes)"
+            for name, count in self.classes_dropped.items()
+        ]
+        return (
+            *lines,
+            *(
+                f"{count:,} of {rows:,} rows ({count / rows:.1%}) {what}"
+                for count, what in steps
+                if count > LARGEST_SILENT_LOSS * rows
+            ),
+        )
 
 
 @dataclass(frozen=True)

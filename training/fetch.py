@@ -43,7 +43,7 @@ def main() -> None:
 
 def fetch(data: DataSettings) -> pd.DataFrame:
     """Read the source and apply `rename` and `replace`."""
-    return replace(rename(sources.read(data.source), data.rename), data)
+    return replace(rename(sources.read(data.source, data.encoding), data.rename), data)
 
 
 def rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
@@ -67,7 +67,7 @@ def replace(frame: pd.DataFrame, data: DataSettings) -> pd.DataFrame:
         if name not in frame.columns:
             hint = f"; it is called {data.rename[name]!r} by then" if name in data.rename else ""
             raise ConfigError(f"data.replace: there is no column {name!r} after renaming{hint}")
-        text, wrong = as_text(frame[name], keep=frozenset(values))
+        text, wrong = as_text(frame[name])
         if wrong.any():
             raise DataError(
                 f"data.replace: column {name!r} holds {frame[name].dtype}, and only text can be replaced"

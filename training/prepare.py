@@ -8,15 +8,17 @@ schema is listed at once, with the first rows at fault. A declared range is chec
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from app.cells import PLAIN, Cells
 from training import cli, config, data_report, describe, files
 from training.checks import Checked, check
-from training.config import SchemaSettings, Settings, SplitSettings
+from training.config import DataSettings, EvaluateSettings, SchemaSettings, Settings, SplitSettings
 from training.dataset import (
     DATA_REPORT_FILE,
     ORIGIN_FILE,
@@ -33,8 +35,10 @@ log = logging.getLogger(__name__)
 
 
 class PrepareSettings(Settings):
+    data: DataSettings
     data_schema: SchemaSettings = Field(alias="schema")
     split: SplitSettings
+    evaluate: EvaluateSettings
 
 
 def main() -> None:
@@ -42,9 +46,12 @@ def main() -> None:
     settings = config.load(PrepareSettings)
     schema = settings.data_schema
     raw, origin = read_raw()
-    checked = check(raw, schema)
+    checked = check(raw, schema, settings.data.cells)
     train, test = split(checked.frame, schema.target, settings.split)
-    profile = resolve(checked, schema, origin, train, test)
+    rare = too_rare(train[schema.target], settings.evaluate.folds)
+    if rare:
+        raise DataError(_complaint_about_rare(rare, schema, settings.evaluate.folds))
+    profile = resolve(checked, schema, origin, train, test, settings.data.cells)
     files.write_parquet(TRAIN_FILE, train)
     files.write_parquet(TEST_FILE, test)
     write_profile(profile)
@@ -53,6 +60,8 @@ def main() -> None:
         log.info("left out, because the schema does not name them: %s", ", ".join(checked.left_out))
     if checked.duplicates_dropped:
         log.info("duplicate rows dropped: %d", checked.duplicates_dropped)
+    for loss in profile.losses():
+        log.warning("warning: %s", loss)
     log.info(
         "prepared %d rows: %d to train, %d to test -> %s",
         profile.rows,
@@ -83,6 +92,22 @@ def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd
     return frame[~chosen].reset_index(drop=True), frame[chosen].reset_index(drop=True)
 
 
+def too_rare(labels: pd.Series[Any], folds: int) -> dict[str, int]:
+    """The classes with fewer training rows than folds, and how many they have."""
+    counts = labels.value_counts().sort_index()
+    return {str(name): int(count) for name, count in counts.items() if count < folds}
+
+
+def _complaint_about_rare(rare: dict[str, int], schema: SchemaSettings, folds: int) -> str:
+    names = ", ".join(f"{name!r} has {count}" for name, count in rare.items())
+    first = next(iter(rare))
+    return (
+        f"{schema.target}: fewer training rows of a class than evaluate.folds ({folds}): {names}; "
+        f"merge it with another class (`data.replace: {{{schema.target}: {{{first}: OTHER}}}}`), "
+        f"leave its rows out (`schema.drop_classes: [{', '.join(rare)}]`), or use fewer folds"
+    )
+
+
 def _test_rows(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
     """How many rows of each class to test on: whole numbers whose sum is nearest to the share of all rows."""
     exact = sizes * share
@@ -94,7 +119,12 @@ def _test_rows(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
 
 
 def resolve(
-    checked: Checked, schema: SchemaSettings, origin: Origin, train: pd.DataFrame, test: pd.DataFrame
+    checked: Checked,
+    schema: SchemaSettings,
+    origin: Origin,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    cells: Cells = PLAIN,
 ) -> Profile:
     """Fill in what the schema leaves to the data."""
     frame = checked.frame
@@ -110,6 +140,10 @@ def resolve(
         ),
         rows=len(frame),
         duplicates_dropped=checked.duplicates_dropped,
+        equal_rows=checked.equal_rows,
+        without_target=checked.without_target,
+        classes_dropped=checked.classes_dropped,
+        cells=cells,
         train_rows=len(train),
         test_rows=len(test),
         missing={name: int(frame[name].isna().sum()) for name in schema.features},

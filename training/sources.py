@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from training import csv_files
+from training.csv_files import Table
 from training.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -42,30 +44,39 @@ _PACKAGES = {
 """The package that brings each SQLAlchemy dialect or its driver."""
 
 
-def read(source: str) -> pd.DataFrame:
+def read(source: str, encoding: str = "utf-8") -> pd.DataFrame:
     """Read a source of any kind; the frame has rows and distinct column names.
+
+    Args:
+        source: as `data.source` names it.
+        encoding: of a CSV file.
 
     Raises:
         ConfigError: the source is not one that can be read here, or its access is not configured.
         DataError: it cannot be reached, or what it holds is not a table.
     """
+    return read_table(source, encoding).frame
+
+
+def read_table(source: str, encoding: str = "utf-8") -> Table:
+    """Read a source as `read` does; of a CSV file with the delimiter that was found."""
     kind, _, rest = source.partition(":")
     if kind == "sklearn":
-        frame = _read_sklearn(rest)
+        table = Table(_read_sklearn(rest))
     elif kind == "sql":
-        frame = _read_sql(rest.strip())
+        table = Table(_read_sql(rest.strip()))
     elif kind == "s3":
-        frame = _read_s3(source)
+        table = _read_s3(source, encoding)
     elif re.match(r"\w{2,}://", source):
         raise ConfigError(f"data.source: {kind}:// is not a source; use {KINDS}")
     else:
-        frame = _read_file(Path(source))
-    repeated = [str(name) for name, count in Counter(frame.columns).items() if count > 1]
+        table = _read_file(Path(source), encoding)
+    repeated = [str(name) for name, count in Counter(table.frame.columns).items() if count > 1]
     if repeated:
         raise DataError(f"{source} has more than one column called {', '.join(repeated)}: name each once")
-    if frame.empty:
+    if table.frame.empty:
         raise DataError(f"{source} has no rows")
-    return frame
+    return table
 
 
 def is_file(source: str) -> bool:
@@ -87,7 +98,7 @@ def _read_sklearn(name: str) -> pd.DataFrame:
     return frame
 
 
-def _read_file(path: Path) -> pd.DataFrame:
+def _read_file(path: Path, encoding: str) -> Table:
     _known_extension(str(path))
     try:
         content = path.read_bytes()
@@ -95,7 +106,7 @@ def _read_file(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} does not exist: put the file there, or correct data.source") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    return _parse(str(path), content)
+    return _parse(str(path), content, encoding)
 
 
 def _known_extension(name: str) -> None:
@@ -103,10 +114,12 @@ def _known_extension(name: str) -> None:
         raise ConfigError(f"data.source: {name!r} is no source that can be read; use {KINDS}")
 
 
-def _parse(name: str, content: bytes) -> pd.DataFrame:
+def _parse(name: str, content: bytes, encoding: str) -> Table:
     if not content.strip():
         raise DataError(f"{name} is empty")
-    return _parse_parquet(name, content) if name.lower().endswith(".parquet") else _parse_csv(name, content)
+    if name.lower().endswith(".parquet"):
+        return Table(_parse_parquet(name, content))
+    return csv_files.parse(name, content, encoding)
 
 
 def _parse_parquet(name: str, content: bytes) -> pd.DataFrame:
@@ -121,45 +134,7 @@ def _parse_parquet(name: str, content: bytes) -> pd.DataFrame:
     return frame
 
 
-def _parse_csv(name: str, content: bytes) -> pd.DataFrame:
-    import csv
-    import io
-
-    import pyarrow as pa
-    from pyarrow import csv as arrow
-
-    if b"\0" in content:
-        raise DataError(f"{name} is not CSV: it holds binary data; save it as CSV in UTF-8")
-    try:
-        # strict=False keeps a stray quote; newline="" leaves line ends inside quotes alone.
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{name}, line {line}: not UTF-8; save it as CSV in UTF-8") from None
-    lines = io.StringIO(text, newline="")
-    first = next(line for line in lines if line.strip())
-    delimiter = max(",;\t|", key=lambda each: len(next(csv.reader([first], delimiter=each))))
-    header = [each.strip() for each in next(csv.reader([first], delimiter=delimiter))]
-    names = [each or f"unnamed_{position}" for position, each in enumerate(header, start=1)]
-    places = [str(position) for position in range(len(names))]
-    try:
-        table = arrow.read_csv(
-            io.BytesIO(lines.read().encode()),
-            read_options=arrow.ReadOptions(column_names=places),
-            parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=arrow.ConvertOptions(
-                column_types=dict.fromkeys(places, pa.string()), null_values=[""], strings_can_be_null=True
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error):
-            raise DataError(f"{name} has no rows") from None
-        raise DataError(f"{name} is not CSV with {len(names)} columns: {_first_line(error)}") from None
-    frame: pd.DataFrame = table.to_pandas()
-    return frame.set_axis(names, axis="columns")
-
-
-def _read_s3(source: str) -> pd.DataFrame:
+def _read_s3(source: str, encoding: str) -> Table:
     """Read an object with the credentials, region and endpoint that the AWS tools would use."""
     match = re.fullmatch(r"s3://([^/]+)/(.+)", source)
     if not match:
@@ -202,7 +177,7 @@ def _read_s3(source: str) -> pd.DataFrame:
         ) from None
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"cannot read {source}: {_first_line(error)}") from None
-    return _parse(source, content)
+    return _parse(source, content, encoding)
 
 
 def _s3_complaint(source: str, bucket: str, key: str, error: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from deploy.errors import GitError, run
 PIPELINE = (
     ".dvc/",
     ".dvcignore",
+    "app/cells.py",
     "app/contract.py",
     "app/predictor.py",
     "data/",

@@ -121,7 +121,14 @@ class Repository(Project):
 def make(project: Path, root: Path) -> None:
     """Put a trained project under git and DVC, with the pipeline of this repository and nothing released."""
     shutil.copytree(project, root)
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "app/contract.py", "app/predictor.py"):
+    for name in (
+        "dvc.yaml",
+        ".dvcignore",
+        ".gitignore",
+        "app/cells.py",
+        "app/contract.py",
+        "app/predictor.py",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     # Stages depend on these; for what is tested here their content does not matter.

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.cells import Cells
 from training import prepare
 from training.checks import check
 from training.config import SchemaSettings, SplitSettings
@@ -62,7 +63,7 @@ def test_sound_data_comes_out_typed_and_in_order() -> None:
     [
         (
             {"length": [1, "abc", 3, "1,5", 5, 6, 7, 8]},
-            "length: 2 values are not a number: row 2: 'abc', row 4: '1,5'; correct it",
+            "length: 2 values are not a number: row 2: 'abc', row 4: '1,5'; list it under data.missing",
         ),
         (
             {"length": [1, 2, 3, 4, 5, 6, 70, -8.5]},
@@ -77,17 +78,17 @@ def test_sound_data_comes_out_typed_and_in_order() -> None:
             "length: 1 value is missing (12.50%) and 0.00% may be: row 2; `missing: 0.13` would allow it",
         ),
         (
-            {"colour": [None, None, "NA", "red", "red", "red", "blue", " "]},
+            {"colour": [None, None, "", "red", "red", "red", "blue", " "]},
             "colour: 4 values are missing (50.00%) and 25.00% may be: row 1, row 2, row 3, row 8",
         ),
         ({"length": [None] * 8}, "length: every value is missing; leave the feature out of the schema"),
         (
             {"colour": ["red", "green", "blue", "red", "Red", "red", "blue", "red"]},
-            "colour: 2 values are of no declared category (red, blue): row 2: 'green', row 5: 'Red'; declare it",
+            "colour: 2 values are of no declared category ('red', 'blue'): row 2: 'green', row 5: 'Red'; declare it",
         ),
         (
             {"kind": ["a", "a", "a", None, "b", "b", "b", ""]},
-            "kind: 2 values are missing: row 4, row 8; a row without its class teaches nothing",
+            "kind: 2 values are missing: row 4, row 8; `schema.missing_target: drop` leaves rows without a class out",
         ),
         ({"length": [True, False] * 4}, "the column is true or false: declare it as `type: category`"),
         (
@@ -119,8 +120,8 @@ def test_everything_is_said_at_once() -> None:
     assert [line.split(";")[0].split(": row")[0] for line in lines] == [
         "length: 1 value is not a number",
         "length: 1 value is outside the range [0, 10] cm",
-        "colour: 8 values are of no declared category (red, blue)",
-        "kind: 4 values are of no declared class (a, c)",
+        "colour: 8 values are of no declared category ('red', 'blue')",
+        "kind: 4 values are of no declared class ('a', 'c')",
         "1 row repeats an earlier one in all features and the target",
         "kind: too few rows of a class: 'c' has 0",
     ]
@@ -143,7 +144,7 @@ def test_five_rows_are_shown_and_the_rest_counted() -> None:
 def test_a_long_cell_is_cut() -> None:
     (line,) = complaints(flowers(length=["x" * 200, *range(1, 8)]), schema())
     assert "…" in line
-    assert len(line) < 200
+    assert len(line) < 250
 
 
 def test_duplicates_can_be_dropped_kept_or_rejected() -> None:
@@ -162,6 +163,47 @@ def test_classes_are_counted_without_the_duplicates_that_are_dropped() -> None:
     frame = flowers(length=[1, 2, 3, 4, 5, 5, 5, 5], colour=["red"] * 8)
     (line,) = complaints(frame, schema(duplicates="drop"))
     assert line.startswith("kind: too few different rows of a class: 'b' has 1")
+
+
+def test_rows_without_a_class_and_of_dropped_classes_are_left_out_and_counted() -> None:
+    frame = flowers(kind=["a", "a", "?", "", "b", "b", "odd", "odd"])
+    checked = check(frame, schema(missing_target="drop", drop_classes=["odd"]), Cells(missing=("?",)))
+    assert checked.frame["kind"].tolist() == ["a", "a", "b", "b"]
+    assert (checked.without_target, checked.classes_dropped) == (2, {"odd": 2})
+    assert checked.classes == ("a", "b")
+
+
+def test_equal_rows_are_counted_also_where_they_are_kept() -> None:
+    frame = flowers(length=[1.0] * 8, colour=["red"] * 8)
+    checked = check(frame, schema(duplicates="keep"))
+    assert (len(checked.frame), checked.equal_rows, checked.duplicates_dropped) == (8, 6, 0)
+
+
+def test_only_configured_words_are_missing_and_declared_values_never() -> None:
+    frame = flowers(
+        colour=["NA", "None", "null", "red", "red", "nan", "N/A", "inf"],
+        kind=["None", "None", "NA", "NA"] * 2,
+        length=["1", "NA", "3", "4", "5", "6", "7", "8"],
+    )
+    features = {
+        "length": {"type": "number", "missing": 0.2},
+        "colour": {"type": "category", "categories": ["NA", "None", "null", "red", "nan", "N/A", "inf"]},
+    }
+    checked = check(frame, schema(features=features, classes=["NA", "None"]), Cells(missing=("NA", "None")))
+    assert checked.frame["colour"].tolist() == frame["colour"].tolist()
+    assert checked.frame["kind"].tolist() == frame["kind"].tolist()
+    assert checked.frame["length"].isna().tolist() == [False, True] + [False] * 6
+    (line,) = complaints(frame, schema(features=features, classes=["NA", "None"]))
+    assert line.startswith("length: 1 value is not a number: row 2: 'NA'; list it under data.missing")
+
+
+def test_a_class_is_the_text_of_the_cell_and_the_message_shows_it() -> None:
+    texts = flowers(kind=["0.0", "1.10"] * 4)
+    assert check(texts, schema(classes=["0.0", "1.10"])).classes == ("0.0", "1.10")
+    (line,) = complaints(flowers(kind=[0.0, 1.1] * 4), schema(classes=["0.0", "1.1"], min_rows_per_class=2))[
+        :1
+    ]
+    assert "4 values are of no declared class ('0.0', '1.1'): row 1: '0', row 3: '0'" in line
 
 
 def test_a_range_is_checked_whatever_the_service_does() -> None:

@@ -177,3 +177,68 @@ def test_numbers_written_for_classes_are_texts() -> None:
     feature = schema.features["x"]
     assert feature.type == "category"
     assert feature.categories == ("1", "2.5")
+
+
+SCHEMA = """
+data: {source: a.csv, missing: [NA, -999], replace: {kind: {1: one, 2: two}}}
+schema:
+  target: kind
+  classes: [0.0, on, no, 5, -1.5]
+  features:
+    x: {type: number, range: [0, 1e2], missing: 0.5}
+    y: {type: category, categories: [a, 1]}
+"""
+
+
+class Texts(Settings):
+    data: DataSettings
+    data_schema: SchemaSettings = Field(alias="schema")
+
+
+def test_texts_that_look_like_numbers_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(SCHEMA)
+    settings = config.load(Texts, path)
+    assert settings.data_schema.classes == ("0.0", "on", "no", "5", "-1.5")
+    assert settings.data.replace == {"kind": {"1": "one", "2": "two"}}
+    assert settings.data.cells.missing == ("NA", "-999")
+    (number, _) = settings.data_schema.features.values()
+    assert number.type == "number"
+    assert number.range == (0, 100)
+    assert type(number.range[1]) is float
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "complaint"),
+    [
+        *(
+            ("0.0", spelling, f"schema.classes.0: YAML reads {spelling} as the number {number}: put it in quotes")
+            for spelling, number in [
+                ("1.10", "1.1"),
+                ("01001", "1001"),
+                ("1e3", "1000.0"),
+                ("0x10", "16"),
+                ("1_000", "1000"),
+                ("+1", "1"),
+            ]
+        ),
+        ("0.0", "2020-01-01", "schema.classes.0: YAML reads this as a date: put the value in quotes"),
+        ("0.0", "true", "YAML reads this as a boolean"),
+        ("    x:", "    08:", "schema.features: the key 08 is not a text as the others are: put it in quotes"),
+        ("1: one", "'1': one", "data.replace.kind: the key 2 is not a text as the others are"),
+        ("    x:", "    ~:", "schema.features: the key None is not a text"),
+        ("missing: [NA,", "decimal: ',', thousands: ',', missing: [NA,", "decimal and thousands cannot both be"),
+        ("missing: [NA,", "encoding: ansi, missing: [NA,", "'ansi' is not an encoding: utf-8, cp1252"),
+        ("target: kind", "target: kind\n  drop_classes: [no, x]", "no: listed under classes and under drop_classes"),
+    ],
+)  # fmt: skip
+def test_texts_that_yaml_would_write_otherwise_need_quotes(
+    before: str, after: str, complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    assert before in SCHEMA
+    path.write_text(SCHEMA.replace(before, after))
+    with pytest.raises(ConfigError) as error:
+        config.load(Texts, path)
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)

@@ -45,7 +45,9 @@ def test_a_stage_depends_on_the_parameters_it_reads(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_its_code_and_on_the_lock(stage: str) -> None:
-    assert {"app/contract.py", "app/predictor.py", "training", "uv.lock"} <= set(definition(stage)["deps"])
+    assert {"app/cells.py", "app/contract.py", "app/predictor.py", "training", "uv.lock"} <= set(
+        definition(stage)["deps"]
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)

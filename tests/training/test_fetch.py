@@ -100,6 +100,12 @@ def test_replacing_swaps_at_once_and_can_make_missing() -> None:
     assert frame["x"][0] == "a"
 
 
+def test_replacing_leaves_words_that_may_be_values_alone() -> None:
+    frame = pd.DataFrame({"x": ["None", "NA", "null", "n.a.", "nan"]})
+    data = DataSettings(source="-", replace={"x": {"n.a.": "NA"}}, missing=("NA", "None"))
+    assert fetch.replace(frame, data)["x"].tolist() == ["None", "NA", "null", "NA", "nan"]
+
+
 def test_a_value_to_replace_that_never_occurs_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
     data = DataSettings(source="-", replace={"x": {"Iris-setosa": "setosa"}})
     fetch.replace(pd.DataFrame({"x": ["iris-setosa"]}), data)

@@ -59,7 +59,8 @@ def test_the_report_says_what_a_person_asks_first(prepared: Project) -> None:
     for part in (
         "`sklearn:iris`, 150 rows",
         "149 rows: 112 to train, 37 to test",
-        "Duplicates dropped: 1",
+        "Equal to an earlier row in all features and the target: 1 row, all dropped",
+        "Read as missing: empty cells\n",
         "Columns left out: none",
         "| `setosa` | 50 | 37 | 13 | 33.6% | ████",
         "| `sepal_length` | cm | 1 to 12 | 4.3 to 7.9 | 5.844 |",
@@ -92,6 +93,66 @@ def test_a_bar_in_a_name_does_not_break_the_table(project: Project) -> None:
     project.run("fetch")
     project.run("prepare")
     assert "| `a\\|b` | 30 |" in dataset.DATA_REPORT_FILE.read_text()
+
+
+def rows_of(**sizes: int) -> str:
+    return "x,kind\n" + "".join(
+        f"{number},{name}\n" for name, size in sizes.items() for number in range(size)
+    )
+
+
+def test_lost_rows_are_said_in_the_report(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    csv = rows_of(a=40, b=30, odd=2) + "1,?\n1,?\n5,a\n"
+    (project.root / "data/source/a.csv").write_text(csv)
+    features = {"x": {"type": "number"}}
+    rules = {"target": "kind", "features": features, "missing_target": "drop", "drop_classes": ["odd"]}
+    project.change(
+        data={"source": "data/source/a.csv", "missing": ["?"]}, schema={**rules, "duplicates": "drop"}
+    )
+    project.run("fetch")
+    project.run("prepare")
+    profile = dataset.read_profile()
+    assert (profile.rows, profile.equal_rows, profile.duplicates_dropped) == (70, 1, 1)
+    losses = (
+        "2 of 75 rows (2.7%) are of the class 'odd', which the model does not know (schema.drop_classes)",
+        "2 of 75 rows (2.7%) have no kind and were dropped (schema.missing_target)",
+        "1 of 75 rows (1.3%) equal an earlier one and were dropped (schema.duplicates)",
+    )
+    assert profile.losses() == losses
+    report = dataset.DATA_REPORT_FILE.read_text()
+    for line in losses:
+        assert f"- **{line}**" in report
+        assert line in caplog.text
+    assert "Equal to an earlier row in all features and the target: 1 row, all dropped" in report
+    assert "Read as missing: empty cells, `?`" in report
+
+
+def test_equal_rows_that_are_kept_are_no_loss(project: Project) -> None:
+    (project.root / "data/source/a.csv").write_text("x,kind\n" + "1,a\n2,b\n" * 30)
+    project.change(
+        data={"source": "data/source/a.csv"},
+        schema={"target": "kind", "features": {"x": {"type": "number"}}, "duplicates": "keep"},
+    )
+    project.run("fetch")
+    project.run("prepare")
+    assert dataset.read_profile().losses() == ()
+    assert "the target: 58 rows, kept" in dataset.DATA_REPORT_FILE.read_text()
+
+
+def test_a_class_with_fewer_rows_than_folds_is_refused_with_ways_out(project: Project) -> None:
+    (project.root / "data/source/a.csv").write_text(rows_of(a=40, b=30, odd=4))
+    rules = {"target": "kind", "features": {"x": {"type": "number"}}, "min_rows_per_class": 2}
+    project.change(data={"source": "data/source/a.csv"}, schema=rules)
+    project.run("fetch")
+    with pytest.raises(DataError) as error:
+        project.run("prepare")
+    complaint = str(error.value)
+    assert "kind: fewer training rows of a class than evaluate.folds (5): 'odd' has 3" in complaint
+    assert "`data.replace: {kind: {odd: OTHER}}`" in complaint
+    assert "`schema.drop_classes: [odd]`" in complaint
+    project.change(schema__drop_classes=["odd"])
+    project.run("prepare")
+    assert dataset.read_profile().classes == ("a", "b")
 
 
 def test_without_raw_data_it_says_what_to_run(project: Project) -> None:

@@ -1,0 +1,73 @@
+"""How a table's cell is read, by training and, where a request is written like one, by the service.
+
+Only an empty cell, and the words that `data.missing` in params.yaml lists, mean that there is no value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+from functools import cached_property
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf|infinity)", re.ASCII | re.IGNORECASE)
+_BLANKS = "[ \u00a0\u2009\u202f]"
+"""Groups of digits are also parted by blanks that do not break a line."""
+
+
+class Cells(BaseModel):
+    """How the cells of one source are written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    missing: tuple[str, ...] = ()
+    """Texts that mean "no value", beside the empty one."""
+    decimal: Literal[".", ","] = "."
+    thousands: Literal["", ".", ",", "'", " "] = Field(default="")
+    """What parts groups of three digits."""
+
+    def words(self, keep: Set[str] = frozenset()) -> frozenset[str]:
+        """The texts that mean "no value" where those in `keep` are values."""
+        return frozenset({"", *self.missing} - keep)
+
+    def number(self, text: str) -> float:
+        """Read a stripped text as a number.
+
+        Raises:
+            ValueError: it is not one.
+        """
+        if self._grouped is not None and self._grouped.fullmatch(text):
+            text = re.sub(_BLANKS, "", text) if self.thousands == " " else text.replace(self.thousands, "")
+        if self.decimal == ",":
+            if "." in text:
+                raise ValueError(text)
+            text = text.replace(",", ".")
+        if not _NUMBER.fullmatch(text):
+            raise ValueError(text)
+        return float(text)
+
+    @cached_property
+    def _grouped(self) -> re.Pattern[str] | None:
+        if not self.thousands:
+            return None
+        mark = _BLANKS if self.thousands == " " else re.escape(self.thousands)
+        return re.compile(
+            rf"[+-]?[1-9]\d{{0,2}}(?:{mark}\d{{3}})+(?:{re.escape(self.decimal)}\d*)?", re.ASCII
+        )
+
+
+PLAIN = Cells()
+"""Numbers with a decimal point, and only the empty cell is missing."""
+
+
+def as_written(value: str | bool | float) -> str:
+    """The text that stands for a value where text is asked for: a string is stripped, 2.0 is 2, True is true."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and not value.is_integer():
+        return repr(value)
+    return str(int(value))
