@@ -55,6 +55,8 @@ def _files(documents: Sequence[Document], deployment: Document, pod: Document) -
     container = pod["containers"][0]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     mounted = {mount["mountPath"]: volumes.get(mount["name"]) for mount in container["volumeMounts"]}
+    # Room for a program's own files.
+    mounted = {path: volume for path, volume in mounted.items() if "emptyDir" not in (volume or {})}
     texts = [*container["args"], *(each.get("value", "") for each in container.get("env", []))]
     told = [found for text in texts for found in re.findall(r"(?:^|=)(/[\w./-]+)", text)]
     if "-m" in container["args"]:

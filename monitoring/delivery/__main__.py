@@ -16,7 +16,7 @@ from .clone import Clone
 from .errors import DeliveryError
 from .exporter import Exporter, log, server
 from .facts import Source, read
-from .github import GitHub
+from .github import API, SERVER, GitHub
 
 PORT = 9101
 INTERVAL = 300
@@ -67,19 +67,22 @@ def _source(options: argparse.Namespace) -> Source:
         return found
 
     token()
-    return GitHub(options.repository, token, options.branch, options.api.rstrip("/"))
+    return GitHub(
+        options.repository, token, options.branch, options.server.rstrip("/"), options.api.rstrip("/")
+    )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--git", type=Path, metavar="PATH", help="read a clone on this machine")
-    source.add_argument("--repository", metavar="OWNER/NAME", help="read GitHub")
+    source.add_argument("--repository", metavar="OWNER/NAME", help="fetch from GitHub")
     parser.add_argument(
         "--token-file", type=Path, help="file with GitHub's token; without, only 60 requests an hour"
     )
     parser.add_argument("--branch", default="main", help="(default: %(default)s)")
-    parser.add_argument("--api", default="https://api.github.com", help="(default: %(default)s)")
+    parser.add_argument("--server", default=SERVER, help="what git fetches from (default: %(default)s)")
+    parser.add_argument("--api", default=API, help="what is asked for workflows (default: %(default)s)")
     parser.add_argument(
         "--interval", type=float, default=INTERVAL, help="seconds from one reading to the next (%(default)s)"
     )
@@ -89,8 +92,9 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.repository is not None and not _REPOSITORY.fullmatch(options.repository):
         parser.error(f"--repository {options.repository!r} is not OWNER/NAME")
-    if urllib.parse.urlsplit(options.api).scheme not in ("http", "https"):
-        parser.error(f"--api {options.api!r} is not the address of an API, such as https://api.github.com")
+    for name, given, such in (("server", options.server, SERVER), ("api", options.api, API)):
+        if urllib.parse.urlsplit(given).scheme not in ("http", "https"):
+            parser.error(f"--{name} {given!r} is not a web address, such as {such}")
     if not options.interval >= 1:
         parser.error("--interval must be at least 1 second")
     if not 0 <= options.port <= 65535:

@@ -19,9 +19,6 @@ RESERVE = 50
 """Requests that are left to others who use the same token."""
 
 
-_DEMANDED = object()
-
-
 class Api:
     """What GitHub answers about one repository: within the limit of requests, and by the ETag of the last answer."""
 
@@ -41,22 +38,14 @@ class Api:
         """By address, the ETag of the last answer and what was picked of it."""
         self._closed_until = 0.0
 
-    def get(
-        self,
-        where: str,
-        pick: Callable[[Any], Any],
-        *,
-        tagged: bool = False,
-        missing: Any = _DEMANDED,
-        **query: str | int,
-    ) -> Any:
+    def get(self, where: str, pick: Callable[[Any], Any], **query: str | int) -> Any:
         """What `pick` takes of the JSON at a path of the repository: answers are large, and few fields are needed.
+
+        The last answer's ETag is sent along, which costs nothing of the limit while nothing changed.
 
         Args:
             where: the path below the repository's.
             pick: given the JSON.
-            tagged: ask by the last answer's ETag, which costs nothing of the limit while nothing changed.
-            missing: what the answer that there is none stands for; an error if not given.
             **query: parameters of the address.
 
         Raises:
@@ -72,7 +61,7 @@ class Api:
         }
         if token := self._token():
             headers["Authorization"] = f"Bearer {token}"
-        if tagged and address in self._tagged:
+        if address in self._tagged:
             headers["If-None-Match"] = self._tagged[address][0]
         request = urllib.request.Request(address, headers=headers)  # noqa: S310  --api is http or https
         try:
@@ -84,9 +73,6 @@ class Api:
                 self._heed(error.headers)
                 if error.code == 304:
                     return self._tagged[address][1]
-                # A commit that is not there is 422, everything else 404.
-                if error.code in (404, 422) and missing is not _DEMANDED:
-                    return missing
                 raise self._refusal(error, where) from None
         except (OSError, HTTPException, ValueError) as error:
             # URLError is an OSError, and JSON's error a ValueError.
@@ -96,7 +82,7 @@ class Api:
             picked = pick(content)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise DeliveryError(f"{self.address}/{where}: the answer is not what it was: {error!r}") from None
-        if tagged and tag:
+        if tag:
             self._tagged[address] = tag, picked
         return picked
 

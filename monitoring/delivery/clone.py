@@ -11,27 +11,29 @@ from .errors import DeliveryError
 from .facts import Change, Run
 from .files import LEADERBOARD, OVERLAYS, champion_scores, ordered, overlay, parse
 
+SECONDS = 120
+"""Then a command of git has failed."""
+
 
 class Clone:
     """A clone on this machine. The branch is origin's, as far as the clone knows it, else the local one, else HEAD."""
 
-    def __init__(self, folder: Path, branch: str = "main") -> None:
+    def __init__(self, folder: Path, branch: str = "main", name: str = "") -> None:
         """Look whether it can be read.
+
+        Args:
+            folder: of the clone.
+            branch: what environments are deployed from.
+            name: what messages call the clone; its folder if empty.
 
         Raises:
             DeliveryError: it is no clone, or a shallow one.
         """
-        self.name = str(folder)
+        self.name = name or str(folder)
         self._folder = folder
         self._branch = branch
         self._tip = ""
-        if not folder.is_dir():
-            raise DeliveryError(f"--git {folder}: there is no such folder")
-        if self._git("rev-parse", "--is-shallow-repository").strip() == "true":
-            raise DeliveryError(
-                f"--git {folder}: the clone is shallow, and the history says what was delivered; "
-                "get all of it: `git fetch --unshallow`"
-            )
+        self._prepare()
 
     def refresh(self) -> None:
         for name in (f"refs/remotes/origin/{self._branch}", f"refs/heads/{self._branch}", "HEAD"):
@@ -68,6 +70,19 @@ class Clone:
         """Git knows no workflows."""
         return ()
 
+    def _prepare(self) -> None:
+        if not self._folder.is_dir():
+            raise DeliveryError(f"--git {self.name}: there is no such folder")
+        if self._git("rev-parse", "--is-shallow-repository").strip() == "true":
+            raise DeliveryError(
+                f"--git {self.name}: the clone is shallow, and the history says what was delivered; "
+                "get all of it: `git fetch --unshallow`"
+            )
+
+    def _environment(self) -> Mapping[str, str]:
+        """What git is told by its environment."""
+        return {}
+
     def _texts(self, path: str, commits: Sequence[str]) -> list[str | None]:
         """A file's text at each of many commits, by one process."""
         asked = "".join(f"{commit}:{path}\n" for commit in commits)
@@ -92,21 +107,25 @@ class Clone:
             raise DeliveryError(f"git {arguments[0]} in {self.name}: {_last(done.stderr)}")
         return done.stdout.decode(errors="replace")
 
-    def _call(self, *arguments: str, content: str = "") -> subprocess.CompletedProcess[bytes]:
+    def _call(
+        self, *arguments: str, content: str = "", seconds: float = SECONDS
+    ) -> subprocess.CompletedProcess[bytes]:
         try:
             return subprocess.run(
                 ["git", *arguments],
                 cwd=self._folder,
-                env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"},
+                env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **self._environment()},
                 input=content.encode(),
                 capture_output=True,
-                timeout=120,
+                timeout=seconds,
                 check=False,
             )
         except FileNotFoundError:
             raise DeliveryError("git is not installed") from None
         except subprocess.TimeoutExpired:
-            raise DeliveryError(f"git {arguments[0]} in {self.name} does not end within 120 s") from None
+            raise DeliveryError(
+                f"git {arguments[0]} in {self.name} does not end within {seconds:.0f} s"
+            ) from None
 
 
 def _last(said: bytes) -> str:

