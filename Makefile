@@ -63,6 +63,11 @@ serve: setup ## Serve model/ on port 8000
 test: setup ## Run all tests and hold the coverage; PYTEST_ARGS="-k page" for some
 	python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov)
 
+.PHONY: explore
+explore: setup ## Run the property tests on other examples than `make test` does, chosen by chance
+	@mkdir -p build
+	python -m pytest -n $(WORKERS) -m hypothesis --hypothesis-profile=explore $(PYTEST_ARGS) | tee build/explore.txt
+
 .PHONY: check
 check: setup ## Check format, lint, types, the lock and YAML
 	ruff format --check .

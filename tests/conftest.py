@@ -10,9 +10,12 @@ from hypothesis import is_hypothesis_test, settings
 
 pytest_plugins = ["tests.browsing"]
 
-# A machine that is busy is no fault of the code: examples may take as long as they take.
-settings.register_profile("espalier", deadline=None, print_blob=True)
-settings.load_profile("espalier")
+# A machine that is busy is no fault of the code: examples may take as long as they take. And no example is chosen by
+# chance or remembered from another commit, so that a change is judged by itself.
+settings.register_profile("repeat", deadline=None, print_blob=True, derandomize=True, database=None)
+# Chosen by `make explore`: another choice of examples each time.
+settings.register_profile("explore", deadline=None, print_blob=True, derandomize=False)
+settings.load_profile("repeat")
 
 # Behind `nohup … &` an interrupt is ignored, and processes inherit that: those that tests interrupt would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)

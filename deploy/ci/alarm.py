@@ -44,7 +44,7 @@ def tell(title: str, results: Mapping[str, str], run_url: str) -> str:
 
 def _body(what: str) -> str:
     return (
-        f"{what}\n\nThe job's log names what differs. This issue is closed by the first run that succeeds.\n"
+        f"{what}\n\nThe run's page says what failed. This issue is closed by the first run that succeeds.\n"
     )
 
 

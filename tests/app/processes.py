@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.tools import free_port as free_port  # noqa: PLC0414
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30
@@ -31,11 +32,6 @@ class Running:
     @property
     def url(self) -> str:
         return f"http://{self.netloc}"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def start(model: Path, **settings: object) -> subprocess.Popen[str]:

@@ -143,7 +143,7 @@ def prediction(known: Known) -> Call:
 def unharmed(service: Running, known: Known) -> Iterator[None]:
     """Whatever a test does, the service goes on and has had no error of its own."""
     yield
-    call = known.predict(row_of(Random()))
+    call = known.predict(row_of(Random(0)))
     with connected(service) as wire:
         wire.send(call.whole)
         assert call.fits(wire.answer())

@@ -87,6 +87,7 @@ def test_the_page_about_it_is_served(mixed: TestClient) -> None:
     assert "/openapi.json" in answer.text
 
 
+@pytest.mark.hypothesis
 @pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode))

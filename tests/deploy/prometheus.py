@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.tools import require
+from tests.tools import free_port, require
 
 NOW = 1_700_000_000
 """The time, in seconds, at which queries are asked and the series end."""
@@ -56,7 +55,7 @@ def serving(series: Series, folder: Path, rules: Sequence[Path] = ()) -> Iterato
         capture_output=True,
     )
     (folder / "prometheus.yml").write_text(json.dumps({"rule_files": [str(each) for each in rules]}))
-    port = _free_port()
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
@@ -87,13 +86,6 @@ def _exposition(series: Series) -> str:
             shown = "NaN" if math.isnan(value) else repr(value)
             lines.append(f"{name}{{{inside}}} {shown} {at}")
     return "\n".join(lines) + "\n# EOF\n"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:

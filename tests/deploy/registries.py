@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -19,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from tests.tools import require
+from tests.tools import free_port, require
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -119,7 +118,7 @@ def serve(folder: Path, auth: str = "", port: int | None = None) -> Iterator[Ser
     """Run a registry; `auth` is a part of its configuration."""
     program = require("docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
-    host = f"127.0.0.1:{port or _free_port()}"
+    host = f"127.0.0.1:{port or free_port()}"
     settings = folder / "config.yml"
     settings.write_text(
         f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nhttp: {{addr: '{host}'}}\n"
@@ -235,13 +234,6 @@ def basic(user: str, password: str) -> str:
 
 def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _wait(process: subprocess.Popen[bytes], host: str, log: Path) -> None:

@@ -19,6 +19,7 @@ from deploy.errors import RegistryError
 from deploy.registry import Credentials, MissingImageError, Reference, Registry, credentials_for
 from tests.deploy import registries
 from tests.deploy.registries import DOCKER_LIST, DOCKER_MANIFEST, PASSWORD, USER, Server, TokenServer
+from tests.tools import free_port
 
 LABELS = {"org.opencontainers.image.revision": "a" * 40, "dev.espalier.model.version": "0123456789ab"}
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -202,7 +203,7 @@ def test_a_registry_that_does_not_answer_is_named(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TRIES", 2)
-    host = f"127.0.0.1:{registries._free_port()}"
+    host = f"127.0.0.1:{free_port()}"
     with pytest.raises(RegistryError, match=f"the registry {host} cannot be reached: .+"):
         registry.require(Reference(host, "espalier", DIGEST))
 

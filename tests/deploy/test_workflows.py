@@ -45,6 +45,7 @@ RELEASING = {("promote", "promote"), ("release", "build"), ("release", "stage"),
 """The only jobs in the environment that a branch cannot get into."""
 WITHOUT_PACKAGES = {
     ("ci", "gate"),
+    ("explore", "tell"),
     ("report", "report"),
     ("reproduce", "record"),
     ("reproduce", "reproduced"),
@@ -92,6 +93,7 @@ def test_there_are_the_workflows_that_the_documentation_lists() -> None:
         "reproduce",
         "report",
         "verify",
+        "explore",
         "release",
         "promote",
         "rollback",

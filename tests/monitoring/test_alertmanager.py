@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.tools import require
+from tests.tools import free_port, require
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = ROOT / "monitoring" / "alertmanager" / "alertmanager.yml"
@@ -125,9 +124,7 @@ def running(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
     silent = {name: value for name, value in settings.items() if name != "global"}
     silent["receivers"] = [{"name": each["name"]} for each in settings["receivers"]]
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(silent))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [program, f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/data"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from deploy.ci.retrain import sanitise
 from monitoring import relay
-from tests.tools import require
+from tests.tools import free_port, require
 
 ROOT = Path(__file__).parents[2]
 S = TypeVar("S", bound=ThreadingHTTPServer)
@@ -249,7 +249,7 @@ def test_settings_that_make_no_sense(changes: dict[str, str], said: str, token: 
 
 def test_it_runs_alone_and_stops_when_told(github: GitHub, token: Path) -> None:
     """With -I nothing beside the standard library can be found, as in a plain image."""
-    port = _free_port()
+    port = free_port()
     settings = {"RELAY_REPOSITORY": "o/n", "RELAY_TOKEN_FILE": str(token), "RELAY_API": github.url}
     process = _relay(port, settings)
     try:
@@ -289,7 +289,7 @@ def test_from_an_alert_to_the_event(github: GitHub, address: str, tmp_path: Path
     prometheus = require("prometheus")
     alertmanager = alertmanager or require("alertmanager")
     github.answers = [(502, {})]
-    at = {name: f"127.0.0.1:{_free_port()}" for name in ("alertmanager", "prometheus")}
+    at = {name: f"127.0.0.1:{free_port()}" for name in ("alertmanager", "prometheus")}
     (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump(_hurried(address)))
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "now", "rules": _firing()}]}))
     configuration = {
@@ -389,10 +389,3 @@ def _wait(done: Callable[[], bool], log: Callable[[], str] = str) -> None:
             pass
         time.sleep(0.1)
     raise AssertionError(f"it never came:\n{log()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import socket
 import sqlite3
 import subprocess
 import tempfile
@@ -17,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tools import require
+from tests.tools import free_port, require
 from training import sources, storage
 from training.errors import ConfigError, DataError
 
@@ -280,13 +279,6 @@ def test_a_database_that_is_not_set_up(url: str, complaint: str, monkeypatch: py
     with pytest.raises((ConfigError, DataError), match=complaint) as error:
         sources.read("sql:SELECT 1")
     assert "secret" not in str(error.value)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def test_a_database_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
