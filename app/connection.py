@@ -1,51 +1,81 @@
-"""HTTP connections on uvicorn's, with less to do for small requests and better manners.
+"""HTTP connections on uvicorn's: less work for small requests, and bounds on what a client can make us hold.
 
-Parsing, pipelining and everything that is not a small prediction is still uvicorn's
-(`uvicorn.protocols.http.httptools_impl`). Two things make it faster.
+Parsing and the ASGI cycle are uvicorn's (`uvicorn.protocols.http.httptools_impl`). Two things make it faster.
 
 A small prediction is answered as soon as its last byte is parsed. uvicorn starts a task for each request,
 which calls the application, which asks for the body and sends a response in two messages; for an answer that
 takes ten microseconds to compute, that is twice the work. Requests that may have to wait for something (large
 bodies, bodies in chunks, `Expect`) go that way.
 
-What is written leaves once per turn of the event loop. uvicorn sends head and body each by itself; each is a
-packet and wakes the peer. Here a response is one packet, and a peer with several connections is woken once.
-Nothing waits for anything to arrive: when a single request is answered, the turn ends with it.
+Responses are written once per turn of the event loop. uvicorn sends head and body separately; each is a packet
+and wakes the peer. Here a response is one packet, and a peer with several connections is woken once. Nothing
+waits for more to arrive: when a single request is answered, the turn ends with it.
 
-And some things are as HTTP wants them: who has sent all still gets the answers; who is refused in the middle
-of sending gets to read why; an offer to change the protocol is not taken up, with the body left in peace; what
-follows a chunked body is no header; a head has an end; and what is no HTTP is answered in its turn.
+What a client can make the service hold is bounded:
+
+- Nothing is parsed while a response is unfinished or unread. What was read until then is kept unparsed, and
+  reading pauses.
+- Heads, trailers and the framing of chunks are limited in bytes and in number.
+- Heads, bodies and unread responses have deadlines (`on_second`).
+- Unparsed input and unread responses count in the `Budget` of the process.
+
+A request that breaks a rule is refused in its order, after the responses ahead of it, and the connection closes.
+A client that has closed its sending half still receives its responses. A client that is refused while it sends
+can read why. Offers to change the protocol are declined by answering the request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
+from urllib.parse import unquote
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from starlette.responses import PlainTextResponse
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from starlette.types import Scope
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGIReceiveEvent, HTTPScope
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
-from app.errors import error_body
+from app.errors import RequestError
 from app.fastpath import Endpoint
-from app.http import RequestHeaders, ResponseHeaders
+from app.http import Answer, RequestHeaders, ResponseHeaders
 from app.main import Application
-from app.transport import CLIENT_CLOSED_REQUEST
+from app.transport import CLIENT_CLOSED_REQUEST, response
 
 MAX_HEAD_BYTES = 64 * 1024
+"""Also for everything else that is not body: trailers, and chunk framing beyond `_FRAMING_PER_BYTE`."""
+MAX_HEADERS = 100
+_FRAMING_PER_BYTE = 6
+"""Bytes on the wire for each byte of body; chunks of one byte need six."""
+
+_UNDIVIDED_BYTES = 1024
+"""Input of this size is parsed at once. More is parsed request by request, because each request that has to
+wait for the one ahead of it costs 2 KB."""
+_MIN_PIECE_BYTES = 64
+_MAX_PIECE_BYTES = 32 * 1024
+_PIECES_PER_TURN = 16
+"""After these, other connections have their turn."""
+
 _LINGER_SECONDS = 2
-_MOST_PIECES = 64
-_MOST_TRAILERS = 100
+_MAX_GATHERED = 64
+_MIN_BYTES_PER_SECOND = 4096
+"""Bodies and responses that are slower on average end at their deadline, even if they never stall."""
+_PRESSED_SECONDS = 5
+"""How long a body or a response may stall while more than half of the budget is used."""
+
+_HEAD_END = b"\r\n\r\n"
+_HOST = re.compile(
+    rb"(\[[0-9A-Fa-f:.]+(%25[\w.~-]+)?\]|([\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:[0-9]*)?", re.ASCII
+)
 
 
 class Outbox:
@@ -66,12 +96,12 @@ class Outbox:
 
 
 class GatheringTransport:
-    """A transport whose writes wait for the end of the turn, and which closes when the peer has done.
+    """A transport whose writes wait for the end of the turn, and which lets the peer finish sending on close.
 
     Args:
         transport: the real one.
         outbox: of the event loop.
-        peer_is_sending: whether the peer is in the middle of a body.
+        peer_is_sending: whether the peer may still be sending something that will not be read.
     """
 
     __slots__ = ("_outbox", "_peer_is_sending", "_transport", "_unsent", "is_closing")
@@ -83,15 +113,15 @@ class GatheringTransport:
         self._outbox = outbox
         self._peer_is_sending = peer_is_sending
         self._unsent: list[bytes] = []
-        # Asked for with every response, which is why it does not take the way of `__getattr__`.
+        # Called for every response, so it bypasses `__getattr__`.
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         if not self._unsent:
             self._outbox.add(self)
         self._unsent.append(data)
-        if len(self._unsent) >= _MOST_PIECES:
-            # Of a long pipeline: the transport must notice if the peer does not read.
+        if len(self._unsent) >= _MAX_GATHERED:
+            # In a long pipeline: the transport must notice if the peer does not read.
             self.flush()
 
     def flush(self) -> None:
@@ -104,7 +134,7 @@ class GatheringTransport:
     def close(self) -> None:
         self.flush()
         if self._peer_is_sending() and not self.is_closing():
-            # Closing with unread bytes would reset the connection, and the reset would overtake the answer.
+            # Closing with unread bytes would reset the connection, and the reset would overtake the response.
             self.is_closing = lambda: True
             self._transport.set_protocol(_Lingering(self._transport))
             with suppress(RuntimeError):
@@ -117,16 +147,48 @@ class GatheringTransport:
 
 
 class _Lingering(asyncio.Protocol):
-    """Reads without looking until the peer has done, or for a while."""
+    """Discards what the peer sends until it closes, or for a while."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        self._protocol = transport.get_protocol()
+        self._connection = cast(Connection, transport.get_protocol())
+        # The connection's flow control still sees whether the peer reads.
+        self.pause_writing = self._connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = self._connection.resume_writing  # type: ignore[method-assign]
         self._timer = asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
         transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-        self._protocol.connection_lost(exc)
+        self._connection.connection_lost(exc)
+
+
+class _FlowControl(FlowControl):
+    """uvicorn's, but input that was kept is parsed before more is read."""
+
+    def __init__(self, transport: asyncio.Transport, proceed: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self.resume_reading = proceed  # type: ignore[method-assign]
+
+    def read_on(self) -> None:
+        super().resume_reading()
+
+
+class _Cycle(RequestResponseCycle):
+    """uvicorn's, which can fail while the body is received."""
+
+    failure: RequestError | None = None
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """As uvicorn's.
+
+        Raises:
+            RequestError: the body breaks a rule; this is the response to give.
+        """
+        if self.failure is None:
+            message = await super().receive()
+        if self.failure is not None:
+            raise self.failure
+        return message
 
 
 class _Expected(NamedTuple):
@@ -137,85 +199,229 @@ class _Expected(NamedTuple):
     started: float
 
 
+class _EndOfInputError(Exception):
+    """Stops the parser: nothing that follows will be answered."""
+
+
+_Wait = Literal["head", "body", "response", "idle"]
+
+
 class Connection(HttpToolsProtocol):
     """One connection."""
+
+    cycle: _Cycle
 
     def __init__(self, application: Application, outbox: Outbox, **options: Any) -> None:
         super().__init__(**options)
         self._application = application
+        self._settings = application.state.settings
+        self._budget = application.state.budget
         self._outbox = outbox
         self._expected: _Expected | None = None
+        self._answering: _Cycle | None = None
         self._offered = False
-        self._refused = False
-        self._head_bytes = 0
-        self._looked_at: RequestResponseCycle | None = None
-        self._idle_seconds = 0
+        # Input.
+        self._unparsed = b""
+        self._position = 0
+        self._parsing = False
+        self._ended = False
+        """Nothing that comes is parsed any more."""
+        self._open = False
+        """A message has begun and is not complete."""
+        self._framing = 0
+        """Bytes of this message that are not body."""
+        self._received = 0
+        self._held = 0
+        """What the budget counts for this connection."""
+        # Deadlines: what is waited for, since when, and how far it has come.
+        self._awaited: tuple[_Wait, object] | None = None
+        self._seconds = self._stalled = self._first = self._last = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        self._gathering = GatheringTransport(transport, self._outbox, self._is_being_sent_to)
+        self._gathering = GatheringTransport(transport, self._outbox, lambda: self._ended or self._open)
         super().connection_made(cast(asyncio.Transport, self._gathering))
+        self.flow: _FlowControl = _FlowControl(self.transport, self._proceed)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._expected is not None:
-            endpoint, headers, started = self._expected
+        expected, self._expected = self._expected, None
+        if expected is not None:
+            endpoint, headers, started = expected
             endpoint.count(CLIENT_CLOSED_REQUEST, cast(Scope, self.cycle.scope), headers, started)
+        self._open = False
         super().connection_lost(exc)
+        self._end()
 
-    def _is_being_sent_to(self) -> bool:
-        """Whether a request, or only its head, is not complete."""
-        cycle = self.cycle
-        return self.scope is not None and (
-            cycle is None or cycle.scope is not self.scope or (cycle.more_body and cycle.response_complete)
-        )
+    # ------------------------------------------------------------------------------------------ input
 
     def data_received(self, data: bytes) -> None:
-        begun, cycle = self.scope, self.cycle
-        within_head = begun is not None and (cycle is None or cycle.scope is not begun)
-        try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as offer:
-            self._decline(data[offer.args[0] :])
-        except HttpParserError:
-            self._refuse()
-        if within_head:
-            self._mind_head(begun, len(data))
-        elif begun is self.scope and cycle and cycle.more_body and len(self.headers) > _MOST_TRAILERS:
-            # The headers of this request have long been taken; these come behind its body.
-            self.transport.close()
+        if self._ended:
+            return
+        if self._unparsed or self._must_wait():
+            self._unparsed = self._unparsed[self._position :] + data
+            self._position = 0
+            self._hold_back()
+        elif len(data) <= _UNDIVIDED_BYTES:
+            self._feed(data)
+        else:
+            self._unparsed = data
+            self._parse()
+
+    def _must_wait(self) -> bool:
+        """Whether a response has to be finished, or read by the client, before more is parsed."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or self.flow.write_paused:
+            return self.flow.write_paused
+        return bool(self.pipeline) or not cycle.more_body or len(cycle.body) > HIGH_WATER_LIMIT
+
+    def _parse(self) -> None:
+        """Parse what was kept until something has to be waited for; then read on, or pause reading."""
+        pieces = _PIECES_PER_TURN
+        while self._position < len(self._unparsed) and not self._must_wait():
+            if not pieces:
+                self.loop.call_soon(self._proceed)
+                break
+            pieces -= 1
+            start, self._position = self._position, _piece_end(self._unparsed, self._position)
+            self._feed(self._unparsed[start : self._position])
+        if self._position < len(self._unparsed):
+            self._hold_back()
+            return
+        self._unparsed, self._position = b"", 0
+        if self._held:
+            self._count_held()
+        if not self._must_wait():
+            self.flow.read_on()
+
+    def _proceed(self) -> None:
+        """Go on with the input, if nothing has to be waited for any more."""
+        if not (self._parsing or self._ended) and (self._unparsed or self.flow.read_paused):
+            self._parse()
+
+    def _hold_back(self) -> None:
+        """Keep what is not parsed yet, if there is room for it, and read no more."""
+        self.flow.pause_reading()
+        before = self._held
+        self._count_held()
+        if self._held > before:
+            try:
+                self._budget.check(self._held)
+            except RequestError as error:
+                self._refuse(error)
+
+    def _count_held(self) -> None:
+        """Tell the budget what is held for this connection."""
+        held = len(self._unparsed)
+        if self.flow.write_paused:
+            held += self.transport.get_write_buffer_size()
+        self._budget.held += held - self._held
+        self._held = held
+
+    def _feed(self, piece: bytes) -> None:
+        within, scope = self._open, self.scope
+        self._parsing = True
+        while True:
+            try:
+                self.parser.feed_data(piece)
+            except HttpParserUpgrade as offer:
+                if self._offered:
+                    piece = self._without_offer() + piece[offer.args[0] :]
+                    continue
+                self._refuse(_malformed("CONNECT is not supported"))
+            except HttpParserError:
+                self._refuse(_malformed("this is not a valid HTTP request"))
+            break
+        self._parsing = False
+        if self._open:
+            self._received += len(piece)
+            if not within or scope is self.scope:
+                self._limit_framing(len(piece))
+
+    def _limit_framing(self, size: int) -> None:
+        """Refuse a message with too much besides its body; heads that are complete are checked there."""
+        self._framing = max(0, self._framing + size)
+        if self._framing > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            self._refuse(_too_large_head())
+
+    def _end(self) -> None:
+        """Parse nothing more."""
+        self._ended = True
+        self._unparsed, self._position = b"", 0
+        if self._held:
+            self._count_held()
+
+    # ------------------------------------------------------------------------------------------ requests
+
+    def on_message_begin(self) -> None:
+        cycle = self.cycle
+        if self._ended or (cycle is not None and not cycle.keep_alive):
+            self._end()
+            raise _EndOfInputError
+        self._open = True
+        self._framing = 0
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+        parser = self.parser
+        method = parser.get_method()
+        if parser.should_upgrade() and method != b"CONNECT":
             self._offered = True
             return
-        super().on_headers_complete()
-        self.headers = []  # What may follow a chunked body are no headers.
+        version = parser.get_http_version()
+        headers = dict(self.headers)
+        if (
+            len(headers) != len(self.headers)
+            or not _is_host(headers.get(b"host"))
+            or b"transfer-encoding" in headers
+        ):
+            try:
+                self._check_head(version, headers)
+            except RequestError as error:
+                self._refuse(error)
+                raise _EndOfInputError from None
+        scope: Any = self.scope
+        url = parse_url(self.url)
+        # "http://host" without a path means its root.
+        scope["raw_path"] = url.path or b"/"
+        path = scope["raw_path"].decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["query_string"] = url.query or b""
+        scope["method"] = method.decode("ascii")
+        if version != "1.1":
+            scope["http_version"] = version
+        self.headers = []  # Trailers may follow a chunked body; they are not headers.
+        self._begin(scope, self.app, headers, version != "1.0" and parser.should_keep_alive())
 
-    def _decline(self, rest: bytes) -> None:
-        """Go on after a head that offers another protocol, where the parser ends its work and drops the body."""
-        if not self._offered:
-            return  # CONNECT: what follows is no HTTP.
-        self._offered = False
-        version = self.parser.get_http_version().encode()
-        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
-        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
-        self.parser = HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(b"\r\n".join([*lines, b"", rest]))
+    def _check_head(self, version: str, headers: RequestHeaders) -> None:
+        """Check what decides where a request ends and for whom it is.
 
-    def _refuse(self) -> None:
-        """Answer what is no HTTP, after the requests ahead of it, and close."""
-        if self._refused:
-            return
-        self._refused = True
-        message = "Invalid HTTP request received."
-        self.logger.warning("%s:%s: %s", *(self.client or ("?", "?")), message)
+        Raises:
+            RequestError: 400 or 431.
+        """
+        names = [name for name, _ in self.headers]
+        if len(names) > MAX_HEADERS:
+            raise _too_large_head()
+        if names.count(b"host") > 1:
+            raise _malformed("there is more than one Host header")
+        if b"host" not in headers:
+            if version != "1.0":
+                raise _malformed("there is no Host header")
+        elif not _is_host(headers[b"host"]):
+            raise _malformed("the Host header is not a host with an optional port")
+        if b"transfer-encoding" in headers and (
+            # RFC 9112, 6.1 recommends 501 for other codings; that would count a client's fault as the service's.
+            names.count(b"transfer-encoding") > 1
+            or headers[b"transfer-encoding"].lower() != b"chunked"
+            or version == "1.0"
+        ):
+            raise _malformed("Transfer-Encoding must be there once, say chunked, and be HTTP/1.1")
+
+    def _begin(
+        self, scope: HTTPScope, app: ASGI3Application, headers: RequestHeaders, keep_alive: bool
+    ) -> _Cycle:
+        """Start a request, or queue it behind the ones that are not answered."""
         ahead = self.cycle
-        if ahead is None or ahead.more_body or ahead.response_complete:
-            self.send_400_response(message)
-            return
-        self.flow.pause_reading()
-        self.cycle = RequestResponseCycle(
-            scope={**ahead.scope, "method": "GET"},
+        self.cycle = cycle = _Cycle(
+            scope=scope,
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -223,71 +429,91 @@ class Connection(HttpToolsProtocol):
             access_log=False,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=False,
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        self.cycle.more_body = False
-        self.pipeline.appendleft((self.cycle, cast(ASGI3Application, PlainTextResponse(message, 400))))
+        if ahead is None or ahead.response_complete:
+            self._start(cycle, app, headers)
+        else:
+            self.pipeline.appendleft((cycle, app))
+        return cycle
 
-    def _mind_head(self, begun: object, size: int) -> None:
-        """Count what came while a head was under way, unless it was the end of it."""
-        cycle = self.cycle
-        if self.scope is not begun or (cycle is not None and cycle.scope is begun):
-            self._head_bytes = 0
-            return
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse_head()
-
-    def _refuse_head(self) -> None:
-        body = error_body("head_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes")
-        self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-            b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
-        )
-        self.transport.close()
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at it
-        """The client has sent all it will; it may still be waiting for answers.
-
-        Returns:
-            Whether to stay open, until the last answer closes the connection.
-        """
-        self._gathering.flush()
-        last = self.cycle
-        if last is None or last.more_body or last.response_complete:
-            return False
-        last.keep_alive = False
-        return True
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Called when the head is parsed and no earlier request is still to be answered."""
+    def _start(self, cycle: _Cycle, app: ASGI3Application, headers: RequestHeaders | None = None) -> None:
+        """Called when the head is parsed and the responses ahead are finished."""
         scope = cycle.scope
-        # A request that waited for others, its body complete, would be answered in the middle of theirs; and
-        # only the other way waits for a peer that does not read.
+        # Inline answers are for bodies that are still incomplete: a complete one would be answered in the
+        # middle of the response ahead. And only a task can wait for a peer that does not read.
         if cycle.more_body and scope["method"] == "POST" and not self.flow.write_paused:
             endpoint = self._application.fast_path.get(scope["path"])
-            if endpoint is not None:
-                headers = dict(scope["headers"])
-                if endpoint.expects_little(headers):
+            if endpoint is not None and cycle.failure is None:
+                headers = dict(scope["headers"]) if headers is None else headers
+                if endpoint.is_small(headers):
                     self._expected = _Expected(endpoint, headers, perf_counter())
                     return
-        super()._start_asgi_task(cycle, app)
+        self._answering = cycle
+        self._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        self._framing -= _FRAMING_PER_BYTE * len(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Called when the last byte of a body is parsed."""
         if self._offered:
             return
-        super().on_message_complete()
+        self._open = False
+        cycle = self.cycle
+        cycle.more_body = False
         expected, self._expected = self._expected, None
-        if expected is not None:
-            self._answer(expected)
+        if expected is None:
+            cycle.message_event.set()
+        else:
+            self._answer(expected, expected.endpoint.answer(bytes(cycle.body), expected.headers))
 
-    def _answer(self, expected: _Expected) -> None:
+    def _without_offer(self) -> bytes:
+        """The head again without the offer of another protocol, for a new parser.
+
+        After an offer, the parser stops and would take the body for the other protocol.
+        """
+        self._offered = False
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"\r\n".join([*lines, b"", b""])
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at it
+        """The client has sent everything; it may still be waiting for responses.
+
+        Returns:
+            Whether to stay open, until the last response closes the connection.
+        """
+        self._gathering.flush()
+        last: _Cycle | None = self.cycle
+        if self._open and last is not None and last.scope is self.scope:
+            # Half a request, which will not be answered.
+            last = None
+            if self.pipeline:
+                self.pipeline.popleft()
+                last = cast(_Cycle, self.pipeline[0][0]) if self.pipeline else self._answering
+        if last is None or last.response_complete:
+            return False
+        self._end()
+        self._open = False
+        self.cycle, self.scope = last, last.scope
+        last.keep_alive = False
+        return True
+
+    # ------------------------------------------------------------------------------------------ responses
+
+    def _answer(self, expected: _Expected, answer: Answer) -> None:
         endpoint, headers, started = expected
         cycle = self.cycle
-        answer = endpoint.answer(bytes(cycle.body), headers)
         body, status, answer_headers = answer
         general = cycle.default_headers
         # While the server drains, it says so with every response.
@@ -313,34 +539,140 @@ class Connection(HttpToolsProtocol):
         """As uvicorn's, but without the timer that it starts now and cancels at the next request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self._end()
             return
-        self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            cycle, app = self.pipeline.pop()
+            self._start(cast(_Cycle, cycle), app)
+        self._proceed()
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer the request that breaks a rule, after the ones ahead of it, and close the connection."""
+        if self._ended:
+            return
+        self._end()
+        cycle = self.cycle
+        self.logger.info("%s:%s: %s %s", *(self.client or ("?", "?")), error.status, error.message)
+        if not self._open or cycle is None or cycle.scope is not self.scope:
+            # What is at fault has no cycle yet.
+            self._open = False
+            self.scope = {**self.scope, "method": "GET", "path": ""}
+            answer = self._application.state.service.refuse(error)
+            self._application.state.http.refuse(error.status)
+            self.expect_100_continue = False
+            refused = self._begin(self.scope, cast(ASGI3Application, response(answer)), {}, keep_alive=False)
+            refused.more_body = False
+            return
+        cycle.keep_alive = False
+        expected, self._expected = self._expected, None
+        if expected is not None:
+            self._answer(expected, expected.endpoint.refuse(error))
+        elif cycle.response_complete:
+            self.transport.close()
+        else:
+            cycle.failure = error
+            cycle.message_event.set()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as responses are written."""
+        super().pause_writing()
+        self._count_held()
+        if self._budget.exhausted:
+            # Not at once: the transport is writing.
+            self.loop.call_soon(self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._awaited = None
+        self._count_held()
+        self._proceed()
 
     def in_flight(self) -> Iterator[str]:
-        """The path of each request whose answer is not finished; asked once in a while, nothing is kept for it."""
+        """The path of each request whose response is not finished."""
         last = self.cycle
         if last is None or last.response_complete:
             return
-        yield last.scope["path"]
+        first = self._answering if self.pipeline else last
+        if first is not None:
+            yield first.scope["path"]
         for cycle, _ in self.pipeline:
-            # The newest waits in there too if there are others before it. Of the one that is being answered
-            # then, uvicorn keeps no trace here but that it is one.
-            yield cycle.scope["path"] if cycle is not last else ""
+            yield cycle.scope["path"]
 
-    def second_passed(self) -> None:
-        """Close if nothing has come since the last answer for longer than connections are kept."""
-        cycle = self.cycle
-        # A new request has a scope as soon as its first byte is there.
-        idle = cycle is not None and cycle.response_complete and self.scope is cycle.scope
-        if not idle or cycle is not self._looked_at:
-            self._looked_at = cycle
-            self._idle_seconds = 0
+    # ------------------------------------------------------------------------------------------ deadlines
+
+    def on_second(self) -> None:
+        """End what takes too long; called once a second, so requests need no timers."""
+        awaited, progress = self._what_is_awaited()
+        before, self._awaited = self._awaited, awaited
+        if awaited is None or before is None or awaited[0] != before[0] or awaited[1] is not before[1]:
+            self._seconds = self._stalled = 0
+            self._first = self._last = progress
             return
-        self._idle_seconds += 1
-        if self._idle_seconds >= self.timeout_keep_alive:
+        wait = awaited[0]
+        self._seconds += 1
+        self._stalled = self._stalled + 1 if progress == self._last else 0
+        self._last = progress
+        limit = self._limit_of(wait)
+        moved = abs(progress - self._first)
+        if self._stalled >= limit or self._seconds >= limit + moved / _MIN_BYTES_PER_SECOND:
+            self._time_out(wait)
+
+    def _what_is_awaited(self) -> tuple[tuple[_Wait, object] | None, int]:
+        """What the client has to do next, on which object, and a number that changes if it does something."""
+        if self.flow.write_paused or self.transport.is_closing():
+            self._count_held()
+            return ("response", self), self.transport.get_write_buffer_size()
+        if self._must_wait():
+            return None, 0
+        cycle = self.cycle
+        if self._open:
+            within_body = cycle is not None and cycle.scope is self.scope
+            return ("body", cycle) if within_body else ("head", self.scope), self._received * within_body
+        return ("head", self.flow) if cycle is None else ("idle", cycle), 0
+
+    def _limit_of(self, wait: _Wait) -> int:
+        if wait == "idle":
+            return self.timeout_keep_alive
+        limit: int = getattr(self._settings, f"{wait}_seconds")
+        return min(limit, _PRESSED_SECONDS) if wait != "head" and self._budget.pressed else limit
+
+    def _time_out(self, wait: _Wait) -> None:
+        self._awaited = None
+        if wait == "response":
+            self.logger.info("%s:%s: the response is not read", *(self.client or ("?", "?")))
+            self.transport.abort()
+        elif self._open:
+            self._refuse(RequestError(408, "timeout", f"the {wait} of the request takes too long"))
+        else:
             self.timeout_keep_alive_handler()
+
+
+def _piece_end(data: bytes, start: int) -> int:
+    """Where to cut, so that few requests are parsed at once: behind the next end of a head or of trailers."""
+    most = min(start + _MAX_PIECE_BYTES, len(data))
+    # A single byte is searched for much faster, and most bodies have no line ends.
+    line_end = data.find(b"\r", start, most)
+    if line_end < 0:
+        return most
+    end = data.find(_HEAD_END, max(line_end, start + _MIN_PIECE_BYTES), most)
+    return most if end < 0 else end + len(_HEAD_END)
+
+
+@lru_cache(maxsize=256)
+def _is_host(value: bytes | None) -> bool:
+    return value is not None and _HOST.fullmatch(value) is not None
+
+
+def _malformed(message: str) -> RequestError:
+    return RequestError(400, "malformed_request", message)
+
+
+def _too_large_head() -> RequestError:
+    return RequestError(
+        431,
+        "head_too_large",
+        f"head and trailers may have {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers",
+    )
 
 
 @lru_cache(maxsize=256)

@@ -21,6 +21,7 @@ Reason = Literal[
     "unpredictable",
     "too_large",
     "media_type",
+    "overloaded",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 """Label values of `model_rejected_total`: closed, so that no client can grow the number of series."""
@@ -47,6 +48,7 @@ class RequestError(Exception):
         status: the HTTP status.
         code: for programs; stable between releases.
         reason: which series of `model_rejected_total` counts it, None for none.
+        retry_after: seconds after which it may succeed, None if it would fail again.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class RequestError(Exception):
         *,
         reason: Reason | None = None,
         details: Sequence[Detail] = (),
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -64,6 +67,7 @@ class RequestError(Exception):
         self.message = message
         self.reason = reason
         self.details = tuple(details[:MAX_DETAILS])
+        self.retry_after = retry_after
 
     def body(self) -> bytes:
         return error_body(self.code, self.message, self.details)

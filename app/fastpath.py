@@ -19,7 +19,15 @@ from starlette.types import Receive, Scope, Send
 from app.errors import RequestError
 from app.http import Answer, RequestHeaders, content_length
 from app.metrics import RouteMetrics
-from app.transport import CLIENT_CLOSED_REQUEST, FAILED, check_length, check_media_type, log_access, read_body
+from app.transport import (
+    CLIENT_CLOSED_REQUEST,
+    FAILED,
+    Budget,
+    check_length,
+    check_media_type,
+    log_access,
+    read_body,
+)
 
 _log = logging.getLogger("app")
 
@@ -40,6 +48,7 @@ class Endpoint:
         metrics: of the operation's route.
         refuse: turns an error into its answer.
         max_body_bytes: larger bodies get a 413.
+        budget: of the process, for bodies that are not small.
         media_types: accepted besides JSON.
         access_log: whether each answer is logged.
     """
@@ -50,14 +59,16 @@ class Endpoint:
         metrics: RouteMetrics,
         refuse: Callable[[RequestError], Answer],
         max_body_bytes: int,
+        budget: Budget,
         media_types: Collection[bytes] = (),
         *,
         access_log: bool = False,
     ) -> None:
         self._answer = answer
         self._metrics = metrics
-        self._refuse = refuse
+        self.refuse = refuse
         self._max_body_bytes = max_body_bytes
+        self._budget = budget
         self._inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._media_types = media_types
         self._access_log = access_log
@@ -74,7 +85,7 @@ class Endpoint:
         try:
             answer = await self.respond(headers, receive)
         except RequestError as error:
-            answer = self._refuse(error)
+            answer = self.refuse(error)
         except ClientDisconnect:
             answer = CLIENT_CLOSED_REQUEST
         except Exception as error:
@@ -87,7 +98,7 @@ class Endpoint:
         if failure is not None:
             raise failure  # The server logs it.
 
-    def expects_little(self, headers: RequestHeaders) -> bool:
+    def is_small(self, headers: RequestHeaders) -> bool:
         """Whether a request's body is announced and small, so that `answer` may be called when it is there."""
         return 0 < content_length(headers) <= self._inline_bytes and b"expect" not in headers
 
@@ -97,7 +108,7 @@ class Endpoint:
             self._check_media_type(headers)
             return self._answer(body, headers)
         except RequestError as error:
-            return self._refuse(error)
+            return self.refuse(error)
         except Exception:
             _log.exception("a request failed")
             return FAILED
@@ -118,7 +129,7 @@ class Endpoint:
         """Read the request and answer it.
 
         Raises:
-            RequestError: 413, 415 or 422.
+            RequestError: 413, 415, 422 or 503.
             ClientDisconnect: the client left before its body was complete.
         """
         self._check_media_type(headers)
@@ -130,15 +141,18 @@ class Endpoint:
         if len(body) <= self._inline_bytes and message.get("more_body") is False:
             return self._answer(body, headers)
         check_length(headers, self._max_body_bytes)
-        body = await read_body(message, receive, self._max_body_bytes)
-        size = len(body)
-        if size * self._seconds_per_byte <= INLINE_SECONDS:
-            return self._answer_timed(body, headers)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._answer_timed, body, headers)
+        self._budget.check(content_length(headers))
+        with self._budget.holding() as hold:
+            body = await read_body(message, receive, self._max_body_bytes, hold)
+            if len(body) * self._seconds_per_byte <= INLINE_SECONDS:
+                return self._answer_timed(body, headers)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._answer_timed, body, headers)
 
     def _answer_timed(self, body: bytes, headers: RequestHeaders) -> Answer:
         """Answer, and learn what a byte costs: models and shapes of requests differ tenfold."""
+        # Responses that are not read may have filled the budget while this one waited.
+        self._budget.check(len(body))
         started = thread_time()
         answer = self._answer(body, headers)
         pace = (thread_time() - started) / len(body)

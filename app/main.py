@@ -22,7 +22,7 @@ from app.predictionlog import Operation, PredictionLog, WatchedProtocol, Watched
 from app.protocol import Protocol
 from app.service import Service
 from app.settings import Settings, read_settings
-from app.transport import AccessLog, add_error_handlers, as_get, response
+from app.transport import AccessLog, Budget, add_error_handlers, as_get, response
 
 _PROTOCOL: list[str | Enum] = ["open inference protocol"]
 _INFER = "/v2/models/{model_name}/infer"
@@ -74,7 +74,7 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
 
     Returns:
         A FastAPI application; its `state` holds `service`, `prediction_log` (or None), `lifecycle`, `http`
-        (metrics) and `exposition` for the server.
+        (metrics), `exposition`, `settings` and `budget` for the server.
 
     Raises:
         SettingsError, BundleError: it cannot start; the message says why in one line.
@@ -88,6 +88,7 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     export_process(registry)
     export_age(registry, settings.model_created, settings.data_created)
     lifecycle = Lifecycle()
+    budget = Budget(settings.max_buffered_bytes, settings.max_body_bytes)
     documentation = Documentation(service)
 
     app = Application(
@@ -98,13 +99,15 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
         # A redirect would send a body on a second trip, to wherever the Host header says.
         redirect_slashes=False,
     )
+    app.state.settings = settings
+    app.state.budget = budget
     app.state.service = service
     app.state.lifecycle = lifecycle
     app.state.prediction_log = log
     app.state.http = http
     app.state.exposition = exposition
     app.openapi = lambda: documentation.of(app)  # type: ignore[method-assign]
-    fast_path = _add_predictions(app, operations, http, settings)
+    fast_path = _add_predictions(app, operations, http, settings, budget)
     _add_protocol(app, protocol, lifecycle)
     _add_health(app, lifecycle)
     _add_about(app, service, exposition)
@@ -141,7 +144,7 @@ def _operations(settings: Settings, bundle: Bundle, registry: CollectorRegistry)
 
 
 def _add_predictions(
-    app: FastAPI, operations: _Operations, http: HttpMetrics, settings: Settings
+    app: FastAPI, operations: _Operations, http: HttpMetrics, settings: Settings, budget: Budget
 ) -> dict[str, Endpoint]:
     """Add the ordinary routes, and return their short cuts."""
     service, protocol = operations.service, operations.protocol
@@ -152,6 +155,7 @@ def _add_predictions(
             http.route(handler, "POST"),
             service.refuse,
             settings.max_body_bytes,
+            budget,
             access_log=settings.access_log,
             **options,
         )

@@ -240,6 +240,10 @@ class HttpMetrics:
         self._routes.append(made)
         return made
 
+    def refuse(self, status: int) -> None:
+        """Count a response to something that has no method and no path, because its head is not valid."""
+        self.requests.labels("none", str(status), "none").inc()
+
     def watch(self, connections: Collection[Busy]) -> None:
         """Let the gauges tell of a server's open connections.
 

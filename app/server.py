@@ -132,7 +132,7 @@ class Server(uvicorn.Server):
             self._exposition.settle()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
-                    connection.second_passed()
+                    connection.on_second()
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.should_exit = True
         return await super().on_tick(counter)

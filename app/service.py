@@ -108,7 +108,10 @@ class Service:
         """The answer that an error is, counted."""
         if error.reason is not None:
             self.metrics.reject(error.reason, error.details)
-        return json_answer(error.body(), error.status)
+        body, status, headers = json_answer(error.body(), error.status)
+        if error.retry_after is not None:
+            headers += ((b"retry-after", b"%d" % error.retry_after),)
+        return body, status, headers
 
     def _one(self, label: int, probabilities: list[float]) -> dict[str, Any]:
         classes = self._classes

@@ -52,6 +52,19 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     max_body_bytes: int = Field(1024 * 1024, ge=1, description="larger request bodies get a 413")
+    max_buffered_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1,
+        description="bodies that are not answered and responses that are not read may take so much memory "
+        "in each process; further bodies get a 503",
+    )
+    head_seconds: int = Field(
+        60, ge=1, le=3600, description="time in which the head of a request must be complete"
+    )
+    body_seconds: int = Field(60, ge=1, le=3600, description="time that a request's body may stall")
+    response_seconds: int = Field(
+        60, ge=1, le=3600, description="time that a client may stall while it reads a response"
+    )
     drain_seconds: float = Field(
         5, ge=0, le=3600, description="time between SIGTERM, when readiness fails, and the end of accepting"
     )

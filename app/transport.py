@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -19,9 +20,74 @@ from app.service import Service
 CLIENT_CLOSED_REQUEST = json_answer(b"", 499)
 """Nobody reads this; the status only marks the request in the metrics."""
 
+_BODIES_THAT_FIT = 8
+"""A body may take this part of the budget that is left."""
+
 FAILED = json_answer(error_body("internal", "the service failed; its log says why"), 500)
 
 _access = logging.getLogger("app.access")
+
+
+class Budget:
+    """Bytes held for all clients of this process, and how many there may be.
+
+    Held are bodies until they are answered, input behind a request that is not answered, and responses that the
+    client has not read. A body may take a share of what is left only. So while few bytes are held every size is
+    accepted, and clients that hold a lot and stall cannot keep smaller requests out.
+
+    Args:
+        limit: the most that may be held.
+        max_body_bytes: a body of this size is accepted when nothing is held.
+
+    Attributes:
+        held: changed by the event loop's thread only.
+    """
+
+    def __init__(self, limit: int, max_body_bytes: int) -> None:
+        self.held = 0
+        self._limit = max(limit, max_body_bytes)
+        self._parts = min(_BODIES_THAT_FIT, self._limit // max_body_bytes)
+
+    @property
+    def pressed(self) -> bool:
+        """Whether more than half is used."""
+        return 2 * self.held > self._limit
+
+    @property
+    def exhausted(self) -> bool:
+        return self.held > self._limit
+
+    def check(self, size: int) -> None:
+        """Refuse something that would take more than its share of what is left.
+
+        Raises:
+            RequestError: 503.
+        """
+        if self._parts * size > self._limit - self.held:
+            raise RequestError(
+                503,
+                "overloaded",
+                "too much is held for other requests: try again, or send fewer rows",
+                reason="overloaded",
+                retry_after=1,
+            )
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Hold the bytes that the given function is told of, until the end of the block."""
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            self.held += size
+            held += size
+            # What is already held is part of the share.
+            self.check(held)
+
+        try:
+            yield hold
+        finally:
+            self.held -= held
 
 
 def check_length(headers: RequestHeaders, limit: int) -> None:
@@ -34,18 +100,26 @@ def check_length(headers: RequestHeaders, limit: int) -> None:
         raise _too_large(limit)
 
 
-async def read_body(message: Message, receive: Receive, limit: int) -> bytes:
+async def read_body(message: Message, receive: Receive, limit: int, hold: Callable[[int], None]) -> bytes:
     """The body that starts with a message, refused as soon as it is known to be over the limit.
 
+    Args:
+        message: the first one.
+        receive: for the others.
+        limit: of the body's length.
+        hold: told of bytes as they arrive; raises RequestError if there is no room for them.
+
     Raises:
-        RequestError: 413.
+        RequestError: 413, or what `hold` raises.
         ClientDisconnect: there is no more to come.
     """
     body = bytearray()
     while message["type"] == "http.request":
-        body += message.get("body", b"")
-        if len(body) > limit:
+        piece = message.get("body", b"")
+        if len(body) + len(piece) > limit:
             raise _too_large(limit)
+        hold(len(piece))
+        body += piece
         if not message.get("more_body", False):
             return bytes(body)
         message = await receive()

@@ -25,6 +25,7 @@ from app.fastpath import INLINE_BYTES, INLINE_SECONDS, Endpoint
 from app.http import Answer, RequestHeaders, json_answer
 from app.main import Application
 from app.metrics import HttpMetrics
+from app.transport import Budget
 from tests.app.conftest import Serve
 from tests.app.wire import answer_on_the_wire
 from tests.bundles import mixed_row, number_row
@@ -232,7 +233,7 @@ class Exchange:
         self.registry = registry
         self.sent: list[Message] = []
         refuse = lambda error: json_answer(error.body(), error.status)  # noqa: E731
-        self.endpoint = Endpoint(answer, self.http.route("/x", "POST"), refuse, 10**9)
+        self.endpoint = Endpoint(answer, self.http.route("/x", "POST"), refuse, 10**9, Budget(10**9, 10**9))
 
     def run(self, *messages: Message) -> list[Message]:
         return asyncio.run(self.answer(*messages))

@@ -840,7 +840,6 @@ def test_what_is_no_request_is_refused_once_and_for_all(wire: Wire, content: byt
     assert wire.end() == b""
 
 
-@pytest.mark.xfail(reason="uvicorn does not look at Host, which HTTP/1.1 requires exactly once")
 @pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"], ids=["none", "two"])
 def test_a_request_says_once_which_host_it_is_for(wire: Wire, prediction: Call, hosts: bytes) -> None:
     wire.send(prediction.whole.replace(b"Host: service\r\n", hosts))
