@@ -39,6 +39,9 @@ INLINE_BYTES = 2 * 1024
 _FIRST_GUESS = INLINE_SECONDS / (8 * 1024)
 """Seconds a byte, before anything was measured: that of a forest of 100 trees."""
 
+# One thread for all endpoints: a batch is bound by the processor, and only one takes memory at a time.
+_thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
+
 
 class Endpoint:
     """One operation: a body in, an answer out.
@@ -73,9 +76,6 @@ class Endpoint:
         self._media_types = media_types
         self._access_log = access_log
         self._seconds_per_byte = _FIRST_GUESS
-        # One thread: a batch is bound by the processor, and more of them would only take turns with the
-        # event loop.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as an ASGI application, and count the answer."""
@@ -147,7 +147,7 @@ class Endpoint:
             if len(body) * self._seconds_per_byte <= INLINE_SECONDS:
                 return self._answer_timed(body, headers)
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._answer_timed, body, headers)
+            return await loop.run_in_executor(_thread, self._answer_timed, body, headers)
 
     def _answer_timed(self, body: bytes, headers: RequestHeaders) -> Answer:
         """Answer, and learn what a byte costs: models and shapes of requests differ tenfold."""

@@ -133,10 +133,10 @@ class _Operations:
 
 def _operations(settings: Settings, bundle: Bundle, registry: CollectorRegistry) -> _Operations:
     if not settings.prediction_log:
-        service = Service(bundle, registry)
+        service = Service(bundle, registry, settings.max_answer_bytes)
         protocol = Protocol(service)
         return _Operations(service, protocol, service.predict, protocol.infer, None)
-    watched = WatchedService(bundle, registry)
+    watched = WatchedService(bundle, registry, settings.max_answer_bytes)
     watched_protocol = WatchedProtocol(watched)
     log = PredictionLog(settings, bundle.manifest, registry)
     predict, infer = (log.logged(each, watched) for each in (watched.predict, watched_protocol.infer))

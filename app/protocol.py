@@ -153,7 +153,8 @@ class Protocol:
         head, binary = _split(body, headers.get(_HEADER_LENGTH))
         request = self.read(head)
         outputs = self._outputs(request)
-        rows = self._service.schema.from_tensors(self._tensors(request["inputs"], binary))
+        tensors = self._tensors(request["inputs"], binary)
+        rows = self._service.schema.from_tensors(tensors, self._service.limits.tensors(outputs))
         labels, probabilities = self._service.run(rows)
         return self._answer(request, outputs, labels, probabilities)
 
@@ -178,15 +179,18 @@ class Protocol:
 
     def _outputs(self, request: InferRequest) -> list[tuple[str, bool]]:
         """Names of the outputs in order, and whether each is wanted as binary."""
-        binary = bool(request.get("parameters", {}).get("binary_data_output", False))
+        binary = _flag("parameters", request.get("parameters", {}), "binary_data_output", default=False)
         wanted = request.get("outputs")
         if not wanted:
             return [(LABEL, binary), (PROBABILITIES, binary)]
+        outputs: dict[str, bool] = {}
         for each in wanted:
-            _supported(f"outputs.{each['name']}", each.get("parameters", {}))
-        return [
-            (each["name"], bool(each.get("parameters", {}).get("binary_data", binary))) for each in wanted
-        ]
+            name, parameters = each["name"], each.get("parameters", {})
+            if name in outputs:
+                raise invalid([Detail(f"outputs.{name}", "is requested twice", "wrong_shape")])
+            _supported(f"outputs.{name}", parameters)
+            outputs[name] = _flag(f"outputs.{name}", parameters, "binary_data", default=binary)
+        return list(outputs.items())
 
     def _tensors(self, inputs: list[Tensor], binary: memoryview) -> dict[str, list[Any] | NDArray[Any]]:
         """Each tensor's values by feature, taken from the JSON or, in order, from the binary part."""
@@ -346,6 +350,14 @@ def _supported(where: str, parameters: Parameters, feature: str | None = None) -
     for name in ("shared_memory_region", "classification"):
         if parameters.get(name):
             raise invalid([Detail(where, f"parameter {name} is not supported", "unsupported", feature)])
+
+
+def _flag(where: str, parameters: Parameters, name: str, *, default: bool) -> bool:
+    """A parameter that is true or false."""
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise invalid([Detail(f"{where}.{name}", "must be true or false", "wrong_type")])
+    return value
 
 
 def _shape(where: str, reason: str, feature: str | None = None) -> RequestError:

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from operator import itemgetter
 from typing import Annotated, Any, Literal, NotRequired
@@ -23,6 +24,7 @@ from typing_extensions import TypedDict
 
 from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature
 from app.errors import MAX_DETAILS, Detail, Reason, RequestError, invalid
+from app.limits import RowLimits
 from app.predictor import Layout
 
 Shape = Literal["instance", "instances", "columns"]
@@ -67,37 +69,55 @@ class Schema:
         columns: adapter of `{"columns": {feature: [...]}}`.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, limits: RowLimits) -> None:
         self.features: dict[str, NumberFeature | CategoryFeature] = {f.name: f for f in manifest.features}
         reject = manifest.out_of_range == "reject"
-        values: dict[str, Any] = {}
-        lists: dict[str, Any] = {}
-        for name, feature in self.features.items():
-            value = _annotation(feature, reject)
-            # FailFast bounds the work that a large wrong body can cause; `_reparse` looks at more rows.
-            values_of_all: Any = Annotated[_list_of(value), FailFast()]
-            values[name] = NotRequired[value] if feature.missing else value
-            lists[name] = NotRequired[values_of_all] if feature.missing else values_of_all
-
-        instance = _closed("Instance", values)
-        columns = _closed("ColumnsByFeature", lists)
-        many: Any = Annotated[_list_of(instance), Field(min_length=1), FailFast()]
-
-        self.instance: TypeAdapter[dict[str, Any]] = TypeAdapter(instance)
-        self.instances: TypeAdapter[dict[str, Any]] = TypeAdapter(_closed("Instances", {"instances": many}))
-        self.columns: TypeAdapter[dict[str, Any]] = TypeAdapter(_closed("Columns", {"columns": columns}))
+        self._limits = limits
+        self._values = {name: _annotation(feature, reject) for name, feature in self.features.items()}
+        # FailFast bounds the work that a large wrong body can cause; `_reparse` looks at more rows.
+        self._lists = {name: Annotated[_list_of(each), FailFast()] for name, each in self._values.items()}
+        # On the short path every key may be left out, because pydantic copies a whole object into the error about
+        # each missing key. Missing keys are found when the values are taken out.
+        instance = _closed("Instance", _optional(self._values))
+        columns = _closed("ColumnsByFeature", _optional(self._lists))
+        self._read_instances = TypeAdapter(_many(instance, limits.instances)).validator.validate_json
+        self._read_columns = TypeAdapter(_closed("Columns", {"columns": columns})).validator.validate_json
         # The adapter's own method checks its dozen options on every call.
-        self._validate_instance = self.instance.validator.validate_json
-        self._tensors: TypeAdapter[dict[str, Any]] = TypeAdapter(columns)
+        self._read_instance = TypeAdapter(instance).validator.validate_json
+
+        self._needed = {name for name, feature in self.features.items() if not feature.missing}
 
         layout = Layout.of(manifest.features)
         self._numbers, self._categories = layout.numbers, layout.categories
         self._get_numbers = _getter(layout.numbers, self.features, math.nan)
         self._get_categories = _getter(layout.categories, self.features, MISSING_CATEGORY)
-        self._limits = {
+        self._ranges = {
             f.name: (f.minimum, f.maximum) if reject and f.bounded else (-np.inf, np.inf)
             for f in manifest.features
             if f.type == "number"
+        }
+
+    @cached_property
+    def instance(self) -> TypeAdapter[dict[str, Any]]:
+        return TypeAdapter(_closed("Instance", self._required(self._values)))
+
+    @cached_property
+    def instances(self) -> TypeAdapter[dict[str, Any]]:
+        return TypeAdapter(_many(_closed("Instance", self._required(self._values))))
+
+    @cached_property
+    def columns(self) -> TypeAdapter[dict[str, Any]]:
+        columns = _closed("ColumnsByFeature", self._required(self._lists))
+        return TypeAdapter(_closed("Columns", {"columns": columns}))
+
+    @cached_property
+    def _tensors(self) -> TypeAdapter[dict[str, Any]]:
+        return TypeAdapter(_closed("ColumnsByFeature", self._required(self._lists)))
+
+    def _required(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of which only those may be left out whose features may be missing."""
+        return {
+            name: NotRequired[each] if self.features[name].missing else each for name, each in fields.items()
         }
 
     def parse(self, body: bytes) -> tuple[Shape, Row | Rows]:
@@ -109,19 +129,23 @@ class Schema:
         try:
             several = _SEVERAL.match(body)
             if several is None:
-                return "instance", self._row(self._validate_instance(body))
+                return "instance", self._row(self._read_instance(body))
             if several[1]:
-                return "instances", self._from_instances(self.instances.validate_json(body)["instances"])
-            return "columns", self.from_columns(self.columns.validate_json(body)["columns"], "columns.")
-        except ValidationError as error:
-            return self._reparse(body, error)
+                return "instances", self._from_instances(self._read_instances(body)["instances"])
+            columns = self._read_columns(body)["columns"]
+            if self._needed <= columns.keys():
+                return "columns", self._from_columns(columns, "columns.", self._limits.columns)
+        except (ValidationError, KeyError):
+            pass  # Its memory is free before the body is looked at again.
+        return self._reparse(body)
 
-    def from_tensors(self, tensors: dict[str, list[Any] | NDArray[Any]]) -> Rows:
-        """Rows out of one list or array per feature; in an array NaN is a missing number.
+    def from_tensors(self, tensors: dict[str, list[Any] | NDArray[Any]], most: int) -> Rows:
+        """At most so many rows, out of one list or array per feature; in an array NaN is a missing number.
 
         Raises:
-            RequestError: 422 that names the tensor and the row.
+            RequestError: 422 that names the tensor and the row; 413 for too many rows.
         """
+        self._limits.check(max(map(len, tensors.values())), most)
         checked: dict[str, Any] = {}
         rest: dict[str, list[Any]] = {}
         for name, values in tensors.items():
@@ -136,10 +160,14 @@ class Schema:
                 checked = self._tensors.validate_python({**rest, **stand_ins}) | checked
             except ValidationError as error:
                 raise invalid(list(self._details(error))) from None
-        return self.from_columns(checked, "")
+        return self._from_columns(checked, "", most)
 
-    def from_columns(self, columns: Mapping[str, Any], prefix: str) -> Rows:
-        """Rows out of valid columns; only their lengths are still to be checked."""
+    def _from_columns(self, columns: Mapping[str, Any], prefix: str, most: int) -> Rows:
+        """Rows out of valid columns; only their lengths are still to be checked.
+
+        Raises:
+            RequestError: 422 that names the column; 413 for too many rows.
+        """
         lengths = {name: len(values) for name, values in columns.items()}
         count = max(lengths.values(), default=0)
         if count == 0:
@@ -154,6 +182,7 @@ class Schema:
                     for name in uneven
                 ]
             )
+        self._limits.check(count, most)
         numbers = np.full((count, len(self._numbers)), np.nan)
         for index, name in enumerate(self._numbers):
             if name in columns:
@@ -171,6 +200,7 @@ class Schema:
 
     def _from_instances(self, instances: list[dict[str, Any]]) -> Rows:
         count, width = len(instances), len(self._numbers)
+        self._limits.check(count, self._limits.instances)
         values = chain.from_iterable(map(self._get_numbers, instances))
         numbers = np.fromiter(values, np.float64, count * width).reshape(count, width)
         if not self._categories:
@@ -186,7 +216,7 @@ class Schema:
 
     def _plainly_valid(self, name: str, values: NDArray[Any]) -> bool:
         """Whether an array passes without the adapter; "no" only means that the adapter decides."""
-        limits = self._limits.get(name)
+        limits = self._ranges.get(name)
         if limits is None or values.dtype.kind not in "fiu":
             return False
         if not values.size:
@@ -204,7 +234,7 @@ class Schema:
         # NaN is the only value that differs from itself.
         return [None if value != value or value == MISSING_CATEGORY else value for value in plain]  # noqa: PLR0124
 
-    def _reparse(self, body: bytes, error: ValidationError) -> tuple[Shape, Row | Rows]:
+    def _reparse(self, body: bytes) -> tuple[Shape, Row | Rows]:
         """Decide by a full parse what a refused body was meant to be, and answer or explain accordingly.
 
         The first look at a body goes by its first bytes. Equivalent JSON, such as an escaped key or
@@ -221,12 +251,12 @@ class Schema:
             if self._means("instances", list, document):
                 return "instances", self._from_instances(self._explained_instances(document))
             if self._means("columns", dict, document):
-                self.columns.validate_python(_trimmed(document, ("columns",)))
-                columns = _trimmed(document["columns"], self.features)
-                return "columns", self.from_columns(self._tensors.validate_python(columns), "columns.")
+                document["columns"] = _trimmed(document["columns"], self.features)
+                columns = self.columns.validate_python(_trimmed(document, ("columns",)))["columns"]
+                return "columns", self._from_columns(columns, "columns.", self._limits.columns)
             return "instance", self._row(self.instance.validate_python(_trimmed(document, self.features)))
         except ValidationError as fault:
-            raise invalid(list(self._details(fault))) from error
+            raise invalid(list(self._details(fault))) from None
 
     def _means(self, key: str, container: type, document: dict[str, Any]) -> bool:
         """Whether a document is meant as `{key: ...}`, considering that a feature may have that name."""
@@ -235,6 +265,7 @@ class Schema:
     def _explained_instances(self, document: dict[str, Any]) -> list[dict[str, Any]]:
         """The instances if all are valid, else an error about several of them."""
         if isinstance(document["instances"], list):
+            self._limits.check(len(document["instances"]), self._limits.instances)
             details: list[Detail] = []
             for index, instance in enumerate(document["instances"]):
                 try:
@@ -312,6 +343,15 @@ def object_of(name: str, fields: Mapping[str, Any], config: ConfigDict | None = 
     return made
 
 
+def _optional(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: NotRequired[each] for name, each in fields.items()}
+
+
+def _many(instance: Any, most: int | None = None) -> Any:
+    length = Field(min_length=1, max_length=most)
+    return _closed("Instances", {"instances": Annotated[_list_of(instance), length, FailFast()]})
+
+
 def _closed(name: str, fields: Mapping[str, Any]) -> Any:
     """An object that allows no other keys."""
     return object_of(name, fields, ConfigDict(extra="forbid", strict=True))
@@ -320,15 +360,19 @@ def _closed(name: str, fields: Mapping[str, Any]) -> Any:
 def _getter(
     names: Sequence[str], features: Mapping[str, NumberFeature | CategoryFeature], gap: float | str
 ) -> Callable[[dict[str, Any]], Sequence[Any]]:
-    """A function from an instance to its values in order, with `gap` for those that are missing."""
+    """A function from an instance to its values in order, with `gap` for those that are missing.
+
+    It raises KeyError if there is no value for a feature that must not be missing.
+    """
     if not names:
         return lambda _: ()
     if len(names) > 1 and not any(features[name].missing for name in names):
         return itemgetter(*names)
 
+    gaps = {name: gap for name in names if features[name].missing}
+
     def get(instance: dict[str, Any]) -> list[Any]:
-        values = [instance.get(name) for name in names]
-        return [gap if value is None else value for value in values]
+        return [gaps[name] if (value := instance.get(name)) is None else value for name in names]
 
     return get
 

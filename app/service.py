@@ -17,12 +17,16 @@ from prometheus_client import CollectorRegistry
 from app.contract import Bundle, BundleError
 from app.errors import RequestError
 from app.http import JSON_HEADERS, NO_HEADERS, Answer, RequestHeaders, json_answer
+from app.limits import RowLimits
 from app.metrics import ModelMetrics
 from app.predictor import Layout, Predictor
 from app.schema import Row, Rows, Schema
+from app.settings import Settings
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float64]
+
+DEFAULT_ANSWER_BYTES: int = Settings.model_fields["max_answer_bytes"].default
 
 
 class Service:
@@ -30,18 +34,22 @@ class Service:
 
     Attributes:
         manifest: what is served.
+        limits: how many rows a request may have.
         schema: what is accepted.
         metrics: what is counted.
     """
 
-    def __init__(self, bundle: Bundle, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, bundle: Bundle, registry: CollectorRegistry, max_answer_bytes: int = DEFAULT_ANSWER_BYTES
+    ) -> None:
         """Load the model.
 
         Raises:
             BundleError: onnxruntime cannot run it, or it does not fit its manifest.
         """
         self.manifest = bundle.manifest
-        self.schema = Schema(bundle.manifest)
+        self.limits = RowLimits(bundle.manifest, max_answer_bytes)
+        self.schema = Schema(bundle.manifest, self.limits)
         self.metrics = ModelMetrics(bundle.manifest, registry)
         self._predictor = Predictor(bundle.model, Layout.of(bundle.manifest.features))
         self._classes = bundle.manifest.classes

@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     max_body_bytes: int = Field(1024 * 1024, ge=1, description="larger request bodies get a 413")
+    max_answer_bytes: int = Field(
+        8 * 1024 * 1024,
+        ge=1024,
+        description="rows whose answer or values in memory could be larger get a 413 that says how many fit",
+    )
     max_buffered_bytes: int = Field(
         64 * 1024 * 1024,
         ge=1,

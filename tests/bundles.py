@@ -212,6 +212,49 @@ def write_mixed_bundle(
     )
 
 
+def write_wide_bundle(
+    directory: Path, features: int, classes: tuple[str, ...], *, missing: bool = False
+) -> Manifest:
+    """Any number of numbers from 0 to 200, called f0, f1, …, and any classes."""
+    generator = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [
+            helper.make_node("IsNaN", ["numbers"], ["gaps"]),
+            helper.make_node("Where", ["gaps", "fill", "numbers"], ["filled"]),
+            helper.make_node("MatMul", ["filled", "weights"], ["scores"]),
+            *_answer_nodes("scores"),
+        ],
+        "wide",
+        [helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, features])],
+        _outputs(len(classes)),
+        [
+            _constant("fill", np.zeros((1, features))),
+            _constant("weights", generator.normal(size=(features, len(classes))) / 100),
+        ],
+    )
+    bins = [("low", 0.5), ("high", 0.5), *([("missing", 0.0)] if missing else [])]
+    number = NumberFeature(
+        name="f",
+        minimum=0,
+        maximum=200,
+        bounded=True,
+        step=1,
+        typical=1,
+        missing=missing,
+        edges=(1.0,),
+        bins=_bins(*bins),
+    )
+    return _write(
+        directory,
+        graph,
+        name="wide",
+        classes=classes,
+        target="kind",
+        features=tuple(number.model_copy(update={"name": f"f{index}"}) for index in range(features)),
+        rows=[],
+    )
+
+
 def _write(
     directory: Path,
     graph: onnx.GraphProto,

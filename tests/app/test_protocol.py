@@ -98,6 +98,22 @@ def test_outputs_are_selected_in_order(numbers: TestClient) -> None:
     assert list(outputs(numbers, INFER, inputs=iris_inputs(), outputs=wanted)) == ["probabilities"]
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_an_output_may_be_asked_for_once(numbers: TestClient, binary: bool) -> None:
+    again = {"name": "label", "parameters": {"binary_data": binary}}
+    request = {"inputs": iris_inputs(), "outputs": [{"name": "label"}, {"name": "probabilities"}, again]}
+    assert refusal(numbers, INFER, request) == "outputs.label: is requested twice"
+
+
+@pytest.mark.parametrize("value", ["false", "true", 0, 1, 1.0, None, [], {}])
+def test_flags_are_true_or_false(numbers: TestClient, value: Any) -> None:
+    request = {"inputs": iris_inputs(), "parameters": {"binary_data_output": value}}
+    assert refusal(numbers, INFER, request) == "parameters.binary_data_output: must be true or false"
+    wanted = [{"name": "label", "parameters": {"binary_data": value}}]
+    request = {"inputs": iris_inputs(), "outputs": wanted}
+    assert refusal(numbers, INFER, request) == "outputs.label.binary_data: must be true or false"
+
+
 @pytest.mark.parametrize("gap", [None, float("nan"), ""])
 def test_null_nan_and_nothing_are_missing(mixed: TestClient, gap: Any) -> None:
     expected = mixed_row(None, 30.0, None)

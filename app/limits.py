@@ -1,0 +1,64 @@
+"""How many rows a request may have: neither its values in memory nor its answer may outgrow one limit.
+
+A body says little about that. A row of zeros takes a byte a feature, or no byte if its values may be missing, and
+its answer names every class; so the rows are counted before anything is computed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection
+
+import orjson
+
+from app.contract import Manifest
+from app.errors import RequestError
+from app.predictor import LABEL, PROBABILITIES
+
+_NUMBER = len("2.2250738585072014e-308,")
+_INSTANCE = len('{"label":,"probabilities":{}},')
+
+Output = tuple[str, bool]
+"""The name of an output of the inference protocol, and whether it is binary."""
+
+
+class RowLimits:
+    """The most rows in each shape of request; a single row is always answered.
+
+    Attributes:
+        instances: for `/predict` with instances.
+        columns: for `/predict` with columns.
+    """
+
+    def __init__(self, manifest: Manifest, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        # In memory every value takes eight bytes, and so does every probability, whatever is asked for.
+        self._values = 8 * max(len(manifest.features), len(manifest.classes))
+        names = [len(orjson.dumps(name)) for name in manifest.classes]
+        probabilities = _NUMBER * len(names)
+        self._outputs: dict[Output, int] = {
+            (LABEL, False): max(names) + 1,
+            (LABEL, True): struct.calcsize("I") + max(len(name.encode()) for name in manifest.classes),
+            (PROBABILITIES, False): probabilities,
+            (PROBABILITIES, True): 8 * len(names),
+        }
+        self.instances = self._most(_INSTANCE + max(names) + sum(names) + len(names) + probabilities)
+        self.columns = self._most(max(names) + 1 + probabilities)
+
+    def tensors(self, outputs: Collection[Output]) -> int:
+        """For these outputs of the inference protocol."""
+        return self._most(sum(self._outputs[each] for each in outputs))
+
+    def check(self, rows: int, most: int) -> None:
+        """Refuse too many rows.
+
+        Raises:
+            RequestError: 413 that says how many fit.
+        """
+        if rows > most:
+            message = f"{rows} rows: values or answer would exceed {self._max_bytes} bytes; send at most {most} rows"
+            raise RequestError(413, "too_many_rows", message, reason="too_large")
+
+    def _most(self, answer_bytes: int) -> int:
+        """How many rows of an answer fit."""
+        return max(1, self._max_bytes // max(self._values, answer_bytes))
