@@ -158,6 +158,12 @@ class CannotTellError(MonitoringError):
     """There is nothing to judge; the message says why and what to do."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `run`; rich would exit with 1, which says drift."""
+        raise  # noqa: PLE0704
+
+
 def main() -> None:
     arguments = _parser().parse_args()
     limits = Limits(arguments.threshold, *arguments.windows)
@@ -187,7 +193,7 @@ def main() -> None:
             found["reason"] = reason
         _write(arguments.json, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     if report:
-        show(report, Console() if sys.stdout.isatty() else Console(width=200, no_color=True))
+        show(report, _Console() if sys.stdout.isatty() else _Console(width=200, no_color=True))
     if fault:
         raise fault
     sys.exit(report is not None and report.verdict == "drift")

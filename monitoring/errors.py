@@ -29,8 +29,11 @@ def run(main: Callable[[], None], status: int = 1) -> None:
     Anything else is a bug and shows its traceback, with the same status: 1 may be an answer of the command's.
     """
     try:
-        main()
-        sys.stdout.flush()
+        try:
+            main()
+        finally:
+            # Also what `--help` has printed before it exits.
+            sys.stdout.flush()
     except MonitoringError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(status)
@@ -38,7 +41,7 @@ def run(main: Callable[[], None], status: int = 1) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # Who read it, as `head` does, has had enough; nor may what is left be written at the end.
+        # The reader closed the pipe, as `head` does; what is left must not be written at the end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception:

@@ -7,20 +7,52 @@ import sys
 
 import pytest
 
+from tests.e2e.clone import ROOT
+
 SCRIPT = """
-from {family}.errors import run
-run(lambda: print({lines}))
+import sys
+from {module} import run
+def main():
+    print({lines})
+    {end}
+run(main)
 """
 
 
-@pytest.mark.parametrize("lines", ["'line'", "'line\\n' * 100_000"])
-@pytest.mark.parametrize("family", ["deploy", "monitoring"])
-def test_a_reader_that_has_had_enough_is_no_error(family: str, lines: str) -> None:
-    """As `command | head -1`; little output is written at the very end, much while the command runs."""
-    command = [sys.executable, "-c", SCRIPT.format(family=family, lines=lines)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def unread(*command: str) -> tuple[int, bytes]:
+    """Exit status and stderr of a command whose output nothing reads, as at the end of `command | true`."""
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
         assert process.stdout
         assert process.stderr
         process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 141
+        said = process.stderr.read()
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("end", ["pass", "sys.exit(0)", "sys.exit(1)"])
+@pytest.mark.parametrize("lines", ["'line'", "'line\\n' * 100_000"])
+@pytest.mark.parametrize("module", ["deploy.errors", "monitoring.errors", "training.cli"])
+def test_a_reader_that_closed_the_pipe_is_no_error(module: str, lines: str, end: str) -> None:
+    """Little output is written at the very end, much while the command runs."""
+    assert unread("-c", SCRIPT.format(module=module, lines=lines, end=end)) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["training.draft", "sklearn:iris", "--target=species"],
+        ["training.draft", "--help"],
+        ["training.select", "--help"],
+        ["monitoring.queries"],
+        ["monitoring.drift", "--help"],
+        ["deploy.release", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_commands_end_quietly_when_their_output_is_not_read(command: list[str]) -> None:
+    status, said = unread("-m", *command)
+    assert said == b""
+    # argparse takes a help that cannot be written for one that was.
+    assert status in ((0, 141) if "--help" in command else (141,))

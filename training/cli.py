@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -27,10 +28,18 @@ def run(main: Callable[[], None]) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        main()
+        try:
+            main()
+        finally:
+            # Also what `--help` has printed before it exits.
+            sys.stdout.flush()
     except (EspalierError, BundleError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was left behind", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        # The reader closed the pipe, as `head` does; what is left must not be written at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -306,6 +306,10 @@ class SelectSettings(Settings):
     gate: GateSettings = GateSettings()
 
 
+TO_BE_WRITTEN = "TO BE WRITTEN"
+"""How a sentence of a drafted card starts, until somebody has written it."""
+
+
 class CardSettings(Settings):
     """What only a person can say about a model."""
 

@@ -9,6 +9,7 @@ import pandas as pd
 from app.contract import CategoryFeature, Feature, NumberFeature
 from training.dataset import Profile
 from training.describe import short
+from training.markdown import code, prose, table
 
 BAR = 24
 """Characters of the longest bar."""
@@ -21,7 +22,7 @@ def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: 
     parts = [
         "# The data",
         _opening(profile, left_out),
-        f"## Classes of `{profile.target}`",
+        f"## Classes of {code(profile.target)}",
         _classes(profile, train, test),
     ]
     if numbers:
@@ -35,20 +36,20 @@ def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: 
 def _opening(profile: Profile, left_out: Sequence[str]) -> str:
     dropped, equal = profile.duplicates_dropped, profile.equal_rows
     lines = [
-        f"- Source: `{profile.origin.source}`, {_rows(profile.origin.rows)}, "
+        f"- Source: {code(profile.origin.source, 600)}, {_rows(profile.origin.rows)}, "
         f"sha256 `{profile.origin.sha256[:12]}…`",
         f"- Used: {_rows(profile.rows)}: {profile.train_rows} to train, {profile.test_rows} to test",
         f"- Equal to an earlier row in all features and the target: {_rows(equal) if equal else 'none'}"
         + (f", {'all' if dropped == equal else dropped} dropped" if dropped else ", kept" if equal else ""),
         *([f"- Without a class, dropped: {_rows(profile.without_target)}"] if profile.without_target else []),
         *(
-            f"- Dropped with the class {_code(name)}: {_rows(count)}"
+            f"- Dropped with the class {code(name)}: {_rows(count)}"
             for name, count in profile.classes_dropped.items()
         ),
-        f"- Read as missing: empty cells{''.join(f', {_code(each)}' for each in profile.cells.missing)}",
-        f"- Columns left out: {', '.join(map(_code, left_out)) if left_out else 'none'}",
+        f"- Read as missing: empty cells{''.join(f', {code(each)}' for each in profile.cells.missing)}",
+        f"- Columns left out: {', '.join(map(code, left_out)) if left_out else 'none'}",
     ]
-    losses = "\n".join(f"- **{each}**" for each in profile.losses())
+    losses = "\n".join(f"- **{prose(each)}**" for each in profile.losses())
     return "\n".join(lines) + (f"\n\nRows that were lost:\n\n{losses}" if losses else "")
 
 
@@ -58,15 +59,15 @@ def _classes(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> str:
     most = max(sum(each) for each in counts.values())
     rows = [
         [
-            _code(name),
-            sum(each),
-            *each,
+            code(name),
+            str(sum(each)),
+            *map(str, each),
             f"{sum(each) / profile.rows:.1%}",
             "█" * round(BAR * sum(each) / most),
         ]
         for name, each in counts.items()
     ]
-    return _table(["class", "rows", "train", "test", "share", ""], "lrrrrl", rows)
+    return table(["class", "rows", "train", "test", "share", ""], rows, align="lrrrrl")
 
 
 def _numbers(features: list[NumberFeature], both: pd.DataFrame, profile: Profile) -> str:
@@ -77,8 +78,8 @@ def _numbers(features: list[NumberFeature], both: pd.DataFrame, profile: Profile
         seen = f"{short(float(values.min()))} to {short(float(values.max()))}"
         rows.append(
             [
-                _code(each.name),
-                each.unit or "-",
+                code(each.name),
+                prose(each.unit or "-"),
                 declared,
                 seen,
                 f"{values.mean():.4g}",
@@ -87,25 +88,27 @@ def _numbers(features: list[NumberFeature], both: pd.DataFrame, profile: Profile
                 _missing(each, profile),
             ]
         )
-    return _table(["feature", "unit", "declared", "seen", "mean", "std", "step", "missing"], "llrrrrrr", rows)
+    return table(
+        ["feature", "unit", "declared", "seen", "mean", "std", "step", "missing"], rows, align="llrrrrrr"
+    )
 
 
 def _categories(features: list[CategoryFeature], both: pd.DataFrame, profile: Profile) -> str:
     rows = []
     for each in features:
         counts = both[each.name].value_counts()
-        values = ", ".join(f"{_code(name)} {int(counts.get(name, 0))}" for name in each.categories)
-        rows.append([_code(each.name), values, _missing(each, profile)])
-    return _table(["feature", "rows by category", "missing"], "llr", rows)
+        values = ", ".join(f"{code(name)} {int(counts.get(name, 0))}" for name in each.categories)
+        rows.append([code(each.name), values, _missing(each, profile)])
+    return table(["feature", "rows by category", "missing"], rows, align="llr")
 
 
 def _bins(features: Sequence[Feature]) -> str:
     rows = [
-        [_code(each.name), ", ".join(f"{_escape(one.label)} ({one.share:.0%})" for one in each.bins)]
+        [code(each.name), ", ".join(f"{code(one.label)} ({one.share:.0%})" for one in each.bins)]
         for each in features
     ]
-    return "Shares of the training rows; production is compared with them.\n\n" + _table(
-        ["feature", "bins"], "ll", rows
+    return "Shares of the training rows; production is compared with them.\n\n" + table(
+        ["feature", "bins"], rows
     )
 
 
@@ -116,18 +119,3 @@ def _missing(feature: Feature, profile: Profile) -> str:
 
 def _rows(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
-
-
-def _code(text: str) -> str:
-    return f"`{_escape(text)}`"
-
-
-def _escape(text: str) -> str:
-    """A bar or a line end would break the table."""
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _table(head: list[str], align: str, rows: Sequence[Sequence[object]]) -> str:
-    rules = ["---:" if each == "r" else "---" for each in align]
-    lines = [head, rules, *[[str(cell) for cell in row] for row in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -23,6 +23,7 @@ TRAIN_FILE = Path("data/train.parquet")
 TEST_FILE = Path("data/test.parquet")
 PROFILE_FILE = Path("data/profile.json")
 DATA_REPORT_FILE = Path("reports/data.md")
+EXPLORE = Path("reports/explore")
 
 LARGEST_SILENT_LOSS = 0.01
 """Share of the rows that a step may drop before the leaderboard and the model card say so."""

@@ -13,7 +13,6 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -25,8 +24,6 @@ from training import cli, dataset, files
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-EXPLORE = Path("reports/explore")
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 """Okabe and Ito's colours, which colour-blind readers can tell apart, less the yellow that white swallows."""
@@ -111,7 +108,7 @@ def main() -> None:
     cli.parser("training.explore", __doc__).parse_args()
     profile = dataset.read_profile()
     table = tabulate(dataset.read_split(dataset.TRAIN_FILE, profile), profile)
-    with files.replacing(EXPLORE) as folder:
+    with files.replacing(dataset.EXPLORE) as folder:
         folder.mkdir()
         for name, content in draw(table).items():
             (folder / name).write_bytes(content)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
 import numpy as np
 
@@ -19,32 +20,37 @@ ROUNDING = 1e-9
 """A drop of exactly what is allowed is allowed, whatever the last bits of a difference say."""
 
 
-def check(report: Report, latency_ms: float, gate: GateSettings) -> None:
+def missed(report: Report, latency_ms: float, gate: GateSettings) -> dict[str, str]:
     """Hold a model against every threshold of the gate.
 
-    Raises:
-        GateError: names each figure that misses and the rule it breaks.
+    Returns:
+        For each rule that it misses, by the rule's key, a sentence with the figure.
     """
-    missed = [
-        f"test {metric} {report.test[metric].value:.4f} is below select.gate.minimum.{metric} {least:g}"
+    found = {
+        f"minimum.{metric}": f"test {metric} {report.test[metric].value:.4f} is below "
+        f"select.gate.minimum.{metric} {least:g}"
         for metric, least in gate.minimum.items()
         if report.test[metric].value < least
-    ]
+    }
     limits = (
         ("maximum_log_loss", "test log loss", report.test["log_loss"].value, gate.maximum_log_loss),
         ("maximum_latency_ms", "median latency in ms", latency_ms, gate.maximum_latency_ms),
         ("maximum_bytes", "size in bytes", report.model.bytes, gate.maximum_bytes),
     )
-    missed += [
-        f"{what} {value:.6g} is above select.gate.{rule} {most:g}"
+    found |= {
+        rule: f"{what} {value:.6g} is above select.gate.{rule} {most:g}"
         for rule, what, value, most in limits
         if most is not None and value > most
-    ]
-    if missed:
-        raise GateError(
-            f"{report.algorithm} won but does not pass the gate: {'; '.join(missed)}. "
-            "The bundle in model/ stays as it was; improve the model or change the gate in params.yaml"
-        )
+    }
+    return found
+
+
+def refuse(algorithm: str, sentences: Iterable[str]) -> NoReturn:
+    """Raises GateError with what `missed` found."""
+    raise GateError(
+        f"{algorithm} won but does not pass the gate: {'; '.join(sentences)}. "
+        "The bundle in model/ stays as it was; improve the model or change the gate in params.yaml"
+    )
 
 
 def worse(differences: Mapping[str, Score], rules: ProductionGateSettings) -> list[str]:

@@ -1,26 +1,35 @@
 """Show how the algorithms compare and which one is the champion.
 
-Reads reports/leaderboard.json, which the stage `select` writes.
+Reads reports/leaderboard.json, which the stage `select` writes, and params.yaml: the results of another data set are
+refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from app.contract import Frozen, Score
-from training import cli
+from training import cli, config, markdown
+from training.config import DataSettings, Settings
+from training.dataset import DATA_REPORT_FILE, EXPLORE, ORIGIN_FILE, Origin, Profile
 from training.errors import DataError
-from training.report import Report
+from training.report import METRICS, Report
 from training.scores import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+log = logging.getLogger(__name__)
+
 LEADERBOARD_FILE = Path("reports/leaderboard.json")
+MARKDOWN_FILE = LEADERBOARD_FILE.with_suffix(".md")
+CARD_FILE = Path("MODEL_CARD.md")
 
 
 class Row(Frozen):
@@ -36,13 +45,33 @@ class Leaderboard(Frozen):
     """`reports/leaderboard.json`: best first."""
 
     name: str
+    source: str = ""
+    target: str = ""
+    data: str = ""
+    """Digest of the raw data. These three are not in a file that an older release wrote."""
     version: str
-    """Of the champion's bundle."""
+    """Of the champion's bundle; empty if the gate refused it and there is no bundle."""
     score: str
     champion: str
     rule: str
     """Why it won."""
+    missed: tuple[str, ...] = ()
+    """Rules of the gate that the champion misses."""
     rows: tuple[Row, ...]
+
+
+class _Target(BaseModel):
+    """The key of `schema` that says what is predicted; whether the rest is sound does not matter here."""
+
+    target: str
+
+
+class DeclaredSettings(Settings):
+    """What `params.yaml` says the results should be of."""
+
+    name: str
+    data: DataSettings
+    data_schema: _Target = Field(alias="schema")
 
 
 def rank(reports: Sequence[Report], tie: float) -> tuple[list[Report], str]:
@@ -77,13 +106,19 @@ def rank(reports: Sequence[Report], tie: float) -> tuple[list[Report], str]:
     return [champion, *sorted(tied[1:], key=deficit), *rest], rule
 
 
-def build(name: str, version: str, ranked: Sequence[Report], rule: str) -> Leaderboard:
+def build(
+    name: str, version: str, ranked: Sequence[Report], rule: str, profile: Profile, missed: Iterable[str] = ()
+) -> Leaderboard:
     return Leaderboard(
         name=name,
+        source=profile.origin.source,
+        target=profile.target,
+        data=profile.origin.sha256,
         version=version,
         score=ranked[0].score,
         champion=ranked[0].algorithm,
         rule=rule,
+        missed=tuple(missed),
         rows=tuple(
             Row(
                 algorithm=each.algorithm,
@@ -105,18 +140,64 @@ def read() -> Leaderboard:
         raise DataError(f"cannot use {LEADERBOARD_FILE}: {error}; run `make repro`") from None
 
 
-def markdown(board: Leaderboard) -> str:
-    head = _head(board)
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(_cells(position, row, board))} |" for position, row in enumerate(board.rows, 1)]
+def read_current() -> Leaderboard:
+    """Read the results if they are of the data set that params.yaml declares.
+
+    Raises:
+        DataError: they are of another one, or of an earlier state of the data.
+    """
+    board = read()
+    declared = config.load(DeclaredSettings)
+    expected = (declared.name, declared.data.source, declared.data_schema.target)
+    if not board.source:
+        raise DataError(f"{LEADERBOARD_FILE} does not say which data it is of: run `make repro`")
+    if (board.name, board.source, board.target) != expected:
+        held, wanted = (
+            f"{name!r} (source {source}, target {target})"
+            for name, source, target in ((board.name, board.source, board.target), expected)
+        )
+        raise DataError(
+            f"{LEADERBOARD_FILE} is of {held} and params.yaml declares {wanted}: run `make repro`"
+        )
+    if (origin := _fetched()) and origin.sha256 != board.data:
+        raise DataError(f"{LEADERBOARD_FILE} is of data that have changed since: run `make repro`")
+    return board
+
+
+def _fetched() -> Origin | None:
+    """What the newest fetch wrote, None where nothing was fetched, as in a fresh clone."""
+    try:
+        return Origin.model_validate_json(ORIGIN_FILE.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def discard(source: str, target: str) -> None:
+    """Remove the results if they are of another data set, so that a run that fails later leaves none of them."""
+    try:
+        board = read()
+    except DataError:
+        return
+    if not board.source or (board.source, board.target) == (source, target):
+        return
+    log.info("removing the results of %s (source %s, target %s)", board.name, board.source, board.target)
+    for path in (CARD_FILE, LEADERBOARD_FILE, MARKDOWN_FILE, DATA_REPORT_FILE, *METRICS.glob("*.json")):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(EXPLORE, ignore_errors=True)
+
+
+def as_markdown(board: Leaderboard) -> str:
+    rows = [_cells(position, row, board) for position, row in enumerate(board.rows, 1)]
+    verdict = f", version `{board.version}`" if board.version else ""
     return "\n".join(
         [
-            f"# Leaderboard of {board.name}",
+            f"# Leaderboard of {markdown.prose(board.name)}",
             "",
-            *lines,
+            markdown.table(_head(board), rows),
             "",
-            f"Champion: **{board.champion}**, version `{board.version}`: {board.rule}.",
+            f"Champion: **{board.champion}**{verdict}: {markdown.prose(board.rule)}.",
             "",
+            *([f"**{refusal(board)}**", ""] if board.missed else []),
             "CV is the mean over the folds ± their standard deviation. Figures on the test split come with a",
             "bootstrap interval; they never select. Numbers is how many of them the model file holds.",
             "",
@@ -126,13 +207,14 @@ def markdown(board: Leaderboard) -> str:
 
 def table(board: Leaderboard) -> Table:
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     result = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
-        title=f"Leaderboard of {board.name}",
+        title=escape(f"Leaderboard of {board.name}"),
         title_justify="left",
     )
     # Best first already says the position, and eighty columns are narrow.
@@ -144,15 +226,21 @@ def table(board: Leaderboard) -> Table:
     return result
 
 
+def refusal(board: Leaderboard) -> str:
+    """That the champion was refused, and by which rules."""
+    return f"It does not pass the gate ({', '.join(board.missed)}) and is not in model/."
+
+
 def show(board: Leaderboard) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(highlight=False)
     console.print(table(board))
-    console.print(
-        f"Champion: [bold green]{board.champion}[/], version [bold]{board.version}[/]\n  {escape(board.rule)}"
-    )
+    version = f", version [bold]{board.version}[/]" if board.version else ""
+    console.print(f"Champion: [bold green]{board.champion}[/]{version}\n  {escape(board.rule)}")
+    if board.missed:
+        console.print(f"[red]{escape(refusal(board))}[/]")
 
 
 def _head(board: Leaderboard) -> list[str]:
@@ -176,7 +264,7 @@ def _interval(score: Score) -> str:
 
 def main() -> None:
     cli.parser("training.leaderboard", __doc__).parse_args()
-    show(read())
+    show(read_current())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Puts values that somebody else wrote into GitHub's Markdown, so that they are shown and do nothing.
 
-A class name or a parameter in a pull request may hold pipes that break a table, HTML, links, or an @mention that
+All of training's Markdown is written with it. A class name or a parameter in a pull request may hold pipes that break a table, HTML, links, or an @mention that
 would call people. Whatever it holds, it is shown as it is, and characters that nobody sees are spelt out.
 """
 
@@ -16,7 +16,8 @@ LONGEST_VALUE = 120
 _SPECIAL = re.compile(r"[!-/:-@\[-`{-~]")
 """ASCII punctuation: all that Markdown can give a meaning to."""
 _RISKY_IN_PROSE = re.compile(
-    r"[\\`*\[\]<>#|~&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|://|(?<=www)\.|^[-+=]|^\d+[.)]", re.IGNORECASE
+    r"[\\`*\[\]<>#|~&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|://|(?<=www)\.|^[-+=]|^\d+[.)](?=\s|\Z)",
+    re.IGNORECASE,
 )
 _MENTIONS = ("@", "#")
 _ZERO_WIDTH_SPACE = "&#8203;"
@@ -48,19 +49,21 @@ def block(text: str, budget: int = 4000) -> str:
     return "\n".join([f"{fence}text", *lines, fence])
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], budget: int, align: str = "") -> str:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], budget: int | None = None, align: str = ""
+) -> str:
     """A table of cells that are Markdown already, of as many rows as fit in `budget` bytes.
 
     Args:
         head: the columns' titles.
         rows: the cells.
-        budget: in UTF-8; what does not fit is counted in a line below.
+        budget: in UTF-8; what does not fit is counted in a line below. None where everything fits.
         align: "l" or "r" for each column; left where it ends.
     """
     marks = ["---:" if each == "r" else "---" for each in align.ljust(len(head), "l")]
     top = [_row(head), _row(marks)]
     lines = [_row(row) for row in rows]
-    kept = list(_within(budget - size("\n".join(top)), lines))
+    kept = lines if budget is None else list(_within(budget - size("\n".join(top)), lines))
     return "\n".join([*top, *kept, *_rest(len(lines) - len(kept))])
 
 

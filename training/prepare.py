@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from app.cells import PLAIN, Cells
-from training import cli, config, data_report, describe, files
+from training import cli, config, data_report, describe, files, leaderboard
 from training.checks import Checked, check
 from training.config import DataSettings, EvaluateSettings, SchemaSettings, Settings, SplitSettings
 from training.dataset import (
@@ -46,6 +46,7 @@ def main() -> None:
     settings = config.load(PrepareSettings)
     schema = settings.data_schema
     raw, origin = read_raw()
+    leaderboard.discard(origin.source, schema.target)
     checked = check(raw, schema, settings.data.cells)
     train, test = split(checked.frame, schema.target, settings.split)
     rare = too_rare(train[schema.target], settings.evaluate.folds)

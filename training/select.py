@@ -2,9 +2,10 @@
 
 Reads  models/*/{model.onnx,report.json}, data/test.parquet, data/profile.json,
        params.yaml (name, train.algorithms, select, card)
-Writes model/{model.onnx,model.json}, reports/leaderboard.{json,md}, MODEL_CARD.md
+Writes reports/leaderboard.{json,md}, MODEL_CARD.md and, if the gate passes, model/{model.onnx,model.json}
 
-The cross-validated score chooses; the test split is reported with intervals and only the gate looks at it.
+The cross-validated score chooses; the test split is reported with intervals and only the gate looks at it. The reports
+are written before its verdict: after a refusal they show what was refused.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from training import card, cli, config, files, gate, leaderboard, report
 from training.config import AlgorithmsSettings, CardSettings, SelectSettings, Settings
 from training.dataset import TEST_FILE, Profile, Split, read_profile, read_split
 from training.errors import DataError
+from training.leaderboard import CARD_FILE, LEADERBOARD_FILE, MARKDOWN_FILE
 from training.report import Report
 
 log = logging.getLogger(__name__)
 
 BUNDLE = Path("model")
-CARD_FILE = Path("MODEL_CARD.md")
 EXAMPLES = 6
 """About how many rows of the test split the bundle carries for people to try."""
 
@@ -60,18 +61,24 @@ def main() -> None:
     predictor = Predictor(model, profile.layout)
     latency = gate.latency(predictor, test)
     log.info("%s: %.3f ms for one row (median, this machine)", champion.algorithm, latency)
-    gate.check(champion, latency, settings.select.gate)
+    missed = gate.missed(champion, latency, settings.select.gate)
 
     manifest = _manifest(settings.name, champion, profile, test).sealed()
-    board = leaderboard.build(settings.name, manifest.version, ranked, rule)
+    version = "" if missed else manifest.version
+    board = leaderboard.build(settings.name, version, ranked, rule, profile, missed)
+    files.write_text(LEADERBOARD_FILE, board.model_dump_json(indent=2) + "\n")
+    files.write_text(MARKDOWN_FILE, leaderboard.as_markdown(board))
+    files.write_text(CARD_FILE, card.render(manifest, champion, board, profile, settings.card))
+    if missed:
+        leaderboard.show(board)
+        gate.refuse(champion.algorithm, missed.values())
     with files.replacing(BUNDLE) as temporary:
         temporary.mkdir()
         (temporary / MODEL_FILE).write_bytes(model)
-        (temporary / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
-    files.write_text(leaderboard.LEADERBOARD_FILE, board.model_dump_json(indent=2) + "\n")
-    files.write_text(leaderboard.LEADERBOARD_FILE.with_suffix(".md"), leaderboard.markdown(board))
-    files.write_text(CARD_FILE, card.render(manifest, champion, board, profile, settings.card))
+        (temporary / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     log.info("champion: %s %s, %s", champion.algorithm, manifest.version, rule)
+    if unwritten := card.unwritten(settings.card):
+        log.warning("%s is not finished: write %s in params.yaml", CARD_FILE, " and ".join(unwritten))
 
 
 def _prune(algorithms: Collection[str]) -> None:

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
 from training import cli, config, leaderboard, report
 from training.config import Settings, TrackSettings
+from training.dataset import EXPLORE
 from training.errors import DataError
 from training.leaderboard import Leaderboard
 from training.report import Report
@@ -39,7 +40,6 @@ from training.report import Report
 log = logging.getLogger(__name__)
 
 BUNDLE = Path("model")
-EXPLORE = Path("reports/explore")
 
 Mode = Literal["online", "offline", "disabled"]
 MODES: dict[str, Mode] = {

@@ -67,8 +67,10 @@ class Page(HTMLParser):
         self.ended: list[str] = []
         self.text = ""
         self.cells: list[str] = []
-        html = cmarkgfm.github_flavored_markdown_to_html(source, cmarkgfm.cmark.Options.CMARK_OPT_UNSAFE)
-        self.feed(html)
+        self.source = cmarkgfm.github_flavored_markdown_to_html(
+            source, cmarkgfm.cmark.Options.CMARK_OPT_UNSAFE
+        )
+        self.feed(self.source)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: object) -> None:

@@ -92,7 +92,7 @@ def test_a_bar_in_a_name_does_not_break_the_table(project: Project) -> None:
     )
     project.run("fetch")
     project.run("prepare")
-    assert "| `a\\|b` | 30 |" in dataset.DATA_REPORT_FILE.read_text()
+    assert "| <code>a&#124;b</code> | 30 |" in dataset.DATA_REPORT_FILE.read_text()
 
 
 def rows_of(**sizes: int) -> str:

@@ -82,8 +82,10 @@ class TestGate:
         strict = GateSettings(
             minimum={"accuracy": 0.99}, maximum_log_loss=0.01, maximum_latency_ms=1, maximum_bytes=10
         )
+        missed = gate.missed(champion, 2.5, strict)
+        assert list(missed) == ["minimum.accuracy", "maximum_log_loss", "maximum_latency_ms", "maximum_bytes"]
         with pytest.raises(GateError) as caught:
-            gate.check(champion, 2.5, strict)
+            gate.refuse(champion.algorithm, missed.values())
         message = str(caught.value)
         assert re.search(r"test accuracy 0\.\d+ is below select\.gate\.minimum\.accuracy 0\.99", message)
         assert re.search(r"test log loss 0\.\d+ is above select\.gate\.maximum_log_loss 0\.01", message)
@@ -91,14 +93,91 @@ class TestGate:
         assert re.search(r"size in bytes \d+ is above select\.gate\.maximum_bytes 10", message)
 
     def test_nothing_demanded_is_nothing_missed(self, champion: Report) -> None:
-        gate.check(champion, 1e9, GateSettings())
+        assert gate.missed(champion, 1e9, GateSettings()) == {}
 
-    def test_a_failed_gate_leaves_the_last_bundle(self, trained: Project) -> None:
+    def test_a_failed_gate_leaves_the_last_bundle_and_shows_the_leaderboard(
+        self, trained: Project, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         before = read_bundle(trained.root / "model").manifest
+        champion = before.algorithm
         trained.change(select__gate={"minimum": {"accuracy": 1.0}}, name="other")
         with pytest.raises(GateError, match="won but does not pass the gate"):
             trained.run("select")
         assert read_bundle(trained.root / "model").manifest == before
+        shown = capsys.readouterr().out
+        refusal = "It does not pass the gate (minimum.accuracy) and is not in model/."
+        assert "Leaderboard of other" in shown
+        assert all(name in shown for name in trained.params()["train"]["algorithms"])
+        assert refusal in shown
+
+        # The same later on, and no report is left of what was there before.
+        trained.run("leaderboard")
+        assert capsys.readouterr().out == shown
+        board = leaderboard.read()
+        assert (board.name, board.champion, board.version) == ("other", champion, "")
+        for file in ("MODEL_CARD.md", "reports/leaderboard.md"):
+            text = Path(file).read_text()
+            assert refusal in text
+            assert "other" in text.splitlines()[0]
+            assert before.version not in text
+        trained.change(select__gate={})
+        trained.run("select")
+        assert leaderboard.read().version == read_bundle(trained.root / "model").manifest.version
+        assert "does not pass" not in Path("MODEL_CARD.md").read_text()
+
+
+class TestOtherData:
+    """Results are shown for the data set that params.yaml declares, or not at all."""
+
+    @pytest.mark.parametrize(
+        ("changes", "declares"),
+        [
+            ({"name": "wine"}, "'wine' (source sklearn:iris, target species)"),
+            ({"data__source": "sklearn:wine"}, "'iris' (source sklearn:wine, target species)"),
+            ({"schema__target": "petal_width"}, "'iris' (source sklearn:iris, target petal_width)"),
+        ],
+    )
+    def test_the_leaderboard_of_another_is_refused(
+        self, trained: Project, changes: dict[str, str], declares: str
+    ) -> None:
+        trained.change(**changes)
+        with pytest.raises(DataError) as caught:
+            trained.run("leaderboard")
+        message = str(caught.value)
+        assert "reports/leaderboard.json is of 'iris' (source sklearn:iris, target species)" in message
+        assert f"params.yaml declares {declares}: run `make repro`" in message
+
+    def test_data_that_were_read_again_make_it_old(self, trained: Project) -> None:
+        path = Path("data/raw.json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": "0" * 64}))
+        with pytest.raises(DataError, match="data that have changed since"):
+            trained.run("leaderboard")
+        path.unlink()  # as in a fresh clone
+        trained.run("leaderboard")
+
+    def test_a_run_that_fails_leaves_no_reports_of_another(self, trained: Project) -> None:
+        reports = [
+            Path(name) for name in ("MODEL_CARD.md", "reports", "metrics") if (trained.root / name).exists()
+        ]
+        assert len(reports) == 3
+        trained.run("prepare")
+        assert Path("MODEL_CARD.md").exists()
+        assert list(Path("metrics").iterdir())
+
+        trained.change(data__source="sklearn:wine")
+        trained.run("fetch")
+        with pytest.raises(DataError, match="breaks the schema"):
+            trained.run("prepare")
+        assert [file for each in reports for file in (each, *each.rglob("*")) if file.is_file()] == []
+        assert read_bundle(trained.root / "model").manifest.name == "iris"
+
+    def test_reports_of_an_older_release_stay(self, trained: Project) -> None:
+        board = json.loads(leaderboard.LEADERBOARD_FILE.read_text())
+        for key in ("source", "target", "data", "missed"):
+            del board[key]
+        leaderboard.LEADERBOARD_FILE.write_text(json.dumps(board))
+        trained.run("prepare")
+        assert Path("MODEL_CARD.md").exists()
 
 
 class TestBundle:
