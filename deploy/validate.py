@@ -1,13 +1,14 @@
 """Checks one manifest against the schema of its kind, in which fields that do not exist are errors.
 
 Kubernetes' own kinds are checked against every version in `VERSIONS`, with the schemas that kubernetes-validate
-carries, and custom resources against deploy/schemas/.
+carries, and custom resources against deploy/schemas/. In lists of those, every field that the server would fill in must
+be written: Argo CD compares such lists as a whole, and would apply them again and again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,7 @@ from referencing import Registry, Resource
 Document = Mapping[str, Any]
 
 SCHEMAS = Path(__file__).parent / "schemas"
+DEFAULTS = SCHEMAS / "defaults.json"
 VERSIONS = ("1.33", "1.37")
 """The oldest Kubernetes that the manifests are written for, and the newest there is."""
 
@@ -41,6 +43,37 @@ def _problems(document: Document) -> Iterator[str]:
             return
         for error in validator.iter_errors(document):
             yield from _lines(error)
+    for path, value in _defaults().get(_name(api_version, kind), {}).items():
+        for where in _without(document, path.split("."), ""):
+            yield f"{where}: the server would add {json.dumps(value)}: write it"
+
+
+def _without(node: Any, path: Sequence[str], where: str) -> Iterator[str]:
+    """Every place of a path at which all but its last field is there."""
+    name, rest = path[0].removesuffix("[]"), path[1:]
+    if not isinstance(node, Mapping):
+        return
+    where = f"{where}.{name}".lstrip(".")
+    if not rest:
+        if name not in node:
+            yield where
+        return
+    below = node.get(name)
+    if not path[0].endswith("[]"):
+        yield from _without(below, rest, where)
+    elif isinstance(below, list):
+        for number, each in enumerate(below):
+            yield from _without(each, rest, f"{where}.{number}")
+
+
+@cache
+def _defaults() -> dict[str, dict[str, Any]]:
+    read: dict[str, dict[str, Any]] = json.loads(DEFAULTS.read_text())
+    return read
+
+
+def _name(api_version: str, kind: str) -> str:
+    return f"{api_version.replace('/', '_')}_{kind}"
 
 
 def _lines(error: ValidationError) -> Iterator[str]:
@@ -56,7 +89,7 @@ def _lines(error: ValidationError) -> Iterator[str]:
 @cache
 def _validator(api_version: str, kind: str, version: str) -> Draft202012Validator | None:
     folder = files("kubernetes_validate") / "kubernetes-json-schema" / f"v{version}.0-local-strict"
-    custom = SCHEMAS / f"{api_version.replace('/', '_')}_{kind}.json"
+    custom = SCHEMAS / f"{_name(api_version, kind)}.json"
     if custom.is_file():
         schema = json.loads(custom.read_text())
     else:

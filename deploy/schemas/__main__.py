@@ -3,6 +3,9 @@
 Needed only to raise a version or to add a kind: the schemas are committed, so that manifests can be checked on a
 machine without node. Objects take no field that is not in the types. What Kubernetes itself defines (pod
 templates, metadata) is referred to, not copied: it comes from kubernetes-validate when manifests are checked.
+
+The types do not hold the values that the server fills in. Those come from the definitions in each project's own Go
+module, and are written to defaults.json: by kind, the path of each field in a list, and its value.
 """
 
 from __future__ import annotations
@@ -12,13 +15,17 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from deploy.errors import DeployError, run
 
 FOLDER = Path(__file__).parent
+DEFAULTS = FOLDER / "defaults.json"
 GENERATOR = "ts-json-schema-generator@2.4.0"
 
 
@@ -32,6 +39,10 @@ class Package:
     group: str
     api_version: str
     kinds: tuple[str, ...]
+    module: str
+    """The Go module with the kinds' definitions, and its version."""
+    definitions: str
+    """Where they are in it."""
 
     @property
     def npm(self) -> str:
@@ -46,6 +57,8 @@ PACKAGES = (
         "argoproj.io",
         "v1alpha1",
         ("Application", "ApplicationSet", "AppProject"),
+        "github.com/argoproj/argo-cd/v3@v3.5.1",
+        "manifests/crds",
     ),
     Package(
         "argo-rollouts",
@@ -54,6 +67,8 @@ PACKAGES = (
         "argoproj.io",
         "v1alpha1",
         ("AnalysisTemplate", "Rollout"),
+        "github.com/argoproj/argo-rollouts@v1.9.0",
+        "manifests/crds",
     ),
     Package(
         "prometheus-operator",
@@ -62,8 +77,19 @@ PACKAGES = (
         "monitoring.coreos.com",
         "v1",
         ("PrometheusRule", "ServiceMonitor"),
+        "github.com/prometheus-operator/prometheus-operator@v0.85.0",
+        "example/prometheus-operator-crd",
     ),
-    Package("gateway-api", "2.0.0", "Gateway API 1", "gateway.networking.k8s.io", "v1", ("HTTPRoute",)),
+    Package(
+        "gateway-api",
+        "2.0.0",
+        "Gateway API 1",
+        "gateway.networking.k8s.io",
+        "v1",
+        ("HTTPRoute",),
+        "sigs.k8s.io/gateway-api@v1.6.3",
+        "config/crd/standard",
+    ),
 )
 KUBERNETES = "https://kubernetes.io/api/_definitions.json#/$defs/"
 """How kubernetes-validate names Kubernetes' own definitions."""
@@ -82,6 +108,9 @@ def main() -> None:
         raise DeployError(
             "npm is not installed: schemas are made from npm packages; install node 20 or later"
         )
+    go = shutil.which("go")
+    if go is None:
+        raise DeployError("go is not installed: defaults are read from Go modules; install Go 1.21 or later")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "package.json").write_text('{"private": true}')
@@ -92,6 +121,12 @@ def main() -> None:
                 path = FOLDER / file_name(package.group, package.api_version, kind)
                 path.write_text(json.dumps(_schema(package, kind, folder), indent=1, sort_keys=True) + "\n")
                 print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+        found: dict[str, dict[str, Any]] = {}
+        for package in PACKAGES:
+            told = _call([go, "mod", "download", "-json", package.module], folder)
+            found |= _defaults(package, Path(json.loads(told)["Dir"]) / package.definitions)
+    DEFAULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    print(f"{DEFAULTS.name}: {sum(map(len, found.values()))} defaults")
 
 
 def file_name(group: str, api_version: str, kind: str) -> str:
@@ -122,6 +157,31 @@ def _schema(package: Package, kind: str, folder: Path) -> dict[str, Any]:
         **root,
         "definitions": needed,
     }
+
+
+def _defaults(package: Package, folder: Path) -> dict[str, dict[str, Any]]:
+    """By kind, what the server fills in, as far as it is in a list: that is compared as a whole."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in package.kinds:
+        text = next(t for f in folder.glob("*.yaml") if f"\n    kind: {kind}\n" in (t := f.read_text()))
+        versions = YAML(typ="safe", pure=True).load(text)["spec"]["versions"]
+        schema = next(each["schema"] for each in versions if each["name"] == package.api_version)
+        name = file_name(package.group, package.api_version, kind).removesuffix(".json")
+        found[name] = {
+            path: value
+            for path, value in _filled_in(schema["openAPIV3Schema"], "")
+            if "[]" in path and not path.startswith("status")
+        }
+    return found
+
+
+def _filled_in(schema: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    if "default" in schema:
+        yield path, schema["default"]
+    for name, each in schema.get("properties", {}).items():
+        yield from _filled_in(each, f"{path}.{name}".lstrip("."))
+    if "items" in schema:
+        yield from _filled_in(schema["items"], f"{path}[]")
 
 
 def _simplified(schema: Any) -> Any:

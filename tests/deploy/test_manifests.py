@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -271,6 +272,33 @@ def test_what_a_kind_does_not_know_is_refused(
     assert complaint in "\n".join(validate.problems(document))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "path", "value"),
+    [
+        ("staging.gateway-api", "HTTPRoute", "spec.parentRefs.0.group", "gateway.networking.k8s.io"),
+        ("staging.gateway-api", "HTTPRoute", "spec.rules.0.backendRefs.1.kind", "Service"),
+        ("staging.gateway-api", "HTTPRoute", "spec.rules.0.backendRefs.1.weight", 1),
+        ("staging.gateway-api", "HTTPRoute", "spec.rules.0.matches.0.path.type", "PathPrefix"),
+        ("staging.gateway-api", "HTTPRoute", "spec.rules.0.matches", [{"path": {"type": "PathPrefix", "value": "/"}}]),
+        ("staging.gateway-api+deployment", "HTTPRoute", "spec.rules.0.backendRefs.0.weight", 1),
+        ("staging", "Rollout", "spec.template.spec.containers.0.ports.0.protocol", "TCP"),
+        ("staging", "ServiceMonitor", "spec.endpoints.0.relabelings.0.action", "replace"),
+    ],
+)  # fmt: skip
+def test_what_the_server_would_add_to_a_list_is_written(
+    name: str, kind: str, path: str, value: object
+) -> None:
+    """Of every object that is rendered: test_everything_is_as_it_should_be holds them to the same check."""
+    document = _one(name, kind)
+    assert validate.problems(document) == []
+    *above, field = [int(part) if part.isdigit() else part for part in path.split(".")]
+    node: Any = document
+    for part in above:
+        node = node[part]
+    del node[field]
+    assert f"{path}: the server would add {json.dumps(value)}: write it" in validate.problems(document)
+
+
 def test_a_document_without_a_kind_is_refused() -> None:
     assert validate.problems({"metadata": {"name": "x"}}) == ["it has no apiVersion and kind"]
 
@@ -278,7 +306,8 @@ def test_a_document_without_a_kind_is_refused() -> None:
 def test_every_schema_is_of_a_package_that_is_pinned() -> None:
     expected = {file_name(p.group, p.api_version, kind): p for p in PACKAGES for kind in p.kinds}
     found = {path.name: path.read_text() for path in validate.SCHEMAS.glob("*.json")}
-    assert found.keys() == expected.keys()
+    defaults = json.loads(found.pop(validate.DEFAULTS.name))
+    assert found.keys() == expected.keys() == {f"{name}.json" for name in defaults}
     for name, package in expected.items():
         assert f"from {package.npm} {package.version} (MIT)" in found[name]
 
