@@ -625,8 +625,7 @@ def test_answers_with_nothing_to_write_to_and_no_capabilities(
 
 @pytest.mark.slow
 def test_says_nothing_to_anybody(running: containers.Container) -> None:
-    """onnxruntime has a telemetry that is on by default; it complains about a place to keep its number in."""
-    assert running.execute("printenv", "ORT_DISABLE_TELEMETRY").stdout.strip() == "1"
+    """With its telemetry on, onnxruntime would complain in plain text that it cannot write a device id."""
     assert [json.loads(line)["level"] for line in running.log().splitlines()] == ["info"]
 
 
