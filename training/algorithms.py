@@ -10,9 +10,10 @@ than the estimator answers differently on values that lie on a threshold.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,14 @@ class Algorithm:
         tunable: where in the estimator the block's parameters go, "" for the estimator itself.
         scale: whether numbers are standardised first.
         single: whether the values are cast to float32 before the estimator.
+        exportable: the values of a parameter that can be exported, where that is not all of them.
     """
 
     estimator: Any
     tunable: str = ""
     scale: bool = True
     single: bool = False
+    exportable: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -66,7 +69,7 @@ class Algorithm:
 def logistic_regression() -> Algorithm:
     from sklearn.linear_model import LogisticRegression
 
-    return Algorithm(LogisticRegression(max_iter=1000))
+    return Algorithm(LogisticRegression(max_iter=1000, random_state=SEED))
 
 
 def decision_tree() -> Algorithm:
@@ -86,7 +89,9 @@ def svm() -> Algorithm:
     from sklearn.svm import SVC
 
     # SVC's own probabilities are deprecated and do not survive the export; calibrated ones do.
-    return Algorithm(CalibratedClassifierCV(SVC(kernel="rbf"), ensemble=False), tunable="estimator")
+    calibrated = CalibratedClassifierCV(SVC(kernel="rbf", random_state=SEED), ensemble=False)
+    kernels = ("rbf", "linear", "poly", "sigmoid")
+    return Algorithm(calibrated, tunable="estimator", exportable={"kernel": kernels})
 
 
 def xgboost() -> Algorithm:
@@ -94,7 +99,14 @@ def xgboost() -> Algorithm:
 
     # One thread: with more, sums are added up in another order and the model differs between machines.
     booster = XGBClassifier(random_state=SEED, n_jobs=1, tree_method="hist")
-    return Algorithm(booster, scale=False, single=True)
+    exportable = {
+        "booster": ("gbtree",),
+        "multi_strategy": ("one_output_per_tree",),
+        "num_parallel_tree": (1,),
+        # XGBoost itself replaces the others without a word where there are more than two classes.
+        "objective": ("binary:logistic", "multi:softprob"),
+    }
+    return Algorithm(booster, scale=False, single=True, exportable=exportable)
 
 
 FACTORIES: Mapping[str, Callable[[], Algorithm]] = {
@@ -122,14 +134,11 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     """The unfitted pipeline from raw values to classes, with the block's parameters set.
 
     Raises:
-        ConfigError: the algorithm or one of its parameters does not exist.
+        ConfigError: the algorithm or one of its parameters does not exist, or a value of one cannot be used.
     """
     algorithm = create(name)
-    known = algorithm.estimator.get_params()
-    used = {*settings.parameters, *(settings.search.space if settings.search else ())}
-    for parameter in sorted(used):
-        if (f"{algorithm.tunable}__{parameter}" if algorithm.tunable else parameter) not in known:
-            raise ConfigError(f"train.algorithms.{name}.{parameter}: {name} has no such parameter")
+    _check_names(name, algorithm, settings)
+    _check_values(name, algorithm, settings)
     preparation = _preparation(profile, scale=algorithm.scale)
     # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
     steps = [] if preparation == "passthrough" else [(FEATURES, preparation)]
@@ -167,6 +176,21 @@ def unscaled(fitted: Pipeline) -> tuple[Pipeline, StandardScaler | None]:
     return rest, scaler
 
 
+def reason(error: Exception) -> str:
+    """What an estimator or converter complains about, in one short line."""
+    text = re.split(r"\n\n|Stack trace:", str(error))[0]
+    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", text)  # where in XGBoost's sources
+    # The calibration checks the parameters of the classifier within under its own name.
+    text = re.sub(r"(The '\w+' parameter) of \w+", r"\1", text)
+    return " ".join(text.split())[:400] or type(error).__name__
+
+
+def described(parameters: Mapping[str, Any]) -> str:
+    """Parameters as params.yaml would list them, for messages."""
+    words = {"None": "null", "True": "true", "False": "false"}
+    return ", ".join(f"{key}: {words.get(repr(value), repr(value))}" for key, value in parameters.items())
+
+
 class MedianImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Puts the training median where a number is missing, in float64.
 
@@ -184,6 +208,36 @@ class MedianImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
         values = np.asarray(X, dtype=np.float64)
         return np.where(np.isnan(values), self.medians_, values)
+
+
+def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -> None:
+    start = f"{algorithm.tunable}__" if algorithm.tunable else ""
+    known = [each.removeprefix(start) for each in algorithm.estimator.get_params() if each.startswith(start)]
+    for parameter in sorted({*settings.parameters, *(settings.search.space if settings.search else ())}):
+        if parameter not in known:
+            guess = difflib.get_close_matches(parameter, known, n=1)
+            hint = f"; did you mean {guess[0]}?" if guess else ""
+            raise ConfigError(f"train.algorithms.{name}.{parameter}: {name} has no such parameter{hint}")
+
+
+def _check_values(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -> None:
+    """Refuse what would be found only after training, or never."""
+    values = [(key, key, value) for key, value in settings.parameters.items()]
+    for key, listed in settings.search.space.items() if settings.search else ():
+        if isinstance(listed, list):
+            values += [(f"search.space.{key}", key, value) for value in listed]
+    for where, key, value in values:
+        if key == "random_state" and value is None:
+            raise ConfigError(
+                f"train.algorithms.{name}.{where}: null would train another model each time, and the same inputs "
+                f"must give the same bytes; write a number, or leave it out for {SEED}"
+            )
+        possible = algorithm.exportable.get(key)
+        if possible is not None and value is not None and value not in possible:
+            raise ConfigError(
+                f"train.algorithms.{name}.{where}: {value!r} cannot be exported to ONNX; "
+                f"use {' or '.join(map(str, possible))}, or leave it out"
+            )
 
 
 def _preparation(profile: Profile, *, scale: bool) -> Any:

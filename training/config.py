@@ -6,6 +6,7 @@ as that stage's parameters (a test compares the two), so DVC reruns a stage exac
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -213,16 +216,46 @@ class Distribution(Settings):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError("low and high must be finite")
         if not self.low < self.high:
             raise ValueError("low must be below high")
+        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("integer: true needs whole numbers for low and high")
         if self.log and self.low <= 0:
             raise ValueError("a logarithmic scale needs low above 0")
         return self
 
 
+def _check_no_number_in_text(name: str, *values: Any) -> None:
+    """XGBoost reads the text `0,1` as 0; no parameter of an estimator has a name that begins as a number does."""
+    for value in values:
+        if isinstance(value, str) and re.match(r"\s*[-+]?\.?(\d|inf|nan)", value, re.IGNORECASE):
+            raise ValueError(
+                f"{name}: {value!r} is text where a number is meant; write one without quotes, as 0.5 or 1e-3"
+            )
+
+
+def _kind_of_values(values: Any) -> str | None:
+    if isinstance(values, dict | Distribution):
+        return _DISTRIBUTION
+    return _LIST if isinstance(values, list) else None
+
+
+_LIST, _DISTRIBUTION = "<list>", "<distribution>"
+Values = Annotated[
+    Annotated[list[Any], Tag(_LIST)] | Annotated[Distribution, Tag(_DISTRIBUTION)],
+    Discriminator(
+        _kind_of_values,
+        custom_error_type="values",
+        custom_error_message="must be a list of values, or low and high",
+    ),
+]
+
+
 class SearchSettings(Settings):
     method: Literal["grid", "random", "halving"]
-    space: dict[str, list[Any] | Distribution] = Field(min_length=1)
+    space: dict[str, Values] = Field(min_length=1)
     budget: int = Field(default=20, ge=2)
     """Candidates drawn by random and halving search; a grid tries every combination."""
     seed: int = Field(default=7, ge=0)
@@ -232,12 +265,21 @@ class SearchSettings(Settings):
     @model_validator(mode="after")
     def _fits_method(self) -> Self:
         for name, values in self.space.items():
+            if isinstance(values, list):
+                _check_no_number_in_text(name, *values)
             if isinstance(values, Distribution) and self.method == "grid":
                 raise ValueError(
                     f"{name}: a grid needs a list of values; low and high go with random and halving"
                 )
             if isinstance(values, list) and not values:
                 raise ValueError(f"{name}: the list of values is empty")
+            if isinstance(values, list):
+                # 1 and 1.0 are equal in Python and not to scikit-learn.
+                repeated = [repr(each) for each in values if list(map(repr, values)).count(repr(each)) > 1]
+                if repeated:
+                    raise ValueError(f"{name}: {repeated[0]} is listed {len(repeated)} times")
+        if self.method == "grid" and "budget" in self.model_fields_set:
+            raise ValueError("a grid tries every combination: leave budget out")
         return self
 
 
@@ -256,6 +298,12 @@ class AlgorithmSettings(Settings):
             rest = {key: value for key, value in block.items() if key != "search"}
             return {"parameters": rest, "search": block.get("search")}
         return block
+
+    @model_validator(mode="after")
+    def _numbers_are_numbers(self) -> Self:
+        for name, value in self.parameters.items():
+            _check_no_number_in_text(name, value)
+        return self
 
 
 class AlgorithmsSettings(Settings):
@@ -427,11 +475,14 @@ def _mixed_keys(value: Any, where: str = "") -> str | None:
     return None
 
 
+_TAGS = ("number", "category", _LIST, _DISTRIBUTION)
+"""Of unions: pydantic's, and not keys of the file."""
+
+
 def _complaints(error: ValidationError) -> list[str]:
     lines = []
     for each in error.errors(include_url=False):
-        # The tag of a union (number, category) is pydantic's, not a key of the file.
-        where = ".".join(str(part) for part in each["loc"] if part not in ("number", "category"))
+        where = ".".join(str(part) for part in each["loc"] if part not in _TAGS)
         message = each["msg"].removeprefix("Value error, ")
         if each["type"] == "extra_forbidden":
             message = "unknown key"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from app.contract import Frozen, ModelFile, Score
 from training import files
@@ -58,6 +58,9 @@ class SearchOutcome(Frozen):
 
 
 class Report(Frozen):
+    # Without a penalty, C is infinite; JSON has no number for it, and pydantic would write null.
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
     algorithm: str
     parameters: dict[str, Any]
     """As configured, with what the search found in place."""

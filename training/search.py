@@ -1,22 +1,41 @@
-"""Searches an algorithm's parameters by grid, at random or by successive halving, as its block asks."""
+"""Searches an algorithm's parameters by grid, at random or by successive halving, as its block asks.
+
+Every candidate counts: one that cannot be fitted or scored ends the search with an error that names it, because
+a search that goes on without it would report a best among candidates that it never tried.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, StratifiedKFold
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import ParameterGrid, ParameterSampler, StratifiedKFold
 from sklearn.pipeline import Pipeline
 
-from training.algorithms import inputs
+from training import scores
+from training.algorithms import described, inputs, reason
 from training.config import Distribution, Metric, SearchSettings
 from training.dataset import Split
 from training.errors import ConfigError
 from training.report import SearchOutcome
-from training.scores import rounded
 
-_SCORING = {"log_loss": "neg_log_loss", "roc_auc": "roc_auc_ovr"}
-"""scikit-learn's names where they are not ours."""
+log = logging.getLogger(__name__)
+
+HALVING_FACTOR = 3
+"""One candidate in so many goes to the next round, which has as many times the rows."""
+DRAWS = 10
+"""From distributions, for each candidate of the budget: small whole numbers repeat themselves."""
+ROWS_TO_FIT = 5
+"""Of each class in every fold's fitting part: the calibration of an SVM needs as many."""
+
+Candidate = dict[str, Any]
 
 
 def search(
@@ -33,45 +52,120 @@ def search(
         name: of the algorithm, for messages.
 
     Raises:
-        ConfigError: no candidate could be fitted.
+        ConfigError: a class has fewer rows than the search has folds, or a candidate cannot be fitted or scored.
     """
-    space = {prefix + key: _values(values) for key, values in settings.space.items()}
-    searcher = _searcher(pipeline, space, settings, _SCORING.get(score, score))
-    with warnings.catch_warnings():
-        # A candidate that cannot be fitted scores NaN and loses; all of them failing is handled below.
-        warnings.simplefilter("ignore")
-        try:
-            searcher.fit(inputs(split), split.labels)
-        except ValueError as error:
-            first = " ".join(str(error).split("\n\n")[0].split())
-            raise ConfigError(f"train.algorithms.{name}.search cannot run: {first[:400]}") from error
-    best = {key.removeprefix(prefix): _plain(value) for key, value in searcher.best_params_.items()}
+    smallest = int(np.bincount(split.labels).min())
+    if smallest < settings.folds:
+        raise ConfigError(
+            f"train.algorithms.{name}.search.folds is {settings.folds}, but the rarest class has {smallest} rows "
+            "to search on: use fewer folds, take the search out, or add data"
+        )
+    trial = _Trial(pipeline, prefix, settings, score, name)
+    candidates = _candidates(settings)
+    if settings.method != "grid" and len(candidates) < settings.budget:
+        log.info("%s: the search space has %d candidates, fewer than its budget", name, len(candidates))
+    count = len(candidates)
+    for rows in _rounds(len(candidates), split, settings) if settings.method == "halving" else [split]:
+        means = [trial.mean(each, rows) for each in candidates]
+        # Equal means keep the order in which the space lists them.
+        ranked = sorted(range(len(candidates)), key=lambda each: -means[each])
+        best, mean = candidates[ranked[0]], means[ranked[0]]
+        candidates = [candidates[each] for each in ranked[: math.ceil(len(ranked) / HALVING_FACTOR)]]
+    if trial.unconverged:
+        log.warning("%s: %d fits of the search did not converge", name, trial.unconverged)
     return SearchOutcome(
         method=settings.method,
-        candidates=len(searcher.cv_results_["params"]),
-        best={key: best[key] for key in settings.space},
-        score=rounded(abs(searcher.best_score_)),
+        candidates=count,
+        best=best,
+        score=abs(mean),
     )
 
 
-def _searcher(pipeline: Pipeline, space: dict[str, Any], settings: SearchSettings, scoring: str) -> Any:
-    common = {
-        "scoring": scoring,
-        "cv": StratifiedKFold(settings.folds, shuffle=True, random_state=settings.seed),
-        "refit": False,
-    }
-    if settings.method == "grid":
-        return GridSearchCV(pipeline, space, **common)
-    if settings.method == "random":
-        return RandomizedSearchCV(
-            pipeline, space, n_iter=settings.budget, random_state=settings.seed, **common
+class _Trial:
+    """Scores candidates by cross-validation, larger is better.
+
+    Attributes:
+        unconverged: how many fits did not converge so far.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, prefix: str, settings: SearchSettings, score: Metric, name: str
+    ) -> None:
+        self._pipeline = pipeline
+        self._prefix = prefix
+        self._folds = StratifiedKFold(settings.folds, shuffle=True, random_state=settings.seed)
+        self._score = score
+        self._sign = -1 if score in scores.LOWER_IS_BETTER else 1
+        self._name = name
+        self.unconverged = 0
+
+    def mean(self, candidate: Candidate, split: Split) -> float:
+        """The mean over the folds. Raises ConfigError, which names the candidate."""
+        values = []
+        for inner, outer in self._folds.split(split.labels, split.labels):
+            try:
+                value = self._value(candidate, split.take(inner), split.take(outer))
+            except Exception as error:
+                # Estimators check their parameters only when they are fitted, each with errors of its own.
+                raise self._refusal(candidate, "cannot be fitted", reason(error)) from error
+            if not math.isfinite(value):
+                raise self._refusal(candidate, f"has no finite {self._score}", f"it is {value}")
+            values.append(value)
+        # Rounded, so that the last bits of a sum do not decide between equal candidates.
+        return self._sign * scores.rounded(float(np.mean(values)))
+
+    def _value(self, candidate: Candidate, inner: Split, outer: Split) -> float:
+        pipeline = clone(self._pipeline)
+        pipeline.set_params(**{self._prefix + key: value for key, value in candidate.items()})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            pipeline.fit(inputs(inner), inner.labels)
+        self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
+        X = inputs(outer)
+        predicted: NDArray[np.int64] = pipeline.predict(X)
+        return float(scores.scores(outer.labels, predicted, pipeline.predict_proba(X))[self._score][0])
+
+    def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:
+        return ConfigError(
+            f"train.algorithms.{self._name}.search: the candidate {described(candidate)} {what}: {why}; "
+            "change the search space so that every candidate can be tried"
         )
-    from sklearn.experimental import enable_halving_search_cv  # noqa: F401 - importing it allows the next line
-    from sklearn.model_selection import HalvingRandomSearchCV
 
-    return HalvingRandomSearchCV(
-        pipeline, space, n_candidates=settings.budget, random_state=settings.seed, **common
-    )
+
+def _candidates(settings: SearchSettings) -> list[Candidate]:
+    """Every candidate once: a small space of numbers can be drawn from more often than it has members."""
+    space = {key: _values(values) for key, values in settings.space.items()}
+    drawn: Iterable[Candidate]
+    if settings.method == "grid":
+        drawn = ParameterGrid(space)
+    else:
+        lists = all(isinstance(values, list) for values in space.values())
+        draws = settings.budget if lists else DRAWS * settings.budget  # of lists it draws none twice
+        drawn = ParameterSampler(space, draws, random_state=settings.seed)
+    found: dict[str, Candidate] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the lists have fewer combinations: reported above
+        for each in drawn:
+            candidate = {key: _plain(each[key]) for key in settings.space}
+            found[repr(candidate)] = candidate
+            if len(found) == settings.budget and settings.method != "grid":
+                break
+    return list(found.values())
+
+
+def _rounds(candidates: int, split: Split, settings: SearchSettings) -> list[Split]:
+    """The rows of each round of halving, the last one with all; every class is in each of them."""
+    count = 1 + math.floor(math.log(candidates, HALVING_FACTOR) + 1e-9)
+    random = np.random.default_rng(settings.seed)
+    # A fold keeps one row in `folds` from the fitting.
+    least = math.ceil(ROWS_TO_FIT * settings.folds / (settings.folds - 1))
+    shuffled = [random.permutation(np.flatnonzero(split.labels == each)) for each in np.unique(split.labels)]
+    sizes = [HALVING_FACTOR**-each for each in range(count - 1, -1, -1)]
+    chosen = [
+        np.sort(np.concatenate([rows[: max(least, round(len(rows) * size))] for rows in shuffled]))
+        for size in sizes
+    ]
+    return [split.take(rows) for rows in chosen]
 
 
 def _values(values: list[Any] | Distribution) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from training import algorithms, cli, config, export, files, report, scores
 from training.config import AlgorithmSettings, AlgorithmsSettings, EvaluateSettings, Settings
 from training.curves import curves
 from training.dataset import TEST_FILE, TRAIN_FILE, Profile, Split, joined, read_profile, read_split
-from training.errors import ConfigError
+from training.errors import ConfigError, ParityError
 from training.report import ClassScores, FoldScores, Importance, Parity, Report, SearchOutcome
 from training.search import search
 
@@ -60,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = cli.parser("training.train", __doc__)
     parser.add_argument("algorithm", help="a block under train.algorithms in params.yaml")
     task = _task(parser.parse_args(arguments).algorithm)
-    fitted, outcome = _fit(task, task.train)
-    model = export.export(fitted, task.profile.layout)
-    parity = _parity(task, fitted, model)
+    fitted, parameters, outcome = _fit(task, task.train)
+    model = _export(task, fitted, parameters)
+    parity = _parity(task, fitted, model, parameters)
     cv = _cross_validate(task)
     result, tables = _measure(task, model, cv, parity, outcome)
     _write(result, model, tables)
@@ -98,8 +98,14 @@ def _task(name: str) -> Task:
     )
 
 
-def fit(pipeline: Pipeline, split: Split, name: str) -> Pipeline:
+def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, Any] | None = None) -> Pipeline:
     """Fit a clone.
+
+    Args:
+        pipeline: stays unfitted.
+        split: the rows to fit on.
+        name: of the algorithm, for messages.
+        parameters: those of its block, for messages.
 
     Raises:
         ConfigError: the estimator refuses one of its parameters.
@@ -108,33 +114,61 @@ def fit(pipeline: Pipeline, split: Split, name: str) -> Pipeline:
         warnings.simplefilter("always", ConvergenceWarning)
         try:
             fitted: Pipeline = clone(pipeline).fit(algorithms.inputs(split), split.labels)
-        except (ValueError, TypeError) as error:
+        except Exception as error:
             # scikit-learn and xgboost check parameters only here, each with errors of its own.
-            first = " ".join(str(error).split("\n\n")[0].split())
-            raise ConfigError(f"train.algorithms.{name} cannot be fitted: {first[:400]}") from error
+            raise _refusal("be fitted", name, parameters, error) from error
     if any(issubclass(each.category, ConvergenceWarning) for each in caught):
         log.warning("%s did not converge: raise max_iter under train.algorithms.%s", name, name)
     return fitted
 
 
-def _fit(task: Task, split: Split) -> tuple[Pipeline, SearchOutcome | None]:
-    """Fit on a split; if the block has a search, with the parameters that it finds within that split."""
+def _export(task: Task, fitted: Pipeline, parameters: Mapping[str, Any]) -> bytes:
+    """Export a fitted pipeline.
+
+    Raises:
+        ConfigError: the converter does not know what its parameters made of it.
+    """
+    try:
+        return export.export(fitted, task.profile.layout)
+    except Exception as error:
+        # The converters raise whatever they stumble over; with other parameters they do not.
+        raise _refusal("be exported to ONNX", task.name, parameters, error) from error
+
+
+def _refusal(action: str, name: str, parameters: Mapping[str, Any] | None, error: Exception) -> ConfigError:
+    return ConfigError(f"{_where(name, parameters)} cannot {action}: {algorithms.reason(error)}")
+
+
+def _where(name: str, parameters: Mapping[str, Any] | None) -> str:
+    return f"train.algorithms.{name}" + (f" with {algorithms.described(parameters)}" if parameters else "")
+
+
+def _fit(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], SearchOutcome | None]:
+    """Fit on a split; if the block has a search, with the parameters that it finds within that split.
+
+    Returns:
+        The fitted pipeline, the block's parameters with what the search found in place, and its outcome.
+    """
     pipeline = algorithms.pipeline(task.name, task.block, task.profile)
-    outcome = None
+    parameters, outcome = dict(task.block.parameters), None
     if task.block.search is not None:
         prefix = algorithms.create(task.name).prefix
         outcome = search(pipeline, prefix, task.block.search, split, task.evaluate.score, task.name)
         pipeline.set_params(**{prefix + key: value for key, value in outcome.best.items()})
-    return fit(pipeline, split, task.name), outcome
+        parameters |= outcome.best
+    return fit(pipeline, split, task.name, parameters), parameters, outcome
 
 
-def _parity(task: Task, fitted: Pipeline, model: bytes) -> Parity:
+def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str, Any]) -> Parity:
     """Compare file and estimator on all data, on the features' grid, and on the half steps between."""
     predictor = Predictor(model, task.profile.layout)
     whole = joined(task.train, task.test)
     rows, seed = task.evaluate.parity_rows, task.evaluate.seed
     generated = [export.grid_rows(task.profile, whole, rows, fraction=each, seed=seed) for each in (1, 2)]
-    return export.check_parity(fitted, predictor, whole, generated)
+    try:
+        return export.check_parity(fitted, predictor, whole, generated)
+    except ParityError as error:
+        raise ParityError(f"{_where(task.name, parameters)}: {error}") from None
 
 
 def _cross_validate(task: Task) -> dict[str, FoldScores]:
@@ -149,9 +183,9 @@ def _cross_validate(task: Task) -> dict[str, FoldScores]:
     folds = StratifiedKFold(evaluate.folds, shuffle=True, random_state=evaluate.seed)
     measured = []
     for inner, outer in folds.split(train.labels, train.labels):
-        fitted, _ = _fit(task, train.take(inner))
+        fitted, parameters, _ = _fit(task, train.take(inner))
         held_out = train.take(outer)
-        predictor = Predictor(export.export(fitted, task.profile.layout), task.profile.layout)
+        predictor = Predictor(_export(task, fitted, parameters), task.profile.layout)
         measured.append(
             scores.point(held_out.labels, *predictor.predict(held_out.numbers, held_out.categories))
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,6 +34,8 @@ def test_an_unknown_parameter_is_refused_before_fitting(name: str) -> None:
         ConfigError, match=rf"train\.algorithms\.{name}\.colour: {name} has no such parameter"
     ):
         algorithms.pipeline(name, block(colour="red"), profile)
+    with pytest.raises(ConfigError, match=r"has no such parameter; did you mean random_state\?"):
+        algorithms.pipeline(name, block(randomstate=1), profile)
     with pytest.raises(ConfigError, match="has no such parameter"):
         algorithms.pipeline(name, block(search={"method": "grid", "space": {"colour": [1]}}), profile)
 
@@ -39,6 +43,8 @@ def test_an_unknown_parameter_is_refused_before_fitting(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
+        ("svm", {"gamma": "big"}),
+        ("xgboost", {"monotone_constraints": [1]}),
         ("logistic_regression", {"C": -1}),
         ("decision_tree", {"max_depth": "deep"}),
         ("random_forest", {"n_estimators": 0}),
@@ -49,8 +55,59 @@ def test_an_unknown_parameter_is_refused_before_fitting(name: str) -> None:
 def test_an_impossible_value_is_a_config_error(name: str, parameters: dict[str, object]) -> None:
     profile, rows = mixed()
     pipeline = algorithms.pipeline(name, block(**parameters), profile)
-    with pytest.raises(ConfigError, match=rf"train\.algorithms\.{name} cannot be fitted: "):
-        train.fit(pipeline, rows, name)
+    (key, value), *_ = parameters.items()
+    given = re.escape(f"train.algorithms.{name} with {key}: {value!r} cannot be fitted: ")
+    with pytest.raises(ConfigError, match=given) as error:
+        train.fit(pipeline, rows, name, parameters)
+    assert not re.search(r"\n|Stack trace|/workspace|cross_val_predict", str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "remedy"),
+    [
+        ("xgboost", "booster", "gblinear", "use gbtree, or leave it out"),
+        ("xgboost", "booster", "dart", "use gbtree, or leave it out"),
+        ("xgboost", "multi_strategy", "multi_output_tree", "use one_output_per_tree, or leave it out"),
+        ("xgboost", "num_parallel_tree", 3, "use 1, or leave it out"),
+        ("xgboost", "objective", "reg:squarederror", "use binary:logistic or multi:softprob"),
+        ("svm", "kernel", "precomputed", "use rbf or linear or poly or sigmoid"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_training(
+    name: str, key: str, value: object, remedy: str
+) -> None:
+    profile, _ = mixed()
+    line = rf"train\.algorithms\.{name}\.{{}}{key}: {value!r} cannot be exported to ONNX; {remedy}"
+    with pytest.raises(ConfigError, match=line.format("")):
+        algorithms.pipeline(name, block(**{key: value}), profile)
+    with pytest.raises(ConfigError, match=line.format(r"search\.space\.")):
+        algorithms.pipeline(name, block(search={"method": "grid", "space": {key: [value]}}), profile)
+
+
+@pytest.mark.parametrize("name", algorithms.FACTORIES)
+def test_a_seed_that_changes_with_every_run_is_refused(name: str) -> None:
+    profile, _ = mixed()
+    with pytest.raises(ConfigError, match=rf"{name}\.random_state: null .* the same bytes; write a number"):
+        algorithms.pipeline(name, block(random_state=None), profile)
+    space = {"random_state": [1, None]}
+    with pytest.raises(ConfigError, match=r"search\.space\.random_state: null"):
+        algorithms.pipeline(name, block(search={"method": "grid", "space": space}), profile)
+
+
+@pytest.mark.parametrize("solver", ["sag", "saga"])
+def test_solvers_that_draw_rows_give_the_same_model_each_time(solver: str) -> None:
+    profile, rows = mixed()
+    pipeline = algorithms.pipeline("logistic_regression", block(solver=solver), profile)
+    first, second = (train.fit(pipeline, rows, "logistic_regression")[-1].coef_ for _ in range(2))
+    assert (first == second).all()
+
+
+@pytest.mark.parametrize("text", ["1e2", "0,1", " .5", "-1", "inf", "NaN"])
+def test_a_number_in_quotes_is_refused(text: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"learning_rate: '{re.escape(text)}' is text where a number is meant"
+    ):
+        block(learning_rate=text)
 
 
 def test_parameters_reach_the_estimator_behind_the_calibration() -> None:

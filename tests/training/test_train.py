@@ -15,7 +15,7 @@ from app.predictor import Predictor
 from tests.training.project import Project
 from training import report
 from training.dataset import TEST_FILE, read_profile, read_split
-from training.errors import ConfigError, DataError
+from training.errors import ConfigError, DataError, ParityError
 
 
 def test_report_is_what_the_file_scores(trained: Project) -> None:
@@ -105,3 +105,26 @@ def test_a_model_that_does_not_converge_is_a_warning(
     with caplog.at_level("WARNING"):
         trained.run("train", "logistic_regression")
     assert "did not converge: raise max_iter under train.algorithms.logistic_regression" in caplog.text
+
+
+def test_a_model_that_cannot_be_exported_is_one_line(trained: Project) -> None:
+    trained.change(train__algorithms__xgboost={"n_estimators": 0})
+    with pytest.raises(
+        ConfigError, match=r"train\.algorithms\.xgboost with n_estimators: 0 cannot be exported to ONNX: \w+"
+    ):
+        trained.run("train", "xgboost")
+
+
+def test_a_model_whose_file_disagrees_names_its_parameters(trained: Project) -> None:
+    trained.change(train__algorithms__xgboost={"n_estimators": 2, "base_score": 0.5})
+    trained.monkeypatch.setattr("training.export.TOLERANCE", -1.0)
+    with pytest.raises(
+        ParityError, match=r"xgboost with n_estimators: 2, base_score: 0\.5: the exported model disagrees"
+    ):
+        trained.run("train", "xgboost")
+
+
+def test_an_infinite_parameter_is_not_lost_in_the_report(trained: Project) -> None:
+    trained.change(train__algorithms__logistic_regression={"C": float("inf")})
+    trained.run("train", "logistic_regression")
+    assert report.read("logistic_regression").parameters == {"C": "Infinity"}
