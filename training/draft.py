@@ -4,31 +4,41 @@
 
 What it cannot know, it marks: units, and what is physically possible. A drafted range is what was seen, widened
 by a quarter of its span on both sides (not past zero) and rounded. The drafted share of missing values is
-what was seen, rounded up. Columns that look like row numbers, free text or dates become comments.
+what was seen, rounded up. Every row is kept but those without a class or of a class too rare to learn, and
+the draft says how many those are. Columns that number the rows, free text and dates become comments.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import yaml
-from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from training import cli, sources
-from training.checks import LARGEST, check
+from app.cells import PLAIN, Cells
+from training import cli, config, draft_columns, prepare, sources, yaml_text
+from training.checks import Checked, check
 from training.columns import as_numbers, as_text
-from training.config import SchemaSettings
+from training.config import EvaluateSettings, SchemaSettings, Settings, SplitSettings
+from training.csv_files import EncodingError, Table
+from training.draft_columns import Columns
 from training.errors import ConfigError, DataError
 
-MOST_CATEGORIES = 50
 MOST_CLASSES = 100
-WIDENED = 0.25
+MOST_CODES = 30
+"""Different whole numbers that are still taken for classes; more are a quantity."""
+MOST_DECIMALS = 10
+"""Different numbers with decimals that are still taken for classes."""
+
+
+class _Evaluation(Settings):
+    """Says how many rows a class needs."""
+
+    split: SplitSettings = SplitSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
 
 
 def main() -> None:
@@ -49,170 +59,207 @@ def draft(source: str, target: str, renames: dict[str, str]) -> str:
     """
     from training.fetch import rename
 
-    frame = rename(sources.read(source), renames)
+    table, encoding = _read(source)
+    frame = rename(table.frame, renames)
     if target not in frame.columns:
         raise ConfigError(
             f"--target: there is no column {target!r}; there are {', '.join(map(str, frame.columns))}"
         )
-    features, skipped = _features(frame.drop(columns=target))
-    if not features:
-        raise DataError(
-            f"no column of {source} beside {target} can be a feature: {'; '.join(f'{name}: {reason}' for name, reason in skipped.items())}"
-        )
-    schema: dict[str, Any] = {"target": target, "classes": _classes(frame, target)}
-    smallest = _smallest_class(
-        frame, {**schema, "features": {name: each for name, (each, _) in features.items()}}
-    )
-    schema["min_rows_per_class"] = min(20, smallest)
+    _check_names([*frame.columns, *renames])
+    columns = draft_columns.judge(frame.drop(columns=target), table.delimiter)
+    if not columns.features:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in columns.left_out.items())
+        raise DataError(f"no column of {source} beside {target} can be a feature: {reasons}")
+    schema, comments = _schema(frame, target, columns)
     lines = [
-        _line("name", _name(source)),
+        yaml_text.entry("name", _name(source)),
         "",
-        "data:",
-        "  " + _line("source", source),
-        "  " + _line("rename", renames),
-        "  " + _line("replace", {}),
+        *_data_section(source, encoding, renames, columns),
         "",
-        "schema:",
-        *(f"  {_line(key, value)}" for key, value in schema.items()),
-        "  duplicates: drop      # drop | reject | keep",
-        "  out_of_range: reject  # what the service does with values beyond a range: reject | accept",
-        "  features:  # units: add `unit: cm`; ranges: put what is possible, these are what was seen and a bit more",
-        *(f"    {_line(name, each)}{comment}" for name, (each, comment) in features.items()),
-        *(f"    # {_line(name, reason)}" for name, reason in skipped.items()),
+        *_schema_section(schema, comments, columns),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _renames(pairs: Sequence[str]) -> dict[str, str]:
-    split = [pair.partition("=") for pair in pairs]
-    for pair, (old, _, new) in zip(pairs, split, strict=True):
-        if not old or not new:
+    split = [pair.rpartition("=") for pair in pairs]
+    for pair, (_, mark, new) in zip(pairs, split, strict=True):
+        if not mark or not new:
             raise ConfigError(f"--rename {pair}: write OLD=NEW")
     return {old: new for old, _, new in split}
 
 
-def _classes(frame: pd.DataFrame, target: str) -> list[str]:
+def _read(source: str) -> tuple[Table, str]:
+    """The source, and the encoding in which it can be read."""
+    try:
+        return sources.read_table(source), "utf-8"
+    except EncodingError as error:
+        return sources.read_table(source, error.suggestion), error.suggestion
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if len(yaml_text.text(str(name))) > yaml_text.LONGEST_KEY:
+            raise ConfigError(
+                f"the column {str(name)[:40]!r}… has a name of {len(str(name)):,} characters, which YAML cannot "
+                "have as a key: shorten it in the source"
+            )
+
+
+def _schema(frame: pd.DataFrame, target: str, columns: Columns) -> tuple[dict[str, Any], dict[str, str]]:
+    """The section's keys but `features`, and comments for some of them."""
+    text, rare, missing = _target(frame, target, columns.cells)
+    classes = draft_columns.ordered(each for each in text.dropna().unique() if each not in rare)
+    schema: dict[str, Any] = {"target": target, "classes": classes}
+    comments = {}
+    doubtful = [each for each in classes if draft_columns.is_placeholder(each)]
+    if doubtful:
+        counted = ", ".join(f"{each!r} ({(text == each).sum():,} rows)" for each in doubtful)
+        comments["classes"] = f"{counted} is a class here; data.replace can make it missing"
+    if rare:
+        counted = ", ".join(f"{each!r} ({count:,} rows)" for each, count in rare.items())
+        comments["drop_classes"] = f"too few rows to learn: {counted}; data.replace can merge classes"
+        schema["drop_classes"] = list(rare)
+    if missing:
+        comments["missing_target"] = f"drop | reject; {missing:,} of {len(frame):,} rows have no {target}"
+        schema["missing_target"] = "drop"
+    checked = _checked(frame, schema, columns)
+    smallest = int(checked.frame[target].value_counts().min())
+    schema["min_rows_per_class"] = min(20, smallest)
+    schema["duplicates"] = "keep"
+    comments["duplicates"] = "keep | drop | reject" + (
+        f"; {checked.equal_rows:,} of {len(checked.frame):,} rows equal an earlier one in all features and the target"
+        if checked.equal_rows
+        else ""
+    )
+    schema["out_of_range"] = "reject"
+    comments["out_of_range"] = "what the service does with values beyond a range: reject | accept"
+    return schema, comments
+
+
+def _target(frame: pd.DataFrame, target: str, cells: Cells) -> tuple[pd.Series[Any], dict[str, int], int]:
+    """The classes, the rows of those with too few of them, and how many rows have none."""
     text, wrong = as_text(frame[target])
     if wrong.any():
         raise DataError(
             f"{target} holds {frame[target].dtype}: a target has a class, as text or number, in every row"
         )
-    if text.isna().any():
-        raise DataError(f"{target} is missing in {int(text.isna().sum())} rows: take them out of the source")
-    names = _sorted(text.unique())
+    names = text.dropna().unique()
     if not 2 <= len(names) <= MOST_CLASSES:
-        raise DataError(
-            f"{target} has {len(names)} different values; a classifier takes 2 to {MOST_CLASSES} classes"
+        quantity = (
+            "; it looks like a quantity"
+            if len(names) > MOST_CLASSES and _are_numbers(frame[target], cells)
+            else ""
         )
-    return names
+        raise DataError(
+            f"{target} has {len(names):,} different values{quantity}; a classifier takes 2 to {MOST_CLASSES} classes: "
+            "choose another target, or group the values in the source"
+        )
+    if _are_numbers(frame[target], cells):
+        whole = all(re.fullmatch(r"[+-]?\d+", each) for each in names)
+        if len(names) > (MOST_CODES if whole else MOST_DECIMALS):
+            raise DataError(
+                f"{target} has {len(names)} different numbers: it looks like a quantity, and a classifier predicts "
+                "classes: choose another target, or group the numbers into named ranges in the source"
+            )
+    rare = _rare(text.dropna())
+    if len(names) - len(rare) < 2:
+        raise DataError(
+            f"{target}: {len(rare)} of {len(names)} classes have too few rows to train and test on, such as "
+            f"{next(iter(rare))!r} with {next(iter(rare.values()))}: a classifier needs two classes with more rows; "
+            "merge classes in the source, or choose another target"
+        )
+    return text, rare, int(text.isna().sum())
 
 
-def _features(frame: pd.DataFrame) -> tuple[dict[str, tuple[dict[str, Any], str]], dict[str, str]]:
-    """The features, each with a comment, and why other columns are none."""
-    features: dict[str, tuple[dict[str, Any], str]] = {}
-    skipped = {}
-    for name in map(str, frame.columns):
-        found = _number(frame[name]) or _category(frame[name])
-        if isinstance(found, str):
-            skipped[name] = found
-        else:
-            features[name] = found
-    return features, skipped
+def _are_numbers(column: pd.Series[Any], cells: Cells) -> bool:
+    return not as_numbers(column, cells)[1].any()
 
 
-def _number(column: pd.Series[Any]) -> tuple[dict[str, Any], str] | str | None:
-    """The feature and its comment, why it is none, or None if its cells are not numbers."""
-    values, wrong = as_numbers(column)
-    seen = values.dropna().to_numpy(np.float64)
-    if wrong.any():
-        return None
-    if not len(seen):
-        return "every value is missing"
-    if np.abs(seen).max() > LARGEST:
-        return f"some values are infinite or beyond {LARGEST:g}; data.replace can make them missing"
-    if _zero_padded(column):
-        return None
-    low, high = float(seen.min()), float(seen.max())
-    if len(seen) == len(values) > 2 and np.array_equal(np.sort(seen), np.arange(low, low + len(seen))):
-        return "left out, since it numbers the rows"
-    feature = {"type": "number", "range": list(_padded(seen)), **_missing(values)}
-    return feature, f"  # seen {_tidy(low)} to {_tidy(high)}"
+def _rare(labels: pd.Series[Any]) -> dict[str, int]:
+    """The classes that `prepare` would refuse, with all their rows."""
+    try:
+        evaluation = config.load(_Evaluation)
+    except ConfigError:
+        evaluation = _Evaluation()
+    rare: dict[str, int] = {}
+    while True:
+        kept = labels[~labels.isin(rare)]
+        if kept.empty:
+            return rare
+        train, _ = prepare.split(kept.to_frame("class"), "class", evaluation.split)
+        found = prepare.too_rare(train["class"], kept.unique(), evaluation.evaluate.folds)
+        if not found:
+            return rare
+        rare |= {name: int((kept == name).sum()) for name in found}
 
 
-def _category(column: pd.Series[Any]) -> tuple[dict[str, Any], str] | str:
-    text, wrong = as_text(column)
-    if wrong.any():
-        return f"left out, since it holds {column.dtype}"
-    categories = _sorted(text.dropna().unique())
-    if not categories:
-        return "every value is missing"
-    if len(categories) > min(MOST_CATEGORIES, max(2, len(text) // 2)):
-        return f"left out, since its {len(categories)} different texts are no categories"
-    return {"type": "category", "categories": categories, **_missing(text)}, ""
+def _checked(frame: pd.DataFrame, schema: dict[str, Any], columns: Columns) -> Checked:
+    """The rows as `prepare` will see them, checked by the check that it makes."""
+    from training.fetch import replace
+
+    features = {name: each for name, (each, _) in columns.features.items()}
+    try:
+        settings = SchemaSettings.model_validate(
+            {**schema, "features": features, "min_rows_per_class": 2, "duplicates": "keep"}
+        )
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{message}; give it another name with --rename OLD=NEW") from None
+    return check(replace(frame, columns.replace), settings, columns.cells)
 
 
-def _zero_padded(column: pd.Series[Any]) -> bool:
-    """007 is a code and not the number seven."""
-    text = column.dropna()
-    return isinstance(text.dtype, pd.StringDtype) and bool(text.str.strip().str.match(r"0\d").any())
+def _data_section(source: str, encoding: str, renames: dict[str, str], columns: Columns) -> list[str]:
+    cells = columns.cells
+    lines = ["data:", "  " + yaml_text.entry("source", source)]
+    if encoding != "utf-8":
+        lines.append(
+            f"  {yaml_text.entry('encoding', encoding)}  # not UTF-8: look whether its texts come out right"
+        )
+    lines += ["  " + yaml_text.entry("rename", renames)]
+    if columns.replace:
+        lines.append("  replace:")
+        lines += [f"    {yaml_text.entry(name, values)}" for name, values in columns.replace.items()]
+    else:
+        lines.append("  replace: {}")
+    counted = [
+        f"{word!r} stands {sum(places.values()):,} times in {', '.join(map(repr, places))}"
+        for word, places in columns.missing.items()
+    ]
+    comment = f"; {'; '.join(counted)}" if counted else ""
+    lines.append(
+        f'  {yaml_text.entry("missing", cells.missing)}  # texts that mean "no value", as an empty cell does{comment}'
+    )
+    marks = {"decimal": cells.decimal, "thousands": cells.thousands}
+    lines += [
+        f"  {yaml_text.entry(key, mark)}  # {columns.example}"
+        for key, mark in marks.items()
+        if mark != getattr(PLAIN, key)
+    ]
+    return lines
 
 
-def _missing(values: pd.Series[Any]) -> dict[str, float]:
-    share = math.ceil(float(values.isna().mean()) * 100 - 1e-9) / 100
-    return {"missing": share} if values.isna().any() else {}
-
-
-def _padded(seen: NDArray[np.floating[Any]]) -> tuple[float, float]:
-    low, high = float(seen.min()), float(seen.max())
-    span = (high - low) or abs(high) or 1.0
-    digits = min(1 - math.floor(math.log10(span)), 30)
-    if (seen == np.round(seen)).all():
-        digits = min(digits, 0)
-    wider_low = math.floor((low - span * WIDENED) * 10.0**digits) / 10.0**digits
-    wider_high = math.ceil((high + span * WIDENED) * 10.0**digits) / 10.0**digits
-    if low >= 0:
-        wider_low = max(wider_low, 0.0)
-    elif high <= 0:
-        wider_high = min(wider_high, 0.0)
-    return _tidy(min(wider_low, low)), _tidy(max(wider_high, high))
-
-
-def _tidy(value: float) -> float:
-    """Whole numbers without decimals."""
-    return int(value) if value.is_integer() and abs(value) < 1e15 else value
-
-
-def _sorted(values: Any) -> list[str]:
-    """Texts in order; whole numbers by size, so that 10 follows 9."""
-    texts = sorted(map(str, values))
-    return sorted(texts, key=int) if all(re.fullmatch(r"-?\d{1,9}", each) for each in texts) else texts
+def _schema_section(schema: dict[str, Any], comments: dict[str, str], columns: Columns) -> list[str]:
+    keys = [
+        f"  {yaml_text.entry(key, value)}" + (f"  # {comments[key]}" if key in comments else "")
+        for key, value in schema.items()
+    ]
+    return [
+        "schema:",
+        *keys,
+        "  features:  # units: add `unit: cm`; ranges: put what is possible, these are what was seen and a bit more",
+        *(
+            f"    {yaml_text.entry(name, each)}" + (f"  # {comment}" if comment else "")
+            for name, (each, comment) in columns.features.items()
+        ),
+        *(f"    # {yaml_text.text(name)}: {reason}" for name, reason in columns.left_out.items()),
+    ]
 
 
 def _name(source: str) -> str:
     kind, _, rest = source.partition(":")
     text = "model" if kind == "sql" else Path(rest if kind in ("sklearn", "s3") else source).stem
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
-
-
-def _line(key: str, value: Any) -> str:
-    """One `key: value` line, quoted where YAML needs it."""
-    nested = isinstance(value, dict | list)
-    text = yaml.safe_dump(
-        {key: value}, default_flow_style=nested, sort_keys=False, allow_unicode=True, width=math.inf
-    ).strip()
-    return text[1:-1] if nested else text
-
-
-def _smallest_class(frame: pd.DataFrame, schema: dict[str, Any]) -> int:
-    """Rows of the smallest class once duplicates are dropped, counted by the very check that `prepare` makes."""
-    from pydantic import ValidationError
-
-    try:
-        settings = SchemaSettings.model_validate({**schema, "min_rows_per_class": 2, "duplicates": "drop"})
-    except ValidationError as error:
-        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{message}; give it another name with --rename OLD=NEW") from None
-    return int(check(frame, settings).frame[settings.target].value_counts().min())
 
 
 if __name__ == "__main__":

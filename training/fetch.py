@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -43,7 +44,13 @@ def main() -> None:
 
 def fetch(data: DataSettings) -> pd.DataFrame:
     """Read the source and apply `rename` and `replace`."""
-    return replace(rename(sources.read(data.source, data.encoding), data.rename), data)
+    frame = rename(sources.read(data.source, data.encoding), data.rename)
+    for name in data.replace:
+        if name in data.rename and name not in frame.columns:
+            raise ConfigError(
+                f"data.replace: there is no column {name!r} after renaming; it is called {data.rename[name]!r} by then"
+            )
+    return replace(frame, data.replace)
 
 
 def rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
@@ -60,13 +67,12 @@ def rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     return renamed
 
 
-def replace(frame: pd.DataFrame, data: DataSettings) -> pd.DataFrame:
+def replace(frame: pd.DataFrame, values_by_column: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     """Swap values as `data.replace` says; such a column becomes text, which `prepare` reads as any other."""
     frame = frame.copy()
-    for name, values in data.replace.items():
+    for name, values in values_by_column.items():
         if name not in frame.columns:
-            hint = f"; it is called {data.rename[name]!r} by then" if name in data.rename else ""
-            raise ConfigError(f"data.replace: there is no column {name!r} after renaming{hint}")
+            raise ConfigError(f"data.replace: there is no column {name!r} after renaming")
         text, wrong = as_text(frame[name])
         if wrong.any():
             raise DataError(

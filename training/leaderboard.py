@@ -57,6 +57,8 @@ class Leaderboard(Frozen):
     """Why it won."""
     missed: tuple[str, ...] = ()
     """Rules of the gate that the champion misses."""
+    losses: tuple[str, ...] = ()
+    """Which rows of the source the models do not know, a sentence for each."""
     rows: tuple[Row, ...]
 
 
@@ -119,6 +121,7 @@ def build(
         champion=ranked[0].algorithm,
         rule=rule,
         missed=tuple(missed),
+        losses=profile.losses(),
         rows=tuple(
             Row(
                 algorithm=each.algorithm,
@@ -198,6 +201,7 @@ def as_markdown(board: Leaderboard) -> str:
             f"Champion: **{board.champion}**{verdict}: {markdown.prose(board.rule)}.",
             "",
             *([f"**{refusal(board)}**", ""] if board.missed else []),
+            *([*(f"- {markdown.prose(each)}" for each in board.losses), ""] if board.losses else []),
             "CV is the mean over the folds ± their standard deviation. Figures on the test split come with a",
             "bootstrap interval; they never select. Numbers is how many of them the model file holds.",
             "",
@@ -241,6 +245,8 @@ def show(board: Leaderboard) -> None:
     console.print(f"Champion: [bold green]{board.champion}[/]{version}\n  {escape(board.rule)}")
     if board.missed:
         console.print(f"[red]{escape(refusal(board))}[/]")
+    for each in board.losses:
+        console.print(f"[yellow]{escape(each)}[/]")
 
 
 def _head(board: Leaderboard) -> list[str]:

@@ -8,6 +8,7 @@ schema is listed at once, with the first rows at fault. A declared range is chec
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def main() -> None:
     leaderboard.discard(origin.source, schema.target)
     checked = check(raw, schema, settings.data.cells)
     train, test = split(checked.frame, schema.target, settings.split)
-    rare = too_rare(train[schema.target], settings.evaluate.folds)
+    rare = too_rare(train[schema.target], checked.classes, settings.evaluate.folds)
     if rare:
         raise DataError(_complaint_about_rare(rare, schema, settings.evaluate.folds))
     profile = resolve(checked, schema, origin, train, test, settings.data.cells)
@@ -93,10 +94,10 @@ def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd
     return frame[~chosen].reset_index(drop=True), frame[chosen].reset_index(drop=True)
 
 
-def too_rare(labels: pd.Series[Any], folds: int) -> dict[str, int]:
+def too_rare(labels: pd.Series[Any], classes: Iterable[str], folds: int) -> dict[str, int]:
     """The classes with fewer training rows than folds, and how many they have."""
-    counts = labels.value_counts().sort_index()
-    return {str(name): int(count) for name, count in counts.items() if count < folds}
+    counts = labels.value_counts()
+    return {name: int(counts.get(name, 0)) for name in classes if counts.get(name, 0) < folds}
 
 
 def _complaint_about_rare(rare: dict[str, int], schema: SchemaSettings, folds: int) -> str:

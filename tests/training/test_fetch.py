@@ -79,11 +79,9 @@ def test_replacing_there_and_back_is_no_change(values: list[str], order: list[st
     distinct = sorted(set(values))
     codes = {value: f"{order[position % 3]}{position}" for position, value in enumerate(distinct)}
     frame = pd.DataFrame({"x": pd.Series(values, dtype="str")})
-    there = fetch.replace(frame, DataSettings(source="-", replace={"x": codes}))
+    there = fetch.replace(frame, {"x": codes})
     assert there["x"].tolist() == [codes[value] for value in values]
-    back = fetch.replace(
-        there, DataSettings(source="-", replace={"x": {code: value for value, code in codes.items()}})
-    )
+    back = fetch.replace(there, {"x": {code: value for value, code in codes.items()}})
     pd.testing.assert_frame_equal(back, frame)
 
 
@@ -92,7 +90,7 @@ def test_replacing_swaps_at_once_and_can_make_missing() -> None:
     data = DataSettings.model_validate(
         {"source": "-", "replace": {"x": {"a": "b", "b": "a", "NA": "none given"}, "y": {-999: "", 0: 10}}}
     )
-    replaced = fetch.replace(frame, data)
+    replaced = fetch.replace(frame, data.replace)
     assert replaced["x"].tolist()[:3] == ["b", "a", "none given"]
     assert replaced["x"].isna().tolist() == [False, False, False, True]
     assert replaced["y"].tolist()[:2] == ["10", "1"]
@@ -103,12 +101,12 @@ def test_replacing_swaps_at_once_and_can_make_missing() -> None:
 def test_replacing_leaves_words_that_may_be_values_alone() -> None:
     frame = pd.DataFrame({"x": ["None", "NA", "null", "n.a.", "nan"]})
     data = DataSettings(source="-", replace={"x": {"n.a.": "NA"}}, missing=("NA", "None"))
-    assert fetch.replace(frame, data)["x"].tolist() == ["None", "NA", "null", "NA", "nan"]
+    assert fetch.replace(frame, data.replace)["x"].tolist() == ["None", "NA", "null", "NA", "nan"]
 
 
 def test_a_value_to_replace_that_never_occurs_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
     data = DataSettings(source="-", replace={"x": {"Iris-setosa": "setosa"}})
-    fetch.replace(pd.DataFrame({"x": ["iris-setosa"]}), data)
+    fetch.replace(pd.DataFrame({"x": ["iris-setosa"]}), data.replace)
     assert "data.replace.x: the value 'Iris-setosa' does not occur" in caplog.text
 
 

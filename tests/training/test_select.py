@@ -10,7 +10,7 @@ import pytest
 
 from app.contract import Score, read_bundle
 from tests.training.project import Project
-from training import gate, leaderboard, report
+from training import dataset, gate, leaderboard, report
 from training.config import GateSettings
 from training.dataset import read_profile
 from training.errors import DataError, GateError
@@ -234,6 +234,23 @@ class TestPapers:
         assert max(map(len, shown.splitlines())) <= 80
         assert "logistic_regression" in shown
         assert "…" not in shown
+
+    def test_lost_rows_are_said_at_the_end_and_in_the_papers(
+        self, trained: Project, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        profile = dataset.read_profile()
+        changed = {"duplicates_dropped": 2, "without_target": 1, "classes_dropped": {"odd": 1}}
+        dataset.write_profile(profile.model_copy(update=changed))
+        trained.run("select")
+        trained.run("leaderboard")
+        shown = " ".join(capsys.readouterr().out.split())
+        for path in ("MODEL_CARD.md", "reports/leaderboard.md"):
+            text = Path(path).read_text()
+            assert "2 of 150 rows (1.3%) equal an earlier one and were dropped" in text
+            assert "1 of 150 rows (0.7%) are of the class 'odd'" in text
+            assert "have no species" not in text
+        assert "2 of 150 rows (1.3%) equal an earlier one and were dropped" in shown
+        assert "are of the class 'odd', which the model does not know" in shown
 
     def test_the_card_says_what_a_reader_needs(self, trained: Project) -> None:
         card = Path("MODEL_CARD.md").read_text()

@@ -1,0 +1,49 @@
+"""Writes values as YAML on one line, so that version 1.1 and version 1.2 of YAML read the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+LONGEST_KEY = 1000
+"""Characters; a YAML reader takes no longer key on a line."""
+
+_PLAIN = re.compile(r"[A-Za-z_][\w./%()-]*(?: [\w./%()-]+)*", re.ASCII)
+_RESERVED = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+
+
+def entry(key: str, value: Any) -> str:
+    """One `key: value` line."""
+    return f"{text(key)}: {flow(value)}"
+
+
+def flow(value: Any) -> str:
+    """A mapping, list, text or number."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(entry(key, each) for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, float):
+        mantissa, mark, exponent = repr(value).partition("e")
+        # Without the point, YAML 1.1 takes 1e-05 for a text.
+        return mantissa + (".0" if mark and "." not in mantissa else "") + mark + exponent
+    return str(value)
+
+
+def text(value: str) -> str:
+    """Plain where no version takes it for anything else, else in double quotes."""
+    if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
+        return value
+    return '"' + "".join(map(_escaped, value)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
