@@ -8,21 +8,30 @@ from __future__ import annotations
 import http.client
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from app.address import DEFAULT_HOST, DEFAULT_PORT, local_address, parse_host, parse_port, printable, url_of
 
 TIMEOUT_SECONDS = 2.0
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not listened on
+
+T = TypeVar("T")
 
 
 def main(environment: Mapping[str, str] = os.environ) -> int:
-    host, port = address(environment)
+    try:
+        host, port = address(environment)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     try:
-        connection.request("GET", "/health/ready")
+        # The service may be strict about the host that is asked for, and a scope such as %eth0 is not part of one.
+        connection.request("GET", "/health/ready", headers={"Host": "localhost"})
         answer = connection.getresponse()
         print(answer.read(200).decode(errors="replace"))
     except (OSError, http.client.HTTPException) as error:
-        print(f"error: nothing answers on {host}:{port}: {error}", file=sys.stderr)
+        print(f"error: nothing answers on {url_of(host, port)}: {error}", file=sys.stderr)
         return 1
     finally:
         connection.close()
@@ -30,10 +39,24 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def address(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Where the service of this environment can be asked, by the variables and defaults of `app.settings`."""
+    """Where the service of this environment can be asked, by the variables and defaults of `app.settings`.
+
+    Raises:
+        ValueError: the service does not take this value either; the message names the variable.
+    """
     variables = {name.upper(): value for name, value in environment.items()}
-    host = variables.get("ESPALIER_HOST", "127.0.0.1")
-    return _ANY.get(host, host), int(variables.get("ESPALIER_PORT", "8000"))
+    host = _read(variables, "ESPALIER_HOST", parse_host, DEFAULT_HOST)
+    return local_address(host), _read(variables, "ESPALIER_PORT", parse_port, DEFAULT_PORT)
+
+
+def _read(variables: Mapping[str, str], name: str, parse: Callable[[object], T], default: T) -> T:
+    given = variables.get(name)
+    if given is None:
+        return default
+    try:
+        return parse(given)
+    except ValueError as error:
+        raise ValueError(f"{name}={printable(given)}: {error}") from None
 
 
 if __name__ == "__main__":

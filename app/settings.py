@@ -10,6 +10,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.address import DEFAULT_HOST, DEFAULT_PORT, parse_host, parse_port, printable
+
 PREFIX = "ESPALIER_"
 _HELP_WIDTH = 100
 
@@ -48,8 +50,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     model_dir: Path = Field(Path("model"), description="the bundle to serve: model.onnx and model.json")
-    host: str = Field("127.0.0.1", description="address to listen on; a container wants 0.0.0.0")
-    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    host: Annotated[str, BeforeValidator(parse_host)] = Field(
+        DEFAULT_HOST,
+        description="address or name to listen on; a container wants 0.0.0.0, or :: for IPv6 as well",
+    )
+    port: Annotated[int, BeforeValidator(parse_port)] = Field(DEFAULT_PORT, description="port to listen on")
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     max_body_bytes: int = Field(1024 * 1024, ge=1, description="larger request bodies get a 413")
     max_answer_bytes: int = Field(
@@ -124,7 +129,7 @@ def read_settings() -> Settings:
         # Behind the field comes the place inside a list.
         name = PREFIX + str(first["loc"][0]).upper()
         reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        raise SettingsError(f"{name}={first['input']!s}: {reason}") from None
+        raise SettingsError(f"{name}={printable(first['input'])}: {reason}") from None
 
 
 def environment_help() -> str:

@@ -122,8 +122,9 @@ def _settings(it: Environment) -> Iterator[str]:
     port = _setting(it, "port")
     if port not in {each["containerPort"] for each in it.container["ports"]}:
         yield f"container {it.container['name']}: the service listens on {port:g}, which is none of its ports"
-    if _variables(it).get("ESPALIER_HOST", "127.0.0.1") != "0.0.0.0":  # noqa: S104  the pod's network is its own
-        yield f"container {it.container['name']}: without ESPALIER_HOST=0.0.0.0 nobody reaches the service"
+    # The pod's network is its own.
+    if _variables(it).get("ESPALIER_HOST", "127.0.0.1") not in ("0.0.0.0", "::"):  # noqa: S104
+        yield f"container {it.container['name']}: without ESPALIER_HOST=0.0.0.0 or :: nothing reaches the service"
 
 
 def _probes(it: Environment) -> Iterator[str]:

@@ -37,6 +37,17 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ESPALIER_PORT", "http"),
         ("ESPALIER_PORT", "70000"),
         ("ESPALIER_PORT", ""),
+        ("ESPALIER_PORT", "0"),
+        ("ESPALIER_PORT", "-1"),
+        ("ESPALIER_PORT", "8e3"),
+        ("ESPALIER_HOST", ""),
+        ("ESPALIER_HOST", " "),
+        ("ESPALIER_HOST", "a" * 64),
+        ("ESPALIER_HOST", "0.0.0.0:8000"),
+        ("ESPALIER_HOST", "http://iris"),
+        ("ESPALIER_HOST", "[::1"),
+        ("ESPALIER_HOST", "*"),
+        ("ESPALIER_HOST", "two..dots"),
         ("ESPALIER_WORKERS", "0"),
         ("ESPALIER_MAX_BODY_BYTES", "1MB"),
         ("ESPALIER_DRAIN_SECONDS", "-1"),
@@ -55,6 +66,36 @@ def test_a_bad_value_is_one_line_that_names_the_variable(
         read_settings()
     assert str(caught.value).startswith(f"{name}={value}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["ESPALIER_HOST", "ESPALIER_PORT", "ESPALIER_WORKERS", "ESPALIER_LOG_FORMAT"]
+)
+def test_a_line_break_in_a_value_does_not_break_the_message(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1\n2")
+    with pytest.raises(SettingsError) as caught:
+        read_settings()
+    assert str(caught.value).startswith(f"{name}=1\\n2: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "host"),
+    [
+        ("0.0.0.0", "0.0.0.0"),
+        ("::", "::"),
+        ("[::1]", "::1"),
+        (" localhost ", "localhost"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("iris_1.example.", "iris_1.example."),
+        ("bücher.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_a_host_is_an_address_or_a_name(given: str, host: str) -> None:
+    assert Settings(host=given).host == host
 
 
 def test_a_time_that_is_empty_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
