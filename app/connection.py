@@ -27,7 +27,10 @@ can read why. Offers to change the protocol are declined by answering the reques
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import re
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -598,6 +601,20 @@ class Connection(HttpToolsProtocol):
         for cycle, _ in self.pipeline:
             yield cycle.scope["path"]
 
+    def is_idle(self) -> bool:
+        """Whether no request has begun, not even in bytes that arrived and were not read yet."""
+        cycle = self.cycle
+        if self._open or self._unparsed or not (cycle is None or cycle.response_complete):
+            return False
+        return self.transport.is_closing() or not _unread_bytes(self.transport)
+
+    def shutdown(self) -> None:
+        """Close if idle; otherwise the next response does, because the server announces it with each."""
+        if self.is_idle():
+            self.transport.close()
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
     # ------------------------------------------------------------------------------------------ deadlines
 
     def on_second(self) -> None:
@@ -673,6 +690,12 @@ def _too_large_head() -> RequestError:
         "head_too_large",
         f"head and trailers may have {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers",
     )
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """The number of bytes in the socket's receive buffer."""
+    waiting = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(waiting, sys.byteorder)
 
 
 @lru_cache(maxsize=256)

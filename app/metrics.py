@@ -16,6 +16,7 @@ import re
 from collections import Counter as Tally
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
@@ -32,6 +33,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
     multiprocess,
+    values,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_fastapi_instrumentator import Instrumentator
@@ -321,6 +323,24 @@ class LogMetrics:
         )
 
 
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""The client library's: where workers share their metrics. It must be set before the library is imported."""
+
+
+def share(slot: int) -> None:
+    """Count in the files of a worker's slot from now on, so that a replacement goes on where the last one ended.
+
+    By default the files would be those of the process. Each replacement would then leave files behind, and
+    `/metrics` reads them all.
+    """
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+
+
+def forget_gauges(slot: int, directory: Path) -> None:
+    """What a worker that is gone had open is gone with it."""
+    multiprocess.mark_process_dead(slot, directory)  # type: ignore[no-untyped-call]
+
+
 class Exposition:
     """`/metrics`: of this process, or of all workers when they share a directory."""
 
@@ -335,7 +355,7 @@ class Exposition:
 
     def render(self) -> bytes:
         self.settle()
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if DIRECTORY_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         merged = CollectorRegistry()
         multiprocess.MultiProcessCollector(merged)  # type: ignore[no-untyped-call]

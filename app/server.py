@@ -1,37 +1,54 @@
-"""Runs the application in one process: listens, serves, and goes away without losing a request."""
+"""Runs the application in one process: listens, serves, and stops without losing a request."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
+import os
+import select
 import signal
 import socket
-import sys
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import parent_process
+from threading import current_thread, main_thread
 from types import FrameType
 from typing import cast
 
 import uvicorn
 
+from app.address import printable, url_of
 from app.connection import Connection, Outbox
 from app.contract import Bundle
 from app.main import Application, Lifecycle, create_app
 from app.metrics import Exposition
 from app.predictionlog import PredictionLog
 from app.settings import Settings
+from app.signals import stop_signals
 
 _log = logging.getLogger("app.server")
 
-
 _TICKS_A_SECOND = 10  # uvicorn's
+_POLL_SECONDS = 0.01
+_HANDSHAKE_SECONDS = 0.1
+"""What the handshake of a new connection may take at the end of the drain: a round trip."""
+_ACCEPT_SECONDS = 1.0
+"""What accepting the connections that wait then may take."""
+_REQUEST_SECONDS = 0.5
+"""What a connection without a request gets to send one."""
 _FINISH_SECONDS = 10
 """What a request in flight may take after the drain; a client that stalls must not keep the process alive."""
 _STORE_SECONDS = 5.0
 """What storing the rest of the prediction log may take then, or as long as the drain; storage may be away."""
+
+
+_SO_ATTACH_FILTER = 26
+# Classic BPF over the TCP header: load the flags, test SYN, drop (0) or keep.
+_DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
 class ListenError(Exception):
@@ -41,38 +58,57 @@ class ListenError(Exception):
 def listen(settings: Settings) -> socket.socket:
     """A listening socket, so that a busy port is found out before anything is started.
 
+    Of the addresses of a name it takes the first that works, IPv4 before IPv6. `::` listens on IPv4 as well.
+
     Raises:
         ListenError: the port is taken, or the address is not one of this machine.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        for family, _, _, _, address in sorted(found, key=lambda each: each[0] != socket.AF_INET):
+            try:
+                return socket.create_server(
+                    address,
+                    family=family,
+                    backlog=2048,
+                    dualstack_ipv6=family == socket.AF_INET6 and socket.has_dualstack_ipv6(),
+                )
+            except OSError as error:
+                reason = os.strerror(error.errno) if error.errno else str(error)
     except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise ListenError(
-            f"cannot listen on {where}: {error.strerror or error}; set ESPALIER_HOST and ESPALIER_PORT"
-        ) from None
-    listener.set_inheritable(True)
-    return listener
+        # Of the resolver, whose numbers are its own.
+        reason = error.strerror or str(error)
+    where = printable(url_of(settings.host, settings.port).removeprefix("http://"))
+    raise ListenError(f"cannot listen on {where}: {reason}; set ESPALIER_HOST and ESPALIER_PORT")
 
 
 def serve(
-    settings: Settings,
-    bundle: Bundle,
-    listener: socket.socket,
-    on_started: Callable[[], None] = lambda: None,
+    settings: Settings, bundle: Bundle, listener: socket.socket, supervisor: socket.socket | None = None
 ) -> None:
-    """Serve a bundle until a signal says stop."""
-    # Before uvicorn listens for signals and after it has stopped, a signal simply ends the process.
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sig, lambda *_: sys.exit(0))
+    """Serve a bundle until a signal says stop.
+
+    Args:
+        settings: of the service.
+        bundle: to serve.
+        listener: closed at the end.
+        supervisor: for a worker, a connection to the process that started it: the worker sends a byte each second,
+            and receives signal numbers as bytes; when it ends, the worker stops.
+    """
     app = create_app(settings, bundle)
     log: PredictionLog | None = app.state.prediction_log
     try:
-        Server(app, settings, on_started).run(sockets=[listener])
+        Server(app, settings, supervisor).run(sockets=[listener])
     finally:
         if log is not None:
             log.close(max(_STORE_SECONDS, settings.drain_seconds))
+
+
+def stop_seconds(settings: Settings) -> float:
+    """The longest time from SIGTERM to the end of a process that works."""
+    return (
+        settings.drain_seconds + _ACCEPT_SECONDS + _REQUEST_SECONDS + _FINISH_SECONDS
+        + max(_STORE_SECONDS, settings.drain_seconds)
+    )  # fmt: skip
 
 
 class Server(uvicorn.Server):
@@ -82,9 +118,12 @@ class Server(uvicorn.Server):
     connections included: load balancers need that long to stop sending them. Each answer then closes its
     connection, so that keep-alive clients move on too. After that, or at once on SIGINT or a second SIGTERM,
     accepting ends, what is in flight is finished, and the process exits with 0.
+
+    The end loses no request: the kernel refuses new connections first, then those that wait are accepted, and
+    connections without a request get `_REQUEST_SECONDS` to send one.
     """
 
-    def __init__(self, app: Application, settings: Settings, on_started: Callable[[], None]) -> None:
+    def __init__(self, app: Application, settings: Settings, supervisor: socket.socket | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -110,25 +149,42 @@ class Server(uvicorn.Server):
         self._prediction_log: PredictionLog | None = app.state.prediction_log
         app.state.http.watch(cast(set[Connection], self.server_state.connections))
         self._drain_seconds = settings.drain_seconds
-        self._on_started = on_started
+        self._supervisor = supervisor
+        self._ends_service = supervisor is None
         self._deadline: float | None = None
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's signature
-        """Start draining on the first SIGTERM, and stop on anything further.
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, for our signals, and without raising them again at the end, which would change the status."""
+        # Only the main thread may listen for signals.
+        handled = stop_signals() if current_thread() is main_thread() else []
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in handled}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
 
-        uvicorn's own version also notes the signal in order to raise it again at the end, which would turn
-        the exit status into a failure.
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's signature
+        """Start draining on the first SIGTERM or SIGHUP, and stop on anything further.
+
+        A worker may get the same signal twice, from its supervisor and from whoever signals a whole group.
         """
-        if sig == signal.SIGTERM and self.started and self._deadline is None:
-            self._drain()
-        elif self.should_exit and sig == signal.SIGINT:
+        if self.should_exit and sig == signal.SIGINT and self._supervisor is None:
             self.force_exit = True
-        else:
-            self._lifecycle.draining = True
+        elif (
+            sig == signal.SIGINT
+            or not self.started
+            or (self._deadline is not None and self._supervisor is None)
+        ):
+            self._close_connections_after_answers()
             self.should_exit = True
+        elif self._deadline is None:
+            self._drain()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_A_SECOND == 0:
+            self._report_to_supervisor()
             self._exposition.settle()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
@@ -139,31 +195,89 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._stop_with_parent()
+        if self._supervisor is not None:
+            self._supervisor.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._supervisor, self._obey, self._supervisor)
         # What is there now stays; the collector need not look at it again and again.
         gc.freeze()
-        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or ():
+            if self._ends_service:
+                refuse_connections(listener)
+            # Handshakes under way complete, and what waits to be accepted is accepted by the loop.
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
+            await self._wait_while(lambda each=listener: _is_readable(each), _ACCEPT_SECONDS)  # type: ignore[misc]
+        for server in self.servers:
+            server.close()
+        await self._wait_while(self._has_idle_connections, _REQUEST_SECONDS)
+        await super().shutdown(sockets)
 
     def _drain(self) -> None:
         _log.info("draining for %g s", self._drain_seconds)
-        self._lifecycle.draining = True
         if self._prediction_log is not None:
             self._prediction_log.hurry()
         self._deadline = time.monotonic() + self._drain_seconds
-        # Every response starts with these headers; the first list is what the next tick makes the second of.
-        close = (b"connection", b"close")
-        self.config.encoded_headers.append(close)
-        self.server_state.default_headers = [*self.server_state.default_headers, close]
+        self._close_connections_after_answers()
 
-    def _stop_with_parent(self) -> None:
-        """A worker whose supervisor was killed must not go on holding the port."""
-        parent = parent_process()
-        if parent is not None:
-            loop = asyncio.get_running_loop()
-            loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
+    def _close_connections_after_answers(self) -> None:
+        if not self._lifecycle.draining:
+            self._lifecycle.draining = True
+            # Every response starts with these headers; the first list is what the next tick makes the second of.
+            close = (b"connection", b"close")
+            self.config.encoded_headers.append(close)
+            self.server_state.default_headers = [*self.server_state.default_headers, close]
 
-    def _orphaned(self, sentinel: int) -> None:
-        asyncio.get_running_loop().remove_reader(sentinel)
-        if not self.should_exit:
-            _log.error("the supervisor is gone: stopping")
-            self.should_exit = True
+    async def _wait_while(self, condition: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        # A turn of the loop first: what was accepted in this one has no protocol yet.
+        await asyncio.sleep(_POLL_SECONDS)
+        while condition() and time.monotonic() < deadline and not self.force_exit:
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _has_idle_connections(self) -> bool:
+        return any(each.is_idle() for each in self.server_state.connections if isinstance(each, Connection))
+
+    def _report_to_supervisor(self) -> None:
+        if self._supervisor is not None:
+            # Full if the supervisor is stopped, broken if it is gone; `_obey` sees the latter.
+            with suppress(OSError):
+                self._supervisor.send(b".")
+
+    def _obey(self, supervisor: socket.socket) -> None:
+        """Follow the supervisor's orders, which are for the whole service."""
+        try:
+            orders = supervisor.recv(64)
+        except BlockingIOError:
+            return
+        except OSError:
+            orders = b""
+        self._ends_service = True
+        for order in orders:
+            self.handle_exit(order, None)
+        if not orders:
+            asyncio.get_running_loop().remove_reader(supervisor)
+            if not self.should_exit:
+                _log.error("the supervisor is gone: stopping")
+                self.handle_exit(signal.SIGINT, None)
+
+
+def refuse_connections(listener: socket.socket) -> None:
+    """Let the kernel ignore new connections, for all processes that share the socket.
+
+    Between the last `accept` and `close` connections would still arrive, and be reset. Ignored ones are tried again
+    by the client's kernel a second later, and refused when the socket is closed. Only Linux can do this; elsewhere
+    the gap stays, of some microseconds.
+    """
+    instructions = b"".join(struct.pack("=HBBI", *each) for each in _DROP_SYN)
+    buffer = ctypes.create_string_buffer(instructions)
+    program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(buffer))
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def _is_readable(listener: socket.socket) -> bool:
+    """Whether a connection waits to be accepted."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,136 +1,300 @@
-"""Several workers behind one listening socket: starts them, replaces those that die, and stops them."""
+"""Several workers behind one listening socket: starts them, replaces those that die or hang, and stops them.
+
+Each worker holds one end of a socket pair. It sends a byte each second, which says that it is ready and that its event
+loop turns; it receives the orders to stop; and each side sees at once when the other is gone.
+"""
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
+import select
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from prometheus_client import multiprocess
-
-from app.contract import Bundle
-from app.logs import configure_logging
-from app.server import serve
-from app.settings import Settings
+from app.contract import MANIFEST_FILE, MODEL_FILE, Bundle
+from app.metrics import DIRECTORY_VARIABLE, forget_gauges
+from app.server import stop_seconds
+from app.settings import PREFIX, Settings, SettingsError
+from app.signals import stop_signals
 
 _log = logging.getLogger("app.supervisor")
-# Not "fork": onnxruntime's threads do not survive one.
-_spawn = multiprocessing.get_context("spawn")
 
-_SHORT_LIFE = 1.0
-"""Seconds; a worker that lived shorter is replaced with this delay, so that a fault does not spin."""
-
-
-@dataclass
-class _Worker:
-    process: SpawnProcess
-    ready: Event
-    started: float = field(default_factory=time.monotonic)
+_TICK_SECONDS = 1.0
+_MOST_SILENT_TICKS = 30
+"""A worker whose event loop has not turned for so long is killed, which ends its clients' waiting."""
+_MOST_START_TICKS = 300
+"""A worker that is not ready after this time is killed."""
+_LONGEST_DELAY = 30.0
+"""Seconds between attempts to replace a worker; the first delay is one second, and each further one twice as long."""
+_HEALTHY_SECONDS = 60.0
+"""A worker that lived longer is replaced without delay."""
+_SPARE_SECONDS = 2.0
+"""How much later than a worker that works should have ended one that does not is killed."""
 
 
 class Supervisor:
     """Keeps `settings.workers` workers running until a signal says stop.
 
-    The bundle is handed over in memory: a worker that is replaced serves the very model that its siblings
-    serve, whatever happened to the directory meanwhile.
+    Workers serve a copy of the bundle, so that a replacement serves what its siblings serve, whatever happened to the
+    original. The copy is in the temporary directory in which they also share their metrics.
     """
 
     def __init__(self, settings: Settings, bundle: Bundle, listener: socket.socket) -> None:
         self._settings = settings
         self._bundle = bundle
         self._listener = listener
-        self._workers: list[_Worker] = []
-        self._stopping = False
+        self._status = 0
+        self._order: signal.Signals | None = None
+        self._kill_at = float("inf")
         self._signals: list[int] = []
-        # Signals wake the wait for dead workers by a byte here.
+        # Signals wake the wait for workers by a byte here.
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
+
+    def __enter__(self) -> Self:
+        """Make the temporary directory.
+
+        Raises:
+            SettingsError: there is no place for it.
+        """
+        try:
+            # A new one, because counts of the last run would be counted again.
+            self._directory = Path(tempfile.mkdtemp(prefix="espalier-workers-"))
+            try:
+                (self._directory / MANIFEST_FILE).write_text(self._bundle.manifest.model_dump_json(), "utf-8")
+                (self._directory / MODEL_FILE).write_bytes(self._bundle.model)
+            except OSError:
+                shutil.rmtree(self._directory, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise SettingsError(
+                f"{PREFIX}WORKERS={self._settings.workers}: workers need a temporary directory: {error}; make /tmp "
+                "writable, set TMPDIR, or use one worker"
+            ) from None
+        self._workers = [_Worker(slot, self._directory) for slot in range(self._settings.workers)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Usually all have ended; after an exception they see that their supervisor is gone, and stop.
+        for worker in self._workers:
+            worker.close()
+        for worker in self._workers:
+            worker.wait(stop_seconds(self._settings))
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def run(self) -> int:
         """Serve until stopped.
 
         Returns:
-            The exit status: 0 after a stop by signal, 1 when a worker cannot start.
+            The exit status: 0 after a stop by signal; 1 when no worker can start, or one had to be killed to stop.
         """
-        for sig in (signal.SIGTERM, signal.SIGINT):
+        for sig in stop_signals():
             signal.signal(sig, lambda number, _: self._signals.append(number))
-        signal.set_wakeup_fd(self._wake_writer.fileno())
-        with _metrics_directory():
-            self._workers = [self._start() for _ in range(self._settings.workers)]
-            status = self._watch()
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        tick = time.monotonic()
+        while self._order is None or any(worker.runs for worker in self._workers):
+            if self._order is None:
+                self._start_workers()
+            self._wait()
+            while self._signals:
+                self._obey(self._signals.pop(0))
             for worker in self._workers:
-                worker.process.join()
-        return status
+                if worker.has_ended():
+                    self._note_end(worker)
+            if time.monotonic() >= tick + _TICK_SECONDS:
+                tick = time.monotonic()
+                self._kill_those_that_hang()
+        return self._status
 
-    def _watch(self) -> int:
-        """Replace workers that die until all have been told to stop and did."""
-        while self._workers:
-            self._wait(None, [worker.process.sentinel for worker in self._workers])
-            for worker in [each for each in self._workers if not each.process.is_alive()]:
-                self._workers.remove(worker)
-                if self._stopping:
-                    continue
-                if (worker.process.exitcode or 0) > 0 and not worker.ready.is_set():
-                    _log.error("worker %s cannot start: stopping", worker.process.pid)
-                    self._stop(signal.SIGTERM)
-                    return 1
-                self._replace(worker)
-        return 0
-
-    def _wait(self, seconds: float | None, sentinels: Sequence[int] = ()) -> None:
-        """Wait for a worker's end or a signal, and pass signals on: each worker drains for itself."""
-        wait([*sentinels, self._wake_reader], seconds)
+    def _wait(self) -> None:
+        """Wait for a signal, or a worker's sign of life or end, at most until the next tick."""
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        for worker in self._workers:
+            if worker.connection is not None:
+                poll.register(worker.connection, select.POLLIN)
+        poll.poll(_TICK_SECONDS * 1000)
         with suppress(BlockingIOError):
             self._wake_reader.recv(64)
-        while self._signals:
-            self._stop(self._signals.pop(0))
 
-    def _replace(self, worker: _Worker) -> None:
-        _log.warning("worker %s ended with %s: replacing it", worker.process.pid, worker.process.exitcode)
-        # Its counts stay; what it had open does not.
-        multiprocess.mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
-        if time.monotonic() - worker.started < _SHORT_LIFE:
-            self._wait(_SHORT_LIFE)
-        if not self._stopping:
-            self._workers.append(self._start())
-
-    def _start(self) -> _Worker:
-        ready = _spawn.Event()
-        process = _spawn.Process(target=_work, args=(self._settings, self._bundle, self._listener, ready))
-        process.start()
-        return _Worker(process, ready)
-
-    def _stop(self, sig: int) -> None:
-        self._stopping = True
+    def _start_workers(self) -> None:
         for worker in self._workers:
-            if worker.process.pid is not None and worker.process.is_alive():
-                os.kill(worker.process.pid, sig)
+            if not worker.runs and time.monotonic() >= worker.start_at:
+                try:
+                    worker.start(self._listener)
+                except OSError as error:
+                    _log.error("worker %d: %s", worker.slot, error)
+                    self._note_end(worker)
+
+    def _note_end(self, worker: _Worker) -> None:
+        was_ready, lived, description = worker.bury()
+        if self._order is not None:
+            return
+        if was_ready and lived > _HEALTHY_SECONDS:
+            worker.failures = 0
+        else:
+            worker.failures += 1
+        if not was_ready and not any(each.ready for each in self._workers):
+            _log.error(
+                "worker %d cannot start: %s: stopping, because no other is ready", worker.slot, description
+            )
+            self._status = 1
+            self._stop(signal.SIGTERM)
+            return
+        delay = min(2.0 ** (worker.failures - 1), _LONGEST_DELAY) if worker.failures else 0.0
+        worker.start_at = time.monotonic() + delay
+        _log.warning("worker %d ended: %s: replacing it in %g s", worker.slot, description, delay)
+
+    def _obey(self, sig: int) -> None:
+        """The first SIGTERM drains, a second one or SIGINT stops, SIGINT after that does not wait for anything."""
+        if self._order == signal.SIGINT and sig == signal.SIGINT:
+            self._kill_at = 0.0
+        elif self._order is None and sig != signal.SIGINT:
+            self._stop(signal.SIGTERM)
+        else:
+            self._stop(signal.SIGINT)
+
+    def _stop(self, order: signal.Signals) -> None:
+        self._order = order
+        # The workers are the last that hold it: what they have not accepted when they close it, nobody will.
+        self._listener.close()
+        for worker in self._workers:
+            worker.stop(order)
+        patience = stop_seconds(self._settings) - (
+            0 if order == signal.SIGTERM else self._settings.drain_seconds
+        )
+        self._kill_at = min(self._kill_at, time.monotonic() + patience + _SPARE_SECONDS)
+
+    def _kill_those_that_hang(self) -> None:
+        """Called once a tick. Ticks are counted instead of seconds, because this process may have been stopped too."""
+        for worker in self._workers:
+            if not worker.runs:
+                continue
+            worker.silent_ticks += 1
+            if self._order is not None:
+                hangs = time.monotonic() >= self._kill_at
+                self._status |= hangs
+            else:
+                hangs = worker.silent_ticks > (_MOST_SILENT_TICKS if worker.ready else _MOST_START_TICKS)
+            if hangs:
+                _log.error("worker %d does not react: killing it", worker.slot)
+                worker.kill()
 
 
-@contextmanager
-def _metrics_directory() -> Iterator[None]:
-    """A fresh directory in which the workers share their metrics: an old one would be counted again."""
-    directory = tempfile.mkdtemp(prefix="espalier-metrics-")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
-    try:
-        yield
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+class _Worker:
+    """One place among the workers, and the process that has it now.
 
+    Attributes:
+        ready: whether the process accepts connections.
+        silent_ticks: since its last sign of life.
+        failures: processes in a row that did not live long.
+        start_at: when a process is to be started.
+    """
 
-def _work(settings: Settings, bundle: Bundle, listener: socket.socket, ready: Event) -> None:
-    """A worker's life."""
-    configure_logging(settings.log_format)
-    serve(settings, bundle, listener, on_started=ready.set)
+    def __init__(self, slot: int, directory: Path) -> None:
+        self.slot = slot
+        self.ready = False
+        self.silent_ticks = 0
+        self.failures = 0
+        self.start_at = 0.0
+        self.connection: socket.socket | None = None
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
+    def start(self, listener: socket.socket) -> None:
+        """Start a process.
+
+        Raises:
+            OSError: the system does not let us.
+        """
+        self._started = time.monotonic()
+        self.silent_ticks = 0
+        self.connection, other_end = socket.socketpair()
+        self.connection.setblocking(False)
+        own = {f"{PREFIX}MODEL_DIR": str(self._directory), DIRECTORY_VARIABLE: str(self._directory)}
+        inherited = {name: value for name, value in os.environ.items() if name.upper() not in own}
+        descriptors = (listener.fileno(), other_end.fileno())
+        with other_end:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app.worker", *map(str, descriptors), str(self.slot)],
+                env=inherited | own,
+                pass_fds=descriptors,
+                # Ctrl-C in a terminal is for the supervisor, which tells the workers.
+                process_group=0,
+            )
+
+    def has_ended(self) -> bool:
+        """Read the signs of life, and look whether the process is gone."""
+        if self._process is None or self.connection is None:
+            return False
+        try:
+            signs = self.connection.recv(4096)
+        except BlockingIOError:
+            return self._process.poll() is not None
+        except OSError:
+            signs = b""
+        if signs:
+            self.ready = True
+            self.silent_ticks = 0
+            return False
+        # The system closes what a process has open just before it reports the end.
+        self.wait(_TICK_SECONDS)
+        return self._process.poll() is not None
+
+    def bury(self) -> tuple[bool, float, str]:
+        """Forget the process.
+
+        Returns:
+            Whether it was ready, how long it lived in seconds, and what it ended with.
+        """
+        status = self._process.returncode if self._process is not None else None
+        was_ready, self.ready = self.ready, False
+        self._process = None
+        self.close()
+        forget_gauges(self.slot, self._directory)
+        reason = "not started" if status is None else f"status {status}"
+        if status is not None and status < 0:
+            reason = signal.Signals(-status).name
+        return was_ready, time.monotonic() - self._started, reason
+
+    def stop(self, order: signal.Signals) -> None:
+        if self._process is None or self.connection is None:
+            return
+        with suppress(OSError):
+            self.connection.send(bytes([order]))
+        if not self.ready:
+            self._process.terminate()
+        # A process that was stopped would react to nothing but SIGKILL.
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def wait(self, seconds: float) -> None:
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None

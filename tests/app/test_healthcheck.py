@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from app.healthcheck import address, main
+from app.server import listen
 from app.settings import Settings
 from tests.app.processes import free_port, running
 
@@ -23,12 +25,28 @@ def test_asks_where_the_service_listens_by_default(monkeypatch: pytest.MonkeyPat
     [
         ({"ESPALIER_HOST": "0.0.0.0", "ESPALIER_PORT": "9000"}, ("127.0.0.1", 9000)),
         ({"ESPALIER_HOST": "::"}, ("::1", 8000)),
+        ({"ESPALIER_HOST": "[0:0:0:0:0:0:0:0]"}, ("::1", 8000)),
+        ({"ESPALIER_HOST": "::ffff:0.0.0.0"}, ("127.0.0.1", 8000)),
+        ({"ESPALIER_HOST": "fe80::1%eth0"}, ("fe80::1%eth0", 8000)),
         ({"ESPALIER_HOST": "10.1.2.3"}, ("10.1.2.3", 8000)),
+        ({"ESPALIER_HOST": "iris.example"}, ("iris.example", 8000)),
         ({"espalier_port": "81"}, ("127.0.0.1", 81)),
     ],
 )
 def test_follows_the_settings(variables: dict[str, str], asked: tuple[str, int]) -> None:
     assert address(variables) == asked
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "[::1]", "localhost"])
+def test_reaches_a_service_wherever_it_listens(host: str) -> None:
+    port = free_port()
+    with listen(Settings(host=host, port=port)) as listener, ThreadPoolExecutor() as thread:
+        done = thread.submit(main, {"ESPALIER_HOST": host, "ESPALIER_PORT": str(port)})
+        client, _ = listener.accept()
+        with client:
+            assert client.recv(1000).startswith(b"GET /health/ready HTTP/1.1\r\n")
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert done.result() == 0
 
 
 def test_a_service_that_is_ready_is_healthy(number_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +69,39 @@ def test_a_service_that_drains_is_not(number_model: Path, capfd: pytest.CaptureF
 def test_nothing_that_listens_is_not_healthy(capfd: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     assert main({"ESPALIER_PORT": str(port)}) == 1
-    assert f"nothing answers on 127.0.0.1:{port}" in capfd.readouterr().err
+    assert f"nothing answers on http://127.0.0.1:{port}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ESPALIER_HOST", ""),
+        ("ESPALIER_HOST", "a" * 64),
+        ("ESPALIER_HOST", "::1\0"),
+        ("ESPALIER_HOST", "local\nhost"),
+        ("ESPALIER_HOST", "\udcff"),
+        ("ESPALIER_HOST", "fe80::1%a\nb"),
+        ("ESPALIER_PORT", ""),
+        ("ESPALIER_PORT", "0"),
+        ("ESPALIER_PORT", "-1"),
+        ("ESPALIER_PORT", "70000"),
+        ("ESPALIER_PORT", "text"),
+        ("ESPALIER_PORT", "9" * 5000),
+    ],
+)
+def test_what_the_service_refuses_is_one_line(
+    name: str, value: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main({name: value}) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {name}=")
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "fe80::1%nope"])
+def test_a_host_that_is_not_found_is_one_line(host: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main({"ESPALIER_HOST": host}) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ")
 
 
 def test_imports_none_of_the_libraries() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
+import select
 import signal
 import socket
 import subprocess
@@ -17,8 +19,13 @@ from pathlib import Path
 import pytest
 
 from app.contract import MODEL_FILE
+from app.main import create_app
+from app.server import ListenError, Server, listen, refuse_connections
+from app.settings import Settings
 from tests.app.processes import PATIENCE, ROOT, Running, free_port, running, start
 from tests.bundles import number_row, write_number_bundle
+from tests.load.shutdown import stop_under_load
+from tests.wire import Wire, post
 
 ROW = number_row((5.1, 3.5, 1.4, 0.2))
 BODY = json.dumps(ROW.values)
@@ -90,6 +97,105 @@ def test_sigterm_under_load_loses_nothing(number_model: Path) -> None:
     assert [each for each in load.failed if each[0] < signalled + drain - 0.1] == []
     assert sum(begun < signalled for begun in load.answered) > 10
     assert sum(begun > signalled + 0.1 for begun in load.answered) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("keep_alive", [False, True])
+def test_sigterm_under_saturation_loses_nothing(number_model: Path, workers: int, keep_alive: bool) -> None:
+    for _ in range(3):
+        outcome = stop_under_load(number_model, workers=workers, keep_alive=keep_alive, drain=0.5, clients=64)
+        assert outcome.lost == {}
+        assert outcome.exit_status == 0
+        assert outcome.answered > 64
+        # Every client went on until it was told that nobody listens any more.
+        assert outcome.refused == 64
+
+
+def test_a_connection_without_a_request_may_still_send_one_when_accepting_ends(
+    number_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New or used before: both may have a request under way that the service cannot see yet."""
+    monkeypatch.setattr("app.server._REQUEST_SECONDS", PATIENCE)
+    request = post("/predict", BODY.encode())
+    settings = Settings(model_dir=number_model, port=free_port(), drain_seconds=0)
+    listener = listen(settings)
+    server = Server(create_app(settings), settings)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    with Wire(settings.port, PATIENCE) as used:
+        used.send(request)
+        assert used.answer().status == 200
+        with Wire(settings.port, PATIENCE) as new:
+            server.handle_exit(signal.SIGTERM, None)
+            wait_until_refused(settings.port)
+            for each in (used, new):
+                each.send(request)
+                answer = each.answer()
+                assert (answer.status, answer.json["label"], answer.closes) == (200, ROW.label, True)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_a_head_in_two_parts_is_not_cut_off(number_model: Path) -> None:
+    request = post("/predict", BODY.encode())
+    with running(number_model) as service, Wire(service.port, PATIENCE) as client:
+        client.send(request[:20])
+        time.sleep(0.2)
+        service.process.send_signal(signal.SIGTERM)
+        wait_until_refused(service.port)
+        client.send(request[20:])
+        assert client.answer().status == 200
+        assert service.process.wait(timeout=PATIENCE) == 0
+
+
+def test_idle_connections_do_not_keep_the_process_alive(number_model: Path) -> None:
+    with (
+        running(number_model) as service,
+        Wire(service.port, PATIENCE) as new,
+        Wire(service.port, PATIENCE) as used,
+    ):
+        used.send(post("/predict", BODY.encode()))
+        assert used.answer().status == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert (new.end(), used.end()) == (b"", b"")
+        assert service.process.wait(timeout=PATIENCE) == 0
+
+
+def wait_until_refused(port: int) -> None:
+    """Until nothing listens; a connection that is accepted after all has no request."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
+        except ConnectionRefusedError:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_refused_connection_reaches_no_socket(stopped: bool) -> None:
+    """Neither while the listening socket is open nor afterwards, and those that were there first stay."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as first,
+    ):
+        refuse_connections(listener)
+        late = socket.socket()
+        late.setblocking(False)
+        late.connect_ex(listener.getsockname())
+        accepted, _ = listener.accept()
+        first.sendall(b"x")
+        assert accepted.recv(1) == b"x"
+        assert select.select([listener, late], [late], [], 0.2) == ([], [], [])
+        accepted.close()
+        if stopped:
+            listener.close()
+            # The client's kernel tries again after a second.
+            assert select.select([], [late], [], PATIENCE)[1] == [late]
+            assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        late.close()
 
 
 def test_answers_while_draining_close_their_connections(number_model: Path) -> None:
@@ -188,6 +294,66 @@ def refused(model: Path, **settings: object) -> str:
     return line
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_sighup_drains_and_sigusr_is_ignored(number_model: Path, workers: int) -> None:
+    with running(number_model, drain_seconds=3600, workers=workers) as service:
+        for sig in (signal.SIGUSR1, signal.SIGUSR2):
+            service.process.send_signal(sig)
+        assert status(f"{service.url}/health/ready") == 200
+        service.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        while status(f"{service.url}/health/ready") == 200:
+            assert time.monotonic() < deadline
+        assert status(f"{service.url}/health/live") == 200
+        service.process.send_signal(signal.SIGHUP)
+        assert service.process.wait(timeout=PATIENCE) == 0
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_during_the_start_is_no_error(number_model: Path, sig: signal.Signals) -> None:
+    with start(number_model, port=free_port()) as process:
+        wait_until_handled(process.pid, sig)
+        process.send_signal(sig)
+        assert process.wait(timeout=PATIENCE) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def wait_until_handled(pid: int, sig: signal.Signals) -> None:
+    """Until a process has a handler of its own for a signal; Python has one for SIGINT from the beginning."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        (line,) = [each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in each]
+        if int(line.split()[1], 16) & 1 << (signal.SIGHUP - 1):
+            return
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("host", ["::", "[::]", "::1", "0.0.0.0", "localhost", "::ffff:127.0.0.1"])
+def test_listens_where_it_is_told(host: str) -> None:
+    port = free_port()
+    reached = {"::": {"127.0.0.1", "::1"}, "[::]": {"127.0.0.1", "::1"}, "::1": {"::1"}}.get(
+        host, {"127.0.0.1"}
+    )
+    with listen(Settings(host=host, port=port)):
+        for address in ("127.0.0.1", "::1"):
+            try:
+                socket.create_connection((address, port)).close()
+            except ConnectionRefusedError:
+                assert address not in reached
+            else:
+                assert address in reached
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", "fe80::1%nope", "2001:db8::1"])
+def test_a_host_that_is_not_here_is_one_line(host: str) -> None:
+    with pytest.raises(
+        ListenError, match=r"^cannot listen on .+; set ESPALIER_HOST and ESPALIER_PORT$"
+    ) as caught:
+        listen(Settings(host=host, port=free_port()))
+    assert host in str(caught.value)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_start_is_one_line(number_model: Path, tmp_path: Path, workers: int) -> None:
     assert "ESPALIER_PORT=x" in refused(number_model, port="x", workers=workers)
@@ -201,6 +367,7 @@ def test_a_bad_start_is_one_line(number_model: Path, tmp_path: Path, workers: in
             number_model, port=port, workers=workers
         )
     assert "cannot listen on" in refused(number_model, host="192.0.2.1", workers=workers)
+    assert "ESPALIER_HOST=: " in refused(number_model, host="", port=free_port(), workers=workers)
 
 
 def test_help_lists_the_variables() -> None:

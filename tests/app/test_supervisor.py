@@ -25,7 +25,7 @@ def workers(service: Running) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(service.process.pid).children()
-        if alive(child) and any("spawn_main" in argument for argument in child.cmdline())
+        if alive(child) and "app.worker" in child.cmdline()
     ]
 
 
@@ -79,7 +79,7 @@ def test_sigterm_under_load_drains_every_worker(number_model: Path) -> None:
 
 
 def test_metrics_are_those_of_all_workers_and_leave_nothing_behind(number_model: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("espalier-metrics-*"))
+    before = set(Path(tempfile.gettempdir()).glob("espalier-workers-*"))
     with running(number_model, workers=2) as service:
         with Load(service, CLIENTS) as load:
             eventually(lambda: len(load.answered) > 200)
@@ -95,7 +95,7 @@ def test_metrics_are_those_of_all_workers_and_leave_nothing_behind(number_model:
         assert [number for (name, _), number in series.items() if name == "model_info"] == [1]
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(timeout=PATIENCE) == 0
-    assert set(Path(tempfile.gettempdir()).glob("espalier-metrics-*")) == before
+    assert set(Path(tempfile.gettempdir()).glob("espalier-workers-*")) == before
 
 
 def test_workers_do_not_outlive_their_supervisor(number_model: Path) -> None:
