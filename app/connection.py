@@ -375,6 +375,7 @@ class Connection(HttpToolsProtocol):
             len(headers) != len(self.headers)
             or not _is_host(headers.get(b"host"))
             or b"transfer-encoding" in headers
+            or b"#" in self.url
         ):
             try:
                 self._check_head(version, headers)
@@ -410,6 +411,9 @@ class Connection(HttpToolsProtocol):
                 raise _malformed("there is no Host header")
         elif not _is_host(headers[b"host"]):
             raise _malformed("the Host header is not a host with an optional port")
+        if b"#" in self.url:
+            # The path in front of it is not the path that a proxy has seen.
+            raise _malformed("the request target has a fragment")
         if b"transfer-encoding" in headers and (
             # RFC 9112, 6.1 recommends 501 for other codings; that would count a client's fault as the service's.
             names.count(b"transfer-encoding") > 1

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 import orjson
 
+from app.http import ResponseHeaders
+
 Reason = Literal[
     "invalid_json",
     "wrong_shape",
@@ -48,7 +50,7 @@ class RequestError(Exception):
         status: the HTTP status.
         code: for programs; stable between releases.
         reason: which series of `model_rejected_total` counts it, None for none.
-        retry_after: seconds after which it may succeed, None if it would fail again.
+        headers: of the answer, beside the usual ones.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class RequestError(Exception):
         *,
         reason: Reason | None = None,
         details: Sequence[Detail] = (),
-        retry_after: int | None = None,
+        headers: ResponseHeaders = (),
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -67,7 +69,7 @@ class RequestError(Exception):
         self.message = message
         self.reason = reason
         self.details = tuple(details[:MAX_DETAILS])
-        self.retry_after = retry_after
+        self.headers = headers
 
     def body(self) -> bytes:
         return error_body(self.code, self.message, self.details)

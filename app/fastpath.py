@@ -25,6 +25,8 @@ from app.transport import (
     Budget,
     check_length,
     check_media_type,
+    content_encoding,
+    decompress,
     log_access,
     read_body,
 )
@@ -100,7 +102,11 @@ class Endpoint:
 
     def is_small(self, headers: RequestHeaders) -> bool:
         """Whether a request's body is announced and small, so that `answer` may be called when it is there."""
-        return 0 < content_length(headers) <= self._inline_bytes and b"expect" not in headers
+        return (
+            0 < content_length(headers) <= self._inline_bytes
+            and b"expect" not in headers
+            and b"content-encoding" not in headers
+        )
 
     def answer(self, body: bytes, headers: RequestHeaders) -> Answer:
         """Answer at once, whatever is wrong with the request; the caller counts the answer."""
@@ -138,16 +144,24 @@ class Endpoint:
             check_length(headers, self._max_body_bytes)
         message = await receive()
         body: bytes = message.get("body", b"")
-        if len(body) <= self._inline_bytes and message.get("more_body") is False:
+        encoding = content_encoding(headers)
+        if len(body) <= self._inline_bytes and message.get("more_body") is False and not encoding:
             return self._answer(body, headers)
         check_length(headers, self._max_body_bytes)
         self._budget.check(content_length(headers))
         with self._budget.holding() as hold:
             body = await read_body(message, receive, self._max_body_bytes, hold)
+            loop = asyncio.get_running_loop()
+            if encoding:
+                # What a byte costs cannot be learned from it.
+                return await loop.run_in_executor(_thread, self._answer_compressed, body, encoding, headers)
             if len(body) * self._seconds_per_byte <= INLINE_SECONDS:
                 return self._answer_timed(body, headers)
-            loop = asyncio.get_running_loop()
             return await loop.run_in_executor(_thread, self._answer_timed, body, headers)
+
+    def _answer_compressed(self, body: bytes, encoding: bytes, headers: RequestHeaders) -> Answer:
+        self._budget.check(len(body))
+        return self._answer(decompress(body, encoding, self._max_body_bytes), headers)
 
     def _answer_timed(self, body: bytes, headers: RequestHeaders) -> Answer:
         """Answer, and learn what a byte costs: models and shapes of requests differ tenfold."""

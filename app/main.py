@@ -8,7 +8,9 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from app import metrics
@@ -63,6 +65,15 @@ class Application(FastAPI):
         """Add middleware; from then on the router answers everything, so that nothing gets past it."""
         self.fast_path = {}
         super().add_middleware(*arguments, **options)
+
+
+class _ExactRoute(APIRoute):
+    """A route for one spelling of its path, so that a proxy's rule about this path covers the route."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope.get("raw_path", b"").partition(b"?")[0] != self.path.encode():
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -> Application:
@@ -237,9 +248,17 @@ def _add_about(app: FastAPI, service: Service, exposition: Exposition) -> None:
     async def model() -> Response:
         return Response(card, media_type=JSON)
 
-    @app.get("/metrics", tags=["model"], summary="Metrics for Prometheus")
     async def prometheus() -> Response:
         return Response(exposition.render(), media_type=metrics.CONTENT_TYPE)
+
+    app.router.add_api_route(
+        "/metrics",
+        prometheus,
+        methods=["GET"],
+        tags=["model"],
+        summary="Metrics for Prometheus",
+        route_class_override=_ExactRoute,
+    )
 
 
 def _json(content: object, status: int = 200) -> Response:

@@ -65,6 +65,12 @@ DATA_CREATED = "model_data_timestamp_seconds"
 LOG_ROWS = "prediction_log_rows"
 LOG_QUEUE = "prediction_log_queue_rows"
 
+OTHER_METHOD = "other"
+OTHER_HANDLER = "none"
+"""Stand for methods and paths of which the service has no route; the instrumentator has the latter word."""
+_METHODS = ("GET", "POST")
+"""Those of the routes; HEAD is answered as GET."""
+
 OTHER_FIELD = "other"
 """Stands for whatever is no feature, so that no client can grow the number of series."""
 
@@ -270,7 +276,10 @@ class HttpMetrics:
         ).instrument(app)
 
     def _observe(self, info: Info) -> None:
-        handler, method = info.modified_handler, info.method
+        handler = info.modified_handler
+        method = info.method if info.method in _METHODS else OTHER_METHOD
+        if info.modified_status == "405":
+            handler, method = OTHER_HANDLER, OTHER_METHOD
         self.requests.labels(method, info.modified_status, handler).inc()
         self.request_size.labels(handler).observe(content_length(dict(info.request.headers.raw)))
         answered = dict(info.response.raw_headers) if info.response else {}

@@ -1,12 +1,13 @@
 """The Open Inference Protocol (v2) over the same service: tensors in, tensors out, as JSON or binary.
 
 Each feature is an input tensor of shape [rows] or [rows, 1]: FP64, or another numeric type, for a number;
-BYTES for a category. NaN, null and an empty string stand for a missing value. The outputs are `label`
+BYTES for a category. Values in JSON must be of the tensor's type. NaN, null and an empty string stand for a missing value. The outputs are `label`
 (BYTES, [rows]) and `probabilities` (FP64, [rows, classes], in the order of the classes in `/model`).
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
@@ -30,6 +31,7 @@ _BINARY_TYPE = (b"content-type", BINARY.encode())
 _NUMBERS = {
     "FP64": "<f8",
     "FP32": "<f4",
+    "FP16": "<f2",
     "INT64": "<i8",
     "INT32": "<i4",
     "INT16": "<i2",
@@ -40,6 +42,18 @@ _NUMBERS = {
     "UINT8": "<u1",
 }
 """Numeric data types and their layout in the binary extension, which is little-endian."""
+
+
+def _range(layout: str) -> tuple[float, float]:
+    if layout[1] != "f":
+        return float(np.iinfo(layout).min), float(np.iinfo(layout).max)
+    # Decimal numbers up to half a step above the greatest value are rounded to it.
+    greatest = float(np.finfo(layout).max) * (1 + float(np.finfo(layout).eps) / 4)
+    return -greatest, greatest
+
+
+_RANGES = {datatype: _range(layout) for datatype, layout in _NUMBERS.items() if datatype != "FP64"}
+"""What values in JSON may be, other than any number."""
 
 _STRICT = ConfigDict(strict=True)
 Parameters = dict[str, Any]
@@ -283,10 +297,11 @@ def _split(body: bytes, header_length: bytes | None) -> tuple[bytes, memoryview]
     """The JSON and what follows it."""
     if header_length is None:
         return body, memoryview(b"")
-    if not header_length.isdigit() or int(header_length[:20]) > len(body):
+    # Python converts no more than some thousand digits.
+    end = int(header_length) if header_length.isdigit() and len(header_length) <= 20 else None
+    if end is None or end > len(body):
         shown = header_length.decode("latin-1")
         raise _shape(HEADER_LENGTH, f"is {shown}, but the body has {len(body)} bytes")
-    end = int(header_length)
     return body[:end], memoryview(body)[end:]
 
 
@@ -299,7 +314,31 @@ def _json_values(tensor: Tensor, count: int) -> list[Any] | NDArray[np.float64]:
         values = _flat(values)
     if len(values) != count:
         raise _shape(name, f"shape says {count} values, data has {len(values)}", name)
+    if tensor["datatype"] in _RANGES:
+        _check_datatype(name, tensor["datatype"], values)
     return values
+
+
+def _check_datatype(name: str, datatype: str, values: list[Any] | NDArray[np.float64]) -> None:
+    """Refuse numbers that a data type does not have; anything else is looked at by the schema."""
+    low, high = _RANGES[datatype]
+    whole = "INT" in datatype
+    if isinstance(values, np.ndarray):
+        wrong = (values < low) | (values > high)
+        if whole:
+            wrong |= values != np.trunc(values)
+        row = int(wrong.argmax()) if wrong.any() else None
+    else:
+        row = next((row for row, value in enumerate(values) if not _fits(value, low, high, whole)), None)
+    if row is not None:
+        article = "a" if datatype.startswith("U") else "an"
+        raise invalid([Detail(f"{name}.{row}", f"must be {article} {datatype} value", "wrong_type", name)])
+
+
+def _fits(value: Any, low: float, high: float, whole: bool) -> bool:
+    if not isinstance(value, int | float) or value != value or value in (math.inf, -math.inf):  # noqa: PLR0124  NaN
+        return True
+    return low <= value <= high and not (whole and value % 1)
 
 
 def _flat(values: list[Any]) -> list[Any]:

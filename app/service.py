@@ -117,9 +117,7 @@ class Service:
         if error.reason is not None:
             self.metrics.reject(error.reason, error.details)
         body, status, headers = json_answer(error.body(), error.status)
-        if error.retry_after is not None:
-            headers += ((b"retry-after", b"%d" % error.retry_after),)
-        return body, status, headers
+        return body, status, headers + error.headers
 
     def _one(self, label: int, probabilities: list[float]) -> dict[str, Any]:
         classes = self._classes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import logging
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
@@ -69,7 +72,7 @@ class Budget:
                 "overloaded",
                 "too much is held for other requests: try again, or send fewer rows",
                 reason="overloaded",
-                retry_after=1,
+                headers=((b"retry-after", b"1"),),
             )
 
     @contextmanager
@@ -132,13 +135,16 @@ def check_media_type(headers: RequestHeaders, extra: Collection[bytes] = ()) -> 
     Raises:
         RequestError: 415.
     """
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding != b"identity":
+    encoding = content_encoding(headers)
+    if encoding not in (b"", *_ENCODINGS):
+        accepted = b", ".join(_ENCODINGS)
         raise RequestError(
             415,
             "unsupported_encoding",
-            f"content-encoding {encoding.decode('latin-1')} is not supported: send the body as it is",
+            f"content-encoding {encoding.decode('latin-1')} is not supported: send the body as it is, "
+            f"or one of {accepted.decode()}",
             reason="media_type",
+            headers=((b"accept-encoding", accepted),),
         )
     media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media in (b"", b"application/json", *extra):
@@ -151,6 +157,53 @@ def check_media_type(headers: RequestHeaders, extra: Collection[bytes] = ()) -> 
         f"content-type {media.decode('latin-1')} is not supported: send {JSON}",
         reason="media_type",
     )
+
+
+def content_encoding(headers: RequestHeaders) -> bytes:
+    """How the body is compressed, nothing if it is not."""
+    encoding = headers.get(b"content-encoding", b"").lower()
+    return b"" if encoding == b"identity" else encoding
+
+
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """A body as it was before it was compressed.
+
+    Raises:
+        RequestError: 413 if it is longer than the limit, of which no more is decompressed; 422 if it is broken.
+    """
+    try:
+        plain = _ENCODINGS[encoding](body, limit + 1)
+    except (zlib.error, gzip.BadGzipFile, EOFError):
+        message = f"the body is not complete and valid {encoding.decode()}"
+        raise RequestError(422, "invalid_encoding", message, reason="media_type") from None
+    if len(plain) > limit:
+        raise _too_large(limit)
+    return plain
+
+
+def _gunzip(body: bytes, most: int) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+        return file.read(most)
+
+
+def _inflate(body: bytes, most: int) -> bytes:
+    """The zlib format, as HTTP has it, or without its frame, as some clients send it."""
+    for window in (zlib.MAX_WBITS, -zlib.MAX_WBITS):
+        inflater = zlib.decompressobj(window)
+        try:
+            plain = inflater.decompress(body, most)
+        except zlib.error:
+            continue
+        if len(plain) == most or (inflater.eof and not inflater.unused_data):
+            return plain
+    raise zlib.error
+
+
+_ENCODINGS: dict[bytes, Callable[[bytes, int], bytes]] = {
+    b"gzip": _gunzip,
+    b"x-gzip": _gunzip,
+    b"deflate": _inflate,
+}
 
 
 def add_error_handlers(app: FastAPI, service: Service) -> None:

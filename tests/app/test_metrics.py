@@ -246,6 +246,34 @@ def test_no_client_can_grow_the_series(mixed: TestClient, body: Any) -> None:
         assert reason in FIELD_FAULTS[field]
 
 
+def test_methods_and_paths_of_a_client_make_no_series(fresh: TestClient) -> None:
+    def names() -> set[object]:
+        return {key for key in scrape(fresh) if key[0].startswith("http_")}
+
+    paths = [
+        "/",
+        "/model",
+        "/docs",
+        "/v2",
+        "/v2/models/plants",
+        "/v2/models/plants/versions/1",
+        "/nothing",
+        "/%ff",
+    ]
+    paths += ["/predict", "/v2/models/plants/infer"]
+    for path in paths:
+        for method in ("GET", "POST", "HEAD"):
+            fresh.request(method, path)
+    for path in ("/model", "/nothing"):
+        fresh.request("PUT", path)
+    known = names()
+    for path in (*paths, "/elsewhere", "//", "/metrics/"):
+        for method in ("PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH", "anything"):
+            assert fresh.request(method, path).status_code in {404, 405}
+    assert names() == known
+    assert value(scrape(fresh), "http_requests_total", method="other", status="405", handler="none") > 70
+
+
 def test_the_ages_are_told_if_they_are_known(number_model: Path, serve: Serve) -> None:
     assert "_timestamp_seconds" not in serve(number_model).get("/metrics").text
     series = scrape(serve(number_model, model_created=1700000000, data_created=1600000000))

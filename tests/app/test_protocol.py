@@ -16,12 +16,21 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from tritonclient.utils import InferenceServerException
 
+from tests.app.conftest import Serve
 from tests.app.processes import running
-from tests.bundles import IRIS_CLASSES, IRIS_FEATURES, SOILS, mixed_row, number_row
+from tests.bundles import IRIS_CLASSES, IRIS_FEATURES, SOILS, mixed_row, number_row, write_number_bundle
 
 ROWS = [(5.1, 3.5, 1.4, 0.2), (6.9, 3.1, 5.4, 2.1)]
 INFER = "/v2/models/iris/infer"
 MIXED = "/v2/models/plants/infer"
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory, serve: Serve) -> TestClient:
+    """A model that takes any number."""
+    directory = tmp_path_factory.mktemp("loose")
+    write_number_bundle(directory, out_of_range="accept")
+    return serve(directory)
 
 
 def tensor(name: str, data: list[Any], datatype: str = "FP64", **changes: Any) -> dict[str, Any]:
@@ -96,6 +105,82 @@ def test_tensors_may_have_a_second_axis_of_one(numbers: TestClient) -> None:
 def test_outputs_are_selected_in_order(numbers: TestClient) -> None:
     wanted = [{"name": "probabilities"}]
     assert list(outputs(numbers, INFER, inputs=iris_inputs(), outputs=wanted)) == ["probabilities"]
+
+
+FITTING: dict[str, tuple[list[Any], list[Any]]] = {
+    "INT8": ([2, 2.0, 12], [2.5, 128, -129, 1e300, 10**400]),
+    "UINT8": ([2, 12, 4], [-1, 256, 0.5]),
+    "INT16": ([2], [32768]),
+    "UINT16": ([2], [65536, -1]),
+    "INT32": ([2], [2**31, 2.5]),
+    "UINT32": ([2], [2**32]),
+    "INT64": ([2], [2.5, 1e19]),
+    "UINT64": ([2], [-1, 2e19]),
+    "FP16": ([2.1, 5.3], [65520, -1e5]),
+    "FP32": ([2.1, 5.3], [3.4028236e38, 1e300, 10**400]),
+    "FP64": ([2.1, 5.3], []),
+}
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("datatype", FITTING)
+def test_values_must_be_of_their_datatype(loose: TestClient, datatype: str, rows: int) -> None:
+    good, bad = FITTING[datatype]
+    for number in good:
+        given = {name: [number] * rows for name in IRIS_FEATURES}
+        same = outputs(loose, INFER, inputs=[tensor(name, data) for name, data in given.items()])
+        assert (
+            outputs(loose, INFER, inputs=[tensor(name, data, datatype) for name, data in given.items()])
+            == same
+        )
+    for number in bad:
+        given["petal_length"] = [*given["petal_length"][:-1], number]
+        article = "a" if datatype[0] == "U" else "an"
+        assert refusal(
+            loose, INFER, {"inputs": [tensor(name, data, datatype) for name, data in given.items()]}
+        ) == (f"petal_length.{rows - 1}: must be {article} {datatype} value")
+
+
+def test_the_greatest_number_of_a_datatype_may_be_rounded(loose: TestClient) -> None:
+    for datatype, number in (
+        ("FP32", 3.4028235e38),
+        ("FP16", 65504),
+        ("INT64", 2**63 - 1),
+        ("UINT64", 2**64 - 1),
+    ):
+        inputs = [tensor(name, [number, 2], datatype) for name in IRIS_FEATURES]
+        answer = loose.post(INFER, json={"inputs": inputs})
+        # The model may have no answer to such values, but they are of their type.
+        assert "must be" not in answer.text, answer.text
+
+
+@pytest.mark.parametrize("gap", [None, float("nan")])
+@pytest.mark.parametrize("datatype", ["INT8", "FP16", "UINT64"])
+def test_gaps_are_of_every_datatype(mixed: TestClient, gap: Any, datatype: str) -> None:
+    request = {"inputs": [tensor("age", [30.0]), tensor("Höhe (cm)", [gap], datatype)]}
+    answer = mixed.post(MIXED, content=json.dumps(request))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["outputs"][0]["data"] == [mixed_row(None, 30.0, None).label]
+
+
+@pytest.mark.parametrize("value", ["2", True, [2]])
+@pytest.mark.parametrize("datatype", ["INT8", "FP32"])
+def test_what_is_no_number_is_of_no_datatype(numbers: TestClient, value: Any, datatype: str) -> None:
+    inputs = [tensor(name, [value], datatype) for name in IRIS_FEATURES]
+    assert refusal(numbers, INFER, {"inputs": inputs}).startswith("sepal_length.0: must be a number")
+
+
+def test_half_precision_comes_as_binary_too(numbers: TestClient) -> None:
+    values = np.array(ROWS, dtype="<f2")
+    size = {"binary_data_size": 2 * len(ROWS)}
+    inputs = [
+        {"name": name, "shape": [len(ROWS)], "datatype": "FP16", "parameters": size} for name in IRIS_FEATURES
+    ]
+    head = json.dumps({"inputs": inputs}).encode()
+    length = {"Inference-Header-Content-Length": str(len(head))}
+    answer = numbers.post(INFER, content=head + values.T.tobytes(), headers=length).json()
+    same = outputs(numbers, INFER, inputs=iris_inputs([tuple(row) for row in values.astype(float).tolist()]))
+    assert {each["name"]: each for each in answer["outputs"]} == same
 
 
 @pytest.mark.parametrize("binary", [True, False])

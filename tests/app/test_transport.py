@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -73,10 +77,94 @@ def test_only_json_is_taken(numbers: TestClient, content_type: str | None, statu
         assert error(answer) == "unsupported_media_type"
 
 
-def test_a_compressed_body_is_refused_as_such(numbers: TestClient) -> None:
-    answer = numbers.post("/predict", content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+def raw_deflate(content: bytes) -> bytes:
+    """As some clients send it, without the frame of the zlib format."""
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return deflater.compress(content) + deflater.flush()
+
+
+def members(content: bytes) -> bytes:
+    """Several gzip files in a row, an empty one among them, are one file."""
+    return gzip.compress(content[:7]) + gzip.compress(b"") + gzip.compress(content[7:])
+
+
+COMPRESSIONS = [
+    ("gzip", gzip.compress),
+    ("x-gzip", gzip.compress),
+    ("GZip", members),
+    ("deflate", zlib.compress),
+    ("deflate", raw_deflate),
+    ("identity", bytes),
+    ("", bytes),
+]
+
+
+def compressed(
+    client: TestClient, content: bytes, encoding: str, path: str = "/predict", **headers: str
+) -> Any:
+    return client.post(path, content=content, headers={"Content-Encoding": encoding, **headers})
+
+
+@pytest.mark.parametrize(("encoding", "compress"), COMPRESSIONS)
+def test_a_compressed_body_is_the_same_body(
+    numbers: TestClient, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    plain = numbers.post("/predict", content=GOOD)
+    answer = compressed(numbers, compress(GOOD), encoding)
+    assert (answer.status_code, answer.content) == (200, plain.content)
+    many = json.dumps({"instances": [json.loads(GOOD)] * 5000}).encode()
+    assert (
+        compressed(numbers, compress(many), encoding).content
+        == numbers.post("/predict", content=many).content
+    )
+
+
+def test_a_compressed_body_may_have_binary_tensors(numbers: TestClient) -> None:
+    size = {"binary_data_size": 8}
+    names = ("sepal_length", "sepal_width", "petal_length", "petal_width")
+    inputs = [{"name": name, "shape": [1], "datatype": "FP64", "parameters": size} for name in names]
+    head = json.dumps({"inputs": inputs}).encode()
+    body = head + struct.pack("<4d", 5.1, 3.5, 1.4, 0.2)
+    length = {"Inference-Header-Content-Length": str(len(head))}
+    answer = compressed(numbers, gzip.compress(body), "gzip", "/v2/models/iris/infer", **length)
+    assert answer.json()["outputs"][0]["data"] == ["setosa"]
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip;q=1", "compress", "*", "\xff"])
+def test_of_another_encoding_the_refusal_names_those_that_are_known(
+    numbers: TestClient, encoding: str
+) -> None:
+    answer = numbers.post("/predict", content=GOOD, headers={b"Content-Encoding": encoding.encode("latin-1")})
     assert answer.status_code == 415
     assert error(answer) == "unsupported_encoding"
+    assert answer.headers["accept-encoding"] == "gzip, x-gzip, deflate"
+
+
+@pytest.mark.parametrize(("encoding", "compress"), COMPRESSIONS[:5])
+def test_a_broken_compressed_body_is_refused(
+    numbers: TestClient, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    whole = compress(GOOD)
+    middle = len(whole) // 2
+    broken = [whole[:-1], whole[:middle], whole[:1], whole + b"more", b"\0" + whole, GOOD]
+    if compress is not raw_deflate:  # It has no checksum.
+        broken.append(whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:])
+    for content in broken:
+        answer = compressed(numbers, content, encoding)
+        assert (answer.status_code, error(answer)) == (422, "invalid_encoding"), content
+
+
+@pytest.mark.parametrize(("encoding", "compress"), COMPRESSIONS[:5])
+def test_the_limit_holds_for_what_is_decompressed(
+    number_model: Path, serve: Serve, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    client = serve(number_model, max_body_bytes=2000)
+    assert compressed(client, compress(GOOD.ljust(2000)), encoding).status_code == 200
+    for length in (2001, 100_000_000):
+        answer = compressed(client, compress(b" " * length)[:2000], encoding)
+        assert (answer.status_code, error(answer)) == (413, "too_large")
+    nested = compress(compress(GOOD))
+    assert error(compressed(client, nested, encoding)) == "invalid_json"
 
 
 def test_an_unknown_path_is_404(numbers: TestClient) -> None:
