@@ -42,17 +42,18 @@ $(CURDIR)/.uv/bin/uv:
 	@.uv/bin/pip install --quiet --disable-pip-version-check uv
 
 .PHONY: repro
-repro: setup ## Run the stages of the pipeline whose inputs changed
+repro: setup ## Run the stages of the pipeline whose inputs changed, and track the results
 	dvc repro
+	@python -m training.track
 
 .PHONY: refresh
 refresh: setup ## Read the data's source again, then run what changed
 	dvc repro --single-item --force fetch
-	dvc repro
+	@$(MAKE) repro
 
 .PHONY: track
-track: setup ## Mirror the last results to Weights & Biases again
-	dvc repro --single-item --force track
+track: setup ## Mirror to Weights & Biases what is not there yet (offline without a key)
+	python -m training.track
 
 .PHONY: serve
 serve: setup ## Serve model/ on port 8000

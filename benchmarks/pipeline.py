@@ -29,16 +29,15 @@ BIN = Path(sys.executable).parent
 
 PLAIN = """
 import sys, yaml
-from training import fetch, prepare, explore, train, select, track
+from training import fetch, prepare, explore, train, select
 for stage in (fetch, prepare, explore):
     sys.argv = ["stage"]
     stage.main()
 for name in yaml.safe_load(open("params.yaml"))["train"]["algorithms"]:
     sys.argv = ["stage", name]
     train.main()
-for stage in (select, track):
-    sys.argv = ["stage"]
-    stage.main()
+sys.argv = ["stage"]
+select.main()
 """
 
 
@@ -67,7 +66,7 @@ def main() -> None:
         _round(timings, arguments.algorithm)
     report = _report(timings, arguments.algorithm)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(report)
+    RESULT.write_text(report, encoding="utf-8")
     print(report)
 
 
@@ -88,10 +87,17 @@ def _seconds(folder: Path, command: list[str]) -> float:
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PYTHONPATH": str(folder),
-        "WANDB_MODE": "offline",
     }
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(f"error: {' '.join(command[:2])} failed:\n{done.stdout}{done.stderr}")
@@ -99,11 +105,11 @@ def _seconds(folder: Path, command: list[str]) -> float:
 
 
 def _change(params: Path, algorithm: str) -> None:
-    document = yaml.safe_load(params.read_text())
+    document = yaml.safe_load(params.read_text(encoding="utf-8"))
     block = document["train"]["algorithms"][algorithm]
     key, value = next((key, value) for key, value in block.items() if isinstance(value, int | float))
     block[key] = value + 1
-    params.write_text(yaml.safe_dump(document, sort_keys=False))
+    params.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
 def _report(timings: Timings, algorithm: str) -> str:
@@ -127,7 +133,7 @@ def _report(timings: Timings, algorithm: str) -> str:
     about = (
         f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {len(timings.plain)} rounds, {machine.cpu()}, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{machine.versions(('dvc', 'scikit-learn', 'wandb'))}. "
+        f"{machine.versions(('dvc', 'scikit-learn'))}. "
         "Repeat with `make bench`."
     )
     return "\n".join(["# The pipeline", "", *lines, "", about, ""])

@@ -1,12 +1,13 @@
 """Mirror the runs to Weights & Biases: one per algorithm, one for the data, one for the comparison.
 
 Reads  models/*/report.json, models/*/plots/*.csv, model/, reports/leaderboard.json, reports/explore/,
-       params.yaml (name, track)
-Writes wandb/ when offline; nothing that git or DVC keep
+       params.yaml (name, track), wandb/
+Writes wandb/: offline records, and tracked.json, which says what is recorded where; nothing that git or DVC keep
 
 Online when there is a key (WANDB_API_KEY or a netrc login), offline without one, off with
-WANDB_MODE=disabled; WANDB_MODE=online and WANDB_MODE=offline are obeyed too. The tracker shows and never
-decides: one that fails, hangs or is not installed costs one line of warning and exit code 0.
+WANDB_MODE=disabled; WANDB_MODE=online and WANDB_MODE=offline are obeyed too. Runs that are already recorded are left
+alone, and earlier offline records are sent as soon as there is a key. The tracker shows and never decides: one that
+fails, hangs or is not installed costs a warning and exit code 0.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
-from training import cli, config, leaderboard, report
+from training import cli, config, files, leaderboard, report
 from training.config import Settings, TrackSettings
 from training.dataset import EXPLORE
 from training.errors import DataError
@@ -53,7 +54,8 @@ MODES: dict[str, Mode] = {
 
 
 SERVER = "https://api.wandb.ai"
-KNOCK_SECONDS = 5.0
+OFFLINE = "offline"
+CONNECT_SECONDS = 5.0
 
 
 class TrackStageSettings(Settings):
@@ -121,11 +123,53 @@ def main() -> None:
         return
     plan = read_plan(settings.name)
     try:
-        links = hand_over(plan, settings.track, mode)
+        log.info("%s", track(plan, settings.track, mode))
     except TrackingError as error:
         log.warning("warning: not tracked: %s; nothing depends on it", error)
-        return
-    log.info("%s", _where(plan, links, mode))
+
+
+def track(plan: Plan, settings: TrackSettings, mode: Mode) -> str:
+    """Record the runs that are not recorded yet, and say where they all are.
+
+    A server that does not take them costs a warning: they are then recorded offline, and sent the next time.
+
+    Raises:
+        TrackingError: nothing could be recorded.
+    """
+    ledger = Ledger.read(Path(os.environ.get("WANDB_DIR") or ".").absolute() / "wandb", settings)
+    if mode == "online":
+        try:
+            return _send(plan, settings, ledger)
+        except TrackingError as error:
+            log.warning("warning: not sent: %s; the next `make track` tries again", error)
+    return _record(plan, settings, ledger)
+
+
+def _send(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
+    runs = [each for each in plan.runs if not ledger.is_sent(plan.group, each.id)]
+    earlier = ledger.unsent({each.id for each in plan.runs})
+    if runs or earlier:
+        check_reachable(os.environ)
+        answer = hand_over(replace(plan, runs=runs), settings, "online", ledger.folder, earlier)
+        ledger.add(ledger.server, plan.group, runs)
+        if "unsent" in answer:
+            log.warning("warning: earlier runs are not sent: %s", answer["unsent"])
+    return f"{_count(plan, runs)} at {ledger.server}"
+
+
+def _record(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
+    runs = [each for each in plan.runs if not ledger.is_recorded(plan.group, each.id)]
+    if runs:
+        hand_over(replace(plan, runs=runs), settings, "offline", ledger.folder)
+        ledger.add(OFFLINE, plan.group, runs)
+    folder = os.path.relpath(ledger.folder) if ledger.folder.is_relative_to(Path.cwd()) else ledger.folder
+    return (
+        f"{_count(plan, runs)} offline: `wandb leet {folder}` shows them, `make track` with a key sends them"
+    )
+
+
+def _count(plan: Plan, added: Sequence[Run]) -> str:
+    return f"tracked {len(plan.runs)} runs in group {plan.group}, {len(added)} of them now,"
 
 
 def choose_mode(environment: Mapping[str, str]) -> Mode:
@@ -395,6 +439,60 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+# ------------------------------------------------------------------------------------------------ ledger
+
+
+@dataclass
+class Ledger:
+    """Which runs are recorded where, in `wandb/tracked.json` of this machine.
+
+    It belongs to the machine and not to the repository: what one clone has sent, another has not.
+    """
+
+    folder: Path
+    server: str
+    """Where runs are sent: address, entity and project."""
+    places: dict[str, dict[str, str]]
+    """By place, a server or `OFFLINE`, the group in which it has each id: a run that did not change moves on to the
+    next comparison's group."""
+
+    @classmethod
+    def read(cls, folder: Path, settings: TrackSettings) -> Ledger:
+        parts = [os.environ.get("WANDB_BASE_URL") or SERVER, settings.entity, settings.project]
+        try:
+            read = json.loads((folder / "tracked.json").read_bytes())
+            places = {place: {id: str(group) for id, group in runs.items()} for place, runs in read.items()}
+        except (OSError, ValueError, AttributeError):
+            # Without it everything is recorded again, under the same ids.
+            places = {}
+        return cls(folder, "/".join(each.strip("/") for each in parts if each), places)
+
+    def is_sent(self, group: str, id: str) -> bool:
+        return self.places.get(self.server, {}).get(id) == group
+
+    def is_recorded(self, group: str, id: str) -> bool:
+        """Whether it was sent, or recorded offline to the end and the record is still there."""
+        offline = self.places.get(OFFLINE, {}).get(id) == group
+        return self.is_sent(group, id) or (offline and any(self.folder.glob(f"offline-run-*-{id}")))
+
+    def unsent(self, current: Collection[str]) -> list[str]:
+        """The offline records of earlier comparisons; others may keep theirs in the same folder."""
+        earlier = self.places.get(OFFLINE, {}).keys() - set(current)
+        return [str(path) for id in sorted(earlier) for path in self.folder.glob(f"offline-run-*-{id}")]
+
+    def add(self, place: str, group: str, runs: Iterable[Run]) -> None:
+        """Write down that a place has these runs.
+
+        Raises:
+            TrackingError: it cannot be written.
+        """
+        self.places.setdefault(place, {}).update({each.id: group for each in runs})
+        try:
+            files.write_json(self.folder / "tracked.json", self.places)
+        except OSError as error:
+            raise TrackingError(f"cannot write {self.folder / 'tracked.json'}: {error.strerror}") from None
+
+
 # ----------------------------------------------------------------------------------------------- hand-over
 
 
@@ -402,29 +500,30 @@ class TrackingError(Exception):
     """Nothing could be tracked; the message says why in a few words."""
 
 
-def hand_over(plan: Plan, settings: TrackSettings, mode: Mode) -> list[str]:
-    """Let a child process record the plan and say where each run can be seen.
+def hand_over(
+    plan: Plan, settings: TrackSettings, mode: Mode, folder: Path, earlier: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Let a child process record the plan's runs and send earlier offline records.
 
     Nothing that wandb does can reach this process: it may raise, print, hang or crash.
+
+    Returns:
+        What the child answered: `unsent` is why earlier records could not be sent.
 
     Raises:
         TrackingError: it failed or took longer than `track.timeout_seconds`.
     """
-    if mode == "online":
-        _knock(os.environ)
-    root = Path(os.environ.get("WANDB_DIR") or ".").absolute()
-    # A new one each time: the records of last time stay whole until this time's are.
-    staging = root / "wandb" / "staging" / f"{plan.group}.{os.getpid()}"
     message = {
         "mode": mode,
         "project": settings.project,
         "entity": settings.entity,
-        "root": str(root),
-        "staging": str(staging),
+        "root": str(folder.parent),
+        "earlier": list(earlier),
         "timeout": settings.timeout_seconds,
         **asdict(plan),
     }
     with (
+        tempfile.TemporaryDirectory() as cache,
         tempfile.TemporaryFile() as asked,
         tempfile.TemporaryFile() as answered,
         tempfile.TemporaryFile() as said,
@@ -437,7 +536,7 @@ def hand_over(plan: Plan, settings: TrackSettings, mode: Mode) -> list[str]:
             stdin=asked,
             stdout=answered,
             stderr=said,
-            env=_environment(staging),
+            env=_environment(cache),
             start_new_session=True,
         )
         before = signal.signal(signal.SIGTERM, _stop)
@@ -451,17 +550,17 @@ def hand_over(plan: Plan, settings: TrackSettings, mode: Mode) -> list[str]:
             signal.signal(signal.SIGTERM, before)
         answered.seek(0)
         said.seek(0)
-        return _links(answered.read(), said.read(), code)
+        return _answer(answered.read(), said.read(), code)
 
 
-def _knock(environment: Mapping[str, str]) -> None:
-    """See whether anybody answers at the server's address: wandb itself would try again for minutes."""
+def check_reachable(environment: Mapping[str, str]) -> None:
+    """Raise TrackingError unless the server's address takes connections: wandb itself would retry for minutes."""
     url = urlsplit(environment.get("WANDB_BASE_URL") or SERVER)
     if any(environment.get(each) for each in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
         return
     try:
         port = url.port or (80 if url.scheme == "http" else 443)
-        socket.create_connection((url.hostname or "", port), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((url.hostname or "", port), timeout=CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         raise TrackingError(f"cannot reach {url.netloc or 'WANDB_BASE_URL'}: {error}") from None
 
@@ -471,24 +570,21 @@ def _stop(number: int, _: object) -> None:
     sys.exit(128 + number)
 
 
-def _links(answered: bytes, said: bytes, code: int) -> list[str]:
-    lines = answered.decode(errors="replace").splitlines()
+def _answer(answered: bytes, said: bytes, code: int) -> dict[str, Any]:
     try:
-        answer = json.loads(lines[-1])
-        if "error" in answer:
-            raise TrackingError(answer["error"])
-        return [str(each) for each in answer["links"]]
-    except (IndexError, ValueError, TypeError, KeyError):
+        answer: dict[str, Any] = dict(json.loads(answered.decode(errors="replace").splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
         last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise TrackingError(f"the tracker ended with code {code}: {last[0][:300]}") from None
+    if "error" in answer:
+        raise TrackingError(answer["error"])
+    return answer
 
 
-def _environment(staging: Path) -> dict[str, str]:
+def _environment(cache: str) -> dict[str, str]:
     environment = dict(os.environ)
-    # wandb keeps copies of an artifact's files until they are uploaded. Beside the offline records they go
-    # when those go, instead of piling up in the home folder.
-    environment.setdefault("WANDB_DATA_DIR", str(staging))
-    environment.setdefault("WANDB_CACHE_DIR", str(staging / "cache"))
+    # Of uploaded artifacts, which would pile up in the home folder.
+    environment.setdefault("WANDB_CACHE_DIR", cache)
     environment.setdefault("WANDB_ERROR_REPORTING", "false")
     # The child imports this package wherever it was started from.
     top = str(Path(__file__).resolve().parents[1])
@@ -512,16 +608,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             os.killpg(child.pid, signal.SIGKILL)
     child.kill()
     child.wait()
-
-
-def _where(plan: Plan, links: Sequence[str], mode: Mode) -> str:
-    if mode == "online":
-        return f"tracked {len(plan.runs)} runs in group {plan.group}: {links[0].rsplit('/runs/', 1)[0]}"
-    folder = os.path.relpath(Path(links[0]).parent)
-    return (
-        f"tracked {len(plan.runs)} runs in group {plan.group} offline in {folder}; "
-        f"`wandb sync {folder}/offline-run-*` uploads them"
-    )
 
 
 if __name__ == "__main__":

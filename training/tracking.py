@@ -8,8 +8,10 @@ nothing of the project, because every import here is waited for.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,19 +28,19 @@ def main() -> None:
         signal.alarm(int(plan["timeout"]) + GRACE)
     answer: dict[str, Any]
     try:
-        answer = {"links": record(plan)}
+        record_runs(plan)
+        answer = send(plan["earlier"]) if plan["earlier"] else {}
     except Exception as error:  # whatever wandb raises is a warning on the other side
         answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:HINT]}"}
     print(json.dumps(answer))
 
 
-def record(plan: dict[str, Any]) -> list[str]:
-    """Record each run of a plan and say where each can be seen."""
+def record_runs(plan: dict[str, Any]) -> None:
+    """Record each run of a plan; its earlier offline records then go."""
     import wandb
 
     offline = plan["mode"] == "offline"
     folder = Path(plan["root"]) / "wandb"
-    links = []
     for each in plan["runs"]:
         earlier = list(folder.glob(f"offline-run-*-{each['id']}"))
         with wandb.init(
@@ -54,15 +56,36 @@ def record(plan: dict[str, Any]) -> list[str]:
             # An id stands for its inputs: the same id again is the same run, not another one.
             resume=None if offline else "allow",
         ) as run:
+            # Copies of an artifact's files are needed until they are uploaded; here they go when the record goes.
+            record = Path(run.dir).parent
+            staging = record / "staging"
+            os.environ["WANDB_DATA_DIR"] = str(staging)
             log(run, each)
-            links.append(str(Path(run.dir).parent) if offline else str(run.url))
-        for path in earlier:
+        # Folders are named by the second: an earlier record of this second is this one.
+        for path in [each for each in earlier if each != record] + ([] if offline else [staging]):
             shutil.rmtree(path, ignore_errors=True)
-    for path in Path(plan["staging"]).parent.glob(f"{plan['group']}.*"):
-        # Of earlier times, or uploaded by now.
-        if not offline or path.name != Path(plan["staging"]).name:
-            shutil.rmtree(path, ignore_errors=True)
-    return links
+
+
+def send(records: list[str]) -> dict[str, str]:
+    """Upload offline records of earlier runs, and remove those that were; says why the others were not."""
+    unsent = {}
+    for each in records:
+        done = subprocess.run(
+            [sys.executable, "-m", "wandb", "sync", each],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        if done.returncode == 0:
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            last = done.stdout.strip().splitlines()[-1:] or [f"`wandb sync` ended with {done.returncode}"]
+            unsent[Path(each).name] = last[0][:HINT]
+    return {"unsent": "; ".join(f"{name}: {reason}" for name, reason in unsent.items())} if unsent else {}
 
 
 def settings(plan: dict[str, Any]) -> Any:

@@ -55,12 +55,12 @@ def test_nothing_to_do_the_second_time(reproduced: Clone) -> None:
     assert outputs(reproduced) == before
 
 
-def test_one_parameter_reruns_its_algorithm_select_and_track_only(reproduced: Clone) -> None:
+def test_one_parameter_reruns_its_algorithm_and_select_only(reproduced: Clone) -> None:
     params = reproduced.params()
     params["train"]["algorithms"]["decision_tree"]["max_depth"] = 2
     reproduced.write_params(params)
     done = reproduced.dvc("repro")
-    assert STAGES.findall(done.stdout) == ["train@decision_tree", "select", "track"]
+    assert STAGES.findall(done.stdout) == ["train@decision_tree", "select"]
 
 
 def test_a_sixth_block_trains_beside_the_others(reproduced: Clone) -> None:

@@ -58,7 +58,7 @@ def test_outputs_outlive_a_run_that_fails(stage: str) -> None:
             assert options["persist"] is True
 
 
-@pytest.mark.parametrize("stage", [*STAGES, "leaderboard", "draft", "storage"])
+@pytest.mark.parametrize("stage", [*STAGES, "track", "leaderboard", "draft", "storage"])
 def test_every_module_runs_alone_and_explains_itself(stage: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"training.{stage}", "--help"],
@@ -71,7 +71,7 @@ def test_every_module_runs_alone_and_explains_itself(stage: str) -> None:
     assert len(done.stdout.splitlines()) > 5
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, "track"])
 def test_a_stage_that_cannot_work_says_so_in_one_line(stage: str, tmp_path: Any) -> None:
     arguments = ["svm"] if stage == "train" else []
     done = subprocess.run(
