@@ -7,7 +7,6 @@ on its own costs a third of a microsecond a node, which is more than the arithme
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +79,7 @@ def _ending_in(linear: Linear, fitted: Pipeline) -> Pipeline:
     return Pipeline([*fitted.steps[:-1], (ESTIMATOR, linear)])
 
 
-def _write(nodes: Nodes, linear: Linear, _: Any) -> None:
+def _write(nodes: Nodes, linear: Linear) -> None:
     scores = nodes.add("Gemm", nodes.values, linear.weights, linear.intercepts)
     nodes.answer(
         label=nodes.add("ArgMax", scores, axis=1, keepdims=0),

@@ -8,14 +8,14 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 from skl2onnx import update_registered_converter
-from skl2onnx.common.data_types import Int64TensorType
+from skl2onnx.common.data_types import DoubleTensorType, Int64TensorType
 
 
 class Nodes:
     """Writes the nodes of one classifier into the graph that skl2onnx builds.
 
     Attributes:
-        values: name of the classifier's input.
+        values: name of the classifier's input, as float64.
     """
 
     def __init__(self, scope: Any, operator: Any, container: Any) -> None:
@@ -23,7 +23,11 @@ class Nodes:
         self._container = container
         self._outputs = [each.full_name for each in operator.outputs]
         self._nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = []
-        (self.values,) = (each.full_name for each in operator.inputs)
+        (given,) = operator.inputs
+        self.values: str = given.full_name
+        if not isinstance(given.type, DoubleTensorType):
+            # Of categories alone the encoder makes float32.
+            self.values = self.add("Cast", self.values, to=onnx.TensorProto.DOUBLE)
 
     def add(self, kind: str, *inputs: str | NDArray[Any], **attributes: Any) -> str:
         """Add a node with one result.
@@ -62,12 +66,12 @@ class Nodes:
         return name
 
 
-def register(kind: type, write: Callable[[Nodes, Any, Any], None], probabilities: type) -> None:
+def register(kind: type, write: Callable[[Nodes, Any], None], probabilities: type) -> None:
     """Make skl2onnx export a classifier, whose classes are 0 to n - 1, by nodes of ours.
 
     Args:
         kind: the classifier's type.
-        write: takes where to write, the fitted classifier, and skl2onnx's type of its input.
+        write: takes where to write, and the fitted classifier.
         probabilities: skl2onnx's type of what it answers.
     """
 
@@ -76,7 +80,7 @@ def register(kind: type, write: Callable[[Nodes, Any, Any], None], probabilities
         operator.outputs[1].type = probabilities([None, len(operator.raw_operator.classes_)])
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        write(Nodes(scope, operator, container), operator.raw_operator, operator.inputs[0].type)
+        write(Nodes(scope, operator, container), operator.raw_operator)
 
     update_registered_converter(
         kind, f"Exact{kind.__name__}", shape, convert, options={"zipmap": [True, False, "columns"]}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -67,7 +66,7 @@ def register_converters() -> None:
     register(CalibratedSVC, _write, DoubleTensorType)
 
 
-def _write(nodes: Nodes, model: CalibratedSVC, _: Any) -> None:
+def _write(nodes: Nodes, model: CalibratedSVC) -> None:
     svc = model.svc
     similarities = _KERNELS[svc.kernel](nodes, svc)
     if len(svc.classes_) == 2:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
@@ -41,19 +41,16 @@ def passing(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(even, midway, np.nextafter(midway, -np.inf))
 
 
-def _write(nodes: Nodes, fitted: Any, type_: Any) -> None:
+def _write(nodes: Nodes, fitted: Any) -> None:
     trees = [each.tree_ for each in getattr(fitted, "estimators_", [fitted])]
     classes = len(fitted.classes_)
     # With two classes onnxruntime compares one of them with 0.5 instead of both with each other. A third
     # class that no leaf votes for makes it compare; its column is cut off again.
     voted = max(classes, 3)
-    values = nodes.values
-    if not isinstance(type_, DoubleTensorType):
-        values = nodes.add("Cast", values, to=onnx.TensorProto.DOUBLE)
     label, shares = nodes.add_with_results(
         2,
         "TreeEnsembleClassifier",
-        values,
+        nodes.values,
         op_domain="ai.onnx.ml",
         classlabels_int64s=list(range(voted)),
         post_transform="NONE",

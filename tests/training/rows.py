@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -42,8 +44,9 @@ def numbers(seed: int = 0, rows: int = 600) -> tuple[Profile, Split]:
     return prepared(pd.DataFrame({"length": length, "width": width, "kind": kind}))
 
 
-def prepared(frame: pd.DataFrame) -> tuple[Profile, Split]:
-    features = {
+def prepared(frame: pd.DataFrame, features: dict[str, dict[str, Any]] | None = None) -> tuple[Profile, Split]:
+    """All rows of a frame whose target is `kind`, as the stages after `prepare` read them."""
+    features = features or {
         "length": {"type": "number", "range": [0, 10], "missing": 0.5 if frame["length"].hasnans else 0},
         "colour": {"type": "category", "categories": COLOURS, "missing": 0.5},
         "width": {"type": "number", "range": [0, 5]},
