@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,13 @@ def draft(source: str, target: str, renames: dict[str, str]) -> str:
         )
     _check_names([*frame.columns, *renames])
     columns = draft_columns.judge(frame.drop(columns=target), table.delimiter)
+    classes = _target(frame, target, columns.cells)
+    if not classes.kept.all():
+        columns = draft_columns.judge(frame[classes.kept].drop(columns=target), table.delimiter)
     if not columns.features:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in columns.left_out.items())
         raise DataError(f"no column of {source} beside {target} can be a feature: {reasons}")
-    schema, comments = _schema(frame, target, columns)
+    schema, comments = _schema(frame, target, classes, columns)
     lines = [
         yaml_text.entry("name", _name(source)),
         "",
@@ -106,22 +110,32 @@ def _check_names(names: Sequence[str]) -> None:
             )
 
 
-def _schema(frame: pd.DataFrame, target: str, columns: Columns) -> tuple[dict[str, Any], dict[str, str]]:
+def _schema(
+    frame: pd.DataFrame, target: str, found: _Target, columns: Columns
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The section's keys but `features`, and comments for some of them."""
-    text, rare, missing = _target(frame, target, columns.cells)
-    classes = draft_columns.ordered(each for each in text.dropna().unique() if each not in rare)
+    text, rare = found.text, found.rare
+    missing = int(text.isna().sum())
+    classes = draft_columns.ordered(text[found.kept].unique())
     schema: dict[str, Any] = {"target": target, "classes": classes}
     comments = {}
     doubtful = [each for each in classes if draft_columns.is_placeholder(each)]
     if doubtful:
-        counted = ", ".join(f"{each!r} ({(text == each).sum():,} rows)" for each in doubtful)
+        counted = ", ".join(f"{each!r} ({_rows(int((text == each).sum()))})" for each in doubtful)
         comments["classes"] = f"{counted} is a class here; data.replace can make it missing"
     if rare:
-        counted = ", ".join(f"{each!r} ({count:,} rows)" for each, count in rare.items())
+        counted = ", ".join(f"{each!r} ({_rows(count)})" for each, count in rare.items())
         comments["drop_classes"] = f"too few rows to learn: {counted}; data.replace can merge classes"
         schema["drop_classes"] = list(rare)
     if missing:
-        comments["missing_target"] = f"drop | reject; {missing:,} of {len(frame):,} rows have no {target}"
+        words = (
+            f": {', '.join(map(repr, found.unknown))}, unless schema.classes lists it"
+            if found.unknown
+            else ""
+        )
+        comments["missing_target"] = (
+            f"drop | reject; {missing:,} of {len(frame):,} rows have no {target}{words}"
+        )
         schema["missing_target"] = "drop"
     checked = _checked(frame, schema, columns)
     smallest = int(checked.frame[target].value_counts().min())
@@ -137,13 +151,32 @@ def _schema(frame: pd.DataFrame, target: str, columns: Columns) -> tuple[dict[st
     return schema, comments
 
 
-def _target(frame: pd.DataFrame, target: str, cells: Cells) -> tuple[pd.Series[Any], dict[str, int], int]:
-    """The classes, the rows of those with too few of them, and how many rows have none."""
+@dataclass(frozen=True)
+class _Target:
+    """What the target holds.
+
+    Attributes:
+        text: the class of each row, None where it is missing.
+        rare: classes with too few rows, and how many they have.
+        kept: which rows have a class with enough rows.
+        unknown: words that mean that a row has no class.
+    """
+
+    text: pd.Series[Any]
+    rare: dict[str, int]
+    kept: pd.Series[bool]
+    unknown: list[str]
+
+
+def _target(frame: pd.DataFrame, target: str, cells: Cells) -> _Target:
     text, wrong = as_text(frame[target])
     if wrong.any():
         raise DataError(
             f"{target} holds {frame[target].dtype}: a target has a class, as text or number, in every row"
         )
+    words = draft_columns.words_among(text.dropna().unique(), cells)
+    unknown = sorted(words & set(text.dropna()))
+    text = text.where(~text.isin(words), None)
     names = text.dropna().unique()
     if not 2 <= len(names) <= MOST_CLASSES:
         quantity = (
@@ -169,7 +202,7 @@ def _target(frame: pd.DataFrame, target: str, cells: Cells) -> tuple[pd.Series[A
             f"{next(iter(rare))!r} with {next(iter(rare.values()))}: a classifier needs two classes with more rows; "
             "merge classes in the source, or choose another target"
         )
-    return text, rare, int(text.isna().sum())
+    return _Target(text, rare, text.notna() & ~text.isin(rare), unknown)
 
 
 def _are_numbers(column: pd.Series[Any], cells: Cells) -> bool:
@@ -254,6 +287,10 @@ def _schema_section(schema: dict[str, Any], comments: dict[str, str], columns: C
         ),
         *(f"    # {yaml_text.text(name)}: {reason}" for name, reason in columns.left_out.items()),
     ]
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _name(source: str) -> str:

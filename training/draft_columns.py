@@ -180,7 +180,8 @@ class _Texts:
         codes, distinct = pd.factorize(text)
         counts = np.bincount(codes[codes >= 0], minlength=len(distinct))
         _, places = np.unique(codes[codes >= 0], return_index=True)
-        rows = np.flatnonzero(codes >= 0)[places] + 1
+        # The index is the row's number in the source, of which some rows may have been taken out.
+        rows = column.index.to_numpy()[codes >= 0][places] + 1
         names = [str(each) for each in distinct]
         return cls(
             dict(zip(names, counts.tolist(), strict=True)),
@@ -393,7 +394,8 @@ def _sentinels(seen: NDArray[np.floating[Any]]) -> Iterator[str]:
 
 
 def _category(texts: _Texts, cells: Cells) -> tuple[dict[str, Any], str] | str:
-    counts = {each: count for each, count in texts.counts.items() if each not in _words_here(texts, cells)}
+    words = words_among(texts.counts, cells)
+    counts = {each: count for each, count in texts.counts.items() if each not in words}
     total = sum(counts.values())
     if not counts:
         return "left out, since every value is missing"
@@ -401,15 +403,13 @@ def _category(texts: _Texts, cells: Cells) -> tuple[dict[str, Any], str] | str:
         return f"left out, since it is {_short(next(iter(counts)))} in every row"
     if len(counts) > 1 and all(_DATE.fullmatch(each) for each in counts):
         return "left out, since it holds dates or times: turn them into numbers in the source"
-    words = sum(len(each.split()) * count for each, count in counts.items()) / total
+    length = sum(len(each.split()) * count for each, count in counts.items()) / total
     few = len(counts) <= max(2, min(HANDFUL, total // 2))
     often = len(counts) <= MOST_CATEGORIES and total >= FEWEST_ROWS_EACH * len(counts)
     if not few and not often:
         return _not_categories(texts, counts)
-    if words > 5 and len(counts) > HANDFUL:
-        return (
-            f"left out, since its {len(counts)} different texts of {words:.0f} words on average are free text"
-        )
+    if length > 5 and len(counts) > HANDFUL:
+        return f"left out, since its {len(counts)} different texts of {length:.0f} words on average are free text"
     categories = ordered(counts)
     feature = {"type": "category", "categories": categories, **_missing(texts.rows - total, texts.rows)}
     doubtful = [each for each in counts if is_placeholder(each)]
@@ -417,9 +417,9 @@ def _category(texts: _Texts, cells: Cells) -> tuple[dict[str, Any], str] | str:
     return feature, note
 
 
-def _words_here(texts: _Texts, cells: Cells) -> set[str]:
+def words_among(texts: Iterable[str], cells: Cells) -> set[str]:
     """The words for missing, without those that are a code like all the other texts: NA between DE and FR."""
-    others = [each for each in texts.counts if each not in cells.missing]
+    others = [each for each in texts if each not in cells.missing]
     code = re.compile(r"[A-Z]{2}")
     codes = len(others) >= 3 and all(map(code.fullmatch, others))
     return {each for each in cells.missing if not (codes and code.fullmatch(each))}

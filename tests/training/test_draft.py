@@ -303,6 +303,27 @@ def test_rare_classes_and_rows_without_a_class_are_dropped_and_named(tmp_path: P
     assert "1 of 120 rows have no kind" in text
 
 
+def test_a_word_that_is_missing_among_numbers_is_no_class(tmp_path: Path) -> None:
+    csv = "x,kind\n" + "".join(
+        f"{'NA' if row == 5 else row % 9 / 4},{'NA' if row in (7, 9) else 'ab'[row % 2]}\n"
+        for row in range(120)
+    )
+    text, found = drafted(csv, tmp_path)
+    assert found.data_schema.classes == ("a", "b")
+    assert found.data_schema.missing_target == "drop"
+    assert "2 of 120 rows have no kind: 'NA', unless schema.classes lists it" in text
+
+
+def test_columns_are_judged_by_the_rows_that_are_kept(tmp_path: Path) -> None:
+    csv = "x,y,kind\n" + "".join(
+        f"{'' if row % 6 == 1 else row % 9 / 4},{'?' if row == 5 else row % 7},{'' if row < 3 else 'ab'[row % 2]}\n"
+        for row in range(120)
+    )
+    text, found = drafted(csv, tmp_path)
+    assert found.data_schema.features["x"].missing == 0.17
+    assert "116 of 117 cells are numbers; the others: '?' (once, first in row 6)" in text
+
+
 def test_a_class_has_as_many_rows_as_the_folds_of_params_yaml_ask_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
