@@ -5,12 +5,17 @@ Writes reports/explore/*.png
 
 The same rows give the same bytes: the files name no date and no version, chance has a seed, and a
 matplotlibrc on this machine is not looked at.
+
+Of many features, the ones are drawn that tell the classes apart best, so that pictures have a size that a person can
+look at. A picture that cannot be drawn is replaced by one that says why; it does not stop the pipeline.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+import logging
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,12 +30,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 """Okabe and Ito's colours, which colour-blind readers can tell apart, less the yellow that white swallows."""
 MARKERS = "o^sDvPX"
 INK, FAINT = "#222222", "#dddddd"
 DPI = 110
 
+SECOND_LINE = 0.15
+"""Inches that a second line below the heading takes."""
+MOST_FEATURES = 64
+"""Of one picture."""
 SCATTER_FEATURES = 6
 SCATTER_ROWS = 1500
 OVERLAID_CLASSES = 6
@@ -110,8 +121,8 @@ def main() -> None:
     table = tabulate(dataset.read_split(dataset.TRAIN_FILE, profile), profile)
     with files.replacing(dataset.EXPLORE) as folder:
         folder.mkdir()
-        for name, content in draw(table).items():
-            (folder / name).write_bytes(content)
+        for name, picture in PICTURES.items():
+            (folder / name).write_bytes(_drawn(name, picture, table))
 
 
 def tabulate(split: dataset.Split, profile: dataset.Profile) -> Table:
@@ -134,15 +145,7 @@ def tabulate(split: dataset.Split, profile: dataset.Profile) -> Table:
 
 def draw(table: Table) -> dict[str, bytes]:
     """PNG files by name."""
-    import matplotlib
-
-    with matplotlib.rc_context(style()):
-        return {
-            "class_balance.png": png(class_balance(table)),
-            "distributions.png": png(distributions(table)),
-            "scatter_matrix.png": png(scatter_matrix(table)),
-            "correlation.png": png(correlation(table)),
-        }
+    return {name: _styled(picture, table) for name, picture in PICTURES.items()}
 
 
 def class_balance(table: Table) -> Figure:
@@ -183,15 +186,18 @@ def distributions(table: Table) -> Figure:
     """
     overlaid = len(table.classes) <= OVERLAID_CLASSES
     names = [shorten(each, 18) for each in table.classes]
-    count = len(table.columns)
+    columns = telling(table, MOST_FEATURES)
+    count = len(columns)
     across = min(8, int(np.ceil(np.sqrt(count))))
-    rows = [table.columns[start : start + across] for start in range(0, count, across)]
+    rows = [columns[start : start + across] for start in range(0, count, across)]
     width, height = (2.35, 1.45) if overlaid else (1.85, max(1.0, 0.125 * len(names)))
     gap = 0.5 if overlaid else 0.28
     left, right = (0.8 if overlaid else text_width(names, 6.5) + 0.25), 0.25
     total = max(left + across * (width + gap) - gap + right, 5.6)
     above, below = 0.3, [_room_below(row) for row in rows]
-    top = 0.62 + (0.12 + 0.2 * legend_rows(table, total) if overlaid else 0)
+    chosen = selection(table, columns)
+    second = SECOND_LINE if chosen else 0
+    top = 0.62 + second + (0.12 + 0.2 * legend_rows(table, total) if overlaid else 0)
     figure = new_figure(total, top + sum(height + above + each for each in below) + 0.1)
     heading(figure, f"Distributions by {shorten(table.target, 32)}, {len(table):,} training rows")
     subheading(
@@ -199,9 +205,10 @@ def distributions(table: Table) -> Figure:
         "Share of each class's rows: a class adds up to 100%, however many rows it has."
         if overlaid
         else "Shade: share of the class's rows in that bin, on a square-root scale; darker is more.",
+        chosen,
     )
     if overlaid:
-        class_legend(figure, table, 0.72)
+        class_legend(figure, table, 0.72 + second)
     y = figure.get_size_inches()[1] - top
     for row, room in zip(rows, below, strict=True):
         y -= above + height
@@ -331,9 +338,7 @@ def scatter_matrix(table: Table) -> Figure:
 def scatter_caption(table: Table, chosen: Sequence[Column]) -> str:
     sentences = []
     if len(chosen) < sum(not each.categories and not each.constant for each in table.columns):
-        sentences.append(
-            f"The {len(chosen)} of {len(table.columns)} features that tell the classes apart best."
-        )
+        sentences.append(selection(table, chosen))
     elif len(chosen) < len(table.columns):
         sentences.append("Numbers that vary.")
     if any(each.discrete and not each.constant for each in chosen):
@@ -381,10 +386,8 @@ def scatter_panel(axes: Axes, table: Table, x: Column, y: Column, rows: Labels) 
 
 def correlation(table: Table) -> Figure:
     """Association of every feature with every other and with the class, on one scale from -1 to 1."""
-    columns = [
-        *table.columns,
-        Column(table.target, None, 1.0, table.labels.astype(np.float64), table.classes),
-    ]
+    features = telling(table, MOST_FEATURES)
+    columns = [*features, _target(table)]
     values = associations(columns)
     count = len(columns)
     cell = float(np.clip(9.5 / count, 0.15, 0.55))
@@ -392,14 +395,15 @@ def correlation(table: Table) -> Figure:
     names = [shorten(each.name, 26) for each in columns]
     label = text_width(names, points) + 0.2
     side = cell * count
-    mixed = any(each.categories for each in table.columns)
+    mixed = any(each.categories for each in features)
     caption = "Numbers: Pearson's r. With a category or the class: strength without a sign " + (
         "(correlation ratio, Cramér's V)." if mixed else "(correlation ratio)."
     )
-    width = max(label + side + 0.95, 0.3 + 0.9 * text_width([caption], 8.5))
-    figure = new_figure(width, side + label + 0.8)
+    captions = [caption, selection(table, features)]
+    width = max(label + side + 0.95, 0.3 + 0.9 * text_width(captions, 8.5))
+    figure = new_figure(width, side + label + 0.8 + (SECOND_LINE if captions[1] else 0))
     heading(figure, f"Correlation of features and {shorten(table.target, 32)}")
-    subheading(figure, caption)
+    subheading(figure, *captions)
     axes = place(figure, label, label, side, side)
     axes.set_facecolor("#eeeeee")
     image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
@@ -493,15 +497,35 @@ def category_shares(table: Table, column: Column) -> tuple[list[str], Floats]:
 
 def informative(table: Table, count: int) -> list[Column]:
     """The columns whose values tell the classes apart best, in the schema's order; numbers before categories."""
-    target = Column(table.target, None, 1.0, table.labels.astype(np.float64), table.classes)
     candidates = [each for each in table.columns if not each.constant] or list(table.columns[:1])
     numbers = [each for each in candidates if not each.categories]
     # A scatter of categories says little, so they only fill up when there is nothing else to plot.
     if len(numbers) >= 2:
         candidates = numbers
+    return _best(table, candidates, count)
+
+
+def telling(table: Table, count: int) -> list[Column]:
+    """The columns of any type whose values tell the classes apart best, in the schema's order."""
+    return list(table.columns) if len(table.columns) <= count else _best(table, table.columns, count)
+
+
+def selection(table: Table, chosen: Sequence[Column]) -> str:
+    """Which of the features are drawn; nothing where all are."""
+    if len(chosen) == len(table.columns):
+        return ""
+    return f"The {len(chosen)} of {len(table.columns):,} features that tell the classes apart best."
+
+
+def _best(table: Table, candidates: Sequence[Column], count: int) -> list[Column]:
+    target = _target(table)
     ranked = sorted(candidates, key=lambda each: -float(np.nan_to_num(association(each, target))))
     chosen = {each.name for each in ranked[:count]}
     return [each for each in table.columns if each.name in chosen]
+
+
+def _target(table: Table) -> Column:
+    return Column(table.target, None, 1.0, table.labels.astype(np.float64), table.classes)
 
 
 def associations(columns: Sequence[Column]) -> Floats:
@@ -617,7 +641,8 @@ def heading(figure: Figure, text: str) -> None:
     _from_top(figure, 0.15, 0.14, text, fontsize=12, fontweight="bold")
 
 
-def subheading(figure: Figure, text: str) -> None:
+def subheading(figure: Figure, *lines: str) -> None:
+    text = "\n".join(each for each in lines if each)
     _from_top(figure, 0.15, 0.42, text, fontsize=8.5, color="#666666")
 
 
@@ -765,6 +790,38 @@ def wrap(text: str, limit: int) -> str:
     at = breaks[-1] if breaks else limit - 1
     head = text[: at + 1].rstrip() if text[at] == "_" or not breaks else text[:at]
     return f"{head}\n{shorten(text[at + 1 :], limit)}"
+
+
+PICTURES: Mapping[str, Callable[[Table], Figure]] = {
+    "class_balance.png": class_balance,
+    "distributions.png": distributions,
+    "scatter_matrix.png": scatter_matrix,
+    "correlation.png": correlation,
+}
+
+
+def _drawn(name: str, picture: Callable[[Table], Figure], table: Table) -> bytes:
+    """A picture, or one that says why there is none."""
+    try:
+        return _styled(picture, table)
+    except Exception as error:
+        log.warning("%s could not be drawn; the pipeline goes on without it", name, exc_info=True)
+        reason = f"{name} could not be drawn: {type(error).__name__}: {error}"
+        return _styled(lambda _: _sign(reason), table)
+
+
+def _styled(picture: Callable[[Table], Figure], table: Table) -> bytes:
+    import matplotlib
+
+    with matplotlib.rc_context(style()):
+        return png(picture(table))
+
+
+def _sign(text: str) -> Figure:
+    lines = textwrap.wrap(text, 90, max_lines=6)
+    figure = new_figure(7.5, 0.5 + 0.2 * len(lines))
+    _from_top(figure, 0.15, 0.2, "\n".join(lines))
+    return figure
 
 
 if __name__ == "__main__":

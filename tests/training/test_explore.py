@@ -42,6 +42,14 @@ def table(kind: str) -> Table:
         ]
         columns[3] = number("pixel_3", np.zeros(rows))
         return Table("digit", tuple("0123456789"), labels, tuple(columns))
+    if kind == "very wide":
+        labels = np.arange(rows) % 3
+        columns = [
+            number(f"gene_{each}", random.normal(labels * (each % 10 == 3), 1).round(2), "a.u.")
+            for each in range(751)
+        ]
+        columns[5] = category("tissue", labels, ("skin", "bone", "lung"))
+        return Table("disease", ("none", "mild", "severe"), labels, tuple(columns))
     if kind == "one":
         labels = np.arange(rows) % 2
         return Table("y", ("no", "yes"), labels, (number("x", random.normal(labels, 1).round(1)),))
@@ -72,7 +80,7 @@ def table(kind: str) -> Table:
     )
 
 
-KINDS = ("few", "wide", "one", "categories", "mixed", "many classes")
+KINDS = ("few", "wide", "very wide", "one", "categories", "mixed", "many classes")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,6 +147,40 @@ def test_pictures_name_no_software_and_no_time() -> None:
             kinds.add(content[position + 4 : position + 8])
             position += 12 + length
         assert not kinds & {b"tEXt", b"iTXt", b"zTXt", b"tIME"}
+
+
+@pytest.mark.parametrize("draw", [explore.distributions, explore.correlation])
+def test_of_very_many_features_the_best_are_drawn_and_it_says_so(draw: Callable[[Table], Figure]) -> None:
+    with mpl.rc_context(explore.style()):
+        texts = {each.get_text() for each in words(draw(table("very wide")))}
+    assert any("The 64 of 751 features that tell the classes apart best." in each for each in texts)
+    drawn = {each for each in texts if each.startswith("gene_")}
+    # Every tenth tells something.
+    assert len(drawn) == 63
+    assert all(each.endswith("3") for each in drawn)
+    assert "tissue" in texts
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Table) -> Figure:
+        raise MemoryError("no room for a $10 picture")
+
+    project.run("fetch")
+    project.run("prepare")
+    monkeypatch.setattr(explore, "PICTURES", {**explore.PICTURES, "correlation.png": broken})
+    project.run("explore")
+    drawn = {each.name: each.read_bytes() for each in (project.root / "reports/explore").iterdir()}
+    assert sorted(drawn) == sorted(PICTURES)
+    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
+    (warning,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert "correlation.png could not be drawn" in warning.getMessage()
+    assert warning.exc_info
+
+    # For a person who calls it, a fault is a fault.
+    with pytest.raises(MemoryError):
+        explore.draw(table("one"))
 
 
 def test_scatter_matrix_of_many_features_shows_the_best_and_says_so() -> None:
