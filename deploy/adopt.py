@@ -1,4 +1,4 @@
-"""Puts your names in place of the ones that are here: repository, registry, region, hosts, the VPC's network.
+"""Puts your names in place of the ones that are here: repository, registry, region, hosts, Argo CD, the VPC's network.
 
 Reads what deploy/ says now, and replaces that everywhere in deploy/, monitoring/ and .github/. Run again it changes nothing,
 and with other values it changes them again. What it changed is for you to read, with git diff, and to commit.
@@ -34,6 +34,7 @@ _PATTERNS = {
     "region": (r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-central-1"),
     "host": (rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+", "a host's full name in small letters"),
     "staging_host": (rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+", "a host's full name in small letters"),
+    "argocd_url": (rf"https://{_LABEL}(\.{_LABEL})+(:\d+)?(/[\w.-]+)*", "https://HOST of Argo CD"),
     "vpc_cidr": (r"[0-9./]+", "a network such as 10.0.0.0/16"),
 }
 
@@ -51,6 +52,7 @@ class Names:
     region: str
     host: str
     staging_host: str
+    argocd_url: str
     vpc_cidr: str
 
     def check(self) -> None:
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("--region", help="the AWS region of cluster and registry")
     parser.add_argument("--host", help="where production answers")
     parser.add_argument("--staging-host", help="where staging answers")
+    parser.add_argument("--argocd-url", help="where Argo CD's own page is, for links in messages")
     parser.add_argument("--vpc-cidr", help="the VPC's network, from which the load balancer's requests come")
     given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
     root = Path()
@@ -111,6 +114,7 @@ def current(root: Path) -> Names:
             for name, path in _HOST_PATCH.items()
         }
         registry = overlays["production"]["images"][0]["newName"]
+        messages = yaml.safe_load((root / "deploy/argocd/notifications.yaml").read_text())["data"]
         ingress = (root / "deploy/components/ingress-alb/kustomization.yaml").read_text()
         ecr = _ECR.fullmatch(registry)
         return Names(
@@ -119,6 +123,7 @@ def current(root: Path) -> Names:
             region=ecr["region"] if ecr else "eu-central-1",
             host=_host(overlays["production"]),
             staging_host=_host(overlays["staging"]),
+            argocd_url=yaml.safe_load(messages["context"])["argocdUrl"],
             vpc_cidr=re.findall(r"cidr: ([0-9./]+)", ingress)[0],
         )
     except (OSError, KeyError, IndexError, StopIteration, TypeError) as error:

@@ -18,6 +18,7 @@ Document = Mapping[str, Any]
 _SUBSCRIPTION = re.compile(r"notifications\.argoproj\.io/subscribe\.(?P<trigger>[\w-]+)\.(?P<service>\w+)")
 _PATHS = "argocd.argoproj.io/manifest-generate-paths"
 _FIELD = re.compile(r"\{\{\s*(?P<json>toJson\s+)?\.(?P<name>\w+)\s*\}\}")
+_CONTEXT = re.compile(r"\.context\.(\w+)")
 _CHART_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CLUSTER_KINDS = ("Namespace",)
 """The kinds that environments have and that belong to no namespace."""
@@ -191,6 +192,10 @@ def _notification_problems(documents: Sequence[Document]) -> Iterator[str]:
         if key.startswith("trigger."):
             sent |= {name for condition in content for name in condition["send"]}
     templates = {key.removeprefix("template.") for key in config["data"] if key.startswith("template.")}
+    context = yaml.safe_load(config["data"].get("context", "{}"))
+    for name in sorted(templates):
+        for key in sorted(set(_CONTEXT.findall(config["data"][f"template.{name}"])) - context.keys()):
+            yield f"ConfigMap argocd-notifications-cm: template {name} would say <no value>: no {key} in context"
     for name in sorted(sent - templates):
         yield f"ConfigMap argocd-notifications-cm: there is no template {name}"
     for name in sorted(templates - sent):

@@ -20,6 +20,7 @@ MINE = Names(
     # One is part of the other.
     host="flowers.acme.io",
     staging_host="staging.flowers.acme.io",
+    argocd_url="https://argocd.acme.io",
     vpc_cidr="172.20.0.0/16",
 )
 
@@ -67,6 +68,7 @@ def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
     assert "--repository=acme/flowers" in watching
     assert "runbook_url: https://github.com/acme/flowers/blob/main/docs/operations.md#" in watching
     assert _run(copy, "--check", module="monitoring.cluster").returncode == 0
+    assert "argocdUrl: https://argocd.acme.io" in (copy / "build/manifests/argocd.yaml").read_text()
     assert "@acme/production" in (copy / ".github/CODEOWNERS").read_text()
 
 
@@ -111,6 +113,8 @@ def test_one_name_alone(copy: Path) -> None:
         ("--host", "flowers..acme.io", "a host's full name"),
         ("--host", "a\nb.c", "a host's full name"),
         ("--host", "", "a host's full name"),
+        ("--argocd-url", "argocd.acme.io", "is not https://HOST of Argo CD"),
+        ("--argocd-url", "https://argocd.acme.io/", "is not https://HOST of Argo CD"),
         ("--vpc-cidr", "10.0.0.1/16", "has host bits set"),
         ("--vpc-cidr", "everywhere", "a network such as"),
     ],

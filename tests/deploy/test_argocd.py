@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from copy import deepcopy
 from functools import cache
@@ -130,12 +131,15 @@ def test_what_argo_rollouts_writes_is_left_alone() -> None:
             if each["kind"] == "Rollout":
                 routing = each["spec"]["strategy"]["canary"].get("trafficRouting", {})
                 if "alb" in routing:
+                    # Its own list of the annotations that it manages, and each of them.
                     action = f"alb.ingress.kubernetes.io~1actions.{routing['alb']['rootService']}"
-                    written.add(("Ingress", f"/metadata/annotations/{action}"))
+                    for name in (action, "rollouts.argoproj.io~1managed-alb-annotations"):
+                        written.add(("Ingress", f"/metadata/annotations/{name}"))
                 for managed in routing.get("managedRoutes", []):
                     written.add(("HTTPRoute", f'.spec.rules[] | select(.name == "{managed["name"]}")'))
-    assert len(written) == 3
-    assert written <= paths
+    assert len(written) == 4
+    # And nothing is ignored that nobody writes, but for weights: those are not in a Rollout.
+    assert paths == written | {("HTTPRoute", ".spec.rules[].backendRefs[]?.weight")}
 
 
 def test_the_root_deploys_this_folder_and_is_part_of_it() -> None:
@@ -172,6 +176,116 @@ def test_runbooks_that_notifications_point_at_exist() -> None:
     ]
     assert linked
     assert set(linked) <= anchors
+
+
+class Seen:
+    """An application as a trigger sees it: a field that is not there is nil, and so is every field of that."""
+
+    def __init__(self, value: object = None) -> None:
+        self.value = value
+
+    def __getattr__(self, name: str) -> object:
+        found = self.value.get(name) if isinstance(self.value, dict) else None
+        return Seen(found) if found is None or isinstance(found, dict) else found
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == other
+
+    def __hash__(self) -> int:
+        return hash(str(self.value))
+
+    def __bool__(self) -> bool:
+        return self.value is not None
+
+
+def _evaluated(expression: str, application: Document) -> Any:
+    """An expression of a trigger; of its language, what is Python with other words."""
+    python = expression.replace("?.", ".").replace("??", "or").replace("nil", "None")
+    return eval(python, {"__builtins__": {}}, {"app": Seen(application)})
+
+
+def _application(health: str, since: str, revision: str, **operation: object) -> Document:
+    state = {"phase": "Succeeded", "finishedAt": since, "syncResult": {"revision": revision}} | operation
+    return {
+        "metadata": {"name": "espalier-production"},
+        "status": {
+            "health": {"status": health, "lastTransitionTime": since},
+            "operationState": {key: value for key, value in state.items() if value is not None},
+        },
+    }
+
+
+def _messages(*states: Document) -> list[str]:
+    """What is sent while an application goes through states: each trigger once for each value of `oncePer`."""
+    data = _get(_rendered(), CONFIG)["data"]
+    context = yaml.safe_load(data["context"])
+    told: set[tuple[str, str]] = set()
+    sent = []
+    for state in states:
+        for key in sorted(data):
+            for condition in yaml.safe_load(data[key]) if key.startswith("trigger.") else []:
+                mark = key, str(_evaluated(condition["oncePer"], state))
+                if not _evaluated(condition["when"], state) or mark in told:
+                    continue
+                told.add(mark)
+                for name in condition["send"]:
+                    message = yaml.safe_load(data[f"template.{name}"])["message"]
+                    sent.append(_filled(message, {"app": state, "context": context}))
+    return sent
+
+
+def _filled(template: str, given: Document) -> str:
+    def value(found: re.Match[str]) -> str:
+        node: Any = given
+        for part in found[1].split("."):
+            node = node[part]
+        return str(node)
+
+    return re.sub(r"\{\{ \.([\w.]+) \}\}", value, template)
+
+
+def test_a_deployment_is_told_once_with_a_link_that_leads_somewhere() -> None:
+    (message,) = _messages(
+        _application("Progressing", "1", "abc"), _application("Healthy", "2", "abc"), _application("Healthy", "2", "abc")
+    )  # fmt: skip
+    assert message == (
+        ":white_check_mark: espalier-production runs commit abc."
+        " https://argocd.example.com/applications/espalier-production"
+    )
+
+
+def test_each_wait_is_told_and_its_rollback_is_no_other() -> None:
+    first = _application("Suspended", "1", "abc")
+    going = _application("Progressing", "2", "abc")
+    second = _application("Suspended", "3", "abc")
+    rolled_back = _application("Suspended", "3", "def")
+    sent = _messages(first, first, going, second, rolled_back)
+    assert len(sent) == 2
+    assert all("is paused" in message for message in sent)
+
+
+def test_each_abort_is_told() -> None:
+    sent = _messages(
+        _application("Degraded", "1", "abc"), _application("Progressing", "2", "abc"), _application("Degraded", "3", "abc")
+    )  # fmt: skip
+    assert len(sent) == 2
+
+
+def test_a_sync_that_fails_is_told_while_it_is_tried_again() -> None:
+    """At the third attempt, and not again at the last; another commit that fails is told by itself."""
+
+    def attempt(revision: str, number: int, phase: str = "Running") -> Document:
+        said = f"no. Retrying attempt #{number} at 3:04PM."
+        return _application("Progressing", "1", revision, phase=phase, retryCount=number, message=said)
+
+    runs = _application(
+        "Progressing", "1", "", phase="Running", finishedAt=None, syncResult=None, retryCount=2
+    )
+    assert _messages(attempt("abc", 1), runs, attempt("abc", 2), runs) == []
+    (message,) = _messages(attempt("abc", 3), runs, attempt("abc", 4), attempt("abc", 10, "Failed"))
+    assert "could not be synced: no. Retrying attempt #3" in message
+    assert len(_messages(attempt("abc", 3), runs, attempt("def", 4))) == 2
+    assert len(_messages(_application("Healthy", "1", "abc", phase="Error", message="no"))) == 1
 
 
 def test_alertmanager_is_given_what_is_tested() -> None:
@@ -305,6 +419,8 @@ MISTAKES: list[tuple[str, str, object, str]] = [
         "http://espalier-relay.default:9099/",
         "there is no Service at http://espalier-relay.def",
     ),
+    (CONFIG, "/data/context", REMOVE, "template deployed would say <no value>: no argocdUrl in context"),
+    (CONFIG, "/data/context", "argocdURL: x", "template sync-failed would say <no value>: no argocdUrl"),
     (CONFIG, "/data/template.deployed", REMOVE, "there is no template deployed"),
     (CONFIG, "/data/trigger.on-deployed", REMOVE, "there is no trigger on-deployed"),
     (CONFIG, "/data/trigger.on-deployed", REMOVE, "nothing sends deployed"),

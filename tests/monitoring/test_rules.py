@@ -21,7 +21,14 @@ RUNBOOK = "https://github.com/espalier-ml/espalier/blob/main/docs/operations.md#
 PROMISED = {
     *("AvailabilityBudgetBurn", "LatencyBudgetBurn", "MetricsAbsent", "TargetDown", "NotReady", "Restarts"),
     *("MemoryNearLimit", "RejectedShare", "FeatureDrift", "ClassDrift", "ConfidenceCollapse", "ModelTooOld"),
-    *("OutOfSync", "RolloutAborted", "RetrainingFailed", "DeliveryUnknown", "PredictionLogDropping"),
+    *(
+        "OutOfSync",
+        "RolloutAborted",
+        "CanaryWaits",
+        "RetrainingFailed",
+        "DeliveryUnknown",
+        "PredictionLogDropping",
+    ),
 }
 
 
