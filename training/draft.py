@@ -1,11 +1,14 @@
-"""Drafts the sections name, data and schema of params.yaml from a source, for you to edit.
+"""Drafts what of params.yaml depends on the data, for you to edit: the sections name, data, schema, select and card.
 
-    python -m training.draft data/source/flowers.csv --target species --rename SepalLengthCm=sepal_length
+    python -m training.draft data/source/flowers.csv --target species --rename SepalLengthCm=sepal_length --write
 
 What it cannot know, it marks: units, and what is physically possible. A drafted range is what was seen, widened
 by a quarter of its span on both sides (not past zero) and rounded. The drafted share of missing values is
 what was seen, rounded up. Every row is kept but those without a class or of a class too rare to learn, and
-the draft says how many those are. Columns that number the rows, free text and dates become comments.
+the draft says how many those are. Columns that number the rows, free text and dates become comments. The gate is
+drafted from two quick models on the data.
+
+Without --write the sections are printed. With it they take the place of those in params.yaml, and `make` runs on.
 """
 
 from __future__ import annotations
@@ -20,13 +23,16 @@ import pandas as pd
 from pydantic import ValidationError
 
 from app.cells import PLAIN, Cells
-from training import cli, config, draft_columns, prepare, sources, yaml_text
+from training import cli, config, draft_columns, draft_gate, files, prepare, sources, yaml_text
 from training.checks import Checked, check
 from training.columns import as_numbers, as_text
 from training.config import EvaluateSettings, SchemaSettings, Settings, SplitSettings
 from training.csv_files import EncodingError, Table
 from training.draft_columns import Columns
 from training.errors import ConfigError, DataError
+
+_SECTION = re.compile(r"^([A-Za-z_'\"][^\n:]*):(?=\s|$)", re.MULTILINE)
+_TRAILING = re.compile(r"(?:^(?:[ \t]*|#[^\n]*)(?:\n|\Z))*\Z", re.MULTILINE)
 
 MOST_CLASSES = 100
 MOST_CODES = 30
@@ -47,8 +53,22 @@ def main() -> None:
     parser.add_argument("source", metavar="SOURCE", help=f"{sources.KINDS}")
     parser.add_argument("--target", required=True, help="the column to predict, by its new name if renamed")
     parser.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="can be repeated")
+    parser.add_argument("--write", action="store_true", help="put the sections into params.yaml")
     arguments = parser.parse_args()
-    print(draft(arguments.source, arguments.target, _renames(arguments.rename)), end="")
+    text = draft(arguments.source, arguments.target, _renames(arguments.rename))
+    text += "\n" + draft_gate.sections(text)
+    if not arguments.write:
+        print(text, end="")
+        return
+    try:
+        files.write_text(config.PARAMS_FILE, place(text, config.PARAMS_FILE.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {config.PARAMS_FILE}: {error.strerror}; run this from the project's top folder"
+        ) from None
+    print(
+        f"{config.PARAMS_FILE}: name, data, schema, select and card are drafted; look at them, then run `make`"
+    )
 
 
 def draft(source: str, target: str, renames: dict[str, str]) -> str:
@@ -83,6 +103,26 @@ def draft(source: str, target: str, renames: dict[str, str]) -> str:
         *_schema_section(schema, comments, columns),
     ]
     return "\n".join(lines) + "\n"
+
+
+def place(drafted: str, document: str) -> str:
+    """Put sections where a document has sections of the same names, or at its end; all else stays as it is."""
+    blocks = _blocks(document)
+    for name, block in _blocks(drafted).items():
+        if name:
+            # Comments and blank lines at the end of a section belong to what follows.
+            rest = _TRAILING.search(blocks[name])[0] if name in blocks else ""  # type: ignore[index]
+            before = "" if name in blocks else "\n"
+            blocks[name] = before + block.rstrip() + "\n" + rest
+    return "".join(blocks.values())
+
+
+def _blocks(document: str) -> dict[str, str]:
+    """The top-level sections by name; what stands before the first one by the name ""."""
+    starts = [(found.start(), found[1].strip("'\"")) for found in _SECTION.finditer(document)]
+    ends = [*(start for start, _ in starts[1:]), len(document)]
+    head = document[: starts[0][0]] if starts else document
+    return {"": head, **{name: document[start:end] for (start, name), end in zip(starts, ends, strict=False)}}
 
 
 def _renames(pairs: Sequence[str]) -> dict[str, str]:
