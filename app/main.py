@@ -10,6 +10,8 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, RedirectResponse
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
@@ -19,7 +21,7 @@ from app.fastpath import Endpoint
 from app.http import BINARY, JSON
 from app.metrics import Exposition, HttpMetrics, export_age, export_process
 from app.openapi import Documentation
-from app.page import read_page
+from app.page import DOCUMENTATION_FILES, documentation_file, documentation_page, read_page
 from app.predictionlog import Operation, PredictionLog, WatchedProtocol, WatchedService
 from app.protocol import Protocol
 from app.service import Service
@@ -41,13 +43,17 @@ class Lifecycle:
 class Application(FastAPI):
     """FastAPI, with the operations that predict answered before the router is asked.
 
+    Args:
+        prefix: in front of paths, if a proxy passes it on.
+
     Attributes:
         fast_path: endpoints by path, for POST. Empty if there is middleware that must see every request: then
             the ordinary routes answer.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, prefix: str = "", **options: Any) -> None:
         super().__init__(**options)
+        self._prefix = prefix
         self.fast_path: dict[str, Endpoint] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,6 +65,13 @@ class Application(FastAPI):
                 return
         elif method == "HEAD":
             scope, send = as_get(scope, send)
+        if self._prefix and scope["type"] == "http":
+            if scope["path"] == self._prefix and scope["method"] == "GET":
+                # Relative addresses in the page need the slash at the end.
+                await RedirectResponse(self._prefix.rpartition("/")[2] + "/")(scope, receive, send)
+                return
+            # Paths with the prefix and without it are routed alike.
+            scope = {**scope, "root_path": self._prefix}
         await super().__call__(scope, receive, send)
 
     def add_middleware(self, *arguments: Any, **options: Any) -> None:
@@ -106,7 +119,12 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
         title=f"Espalier: {service.manifest.name}",
         version=service.manifest.version,
         description=documentation.description,
+        # FastAPI's page loads its script from elsewhere, and runs what a bundle's name contains.
+        docs_url=None,
         redoc_url=None,
+        prefix=settings.root_path,
+        # The document says where it is by a relative address.
+        root_path_in_servers=False,
         # A redirect would send a body on a second trip, to wherever the Host header says.
         redirect_slashes=False,
     )
@@ -127,7 +145,9 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     if settings.access_log:
         app.add_middleware(AccessLog)
     # Last, because middleware closes it; the endpoints do the work of these two themselves.
-    app.fast_path = fast_path
+    app.fast_path = {
+        prefix + path: each for prefix in ("", settings.root_path) for path, each in fast_path.items()
+    }
     return app
 
 
@@ -243,6 +263,18 @@ def _add_about(app: FastAPI, service: Service, exposition: Exposition) -> None:
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return Response(page, media_type="text/html; charset=utf-8", headers=page_headers)
+
+    documentation, documentation_headers = documentation_page(app.title)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return Response(documentation, media_type="text/html; charset=utf-8", headers=documentation_headers)
+
+    @app.get("/docs/{name}", include_in_schema=False)
+    async def docs_file(name: str) -> Response:
+        if name not in DOCUMENTATION_FILES:
+            raise HTTPException(404)
+        return FileResponse(documentation_file(name), headers={"X-Content-Type-Options": "nosniff"})
 
     @app.get("/model", tags=["model"], summary="The model's card")
     async def model() -> Response:

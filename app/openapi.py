@@ -114,7 +114,12 @@ class Documentation:
 
     def _build(self, app: FastAPI) -> dict[str, Any]:
         document = get_openapi(
-            title=app.title, version=app.version, description=self.description, routes=app.routes
+            title=app.title,
+            version=app.version,
+            description=self.description,
+            routes=app.routes,
+            # From where the document itself is, whatever prefix a proxy puts in front.
+            servers=[{"url": "."}],
         )
         components = _Components()
         paths = document["paths"]

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         description="address or name to listen on; a container wants 0.0.0.0, or :: for IPv6 as well",
     )
     port: Annotated[int, BeforeValidator(parse_port)] = Field(DEFAULT_PORT, description="port to listen on")
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="path before all others, such as /models/iris, if a proxy passes it on; none is answered too",
+    )
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     max_body_bytes: int = Field(1024 * 1024, ge=1, description="larger request bodies get a 413")
     max_answer_bytes: int = Field(

@@ -47,6 +47,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
     def open_page(
         address: str,
         *,
+        path: str = "/",
         expected: str = "(?!)",
         routes: dict[str, Callable[[Route], None]] | None = None,
         wait: bool = True,
@@ -79,7 +80,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
         )
         for pattern, handler in (routes or {}).items():
             page.route(pattern, handler)
-        page.goto(address + "/")
+        page.goto(address + path)
         if wait:
             expect(page.locator("#bars .first")).to_be_visible()
         return page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from starlette.testclient import TestClient
 
 from tests.app.conftest import Serve
+from tests.bundles import number_row
 
 CHECKS = [
     not_a_server_error,
@@ -84,7 +86,46 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_the_page_about_it_is_served(mixed: TestClient) -> None:
     answer = mixed.get("/docs")
     assert answer.status_code == 200
-    assert "/openapi.json" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    for name, media_type in (("swagger-ui-bundle.js", "text/javascript"), ("swagger-ui.css", "text/css")):
+        assert f'"docs/{name}"' in answer.text
+        file = mixed.get(f"/docs/{name}")
+        assert file.headers["content-type"].startswith(media_type)
+        assert len(file.content) > 100_000
+    for name in ("__init__.py", "..%2fmain.py", "%2e%2e/main.py", ""):
+        assert mixed.get(f"/docs/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("prefix", ["/iris", "/models/iris"])
+def test_a_prefix_is_answered_and_so_is_none(number_model: Path, serve: Serve, prefix: str) -> None:
+    client = serve(number_model, root_path=prefix)
+    row = number_row((5.1, 3.5, 1.4, 0.2))
+    inputs = [
+        {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+        for name, value in row.values.items()
+    ]
+    for path in ("", prefix):
+        for read in ("/", "/model", "/docs", "/docs/swagger-ui.css", "/health/ready", "/v2/models/iris"):
+            assert client.get(path + read).status_code == 200, path + read
+        assert client.post(f"{path}/predict", json=row.values).json()["label"] == row.label
+        assert client.post(f"{path}/v2/models/iris/infer", json={"inputs": inputs}).status_code == 200
+        assert client.get(f"{path}/openapi.json").json()["servers"] == [{"url": "."}]
+        assert client.get(f"{path}/nothing").status_code == 404
+    redirect = client.get(prefix, follow_redirects=False)
+    assert (redirect.status_code, redirect.headers["location"]) == (307, "iris/")
+    assert client.get(prefix).text == client.get("/").text
+    for other in (
+        f"{prefix}x",
+        f"{prefix}//",
+        f"/x{prefix}/model",
+        f"{prefix}{prefix}/model",
+        f"{prefix}/metrics",
+    ):
+        assert client.get(other).status_code == 404, other
+    assert client.get("/metrics").status_code == 200
+    assert client.post(prefix, json={}).status_code in {404, 405}
 
 
 @pytest.mark.hypothesis
