@@ -7,6 +7,7 @@ the order of the features. It answers `label` (int64, an index into the classes)
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,14 @@ NUMBERS = "numbers"
 CATEGORIES = "categories"
 LABEL = "label"
 PROBABILITIES = "probabilities"
+
+_OUTPUTS = [LABEL, PROBABILITIES]
+BLOCK_BYTES = 64 * 2**20
+"""Rows run at once, times the size of the model. Where every row is held against everything in the file, as by a
+support vector machine, the results between take the rows times a good part of the file."""
+SMALLEST_BLOCK = 256
+"""Rows that are always run at once: with fewer, a large forest would notice the calls."""
+_ALIGNED = 64
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Predictor:
             # onnxruntime raises a dozen unrelated classes here; all mean that the file cannot be run.
             raise BundleError(f"onnxruntime cannot load the model: {str(error).splitlines()[0]}") from error
         self.layout = layout
+        self._block = max(SMALLEST_BLOCK, BLOCK_BYTES // len(model))
         self._check_inputs()
         outputs = {each.name: each for each in self._session.get_outputs()}
         width = outputs[PROBABILITIES].shape[-1]
@@ -78,7 +88,7 @@ class Predictor:
     def predict(
         self, numbers: NDArray[np.float64], categories: NDArray[np.object_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-        """Classify rows.
+        """Classify rows, many of them in blocks that bound the memory; the answers are the same bits.
 
         Args:
             numbers: shape (rows, number of numeric features), NaN where missing.
@@ -92,8 +102,21 @@ class Predictor:
             feed[NUMBERS] = numbers
         if self.layout.categories:
             feed[CATEGORIES] = categories
-        label, probabilities = self._session.run([LABEL, PROBABILITIES], feed)
-        return label, probabilities
+        if len(numbers) <= self._block:
+            label, probabilities = self._session.run(_OUTPUTS, feed)
+            return label, probabilities
+        # Of about one size, and cut where vector instructions begin: what is left over, and a single row, go through
+        # other instructions, which round otherwise.
+        count = -(-len(numbers) // self._block)
+        edges = [len(numbers) * each // count // _ALIGNED * _ALIGNED for each in range(count)] + [
+            len(numbers)
+        ]
+        parts = [
+            self._session.run(_OUTPUTS, {name: values[start:stop] for name, values in feed.items()})
+            for start, stop in itertools.pairwise(edges)
+        ]
+        labels, shares = zip(*parts, strict=True)
+        return np.concatenate(labels), np.concatenate(shares)
 
     def _predict_row(self, numbers: Sequence[float], categories: Sequence[str]) -> tuple[int, list[float]]:
         label, probabilities = self.predict(np.array([numbers]), np.array([categories], dtype=object))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,32 @@ def test_categories_and_gaps_are_classified(mixed_model: Path) -> None:
     np.testing.assert_allclose(
         probabilities, [list(row.probabilities.values()) for row in expected], rtol=1e-12
     )
+
+
+def test_many_rows_run_in_blocks_of_about_one_size(
+    mixed_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = read_bundle(mixed_model)
+    layout = Layout.of(bundle.manifest.features)
+    random = np.random.default_rng(0)
+    numbers = np.where(random.random((1001, 2)) < 0.1, np.nan, random.uniform(0, 40, (1001, 2)))
+    categories = random.choice(np.array(["clay", "sand", ""], dtype=object), (1001, 1))
+    whole = Predictor(bundle.model, layout).predict(numbers, categories)
+    monkeypatch.setattr("app.predictor.BLOCK_BYTES", len(bundle.model))
+    monkeypatch.setattr("app.predictor.SMALLEST_BLOCK", 250)
+    predictor = Predictor(bundle.model, layout)
+    session, sizes = predictor._session, []
+
+    class Watched:
+        def run(self, outputs: list[str], feed: dict[str, Any]) -> Any:
+            sizes.append(len(feed["numbers"]))
+            return session.run(outputs, feed)
+
+    monkeypatch.setattr(predictor, "_session", Watched())
+    labels, probabilities = predictor.predict(numbers, categories)
+    assert sizes == [192, 192, 192, 192, 233]
+    assert (labels == whole[0]).all()
+    assert (probabilities == whole[1]).all()
 
 
 def test_a_file_that_is_no_model_is_refused_in_one_line() -> None:

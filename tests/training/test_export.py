@@ -17,7 +17,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 
 from app.contract import NumberFeature
-from app.predictor import Predictor
+from app.predictor import Layout, Predictor
 from tests.training.project import ROOT
 from tests.training.rows import mixed, numbers
 from training import algorithms, export, train
@@ -84,6 +84,53 @@ def test_a_wrong_file_is_caught() -> None:
     with pytest.raises(
         ParityError, match=r"\d+ of 240 labels differ, probabilities by up to .* first at numbers"
     ):
+        export.check_parity(pipeline, predictor, rows, [])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_of_rows_have_the_bits_of_all_rows_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, profile, rows = fitted(name)
+    model = export.export(pipeline, profile.layout)
+    asked = export.grid_rows(profile, rows, 2003, fraction=2, seed=1)
+    whole = Predictor(model, profile.layout).predict(asked.numbers, asked.categories)
+    monkeypatch.setattr("app.predictor.BLOCK_BYTES", 0)
+    for block in (128, 200, 256, 1000):
+        monkeypatch.setattr("app.predictor.SMALLEST_BLOCK", block)
+        blocks = Predictor(model, profile.layout).predict(asked.numbers, asked.categories)
+        assert (blocks[0] == whole[0]).all()
+        assert (blocks[1] == whole[1]).all()
+
+
+def test_the_memory_of_a_support_vector_machine_is_bounded() -> None:
+    """With all rows at once, the kernel would take rows times vectors: 1.6 GB here."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(1000, 4))
+    layout = Layout(tuple("abcd"), ())
+    pipeline = Pipeline([("estimator", algorithms.svm().estimator)])
+    model = export.export(pipeline.fit(X, random.integers(0, 2, 1000)), layout)
+    code = (
+        "import resource, sys; import numpy as np\n"
+        "from app.predictor import Layout, Predictor\n"
+        "predictor = Predictor(sys.stdin.buffer.read(), Layout(tuple('abcd'), ()))\n"
+        "rows = np.random.default_rng(0).normal(size=(200_000, 4))\n"
+        "predictor.predict(rows[:1000])\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "predictor.predict(rows)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, input=model, capture_output=True, check=True
+    )
+    assert int(done.stdout) < 100 * 1024
+
+
+def test_a_file_that_answers_no_number_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, profile, rows = fitted("logistic_regression")
+    predictor = Predictor(export.export(pipeline, profile.layout), profile.layout)
+    label, probabilities = predictor.predict(rows.numbers, rows.categories)
+    probabilities[3] = np.nan
+    monkeypatch.setattr(predictor, "predict", lambda *_: (label, probabilities))
+    with pytest.raises(ParityError, match="0 of 240 labels differ, probabilities by up to nan"):
         export.check_parity(pipeline, predictor, rows, [])
 
 
