@@ -152,6 +152,8 @@ def _choices(feature: Feature) -> NDArray[np.object_]:
 def _on_grid(
     random: np.random.Generator, low: float, high: float, step: float, rows: int
 ) -> NDArray[np.float64]:
+    # Far from zero, floats are coarser than a small step.
+    step = max(step, max(abs(low), abs(high)) / 2**53)
     first, last = int(np.ceil(low / step)), int(np.floor(high / step))
     multiples = random.integers(first, max(first, last) + 1, rows)
     # Rounded to the decimals of the step: people send 0.3, not 3 * 0.1.

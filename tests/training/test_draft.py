@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from tests.training.project import ROOT, Project
-from training import config, draft, prepare
+from training import config, draft, export, prepare
 from training.checks import check
 from training.config import DataSettings, SchemaSettings, Settings, SplitSettings
-from training.dataset import Origin
+from training.dataset import Origin, as_split
 from training.errors import ConfigError, DataError
 from training.fetch import fetch
 
@@ -34,7 +34,9 @@ def prepares(text: str, folder: Path) -> Drafted:
     checked = check(raw, drafted.data_schema, drafted.data.cells)
     train, test = prepare.split(checked.frame, drafted.data_schema.target, SplitSettings())
     origin = Origin(source="-", sha256="0" * 64, rows=len(raw), columns=tuple(raw.columns))
-    prepare.resolve(checked, drafted.data_schema, origin, train, test)
+    profile = prepare.resolve(checked, drafted.data_schema, origin, train, test)
+    rows = export.grid_rows(profile, as_split(checked.frame, profile), 20, fraction=2, seed=7)
+    assert not np.isinf(rows.numbers).any()
     return drafted
 
 
@@ -400,6 +402,7 @@ def test_any_name_is_text_in_every_version_of_yaml(name: str, tmp_path: Path) ->
         [-(2**70), 0, 2**70],
         [1e19, 2e19, 1.5],
         [10**29, 1, 2],
+        [1e15, 1e15 + 0.125, 1e15 + 0.25],
     ],
 )
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
