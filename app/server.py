@@ -45,7 +45,6 @@ _FINISH_SECONDS = 10
 _STORE_SECONDS = 5.0
 """What storing the rest of the prediction log may take then, or as long as the drain; storage may be away."""
 
-
 _SO_ATTACH_FILTER = 26
 # Classic BPF over the TCP header: load the flags, test SYN, drop (0) or keep.
 _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
@@ -105,10 +104,8 @@ def serve(
 
 def stop_seconds(settings: Settings) -> float:
     """The longest time from SIGTERM to the end of a process that works."""
-    return (
-        settings.drain_seconds + _ACCEPT_SECONDS + _REQUEST_SECONDS + _FINISH_SECONDS
-        + max(_STORE_SECONDS, settings.drain_seconds)
-    )  # fmt: skip
+    store = max(_STORE_SECONDS, settings.drain_seconds)
+    return settings.drain_seconds + _ACCEPT_SECONDS + _REQUEST_SECONDS + _FINISH_SECONDS + store
 
 
 class Server(uvicorn.Server):
@@ -144,6 +141,8 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
             )
         )
+        # A signal may come before uvicorn does this, and its handler needs the headers.
+        self.config.load()
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._exposition: Exposition = app.state.exposition
         self._prediction_log: PredictionLog | None = app.state.prediction_log
@@ -202,12 +201,12 @@ class Server(uvicorn.Server):
         gc.freeze()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for listener in sockets or ():
-            if self._ends_service:
-                refuse_connections(listener)
-            # Handshakes under way complete, and what waits to be accepted is accepted by the loop.
-            await asyncio.sleep(_HANDSHAKE_SECONDS)
-            await self._wait_while(lambda each=listener: _is_readable(each), _ACCEPT_SECONDS)  # type: ignore[misc]
+        [listener] = sockets or []
+        if self._ends_service:
+            refuse_connections(listener)
+        # Handshakes under way complete, and what waits to be accepted is accepted by the loop.
+        await asyncio.sleep(_HANDSHAKE_SECONDS)
+        await self._wait_while(partial(_is_readable, listener), _ACCEPT_SECONDS)
         for server in self.servers:
             server.close()
         await self._wait_while(self._has_idle_connections, _REQUEST_SECONDS)

@@ -99,15 +99,14 @@ class Supervisor:
         """Serve until stopped.
 
         Returns:
-            The exit status: 0 after a stop by signal; 1 when no worker can start, or one had to be killed to stop.
+            The exit status: 0 after a stop by signal; 1 when no worker can start, or one did not stop by itself.
         """
         for sig in stop_signals():
             signal.signal(sig, lambda number, _: self._signals.append(number))
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         tick = time.monotonic()
         while self._order is None or any(worker.runs for worker in self._workers):
-            if self._order is None:
-                self._start_workers()
+            self._start_workers()
             self._wait()
             while self._signals:
                 self._obey(self._signals.pop(0))
@@ -132,7 +131,7 @@ class Supervisor:
 
     def _start_workers(self) -> None:
         for worker in self._workers:
-            if not worker.runs and time.monotonic() >= worker.start_at:
+            if self._order is None and not worker.runs and time.monotonic() >= worker.start_at:
                 try:
                     worker.start(self._listener)
                 except OSError as error:
@@ -142,6 +141,9 @@ class Supervisor:
     def _note_end(self, worker: _Worker) -> None:
         was_ready, lived, description = worker.bury()
         if self._order is not None:
+            if was_ready and description != "status 0":
+                _log.error("worker %d ended while it was to stop: %s", worker.slot, description)
+                self._status = 1
             return
         if was_ready and lived > _HEALTHY_SECONDS:
             worker.failures = 0
@@ -186,7 +188,6 @@ class Supervisor:
             worker.silent_ticks += 1
             if self._order is not None:
                 hangs = time.monotonic() >= self._kill_at
-                self._status |= hangs
             else:
                 hangs = worker.silent_ticks > (_MOST_SILENT_TICKS if worker.ready else _MOST_START_TICKS)
             if hangs:
