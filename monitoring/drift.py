@@ -548,10 +548,10 @@ def _k_of_n(text: str) -> tuple[int, int]:
 
 
 def _duration(text: str) -> float:
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    found = re.fullmatch(r"(\d{1,9})(ms|[smhd])", text)
     if not found or not int(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: 30s, 5m, 1h or 1d")
-    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: 500ms, 30s, 5m, 1h or 1d")
+    return int(found[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _time(text: str) -> float:

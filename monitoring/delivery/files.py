@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .documents import Value, load
+
 OVERLAYS = "deploy/overlays"
 IMAGE = "espalier"
 VERSION = "app.kubernetes.io/version"
@@ -44,45 +46,31 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def parse(text: str | None) -> Release | None:
-    """The three values that the release tool writes, by the lines that they stand on; None where one is missing."""
-    digests: list[str] = []
-    versions: list[str] = []
-    revisions: list[str] = []
-    block, image = "", {"name": "", "digest": ""}
-    for line in [*(text or "").splitlines(), "end:"]:
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        # A list may begin in the column of its key.
-        top = not line[0].isspace() and not line.startswith("-")
-        if block == "images" and (top or line.lstrip().startswith("-")):
-            if image["name"] == IMAGE:
-                digests.append(image["digest"])
-            image = {"name": "", "digest": ""}
-        key, value = _pair(line)
-        if top:
-            block = key
-        elif block == "images" and key in image:
-            image[key] = value
-        elif block == "labels" and key == VERSION:
-            versions.append(value)
-        elif block == "commonAnnotations" and key == REVISION:
-            revisions.append(value)
+    """The three values that the release tool writes; None where one is missing, or the text cannot be read."""
+    try:
+        document = load(text or "")
+    except (ValueError, RecursionError):
+        return None
+    digests = [
+        _get(each, "digest") for each in _items(_get(document, "images")) if _get(each, "name") == IMAGE
+    ]
+    pairs = [_get(each, "pairs") for each in _items(_get(document, "labels"))]
+    versions = [each[VERSION] for each in pairs if isinstance(each, dict) and VERSION in each]
+    revisions = [_get(_get(document, "commonAnnotations"), REVISION)]
     found = [
         values[0]
         for values, form in ((digests, _DIGEST), (versions, _LABEL), (revisions, _COMMIT))
-        if len(values) == 1 and form.fullmatch(values[0])
+        if len(values) == 1 and isinstance(values[0], str) and form.fullmatch(values[0])
     ]
     return Release(*found) if len(found) == 3 else None
 
 
-def _pair(line: str) -> tuple[str, str]:
-    key, _, value = line.strip().removeprefix("- ").strip().partition(":")
-    value = value.strip()
-    if value[:1] in ("'", '"'):
-        value = value[1:].partition(value[0])[0]
-    else:
-        value = re.split(r"\s#", value, maxsplit=1)[0].strip()
-    return key.strip("'\" "), value
+def _get(value: Value, key: str) -> Value:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _items(value: Value) -> list[Value]:
+    return value if isinstance(value, list) else []
 
 
 def champion_scores(text: str | None) -> dict[tuple[str, str], float]:

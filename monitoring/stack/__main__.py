@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from deploy.errors import DeployError
 from deploy.image.history import read_ages
+from monitoring.drift import HOUR
 from monitoring.errors import StackError, run
 from monitoring.stack import configuration, speed, traffic
 from monitoring.stack.configuration import ROOT, Places
@@ -73,7 +75,8 @@ def configure(folder: Path) -> None:
         labels=configuration.labels(ROOT / "model"),
     )
     configuration.write(folder / "compose", places)
-    print(f"wrote {folder / 'compose'}; now: docker compose --file monitoring/compose.yaml up")
+    up = "IMAGE=NAME docker compose --file monitoring/compose.yaml up"
+    print(f"wrote {folder / 'compose'}; now, with the NAME that `make image` prints: {up}")
 
 
 def watch(options: argparse.Namespace) -> None:
@@ -94,7 +97,7 @@ def watch(options: argparse.Namespace) -> None:
         }
         _write(folder / "state.json", json.dumps(state, indent=2) + "\n")
         try:
-            _announce(processes)
+            _announce(processes, options.speed)
             while True:
                 processes.check()
                 time.sleep(0.2)
@@ -234,7 +237,10 @@ def _ages(model: Path) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
-def _announce(processes: Processes) -> None:
+def _announce(processes: Processes, quick: float) -> None:
+    """Print the addresses, and commands that work as they are in another terminal in this folder."""
+    python, here = Path(sys.executable), Path.cwd()
+    command = shlex.quote(str(python.relative_to(here) if python.is_relative_to(here) else python))
     running = processes.running()
     for name, (part, _) in running.items():
         if part.address:
@@ -243,8 +249,13 @@ def _announce(processes: Processes) -> None:
         if name not in running:
             print(f"  {name:<13} is not here; see docs/monitoring.md")
     if "prometheus" in running:
-        print(f"\ndrift: python -m monitoring.drift --prometheus {running['prometheus'][0].address}")
-        load = f"python -m tests.load.run --host {running['service'][0].address} --metrics-port {LOAD_PORT}"
+        window = "" if quick == 1 else f" --window {speed.shown(HOUR / quick)}"
+        print(
+            f"\ndrift: {command} -m monitoring.drift --prometheus {running['prometheus'][0].address}{window}"
+        )
+        load = (
+            f"{command} -m tests.load.run --host {running['service'][0].address} --metrics-port {LOAD_PORT}"
+        )
         print(f"load:  {load}")
     print("Ctrl-C ends it", flush=True)
 
@@ -253,7 +264,7 @@ def _announce(processes: Processes) -> None:
 def _only_one(folder: Path) -> Iterator[None]:
     """Hold the folder: two stacks would write over each other's data."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
+    with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,7 +30,7 @@ from deploy.git import Git
 from deploy.release import history, overlay
 from deploy.release import metrics as leaderboards
 from deploy.release.overlay import Release
-from monitoring.delivery import api, exposition, files
+from monitoring.delivery import api, documents, exposition, files
 from monitoring.delivery.clone import Clone
 from monitoring.delivery.errors import DeliveryError
 from monitoring.delivery.exporter import Exporter
@@ -354,6 +355,97 @@ def test_the_lines_say_what_yaml_says(
     text = text.replace("newName:", "# digest: sha256:no\n    newName:" if indented else "newName:")
     said = overlay.parse(text, "x")
     assert files.parse(text) == files.Release(said.digest, said.version, said.revision)
+
+
+FLOW = """---
+# As some tools write it.
+{apiVersion: kustomize.config.k8s.io/v1beta1, "images": [{name: espalier, newName: r/espalier,
+  digest: 'sha256:DIGEST'}], # one
+labels: [{pairs: {app.kubernetes.io/version: "012345678901"}}], commonAnnotations: {espalier.dev/revision: COMMIT}}
+""".replace("DIGEST", "a" * 64).replace("COMMIT", "1" * 40)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FLOW,
+        FLOW.replace("\n", "\r\n"),
+        "\ufeff" + FLOW,
+        yaml.safe_dump(yaml.load(FLOW, yaml.BaseLoader)),
+        yaml.safe_dump(yaml.load(FLOW, yaml.BaseLoader), default_style='"', width=30),
+        yaml.safe_dump(yaml.load(FLOW, yaml.BaseLoader), default_flow_style=True, indent=4),
+        f"x-image: &image\n  name: espalier\n  digest: &digest sha256:{'a' * 64}\nimages:\n- *image\n"
+        "patches:\n  - patch: |-\n      images: [{name: espalier}]\n    target: {kind: Ingress}\n"
+        f"labels:\n- pairs: {{app.kubernetes.io/version: '012345678901'}}\t# text\n"
+        f"commonAnnotations:\n    espalier.dev/revision:\n        {'1' * 40}\n",
+    ],
+    ids=["flow", "crlf", "bom", "block", "quoted", "indented", "anchors"],
+)
+def test_an_overlay_may_be_written_in_any_style(text: str) -> None:
+    expected = files.Release(f"sha256:{'a' * 64}", "012345678901", "1" * 40)
+    assert files.parse(text) == expected
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ["a", "- b", "x: y", "# c", "a #b", "a#b", "[", "{a}", "*x", "&y", "!t", "| ", "> ", "'", '"', "null", "012", "-",
+     "?", "? a", ":", "a:", "@", "`", "%", "---", "...", "<<", ",", "a,b", "http://x:1/y", "a\nb", "a\n\nb\n", " a", "a "]
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        WORDS,
+        st.recursive(
+            WORDS, lambda each: st.lists(each, max_size=3) | st.dictionaries(WORDS, each, max_size=3)
+        ),
+        max_size=3,
+    ),
+    st.sampled_from([True, False, None]),
+    st.sampled_from([None, "'", '"']),
+    st.sampled_from([2, 4]),
+    st.sampled_from([20, 80, 10_000]),
+    st.booleans(),
+)
+def test_what_is_read_is_what_yaml_says(
+    document: object, flow: bool | None, quotes: str | None, indent: int, width: int, unicode: bool
+) -> None:
+    text = yaml.safe_dump(
+        document,
+        default_flow_style=flow,
+        default_style=quotes,
+        indent=indent,
+        width=width,
+        allow_unicode=unicode,
+    )
+    try:
+        found = documents.load(text)
+    except ValueError:
+        return  # refused, and not misread
+    assert found == yaml.load(text, yaml.BaseLoader)
+
+
+def test_most_of_yaml_is_read() -> None:
+    """Every YAML file of deploy/ and monitoring/ that is one document."""
+    refused = []
+    for path in sorted([*ROOT.glob("deploy/**/*.yaml"), *ROOT.glob("monitoring/**/*.yaml")]):
+        text = path.read_text(encoding="utf-8")
+        try:
+            found = documents.load(text)
+        except ValueError as error:
+            refused.append((path, str(error)))
+        else:
+            assert without_folding(found) == without_folding(yaml.load(text, yaml.BaseLoader)), path
+    overlays = [path for path, _ in refused if "overlays" in path.parts]
+    assert overlays == []
+
+
+def without_folding(value: object) -> object:
+    """Blocks are read for what is around them: their line ends may differ, and an absent value is an empty one."""
+    if isinstance(value, dict):
+        return {key: without_folding(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_folding(each) for each in value]
+    return "".join(str(value or "").split())
 
 
 @pytest.mark.parametrize(

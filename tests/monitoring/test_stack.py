@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -55,6 +56,12 @@ class Stack:
     def parts(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = json.loads((self.folder / "state.json").read_bytes())
         return found
+
+    def printed(self) -> dict[str, str]:
+        """What it prints once it runs: addresses by part, and the commands `drift` and `load`."""
+        assert self.process.stdout
+        lines = list(iter(self.process.stdout.readline, "Ctrl-C ends it\n"))
+        return dict(re.split(r":?\s+", line.strip(), maxsplit=1) for line in lines if line.strip())
 
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -114,6 +121,7 @@ def test_from_the_first_request_to_the_alert_and_nothing_is_left(model: Path, tm
         require(tool)
     options = ["--speed=600", "--drift=petal_length=1.5", "--rate=150", f"--model={model}"]
     with running(tmp_path / "monitor", *options) as stack_:
+        printed = stack_.printed()
         parts = stack_.parts
         assert set(parts) >= {"service", "prometheus", "alertmanager", "traffic"}
         family = stack_.family()
@@ -145,10 +153,18 @@ def test_from_the_first_request_to_the_alert_and_nothing_is_left(model: Path, tm
 
         # Windows end every six seconds here; by then the same four are still the newest, or one more is.
         said = subprocess.run(
-            [sys.executable, "-m", "monitoring.drift", f"--prometheus={address}", "--window=6s"],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            shlex.split(printed["drift"]), cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert said.returncode == 1, said.stderr
+        load = [
+            *shlex.split(printed["load"]),
+            "--users=2",
+            "--time=5s",
+            "--max-error-share=1",
+            "--p95-ms=60000",
+        ]
+        loaded = subprocess.run(load, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert loaded.returncode == 0, loaded.stdout + loaded.stderr
         assert re.search(r"petal_length .* DRIFT", said.stdout)
 
         stack_.process.send_signal(signal.SIGINT)
@@ -158,7 +174,7 @@ def test_from_the_first_request_to_the_alert_and_nothing_is_left(model: Path, tm
     assert output.splitlines()[-1] == "stopped"
     for part in parts.values():
         if part["address"]:
-            assert part["address"] in output
+            assert part["address"] in printed.values()
     _, alive = psutil.wait_procs(family, timeout=PATIENCE)
     assert alive == []
 
