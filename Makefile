@@ -14,7 +14,10 @@ MONITOR_ARGS ?=
 
 # Tools come from the project's own environment; uv from the machine if it is there, else from PyPI.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.uv/bin
-UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.uv/bin/uv)
+# The target that brings uv, relative: a target cannot have blanks, and the path to a clone may.
+UV := $(if $(shell command -v uv 2>/dev/null),,.uv/bin/uv)
+# Python's programs read and print UTF-8 in every locale.
+export PYTHONUTF8 := 1
 READY := .venv/.ready
 
 .PHONY: all
@@ -32,14 +35,14 @@ setup: $(READY) ## Make .venv from uv.lock (again only when the lock changed)
 $(READY): uv.lock pyproject.toml | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or later is needed, and $(PYTHON) is older: make PYTHON=python3.12" >&2; exit 1; }
-	$(UV) sync --locked --compile-bytecode --python $(PYTHON)
+	uv sync --locked --compile-bytecode --python $(PYTHON)
 	@touch $@
 
-$(CURDIR)/.uv/bin/uv:
+.uv/bin/uv:
 	@echo "uv is not installed: getting it from PyPI into .uv"
 	@$(PYTHON) -m venv .uv \
 	  || { rm -rf .uv; echo "error: this Python cannot make environments: install python3-venv, or uv" >&2; exit 1; }
-	@.uv/bin/pip install --quiet --disable-pip-version-check uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 .PHONY: repro
 repro: setup ## Run the stages of the pipeline whose inputs changed, and track the results
@@ -74,7 +77,7 @@ check: setup ## Check format, lint, types, the lock and YAML
 	ruff format --check .
 	ruff check .
 	mypy
-	$(UV) lock --check
+	uv lock --check
 	yamllint --strict .
 
 .PHONY: format
@@ -126,7 +129,7 @@ load: setup ## Load HOST with USERS for TIME; fails beyond the budget
 	python -m tests.load.run --host $(HOST) --users $(USERS) --time $(TIME)
 
 .PHONY: storage
-storage: setup ## Start an S3 server on loopback and make it the DVC remote
+storage: setup ## Start an S3 server on loopback and add it as a DVC remote
 	python -m training.storage start
 
 .PHONY: bench

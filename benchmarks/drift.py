@@ -72,7 +72,9 @@ def check_numbers() -> None:
     """Refuse to compute with other numbers than the rules have."""
     rules = {
         (rule.get("record") or rule["alert"], rule.get("labels", {}).get("window")): rule["expr"]
-        for group in yaml.safe_load((ROOT / "monitoring/rules/drift.yaml").read_text())["groups"]
+        for group in yaml.safe_load((ROOT / "monitoring/rules/drift.yaml").read_text(encoding="utf-8"))[
+            "groups"
+        ]
         for rule in group["rules"]
     }
     for window, per_bin in (("1h", ROWS_PER_BIN), ("24h", ROWS_PER_BIN_OF_A_DAY)):

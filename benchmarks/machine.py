@@ -15,7 +15,7 @@ def cpu() -> str:
     if info.exists():
         names = [
             line.split(":")[1].strip()
-            for line in info.read_text().splitlines()
+            for line in info.read_text(encoding="utf-8").splitlines()
             if line.startswith("model name")
         ]
     return names[0] if names else platform.machine()

@@ -108,14 +108,16 @@ def current(root: Path) -> Names:
         AdoptError: a file is not where it was, or no longer says it.
     """
     try:
-        project = next(yaml.safe_load_all((root / "deploy/argocd/root.yaml").read_text()))
+        project = next(yaml.safe_load_all((root / "deploy/argocd/root.yaml").read_text(encoding="utf-8")))
         overlays = {
-            name: yaml.safe_load((root / path / "kustomization.yaml").read_text())
+            name: yaml.safe_load((root / path / "kustomization.yaml").read_text(encoding="utf-8"))
             for name, path in _HOST_PATCH.items()
         }
         registry = overlays["production"]["images"][0]["newName"]
-        messages = yaml.safe_load((root / "deploy/argocd/notifications.yaml").read_text())["data"]
-        ingress = (root / "deploy/components/ingress-alb/kustomization.yaml").read_text()
+        messages = yaml.safe_load((root / "deploy/argocd/notifications.yaml").read_text(encoding="utf-8"))[
+            "data"
+        ]
+        ingress = (root / "deploy/components/ingress-alb/kustomization.yaml").read_text(encoding="utf-8")
         ecr = _ECR.fullmatch(registry)
         return Names(
             repository=project["spec"]["sourceRepos"][0],
@@ -144,12 +146,12 @@ def adopt(root: Path, former: Names, wanted: Names) -> dict[Path, int]:
     texts: dict[Path, str] = {}
     changed: dict[Path, int] = {}
     for path in _files(root):
-        texts[path], number = replaced(path.read_text(), replacements)
+        texts[path], number = replaced(path.read_text(encoding="utf-8"), replacements)
         if number:
             changed[path.relative_to(root)] = number
     for relative in changed:
         temporary = (root / relative).with_name(f".{relative.name}.tmp")
-        temporary.write_text(texts[root / relative])
+        temporary.write_text(texts[root / relative], encoding="utf-8")
         shutil.copymode(root / relative, temporary)
         temporary.replace(root / relative)
     return changed

@@ -119,7 +119,7 @@ def _folders(folder: Path) -> Iterator[Path]:
     yield folder.resolve()
     kustomization = folder / "kustomization.yaml"
     if kustomization.is_file():
-        content = yaml.safe_load(kustomization.read_text())
+        content = yaml.safe_load(kustomization.read_text(encoding="utf-8"))
         for each in [*content.get("resources", []), *content.get("components", [])]:
             if (folder / each).is_dir():
                 yield from _folders(folder / each)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -31,11 +32,28 @@ class ReleaseError(DeployError):
     """A release that must not or cannot be made."""
 
 
+def git_reason(said: bytes) -> str:
+    """Why git failed, in one line, from what it wrote to stderr."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith(("fatal: ", "error: "))]
+    line = fatal[0] if fatal else (lines or ["git said nothing"])[-1]
+    reason = line.removeprefix("fatal: ").removeprefix("error: ")
+    # Of a clone that belongs to another user; git's remedy is on a line of its own.
+    trust = next(
+        (line for line in lines if line.startswith("git config --global --add safe.directory ")), None
+    )
+    return f"{reason}; trust it with `{trust}`" if trust else reason
+
+
 def run(main: Callable[[], None], status: int = 1) -> None:
     """Run a command and end the process: `status` with one line on stderr for an error a person can act on.
 
     Anything else is a bug and shows its traceback, with the same status: 1 may be an answer of the command's.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # As files are read, whatever the locale is.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         try:
             main()

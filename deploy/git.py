@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import SystemRandom
 
-from deploy.errors import GitError
+from deploy.errors import GitError, git_reason
 
 REMOTE = "origin"
 SECONDS = 120
@@ -92,7 +92,7 @@ class Git:
         """Whether `older` is `newer` or one of its ancestors."""
         done = self._call("merge-base", "--is-ancestor", older, newer)
         if done.returncode not in (0, 1):
-            raise GitError(_last(done.stderr))
+            raise GitError(git_reason(done.stderr))
         return done.returncode == 0
 
     def read(self, commit: str, path: str) -> str | None:
@@ -110,7 +110,7 @@ class Git:
         asked = "".join(f"{commit}:{path}\n" for commit in commits)
         answer = self._call("cat-file", "--batch", content=asked)
         if answer.returncode:
-            raise GitError(f"git cat-file: {_last(answer.stderr)}")
+            raise GitError(f"git cat-file: {git_reason(answer.stderr)}")
         texts: list[str | None] = []
         said = io.BytesIO(answer.stdout)
         for _ in commits:
@@ -124,7 +124,7 @@ class Git:
         """What git prints; raises with git's own last line where it fails."""
         done = self._call(*arguments, content=content, environment=environment)
         if done.returncode:
-            raise GitError(f"git {arguments[0]}: {_last(done.stderr)}")
+            raise GitError(f"git {arguments[0]}: {git_reason(done.stderr)}")
         return done.stdout.decode(errors="replace")
 
     # The remote.
@@ -147,7 +147,7 @@ class Git:
                 break
             # Another process of this clone may hold the ref's lock, or the network may have hiccuped.
             pause(attempt)
-        raise GitError(f"cannot fetch {branch} from {REMOTE}: {_last(done.stderr)}")
+        raise GitError(f"cannot fetch {branch} from {REMOTE}: {git_reason(done.stderr)}")
 
     def remote_tip(self, branch: str) -> str | None:
         """The commit that a branch has at origin this moment; None where there is no such branch.
@@ -193,7 +193,7 @@ class Git:
         ]
         refusals = [line.split("\t")[-1] for line in said if line.startswith("!\t")]
         remote = [line.removeprefix("remote:").strip() for line in said if line.startswith("remote:")]
-        reasons = [*refusals, *filter(None, remote)][:4] or [_last(done.stderr)]
+        reasons = [*refusals, *filter(None, remote)][:4] or [git_reason(done.stderr)]
         message = f"{REMOTE} does not take the push to {branch}: {'; '.join(reasons)}"
         if any(map(_LOST_RACE.search, refusals)):
             raise LostRaceError(message)
@@ -224,14 +224,14 @@ class Git:
                     "git does not know who commits: set user.name and user.email with `git config`, or "
                     "GIT_AUTHOR_NAME, GIT_AUTHOR_EMAIL, GIT_COMMITTER_NAME and GIT_COMMITTER_EMAIL"
                 )
-            raise GitError(f"git commit-tree: {_last(done.stderr)}")
+            raise GitError(f"git commit-tree: {git_reason(done.stderr)}")
         return done.stdout.decode().strip()
 
     def set_branch(self, branch: str, commit: str) -> None:
         """Make a local branch point to `commit`, unless somebody has it checked out."""
         done = self._call("branch", "--force", "--no-track", branch, commit)
         if done.returncode:
-            raise GitError(f"cannot write the branch {branch}: {_last(done.stderr)}")
+            raise GitError(f"cannot write the branch {branch}: {git_reason(done.stderr)}")
 
     def _setting(self, name: str) -> str | None:
         done = self._call("config", "--type=bool", "--get", name)
@@ -264,10 +264,3 @@ UNSHALLOW = "get all of it: `git fetch --unshallow`, or `fetch-depth: 0` for act
 def pause(attempt: int) -> None:
     """Sleep for a random time that grows with the attempt: two who collided must not collide again."""
     time.sleep(SystemRandom().uniform(0, min(4.0, 0.1 * 2**attempt)))
-
-
-def _last(said: bytes) -> str:
-    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
-    fatal = [line for line in lines if line.startswith(("fatal: ", "error: "))]
-    line = (fatal or lines or ["git said nothing"])[-1 if not fatal else 0]
-    return line.removeprefix("fatal: ").removeprefix("error: ")

@@ -13,7 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from deploy.errors import GitError
+from deploy.errors import GitError, git_reason
 
 INPUTS = (".dockerignore", "app", "pyproject.toml", "uv.lock")
 """Paths under git. `.dockerignore` and `app/Dockerfile` are not copied, and decide what is."""
@@ -84,7 +84,7 @@ def _commit(revision: str, root: Path) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
     if result.returncode:
-        raise GitError(result.stderr.strip().removeprefix("fatal: ") or f"git {arguments[0]} failed")
-    return result.stdout
+        raise GitError(git_reason(result.stderr))
+    return result.stdout.decode(errors="replace")

@@ -178,7 +178,9 @@ def _install_actionlint() -> None:
 
 
 def _call(command: list[str], allowed: set[int], folder: Path | None = None, stdin: str | None = None) -> str:
-    done = subprocess.run(command, cwd=folder, input=stdin, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, input=stdin, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode not in allowed:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise DeployError(

@@ -53,7 +53,7 @@ def main() -> None:
         stale.unlink()
     everything = list(render_all())
     for each in everything:
-        (output / f"{each.name}.yaml").write_text(each.text)
+        (output / f"{each.name}.yaml").write_text(each.text, encoding="utf-8")
     # Wide enough for its longest name also where the output goes to a file.
     Console(width=max(Console().width, 100)).print(_table(everything))
     for each in everything:

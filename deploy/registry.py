@@ -355,7 +355,13 @@ def _ask_helper(helper: str, host: str) -> Credentials | None:
     program = f"docker-credential-{helper}"
     try:
         done = subprocess.run(
-            [program, "get"], input=host, capture_output=True, text=True, timeout=SECONDS * 2, check=False
+            [program, "get"],
+            input=host,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=SECONDS * 2,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RegistryError(f"cannot ask {program} for the login of {host}: {error}") from None

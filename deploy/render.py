@@ -47,7 +47,13 @@ def render(folder: Path) -> str:
     kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=str(Path(sys.executable).parent))
     if kubectl is None:
         raise RenderError("kubectl is not installed: run make setup")
-    done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [kubectl, "kustomize", str(folder)],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
     if done.returncode:
         raise RenderError(f"{folder}: {done.stderr.strip().removeprefix('error: ')}")
     return done.stdout
@@ -67,8 +73,8 @@ def variant(components: Sequence[str], root: Path = FOLDER) -> Iterator[Path]:
         editor = YAML()
         for environment in ENVIRONMENTS:
             path = overlay(environment, copy) / "kustomization.yaml"
-            content = editor.load(path.read_text())
+            content = editor.load(path.read_text(encoding="utf-8"))
             content["components"] = [f"../../components/{each}" for each in components]
-            with path.open("w") as stream:
+            with path.open("w", encoding="utf-8") as stream:
                 editor.dump(content, stream)
         yield copy

@@ -68,7 +68,7 @@ def _without(node: Any, path: Sequence[str], where: str) -> Iterator[str]:
 
 @cache
 def _defaults() -> dict[str, dict[str, Any]]:
-    read: dict[str, dict[str, Any]] = json.loads(DEFAULTS.read_text())
+    read: dict[str, dict[str, Any]] = json.loads(DEFAULTS.read_text(encoding="utf-8"))
     return read
 
 
@@ -91,7 +91,7 @@ def _validator(api_version: str, kind: str, version: str) -> Draft202012Validato
     folder = files("kubernetes_validate") / "kubernetes-json-schema" / f"v{version}.0-local-strict"
     custom = SCHEMAS / f"{_name(api_version, kind)}.json"
     if custom.is_file():
-        schema = json.loads(custom.read_text())
+        schema = json.loads(custom.read_text(encoding="utf-8"))
     else:
         # rbac.authorization.k8s.io/v1 is called rbac-v1 there.
         group, _, name = api_version.rpartition("/")
@@ -99,7 +99,7 @@ def _validator(api_version: str, kind: str, version: str) -> Draft202012Validato
         known = folder / f"{kind.lower()}-{prefix}{name}.json"
         if not known.is_file():
             return None
-        schema = json.loads(known.read_text())
+        schema = json.loads(known.read_text(encoding="utf-8"))
         # Two groups may begin with the same word.
         if api_version not in schema["properties"]["apiVersion"].get("enum", [api_version]):
             return None
@@ -115,5 +115,5 @@ def _kubernetes(version: str) -> Registry[Any]:
         / f"v{version}.0-local-strict"
         / "_definitions.json"
     )
-    definitions = Resource.from_contents(json.loads(path.read_text()))
+    definitions = Resource.from_contents(json.loads(path.read_text(encoding="utf-8")))
     return definitions @ Registry()

@@ -5,6 +5,7 @@ Parts of `monitoring` run where nothing else of the project is, so it has a fami
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -28,6 +29,10 @@ def run(main: Callable[[], None], status: int = 1) -> None:
 
     Anything else is a bug and shows its traceback, with the same status: 1 may be an answer of the command's.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # As files are read, whatever the locale is.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         try:
             main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -56,3 +57,28 @@ def test_commands_end_quietly_when_their_output_is_not_read(command: list[str]) 
     assert said == b""
     # argparse takes a help that cannot be written for one that was.
     assert status in ((0, 141) if "--help" in command else (141,))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["deploy.release", "status"],
+        ["training.review", "--base", "HEAD"],
+        ["monitoring.delivery", "--git=.", "--port=0"],
+    ],
+    ids=" ".join,
+)
+def test_a_clone_of_another_user_is_one_line_with_the_remedy(command: list[str]) -> None:
+    trusted_by_nobody = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, **trusted_by_nobody},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert f"trust it with `git config --global --add safe.directory {ROOT}`" in line

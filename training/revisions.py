@@ -197,7 +197,10 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _remedy() -> str:
-    if _git("rev-parse", "--git-dir").returncode:
+    asked = _git("rev-parse", "--git-dir")
+    if trust := re.search(rb"git config --global --add safe\.directory .+", asked.stderr):
+        return f"the clone belongs to another user; trust it with `{trust[0].decode(errors='replace')}`"
+    if asked.returncode:
         return "this is not a git repository; run this from a clone's top folder"
     shallow = _git("rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
     return "the clone is shallow, run `git fetch --unshallow`" if shallow else "run `git fetch origin`"

@@ -1,8 +1,8 @@
-"""Runs an S3 server on this machine and makes it the DVC remote of this clone: start, stop or status.
+"""Runs an S3 server on this machine and makes it a DVC remote of this clone: start, stop or status.
 
-SeaweedFS runs in the background on loopback and keeps its data under .storage/. The remote is written to
-.dvc/config.local, which git ignores; what the committed .dvc/config says stays as it is, and holds again
-after `stop`.
+SeaweedFS runs in the background on loopback and keeps its data under .storage/. The remote `local-storage` is written
+to .dvc/config.local, which git ignores, and taken out by `stop`. It becomes the default remote where there is none; a
+default that the person or the project has chosen stays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from training.errors import ConfigError, EspalierError
 
 FOLDER = Path(".storage")
 BUCKET = "espalier"
-REMOTE = "storage"
+REMOTE = "local-storage"
+"""Not a name that somebody gives a remote: DVC merges the settings of remotes that share one."""
 KEY = "espalier"
 """Access key and secret alike: the server listens on loopback only and takes any."""
 PORTS = {"s3": 8333, "master": 9333, "volume": 9340, "filer": 8888}
@@ -57,9 +58,14 @@ def start() -> None:
             _launch(mine)
     address = endpoint()
     _wait_until_it_stores(address)
-    _set_remote(address)
+    default = _set_remote(address)
     log.info("storage runs at %s, data in %s/data, log in %s/weed.log", address, FOLDER, FOLDER)
-    log.info("`dvc push` and `dvc pull` use it: remote %r, s3://%s/dvc", REMOTE, BUCKET)
+    if default == REMOTE:
+        log.info("`dvc push` and `dvc pull` use it: remote %r, s3://%s/dvc", REMOTE, BUCKET)
+    else:
+        log.info(
+            "the default remote stays %r: add `--remote %s` to `dvc push` and `dvc pull`", default, REMOTE
+        )
 
 
 def stop() -> None:
@@ -94,7 +100,7 @@ def _lock() -> Iterator[IO[str] | None]:
     another program has got in the meantime can be taken for it.
     """
     FOLDER.mkdir(exist_ok=True)
-    with (FOLDER / "lock").open("a+") as file:
+    with (FOLDER / "lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -224,39 +230,53 @@ def _end(pid: int) -> None:
 
 def _state() -> dict[str, Any]:
     try:
-        state: dict[str, Any] = json.loads((FOLDER / "state.json").read_text())
+        state: dict[str, Any] = json.loads((FOLDER / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read {FOLDER}/state.json: {error}") from None
     return state
 
 
 def _last_line() -> str:
-    lines = (FOLDER / "weed.log").read_text(errors="replace").strip().splitlines()
+    lines = (FOLDER / "weed.log").read_text(errors="replace", encoding="utf-8").strip().splitlines()
     return lines[-1] if lines else "it says nothing"
 
 
-def _set_remote(address: str) -> None:
-    from dvc.config import Config
-
-    with Config(dvc_dir=".dvc").edit("local") as local:
-        local.setdefault("core", {})["remote"] = REMOTE
+def _set_remote(address: str) -> str:
+    """Write the remote into .dvc/config.local; gives the default remote, which is this one where there was none."""
+    with _local_config() as (config, local):
+        default: str = config["core"].get("remote") or REMOTE
+        if default == REMOTE:
+            local.setdefault("core", {})["remote"] = REMOTE
         local.setdefault("remote", {})[REMOTE] = {
             "url": f"s3://{BUCKET}/dvc",
             "endpointurl": address,
             "access_key_id": KEY,
             "secret_access_key": KEY,
         }
+    return default
 
 
 def _unset_remote() -> None:
     if not Path(".dvc/config.local").exists():
         return
-    from dvc.config import Config
-
-    with Config(dvc_dir=".dvc").edit("local") as local:
+    with _local_config() as (_, local):
         local.get("remote", {}).pop(REMOTE, None)
         if local.get("core", {}).get("remote") == REMOTE:
             del local["core"]["remote"]
+
+
+@contextlib.contextmanager
+def _local_config() -> Iterator[tuple[Any, dict[str, Any]]]:
+    """DVC's configuration of all levels together, and what .dvc/config.local says, to change."""
+    from dvc.config import Config
+    from dvc.config import ConfigError as DvcConfigError
+
+    try:
+        config = Config(dvc_dir=".dvc")
+        with config.edit("local") as local:
+            yield config, local
+    except DvcConfigError as error:
+        raise ConfigError(f"DVC's configuration is broken: {' '.join(str(error).split())}") from None
 
 
 if __name__ == "__main__":

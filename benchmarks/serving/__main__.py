@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: no server is left running, and finished parts are written", file=sys.stderr)
         return 130
-    print((target / "serving.md").read_text())
+    print((target / "serving.md").read_text(encoding="utf-8"))
     return 0
 
 

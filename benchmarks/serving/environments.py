@@ -34,7 +34,7 @@ def python_of(peer: str, folder: Path) -> str:
 
 def version_of(peer: str) -> str:
     """The version of a peer that is pinned."""
-    pins = (PEERS / f"requirements-{peer}.txt").read_text().splitlines()
+    pins = (PEERS / f"requirements-{peer}.txt").read_text(encoding="utf-8").splitlines()
     return next(pin.removeprefix(f"{peer}==") for pin in pins if pin.startswith(f"{peer}=="))
 
 
@@ -43,7 +43,9 @@ def _uv(*arguments: str) -> None:
     uv = shutil.which("uv", path=f"{os.environ.get('PATH', os.defpath)}:{own}")
     if uv is None:
         raise BenchmarkError("uv is not installed")
-    done = subprocess.run([uv, "--quiet", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [uv, "--quiet", *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())
         raise BenchmarkError(f"uv {arguments[0]} failed: {said[:300]}")

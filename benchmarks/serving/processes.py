@@ -201,7 +201,8 @@ def _guard() -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("guard.py"))],
         stdin=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         # Ctrl-C is for us; the guard goes when we are gone.
         start_new_session=True,
     )

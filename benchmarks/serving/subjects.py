@@ -106,7 +106,7 @@ def _bundles(root: Path, champion: Manifest, folder: Path) -> Iterator[tuple[str
         path = folder / name
         path.mkdir()
         (path / MODEL_FILE).write_bytes(model)
-        (path / MANIFEST_FILE).write_text(manifest.model_dump_json())
+        (path / MANIFEST_FILE).write_text(manifest.model_dump_json(), encoding="utf-8")
         yield name, manifest, path
 
 

@@ -46,7 +46,9 @@ def require_wrk() -> None:
 
 def version() -> str:
     """The version that wrk prints beside its usage, for which it exits with 1."""
-    printed = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False)
+    printed = subprocess.run(
+        ["wrk", "-v"], capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     match = re.match(r"wrk (?:debian/)?(\S+)", printed.stdout + printed.stderr)
     return match[1] if match else "unknown"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from deploy.errors import GitError
+from deploy.errors import GitError, git_reason
 
 NAME = "espalier[bot]"
 EMAIL = "espalier[bot]@users.noreply.github.com"
@@ -18,11 +18,11 @@ def git(*arguments: str, stdin: bytes | None = None, **environment: str) -> str:
     """What git printed.
 
     Raises:
-        GitError: it failed; the message is its last line.
+        GitError: it failed; the message says why.
     """
     done = attempt(*arguments, stdin=stdin, **environment)
     if done.returncode:
-        raise GitError(f"git {arguments[0]}: {last_line(done)}")
+        raise GitError(f"git {arguments[0]}: {git_reason(done.stderr)}")
     return done.stdout.decode(errors="replace")
 
 
@@ -51,12 +51,6 @@ def attempt(
         )
     except FileNotFoundError:
         raise GitError("git is not installed") from None
-
-
-def last_line(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What it said last, for a message."""
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"ended with {done.returncode}"
 
 
 _BOT = {"NAME": NAME, "EMAIL": EMAIL}

@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 
 from deploy.ci import patches, steps
-from deploy.ci.git import attempt, commit, git, last_line, trailer
-from deploy.errors import DeployError, GitError, run
+from deploy.ci.git import attempt, commit, git, trailer
+from deploy.errors import DeployError, GitError, git_reason, run
 
 TRAILER = "Reproduced-from"
 """Names the commit whose results a commit records."""
@@ -75,7 +75,7 @@ def _push(branch: str, head: str) -> bool:
     if now[0] != head:
         print(f"{branch} has moved on to {now[0][:10]}, whose own run records what it comes to: giving way")
         return False
-    raise GitError(f"cannot push to {branch}: {last_line(pushed)}")
+    raise GitError(f"cannot push to {branch}: {git_reason(pushed.stderr)}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.ci.git import attempt, git, last_line
-from deploy.errors import DeployError, GitError
+from deploy.ci.git import attempt, git
+from deploy.errors import DeployError, GitError, git_reason
 
 RECORDED = ("dvc.lock", "metrics/", "reports/", "MODEL_CARD.md")
 """All that `dvc repro` writes into git. A test compares it with dvc.yaml."""
@@ -27,7 +27,7 @@ def make() -> bytes:
         "diff", "--binary", "--no-color", "--no-ext-diff", "--full-index", "HEAD", "--", *recorded
     )
     if shown.returncode:
-        raise GitError(f"git diff: {last_line(shown)}")
+        raise GitError(f"git diff: {git_reason(shown.stderr)}")
     return shown.stdout
 
 
@@ -50,7 +50,7 @@ def apply(patch: Path) -> list[str]:
     applied = attempt("apply", "--cached", "-", stdin=content)
     if applied.returncode:
         commit = git("rev-parse", "--short=10", "HEAD").strip()
-        raise GitError(f"the patch does not fit {commit}: {last_line(applied)}")
+        raise GitError(f"the patch does not fit {commit}: {git_reason(applied.stderr)}")
     modes = _changed()
     try:
         _check(modes)

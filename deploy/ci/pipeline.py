@@ -137,7 +137,7 @@ def dvc(*arguments: str) -> tuple[int, str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         env={**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"},
     )

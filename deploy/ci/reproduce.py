@@ -84,7 +84,7 @@ def _review(folder: Path, base: str, failure: str, *, fork: bool) -> tuple[str, 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         check=False,
     )

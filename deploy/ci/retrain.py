@@ -14,8 +14,8 @@ from pathlib import Path
 
 from deploy import github
 from deploy.ci import lockback, patches, steps
-from deploy.ci.git import attempt, commit, git, last_line, trailer
-from deploy.errors import DeployError, GitError, run
+from deploy.ci.git import attempt, commit, git, trailer
+from deploy.errors import DeployError, GitError, git_reason, run
 
 BRANCH = "retrain"
 TRAILER = "Retrained-from"
@@ -152,7 +152,7 @@ def _push(tip: str) -> None:
         f"HEAD:refs/heads/{BRANCH}",
     )
     if pushed.returncode:
-        raise GitError(f"cannot push to {BRANCH}: {last_line(pushed)}")
+        raise GitError(f"cannot push to {BRANCH}: {git_reason(pushed.stderr)}")
 
 
 if __name__ == "__main__":

@@ -124,12 +124,20 @@ class Container:
             raise DeployError(f"{path} is answered with {error.code}: {said}") from None
 
     def _last_words(self) -> str:
-        done = subprocess.run([self.engine, "logs", self.id], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [self.engine, "logs", self.id],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
         lines = (done.stdout + done.stderr).strip().splitlines()
         return lines[-1] if lines else "it says nothing"
 
     def _call(self, *arguments: str) -> str:
-        done = subprocess.run([self.engine, *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [self.engine, *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
         if done.returncode:
             said = done.stderr.strip().splitlines()
             raise DeployError(f"{self.engine} {arguments[0]}: {said[-1] if said else 'no word'}")

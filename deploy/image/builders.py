@@ -289,7 +289,7 @@ def mend(exported: Path, epoch: int) -> Image:
 
 def mend_archive(source: Path, destination: Path, epoch: int) -> tuple[str, int]:
     """Date the image in an archive of docker's; returns the digest of its manifest and the size when unpacked."""
-    with tarfile.open(source) as tar, tarfile.open(destination, "w") as mended_tar:
+    with tarfile.open(source) as tar, tarfile.open(destination, "w", encoding="utf-8") as mended_tar:
 
         def read(name: str, start: int = 0) -> bytes:
             file = tar.extractfile(name)
@@ -389,13 +389,27 @@ def _fault(command: Sequence[str]) -> str | None:
     """Why a command cannot be run; None if it can."""
     if shutil.which(command[0]) is None:
         return "not installed"
-    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     return None if result.returncode == 0 else _reason(result.stderr or result.stdout)
 
 
 def _ask(command: Sequence[str]) -> str:
     """What a command answers."""
-    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     if result.returncode:
         raise ImageError(f"`{' '.join(command[:2])}` failed: {_reason(result.stderr or result.stdout)}")
     return result.stdout
@@ -405,7 +419,12 @@ def _show(command: Sequence[str]) -> str:
     """Run a command whose progress a person wants to see, on stderr; returns what it said."""
     said = []
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         for line in process.stdout or ():
             sys.stderr.write(line)

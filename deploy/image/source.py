@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.contract import BundleError, Manifest, read_bundle
-from deploy.errors import DeployError
+from deploy.errors import DeployError, git_reason
 from deploy.git import UNSHALLOW
 from deploy.image.history import Ages, read_ages
 from deploy.inputs import INPUTS, MODEL, bundle_hash
@@ -147,14 +147,18 @@ def _epoch(root: Path) -> int:
 
 def _git(root: Path, *arguments: str) -> str:
     try:
-        result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            ["git", *arguments],
+            cwd=root,
+            capture_output=True,
+            check=False,
+        )
     except FileNotFoundError:
         raise ImageError(
             "git is not installed, and the image is labelled with the commit it is built from"
         ) from None
     if result.returncode:
         raise ImageError(
-            f"git cannot tell the commit of {root}: {result.stderr.strip().removeprefix('fatal: ')}; "
-            "build in a clone"
+            f"git cannot tell the commit of {root}: {git_reason(result.stderr)}; build in a clone"
         )
-    return result.stdout
+    return result.stdout.decode(errors="replace")

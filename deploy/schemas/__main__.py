@@ -113,19 +113,22 @@ def main() -> None:
         raise DeployError("go is not installed: defaults are read from Go modules; install Go 1.21 or later")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "package.json").write_text('{"private": true}')
+        (folder / "package.json").write_text('{"private": true}', encoding="utf-8")
         wanted = [f"{package.npm}@{package.version}" for package in PACKAGES]
         _call([npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", GENERATOR, *wanted], folder)
         for package in PACKAGES:
             for kind in package.kinds:
                 path = FOLDER / file_name(package.group, package.api_version, kind)
-                path.write_text(json.dumps(_schema(package, kind, folder), indent=1, sort_keys=True) + "\n")
+                path.write_text(
+                    json.dumps(_schema(package, kind, folder), indent=1, sort_keys=True) + "\n",
+                    encoding="utf-8",
+                )
                 print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
         found: dict[str, dict[str, Any]] = {}
         for package in PACKAGES:
             told = _call([go, "mod", "download", "-json", package.module], folder)
             found |= _defaults(package, Path(json.loads(told)["Dir"]) / package.definitions)
-    DEFAULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    DEFAULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{DEFAULTS.name}: {sum(map(len, found.values()))} defaults")
 
 
@@ -135,10 +138,13 @@ def file_name(group: str, api_version: str, kind: str) -> str:
 
 def _schema(package: Package, kind: str, folder: Path) -> dict[str, Any]:
     module = f"{package.npm}/{package.group}/{package.api_version}/{kind}"
-    (folder / "root.ts").write_text(f'import {{ I{kind} }} from "{module}";\nexport type Root = I{kind};\n')
+    (folder / "root.ts").write_text(
+        f'import {{ I{kind} }} from "{module}";\nexport type Root = I{kind};\n', encoding="utf-8"
+    )
     options = {"module": "esnext", "moduleResolution": "bundler", "target": "es2022", "strict": True}
     (folder / "tsconfig.json").write_text(
-        json.dumps({"compilerOptions": {**options, "skipLibCheck": True, "types": []}, "files": ["root.ts"]})
+        json.dumps({"compilerOptions": {**options, "skipLibCheck": True, "types": []}, "files": ["root.ts"]}),
+        encoding="utf-8",
     )
     program = str(folder / "node_modules" / ".bin" / "ts-json-schema-generator")
     made = _call([program, "--path", "root.ts", "--tsconfig", "tsconfig.json", "--type", "Root"], folder)
@@ -163,7 +169,11 @@ def _defaults(package: Package, folder: Path) -> dict[str, dict[str, Any]]:
     """By kind, what the server fills in, as far as it is in a list: that is compared as a whole."""
     found: dict[str, dict[str, Any]] = {}
     for kind in package.kinds:
-        text = next(t for f in folder.glob("*.yaml") if f"\n    kind: {kind}\n" in (t := f.read_text()))
+        text = next(
+            t
+            for f in folder.glob("*.yaml")
+            if f"\n    kind: {kind}\n" in (t := f.read_text(encoding="utf-8"))
+        )
         versions = YAML(typ="safe", pure=True).load(text)["spec"]["versions"]
         schema = next(each["schema"] for each in versions if each["name"] == package.api_version)
         name = file_name(package.group, package.api_version, kind).removesuffix(".json")
@@ -224,7 +234,9 @@ def _collect(schema: Any, definitions: dict[str, Any], needed: dict[str, Any]) -
 
 
 def _call(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         raise DeployError(f"{Path(command[0]).name} failed:\n{done.stderr.strip()}")
     return done.stdout

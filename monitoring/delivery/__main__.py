@@ -58,7 +58,7 @@ def _source(options: argparse.Namespace) -> Source:
         if file is None:
             return ""
         try:
-            found = file.read_text().strip()
+            found = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise DeliveryError(f"--token-file {file}: {error}") from None
         # A header with a line break in it would be two.

@@ -129,5 +129,7 @@ class Clone:
 
 
 def _last(said: bytes) -> str:
-    lines = said.decode(errors="replace").strip().splitlines()
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    if lines and lines[-1].startswith("git config --global --add safe.directory "):
+        return f"the clone belongs to another user; trust it with `{lines[-1]}`"
     return lines[-1].removeprefix("fatal: ") if lines else "git said nothing"

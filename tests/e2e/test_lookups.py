@@ -234,7 +234,7 @@ def test_service_and_load(ready: Traced, workers: str) -> None:
     settings = {"ESPALIER_PORT": str(port), "ESPALIER_WORKERS": workers, "ESPALIER_DRAIN_SECONDS": "0"}
     with running(ready, log, PYTHON, "-m", "app", **settings):
         wait_for(f"{url}/health/ready")
-        load = (PYTHON, "-m", "tests.load.run", "--host", url, "--users", "2", "--time", "10s")
+        load = (PYTHON, "-m", "tests.load.run", "--host", url, "--users", "2", "--time", "30s")
         assert ready.looked_up("load", *load) == set()
     assert hosts(log) == set()
     assert ready.reporters() == []

@@ -109,6 +109,45 @@ def test_it_runs_once_stops_cleanly_and_keeps_what_it_stored(clone: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("level", ["--global", "--project", "--local"])
+def test_a_default_remote_that_was_chosen_stays(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, level: str
+) -> None:
+    require("weed")
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "global"))
+    # Settings of theirs that must not get into ours.
+    dvc(clone, "remote", "add", level, "--default", "storage", str(tmp_path / "theirs"))
+    before = config(clone)
+    caplog.set_level("INFO")
+    storage.start()
+    assert "the default remote stays 'storage'" in caplog.text
+    assert f"`--remote {storage.REMOTE}`" in caplog.text
+    dvc(clone, "push")
+    dvc(clone, "push", "--remote", storage.REMOTE)
+    shutil.rmtree(tmp_path / "theirs")
+    shutil.rmtree(clone / ".dvc/cache")
+    (clone / "data.csv").unlink()
+    dvc(clone, "pull", "--remote", storage.REMOTE)
+    storage.stop()
+    assert config(clone) == before
+
+
+def config(folder: Path) -> str:
+    listed = [sys.executable, "-m", "dvc", "config", "--list"]
+    return subprocess.run(listed, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_broken_configuration_is_one_line(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (clone / ".dvc/config.local").write_text("[core\n")
+    monkeypatch.setattr(storage, "_launch", lambda lock: None)
+    monkeypatch.setattr(storage, "_wait_until_it_stores", lambda address: None)
+    monkeypatch.setattr(storage, "endpoint", lambda: "http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="DVC's configuration is broken"):
+        storage.start()
+    (clone / ".dvc/config.local").unlink()
+
+
+@pytest.mark.slow
 def test_a_killed_server_is_noticed_and_started_again(clone: Path) -> None:
     require("weed")
     storage.start()
