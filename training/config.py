@@ -351,6 +351,9 @@ class GateSettings(Settings):
 
 class SelectSettings(Settings):
     tie: float = Field(default=0.0, ge=0)
+    tie_log_loss: float = Field(default=0.1, ge=0)
+    """How far the log loss of tied models may be above the lowest: 0.1 is a tenth less of the true class's
+    probability."""
     gate: GateSettings = GateSettings()
 
 

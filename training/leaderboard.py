@@ -76,10 +76,12 @@ class DeclaredSettings(Settings):
     data_schema: _Target = Field(alias="schema")
 
 
-def rank(reports: Sequence[Report], tie: float) -> tuple[list[Report], str]:
+def rank(reports: Sequence[Report], tie: float, tie_log_loss: float) -> tuple[list[Report], str]:
     """Order reports best first and say which rule chose the first.
 
-    The cross-validated score decides. Models within `tie` of the best score count as equal; of those the
+    The cross-validated score decides. Models within `tie` of the best score count as equal if their
+    cross-validated log loss is also within `tie_log_loss` of the lowest among them: a tree that is sure of its
+    mistakes is not equal to a model with the same labels and honest probabilities. Of the equal ones the
     one whose file holds the fewest numbers wins: the simplest is also the fastest to run and to explain.
     Measured time cannot decide, because the same inputs would then give another champion on another machine.
     """
@@ -89,23 +91,40 @@ def rank(reports: Sequence[Report], tie: float) -> tuple[list[Report], str]:
     def deficit(report: Report) -> float:
         return -sign * report.cv[metric].mean
 
+    def log_loss(report: Report) -> float:
+        return report.cv["log_loss"].mean
+
     best = min(map(deficit, reports))
     # Scores are rounded to six decimals; the margin keeps a difference of exactly `tie` a tie.
-    tied = [each for each in reports if deficit(each) - best <= tie + 1e-9]
+    close = [each for each in reports if deficit(each) - best <= tie + 1e-9]
+    lowest = min(map(log_loss, close))
+    tied = [each for each in close if log_loss(each) - lowest <= tie_log_loss + 1e-9]
     tied.sort(key=lambda each: (each.complexity, each.model.bytes, each.algorithm))
+    champion, *others = tied
     rest = sorted(
-        (each for each in reports if each not in tied),
-        key=lambda each: (deficit(each), each.complexity, each.algorithm),
+        (each for each in reports if each is not champion),
+        key=lambda each: (each not in tied, deficit(each), each.complexity, each.algorithm),
     )
-    champion = tied[0]
-    if len(tied) == 1:
-        return [champion, *rest], f"{'lowest' if sign < 0 else 'highest'} cross-validated {metric}"
-    others = ", ".join(sorted(each.algorithm for each in tied[1:]))
-    rule = (
-        f"simplest of {len(tied)} models whose cross-validated {metric} is within {tie:g} of the best: "
-        f"{champion.complexity} numbers in the file (tied with {others})"
-    )
-    return [champion, *sorted(tied[1:], key=deficit), *rest], rule
+    unsure = [each for each in close if each not in tied]
+    within = f"within {tie:g} of the best"
+    if others:
+        rule = (
+            f"simplest of {len(tied)} models whose cross-validated {metric} is {within}: "
+            f"{champion.complexity} numbers in the file (tied with {_names(others)})"
+        )
+    elif unsure:
+        rule = f"lowest log loss of {len(close)} models whose cross-validated {metric} is {within}"
+    else:
+        rule = f"{'lowest' if sign < 0 else 'highest'} cross-validated {metric}"
+    if unsure:
+        rule += (
+            f"; no tie with {_names(unsure)}, whose log loss is more than {tie_log_loss:g} above the lowest"
+        )
+    return [champion, *rest], rule
+
+
+def _names(reports: Sequence[Report]) -> str:
+    return ", ".join(sorted(each.algorithm for each in reports))
 
 
 def build(

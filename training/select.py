@@ -54,7 +54,9 @@ def main() -> None:
     profile = read_profile()
     test = read_split(TEST_FILE, profile)
     ranked, rule = leaderboard.rank(
-        [report.read(name) for name in settings.train.algorithms], settings.select.tie
+        [report.read(name) for name in settings.train.algorithms],
+        settings.select.tie,
+        settings.select.tie_log_loss,
     )
     champion = ranked[0]
     model = _read_model(champion)

@@ -17,11 +17,10 @@ from training.errors import DataError, GateError
 from training.report import FoldScores, Report
 
 
-def variant(base: Report, algorithm: str, cv: float, numbers: int) -> Report:
-    folds = FoldScores(folds=(cv,), mean=cv, std=0.01)
-    return base.model_copy(
-        update={"algorithm": algorithm, "cv": {**base.cv, base.score: folds}, "complexity": numbers}
-    )
+def variant(base: Report, algorithm: str, cv: float, numbers: int, log_loss: float = 0.2) -> Report:
+    scores = {"log_loss": log_loss, base.score: cv}
+    folds = {name: FoldScores(folds=(value,), mean=value, std=0.01) for name, value in scores.items()}
+    return base.model_copy(update={"algorithm": algorithm, "cv": {**base.cv, **folds}, "complexity": numbers})
 
 
 def names(ranked: list[Report]) -> list[str]:
@@ -39,7 +38,7 @@ class TestRank:
             variant(base, "best", 0.95, 9),
             variant(base, "mid", 0.92, 5),
         ]
-        ranked, rule = leaderboard.rank(reports, tie=0.01)
+        ranked, rule = leaderboard.rank(reports, tie=0.01, tie_log_loss=0.1)
         assert names(ranked) == ["best", "mid", "small"]
         assert rule == "highest cross-validated f1_macro"
 
@@ -49,20 +48,39 @@ class TestRank:
             variant(base, "small", 0.945, 10),
             variant(base, "far", 0.9, 1),
         ]
-        ranked, rule = leaderboard.rank(reports, tie=0.005)
+        ranked, rule = leaderboard.rank(reports, tie=0.005, tie_log_loss=0.1)
         assert names(ranked) == ["small", "best", "far"]
         assert "simplest of 2 models" in rule
         assert "within 0.005 of the best" in rule
         assert "tied with best" in rule
 
+    def test_a_model_that_is_sure_of_its_mistakes_ties_with_no_other(self, base: Report) -> None:
+        reports = [
+            variant(base, "tree", 0.95, 10, log_loss=13.5),
+            variant(base, "forest", 0.949, 900, log_loss=0.3),
+            variant(base, "linear", 0.948, 50, log_loss=0.4),
+            variant(base, "far", 0.9, 1, log_loss=0.1),
+        ]
+        ranked, rule = leaderboard.rank(reports, tie=0.005, tie_log_loss=0.1)
+        assert names(ranked) == ["linear", "forest", "tree", "far"]
+        assert rule.startswith("simplest of 2 models")
+        assert rule.endswith("no tie with tree, whose log loss is more than 0.1 above the lowest")
+        ranked, rule = leaderboard.rank(reports, tie=0.005, tie_log_loss=0.05)
+        assert names(ranked)[0] == "forest"
+        assert rule == (
+            "lowest log loss of 3 models whose cross-validated f1_macro is within 0.005 of the best; "
+            "no tie with linear, tree, whose log loss is more than 0.05 above the lowest"
+        )
+        assert names(leaderboard.rank(reports, tie=0.005, tie_log_loss=20)[0])[0] == "tree"
+
     def test_a_tie_in_everything_goes_by_name(self, base: Report) -> None:
         reports = [variant(base, "b", 0.9, 5), variant(base, "a", 0.9, 5)]
-        assert names(leaderboard.rank(reports, tie=0.0)[0]) == ["a", "b"]
+        assert names(leaderboard.rank(reports, tie=0.0, tie_log_loss=0.1)[0]) == ["a", "b"]
 
     def test_log_loss_is_better_when_lower(self, base: Report) -> None:
         base = base.model_copy(update={"score": "log_loss"})
         ranked, rule = leaderboard.rank(
-            [variant(base, "bad", 0.9, 1), variant(base, "good", 0.1, 1)], tie=0.0
+            [variant(base, "bad", 0.9, 1), variant(base, "good", 0.1, 1)], tie=0.0, tie_log_loss=0.1
         )
         assert names(ranked) == ["good", "bad"]
         assert rule == "lowest cross-validated log_loss"
@@ -70,7 +88,10 @@ class TestRank:
     def test_the_test_split_never_selects(self, base: Report) -> None:
         perfect = {key: Score(value=1.0, low=1.0, high=1.0) for key in base.test}
         lucky = variant(base, "lucky", 0.90, 1).model_copy(update={"test": perfect})
-        assert names(leaderboard.rank([lucky, variant(base, "best", 0.95, 9)], tie=0.0)[0])[0] == "best"
+        assert (
+            names(leaderboard.rank([lucky, variant(base, "best", 0.95, 9)], tie=0.0, tie_log_loss=0.1)[0])[0]
+            == "best"
+        )
 
 
 class TestGate:
