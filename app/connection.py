@@ -65,7 +65,7 @@ _UNDIVIDED_BYTES = 1024
 wait for the one ahead of it costs 2 KB."""
 _MIN_PIECE_BYTES = 64
 _MAX_PIECE_BYTES = 32 * 1024
-_PIECES_PER_TURN = 16
+_PIECES_PER_TURN = 4
 """After these, other connections have their turn."""
 
 _LINGER_SECONDS = 2
@@ -187,11 +187,16 @@ class _Cycle(RequestResponseCycle):
         Raises:
             RequestError: the body breaks a rule; this is the response to give.
         """
-        if self.failure is None:
-            message = await super().receive()
-        if self.failure is not None:
-            raise self.failure
+        message = None if self.failure else await super().receive()
+        if message is None or self.failure:
+            raise self._take_failure()
         return message
+
+    def _take_failure(self) -> RequestError:
+        # An error that this kept would keep, by its traceback, the body until the garbage is collected.
+        failure, self.failure = self.failure, None
+        assert failure is not None  # noqa: S101  the caller has looked
+        return failure
 
 
 class _Expected(NamedTuple):
@@ -227,6 +232,8 @@ class Connection(HttpToolsProtocol):
         self._unparsed = b""
         self._position = 0
         self._parsing = False
+        self._yielded = False
+        """Other connections have their turn; this one goes on after them."""
         self._ended = False
         """Nothing that comes is parsed any more."""
         self._open = False
@@ -253,6 +260,10 @@ class Connection(HttpToolsProtocol):
         self._open = False
         super().connection_lost(exc)
         self._end()
+        # References in circles keep the rest of this object for a while; it should not be large.
+        self.pipeline.clear()
+        if self.cycle is not None:
+            self.cycle.body = bytearray()
 
     # ------------------------------------------------------------------------------------------ input
 
@@ -281,7 +292,8 @@ class Connection(HttpToolsProtocol):
         pieces = _PIECES_PER_TURN
         while self._position < len(self._unparsed) and not self._must_wait():
             if not pieces:
-                self.loop.call_soon(self._proceed)
+                self._yielded = True
+                self.loop.call_soon(self._take_turn)
                 break
             pieces -= 1
             start, self._position = self._position, _piece_end(self._unparsed, self._position)
@@ -295,9 +307,13 @@ class Connection(HttpToolsProtocol):
         if not self._must_wait():
             self.flow.read_on()
 
+    def _take_turn(self) -> None:
+        self._yielded = False
+        self._proceed()
+
     def _proceed(self) -> None:
         """Go on with the input, if nothing has to be waited for any more."""
-        if not (self._parsing or self._ended) and (self._unparsed or self.flow.read_paused):
+        if not (self._parsing or self._yielded or self._ended) and (self._unparsed or self.flow.read_paused):
             self._parse()
 
     def _hold_back(self) -> None:

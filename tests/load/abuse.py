@@ -10,7 +10,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
+import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,9 +23,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from random import Random
-from statistics import linear_regression, median
+from statistics import linear_regression, median, quantiles
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -36,7 +40,18 @@ from rich.table import Table
 
 from tests.load import options as types
 from tests.load.run import ROOT, LoadError, read_card
-from tests.load.scenarios import SCENARIOS, Client, Scenario, Site, WrongError, attempt, learn
+from tests.load.scenarios import (
+    ATTACKS,
+    ORDINARY,
+    SCENARIOS,
+    Client,
+    Scenario,
+    Site,
+    WrongError,
+    attack,
+    attempt,
+    learn,
+)
 from tests.load.traffic import Traffic
 from tests.wire import request
 
@@ -62,6 +77,7 @@ class Tally:
     runs: int = 0
     answers: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -105,7 +121,9 @@ class Report:
     Attributes:
         before: the figures before anybody came, None if the processes cannot be looked at.
         after: the figures after all have gone.
-        server_errors: answers with 5xx that the service counted meanwhile.
+        peak: the most memory that its processes ever had, in bytes; None where nobody can tell.
+        attack: what it was attacked with, None if it was not.
+        server_errors: answers with 5xx that the service counted, but for the 503s that attackers got.
         ended: whether it, or one of its workers, is gone.
         stopped: whether somebody did not wait until the time was over.
         log_errors: what it logged as errors, None if its log is elsewhere.
@@ -115,6 +133,8 @@ class Report:
     samples: list[Sample] = field(default_factory=list)
     before: Figures | None = None
     after: Figures | None = None
+    peak: int | None = None
+    attack: str | None = None
     server_errors: float = 0
     ended: bool = False
     stopped: bool = False
@@ -135,8 +155,14 @@ def memory_of(samples: Sequence[Sample]) -> Memory | None:
     )
 
 
-def judge(report: Report, max_growth: float) -> list[str]:
-    """Everything that is not acceptable, one line each; `max_growth` is of the memory, in bytes."""
+def judge(report: Report, max_growth: float, max_memory: float = math.inf) -> list[str]:
+    """Everything that is not acceptable, one line each.
+
+    Args:
+        report: what was seen.
+        max_growth: of the memory, in bytes. Not asked in an attack, which may begin to hurt at any time.
+        max_memory: at any moment, in bytes.
+    """
     faults = []
     if report.ended:
         faults.append("a process of the service ended")
@@ -152,8 +178,10 @@ def judge(report: Report, max_growth: float) -> list[str]:
             f"the service logged {len(report.log_errors)} errors, the first: {report.log_errors[0]}"
         )
     memory = memory_of(report.samples)
-    if memory and memory.growth > max_growth:
+    if memory and not report.attack and memory.growth > max_growth:
         faults.append(f"memory grew by {_mb(memory.growth)} MB, over the limit of {_mb(max_growth)} MB")
+    if report.peak and report.peak > max_memory:
+        faults.append(f"memory reached {_mb(report.peak)} MB, over the limit of {_mb(max_memory)} MB")
     if report.before and report.after and report.after.files > report.before.files:
         left = report.after.files - report.before.files
         faults.append(f"{left} files stayed open after the last client had gone")
@@ -216,6 +244,15 @@ class Served:
             threads=sum(each.num_threads() for each in family),
         )
 
+    def peak(self) -> int | None:
+        """The sum of the most memory that each process ever had, where the system knows it."""
+        if self.process is None or not Path("/proc/self/status").exists():
+            return None
+        statuses = [Path(f"/proc/{each.pid}/status").read_text(encoding="ascii") for each in self._family()]
+        return sum(
+            int(size) * 1024 for each in statuses for size in re.findall(r"^VmHWM:\s+(\d+)", each, re.M)
+        )
+
     def pids(self) -> set[int]:
         """Of the processes that run; not of one that has ended and that nobody has asked how."""
         try:
@@ -234,27 +271,33 @@ async def abuse(served: Served, options: argparse.Namespace, status: Status) -> 
         WrongError: it was not even right in quiet.
     """
     address = urlsplit(served.url)
-    report = Report({each.name: Tally() for each in SCENARIOS})
+    scenarios = ORDINARY if options.attack else SCENARIOS
+    report = Report({each.name: Tally() for each in scenarios}, attack=options.attack)
     traffic = Traffic(read_card(served.url), Random(options.seed))
     site = await learn(address.hostname or "", address.port or 80, options.body_limit, traffic)
-    errors_before = await _server_errors(site)
+    errors_before = await _server_errors(site, options.attack)
     report.before = await _settled(served)
     stop, pids = _stop_on_signals(), served.pids()
 
     status.update("everybody at once")
-    await _crowd(site, options, report)
+    await _crowd(site, scenarios, options, report)
+    attackers = _attackers(site, options)
     watching = asyncio.create_task(_watch(served, pids, report, options, status, stop))
     try:
         async with asyncio.timeout(options.time):
-            await _run_scenarios(site, options, report, stop)
+            await _run_scenarios(site, scenarios, options, report, stop)
         report.stopped = not report.ended
     except TimeoutError:
         pass
     finally:
         watching.cancel()
+        if attackers:
+            attackers.kill()
+            attackers.join()
     # All clients are gone now, except one that asks how it was.
     try:
-        report.server_errors = await _server_errors(site) - errors_before
+        report.server_errors = await _server_errors(site, options.attack) - errors_before
+        report.peak = served.peak()
         status.update("waiting until the last connection is closed")
         report.after = await _settled(served, report.before)
     except (OSError, h11.RemoteProtocolError, psutil.Error):
@@ -262,28 +305,49 @@ async def abuse(served: Served, options: argparse.Namespace, status: Status) -> 
     return report
 
 
-async def _crowd(site: Site, options: argparse.Namespace, report: Report) -> None:
+def _attackers(site: Site, options: argparse.Namespace) -> SpawnProcess | None:
+    """The attackers, if there should be any, in a process of their own: they must not keep this one busy."""
+    if not options.attack:
+        return None
+    made = multiprocessing.get_context("spawn").Process(
+        target=_attack, args=(options.attack, site, options.seed), daemon=True
+    )
+    made.start()
+    return made
+
+
+def _attack(name: str, site: Site, seed: int) -> None:
+    asyncio.run(attack(ATTACKS[name], site, Random(seed)))
+
+
+async def _crowd(
+    site: Site, scenarios: Sequence[Scenario], options: argparse.Namespace, report: Report
+) -> None:
     """Every scenario several times at once, before the time begins.
 
     What the service takes for its worst moment it does not give back; if that moment came by chance and late,
     it would look like a leak.
     """
     random = Random(options.seed)
-    clients = [(each, Client(site, Random(random.random()))) for each in SCENARIOS for _ in range(CROWD)]
+    clients = [(each, Client(site, Random(random.random()))) for each in scenarios for _ in range(CROWD)]
     await asyncio.gather(*(_run(each, client, report.tallies[each.name]) for each, client in clients))
 
 
 async def _run_scenarios(
-    site: Site, options: argparse.Namespace, report: Report, stop: asyncio.Event
+    site: Site,
+    scenarios: Sequence[Scenario],
+    options: argparse.Namespace,
+    report: Report,
+    stop: asyncio.Event,
 ) -> None:
     """Begin one after the other, `rate` a second on average, until told to stop; then wait for all."""
     random = Random(options.seed)
-    weights = [each.weight for each in SCENARIOS]
+    weights = [each.weight for each in scenarios]
     under_way: set[asyncio.Task[None]] = set()
     due = time.monotonic()
     try:
         while not stop.is_set():
-            scenario = random.choices(SCENARIOS, weights)[0]
+            scenario = random.choices(scenarios, weights)[0]
             client = Client(site, Random(random.random()))
             task = asyncio.create_task(_run(scenario, client, report.tallies[scenario.name]))
             under_way.add(task)
@@ -303,6 +367,7 @@ async def _run(scenario: Scenario, client: Client, tally: Tally) -> None:
     fault = await attempt(scenario, client)
     tally.runs += 1
     tally.answers += client.answers
+    tally.seconds += client.seconds
     if fault:
         tally.faults[fault] += 1
 
@@ -344,8 +409,11 @@ async def _settled(served: Served, goal: Figures | None = None) -> Figures | Non
     return figures
 
 
-async def _server_errors(site: Site) -> float:
-    """How many answers with 5xx the service has counted since it started."""
+async def _server_errors(site: Site, attacked: str | None) -> float:
+    """How many answers with 5xx the service has counted since it started.
+
+    In an attack 503 is what attackers should get; an ordinary client that gets one has its own line.
+    """
     async with Client(site, Random()).connect() as line:
         await line.send([request("GET", "/metrics")])
         text = (await line.answer("GET")).body.decode()
@@ -353,7 +421,9 @@ async def _server_errors(site: Site) -> float:
         sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name == "http_requests_total" and sample.labels["status"].startswith("5")
+        if sample.name == "http_requests_total"
+        and sample.labels["status"].startswith("5")
+        and not (attacked and sample.labels["status"] == "503")
     )
 
 
@@ -469,7 +539,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _print(report, console)
-    faults = judge(report, options.max_growth_mb * MB)
+    faults = judge(report, options.max_growth_mb * MB, options.max_memory_mb * MB)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     if not faults:
@@ -506,6 +576,13 @@ def _print(report: Report, console: Console) -> None:
             f"answers with 5xx: {report.server_errors:g}",
             soft_wrap=True,
         )
+    if report.peak:
+        console.print(f"most memory at any moment: {_mb(report.peak)} MB")
+    seconds = [each for tally in report.tallies.values() for each in tally.seconds]
+    if len(seconds) > 1:
+        shares = quantiles(seconds, n=100)
+        middle, high, most = (1000 * each for each in (shares[49], shares[98], max(seconds)))
+        console.print(f"single requests: p50 {middle:.1f} ms, p99 {high:.1f} ms, slowest {most:.0f} ms")
     for name, tally in report.tallies.items():
         for fault, count in tally.faults.most_common(3):
             console.print(f"[red]{count:>7}[/]  {escape(name)}: {escape(fault)}", soft_wrap=True)
@@ -521,6 +598,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--time", type=types.seconds, default="1m", help="30s, 10m or 1h30m (default: %(default)s)")
     add("--host", type=types.host, help="what to abuse (default: a service of its own on this machine)")
+    add(
+        "--attack",
+        choices=sorted(ATTACKS),
+        help="attack it in this way for the whole time, beside ordinary clients only (default: no attack)",
+    )
     add("--rate", type=types.positive, default="20", help="scenarios begun a second (default: %(default)s)")
     add("--seed", type=int, default=1, help="decides what is done in which order (default: %(default)s)")
     add(
@@ -535,6 +617,12 @@ def _parser() -> argparse.ArgumentParser:
         type=types.positive,
         default="5",
         help="limit for memory, from the second fifth of the time to the last (default: %(default)s)",
+    )
+    watch.add_argument(
+        "--max-memory-mb",
+        type=types.positive,
+        default="320",
+        help="limit for memory at any moment, as a pod has one (default: %(default)s)",
     )
     watch.add_argument(
         "--sample-every",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ import orjson
 from tests.load.traffic import Request, Traffic
 from tests.wire import RESET_ON_CLOSE, Answer, AnswerReader, chunked, pieces_of, post, request
 
+MB = 1024 * 1024
 PATIENCE = 30
 """Seconds that an answer may take. Far more than it needs; what takes longer is stuck."""
 
@@ -106,6 +108,7 @@ class Line:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.answers = 0
+        self.seconds: list[float] = []
         self._reader = reader
         self._writer = writer
         self._received = b""
@@ -131,8 +134,10 @@ class Line:
         self.answers += 1
 
     async def ask(self, known: Known) -> None:
+        started = time.perf_counter()
         await self.send([known.whole()])
         await self.expect(known)
+        self.seconds.append(time.perf_counter() - started)
 
     async def stays_in_step(self, last: Answer, known: Known) -> None:
         """After its last answer the connection ends as announced, or serves the next request."""
@@ -150,6 +155,18 @@ class Line:
             return rest + await patiently(self._reader.read())
         except ConnectionError:
             return rest
+
+    async def drop(self) -> None:
+        """Read until the service closes the connection, and keep nothing; however long it takes."""
+        with suppress(ConnectionError):
+            while await self._reader.read(MB):
+                pass
+
+    async def push(self, pieces: Iterable[bytes]) -> None:
+        """Send without waiting for answers, however long the service does not read."""
+        for piece in pieces:
+            self._writer.write(piece)
+            await self._writer.drain()
 
     async def peek(self, most: int) -> None:
         """Read a little, and leave the rest."""
@@ -170,6 +187,7 @@ class Client:
     Attributes:
         random: its own, so that what it does is decided by its seed alone.
         answers: how many right answers it has had.
+        seconds: how long each of its single requests took.
     """
 
     def __init__(self, site: Site, random: Random) -> None:
@@ -181,6 +199,10 @@ class Client:
     def answers(self) -> int:
         return sum(line.answers for line in self._lines)
 
+    @property
+    def seconds(self) -> list[float]:
+        return [each for line in self._lines for each in line.seconds]
+
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Line]:
         """A connection that is gone at the end, whatever is still to be sent or read."""
@@ -191,6 +213,10 @@ class Client:
             yield line
         finally:
             writer.transport.abort()
+
+    def forget(self) -> None:
+        """Forget the connections that are closed."""
+        self._lines = []
 
     def call(self) -> Known:
         return self.random.choice(self.site.calls)
@@ -441,6 +467,62 @@ async def garbage(client: Client) -> None:
             raise WrongError(f"a {rest[9:12].decode()} to garbage")
 
 
+# ------------------------------------------------------------------------------------------ attacks
+
+
+async def framing(client: Client) -> None:
+    """A head, a chunk extension or trailers without end."""
+    start, piece = client.random.choice(
+        (
+            ("X: ", b"x" * 65536),
+            ("Transfer-Encoding: chunked\r\n\r\n1;", b"x" * 65536),
+            ("Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nT: ", b"x" * 65536),
+            ("Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n", b"a: b\r\n" * 10_000),
+        )
+    )
+    async with client.connect() as line:
+        await line.push([f"POST /predict HTTP/1.1\r\nHost: service\r\n{start}".encode()])
+        await line.push([piece] * 2000)
+
+
+async def pipelines(client: Client) -> None:
+    """Megabytes of small requests at once; half of the clients read the answers."""
+    content = client.random.choice((request("GET", "/"), client.call().whole()))
+    async with client.connect() as line:
+        reading = asyncio.create_task(line.drop()) if client.random.random() < 0.5 else None
+        try:
+            await line.push([content * (4 * MB // len(content))])
+        finally:
+            if reading:
+                reading.cancel()
+
+
+async def upgrades(client: Client) -> None:
+    """A thousand offers of another protocol at once."""
+    offer = request("GET", HEALTH, "Connection: Upgrade", "Upgrade: h2c")
+    async with client.connect() as line:
+        await line.push([offer * 1000, request("GET", HEALTH, "Connection: close")])
+        await line.drop()
+
+
+async def uploads(client: Client) -> None:
+    """A body as large as is allowed, but for its last byte, until the service has had enough."""
+    size = client.site.body_limit
+    head, body = post("/predict", b"", f"Content-Length: {size}"), b" " * (size - 1)
+    if client.random.random() < 0.5:
+        head = post("/predict", b"", "Transfer-Encoding: chunked")
+        body = b"%x\r\n%b" % (size, body)
+    async with client.connect() as line:
+        await line.push([head, body])
+        await line.drop()
+
+
+async def unread(client: Client) -> None:
+    """Large batches, again and again, whose answers are not read."""
+    async with client.connect() as line:
+        await line.push([client.batch().whole()] * 100)
+
+
 # ------------------------------------------------------------------------------------------ the table
 
 
@@ -454,12 +536,17 @@ class Scenario:
         return self.run.__name__.replace("_", " ")
 
 
-SCENARIOS = (
+ORDINARY = (
     Scenario(ordinary, 33),
     Scenario(pipeline, 8),
     Scenario(chunks, 8),
     Scenario(expect, 5),
     Scenario(offers, 2),
+)
+"""Clients that are owed their answers even while the service is attacked."""
+
+SCENARIOS = (
+    *ORDINARY,
     Scenario(other_methods, 5),
     Scenario(big_batches, 3),
     Scenario(slow, 6),
@@ -473,6 +560,41 @@ SCENARIOS = (
     Scenario(long_headers, 2),
     Scenario(garbage, 6),
 )
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What clients do over and over, side by side."""
+
+    run: Callable[[Client], Awaitable[None]]
+    clients: int
+
+
+ATTACKS = {
+    each.run.__name__: each
+    for each in (
+        Attack(framing, 8),
+        Attack(pipelines, 50),
+        Attack(upgrades, 20),
+        Attack(uploads, 300),
+        Attack(unread, 32),
+    )
+}
+
+
+async def attack(kind: Attack, site: Site, random: Random) -> None:
+    """Attack until cancelled; the attackers are owed nothing."""
+
+    async def again_and_again(client: Client) -> None:
+        while True:
+            with suppress(OSError, TimeoutError):
+                await kind.run(client)
+            client.forget()
+            await asyncio.sleep(0.1)
+
+    await asyncio.gather(
+        *(again_and_again(Client(site, Random(random.random()))) for _ in range(kind.clients))
+    )
 
 
 async def attempt(scenario: Scenario, client: Client) -> str | None:
