@@ -323,7 +323,7 @@ class Connection(HttpToolsProtocol):
         self._count_held()
         if self._held > before:
             try:
-                self._budget.check(self._held)
+                self._budget.check(self._held, self._held)
             except RequestError as error:
                 self._refuse(error)
 

@@ -160,13 +160,13 @@ class Endpoint:
             return await loop.run_in_executor(_thread, self._answer_timed, body, headers)
 
     def _answer_compressed(self, body: bytes, encoding: bytes, headers: RequestHeaders) -> Answer:
-        self._budget.check(len(body))
+        self._budget.check(len(body), len(body))
         return self._answer(decompress(body, encoding, self._max_body_bytes), headers)
 
     def _answer_timed(self, body: bytes, headers: RequestHeaders) -> Answer:
         """Answer, and learn what a byte costs: models and shapes of requests differ tenfold."""
         # Responses that are not read may have filled the budget while this one waited.
-        self._budget.check(len(body))
+        self._budget.check(len(body), len(body))
         started = thread_time()
         answer = self._answer(body, headers)
         pace = (thread_time() - started) / len(body)

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
         description="rows whose answer or values in memory could be larger get a 413 that says how many fit",
     )
     max_buffered_bytes: int = Field(
-        64 * 1024 * 1024,
+        32 * 1024 * 1024,
         ge=1,
         description="bodies that are not answered and responses that are not read may take so much memory "
         "in each process; further bodies get a 503",

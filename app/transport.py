@@ -60,13 +60,17 @@ class Budget:
     def exhausted(self) -> bool:
         return self.held > self._limit
 
-    def check(self, size: int) -> None:
+    def check(self, size: int, held: int = 0) -> None:
         """Refuse something that would take more than its share of what is left.
+
+        Args:
+            size: in bytes.
+            held: how much of it is held already.
 
         Raises:
             RequestError: 503.
         """
-        if self._parts * size > self._limit - self.held:
+        if self._parts * size > self._limit - (self.held - held):
             raise RequestError(
                 503,
                 "overloaded",
@@ -82,10 +86,9 @@ class Budget:
 
         def hold(size: int) -> None:
             nonlocal held
+            self.check(held + size, held)
             self.held += size
             held += size
-            # What is already held is part of the share.
-            self.check(held)
 
         try:
             yield hold

@@ -10,7 +10,7 @@ import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from tests.app.conftest import Serve
 from tests.app.processes import PATIENCE, Running, running
 from tests.app.wire import Line
 from tests.bundles import number_row
+from tests.wire import Answer, Wire
 
 BODY = json.dumps(number_row((5.1, 3.5, 1.4, 0.2)).values).encode()
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -274,3 +275,123 @@ def test_what_waits_in_a_pipeline_is_in_flight(number_model: Path, serve: Serve)
     waiting, after = asyncio.run(ask())
     assert waiting == ["/predict", "/metrics", "/predict"]
     assert after == []
+
+
+# ------------------------------------------------------------------------------------------ deadlines and the budget
+
+STALL_SECONDS = 1
+LARGE = 200_000
+
+
+@pytest.fixture(scope="module")
+def impatient(number_model: Path) -> Iterator[Running]:
+    with running(
+        number_model,
+        head_seconds=STALL_SECONDS,
+        body_seconds=STALL_SECONDS,
+        response_seconds=STALL_SECONDS,
+        max_body_bytes=256 * 1024,
+        max_buffered_bytes=1024 * 1024,
+    ) as made:
+        yield made
+
+
+@pytest.fixture
+def wire(impatient: Running) -> Iterator[Wire]:
+    with Wire(impatient.port, PATIENCE) as made:
+        yield made
+
+
+def test_a_connection_that_sends_nothing_is_closed(wire: Wire) -> None:
+    assert wire.end() == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "part"),
+    [
+        pytest.param(PREDICT[:40], "head", id="head"),
+        pytest.param(PREDICT[:-1], "body", id="small body"),
+        pytest.param(HEAD + b"Content-Length: 100000\r\n\r\n" + b" " * 50_000, "body", id="large body"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", "body", id="chunks"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", "body", id="trailers"),
+    ],
+)
+def test_a_request_that_stalls_gets_408(impatient: Running, wire: Wire, sent: bytes, part: str) -> None:
+    before = answers_of(impatient, 408)
+    wire.send(PREDICT, sent)
+
+    assert wire.answer().status == 200
+    answer = wire.answer()
+    assert (answer.status, answer.json["code"]) == (408, "timeout")
+    assert part in answer.json["error"]
+    assert answer.closes
+    assert wire.end() == b""
+    assert answers_of(impatient, 408) == before + 1
+
+
+def test_a_body_that_trickles_gets_408(wire: Wire) -> None:
+    wire.send(HEAD + b"Content-Length: 100000\r\n\r\n")
+    wire.socket.settimeout(0.2)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        wire.send(b" ")
+        with suppress(TimeoutError):
+            assert wire.answer().status == 408
+            return
+    raise AssertionError("it may go on for ever")
+
+
+def test_a_response_that_is_not_read_ends_the_connection(impatient: Running, wire: Wire) -> None:
+    wire.socket.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        wire.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000_000)
+
+    deadline = time.monotonic() + PATIENCE
+    while gauge(impatient.url, "http_connections") > 1:
+        assert time.monotonic() < deadline, "the connection stays open"
+        time.sleep(0.1)
+
+
+def test_while_much_is_held_large_bodies_get_503_and_small_ones_an_answer(
+    number_model: Path,
+) -> None:
+    large = b" " * (LARGE - len(BODY)) + BODY
+    head = HEAD + b"Content-Length: %d\r\n\r\n" % len(large)
+    with (
+        running(number_model, max_body_bytes=256 * 1024, max_buffered_bytes=1024 * 1024) as service,
+        ExitStack() as stack,
+    ):
+
+        def connect() -> Wire:
+            return stack.enter_context(Wire(service.port, PATIENCE))
+
+        def ask(wire: Wire) -> Answer:
+            wire.send(head + large)
+            return wire.answer()
+
+        stalled: list[Wire] = []
+        while (answer := ask(connect())).status == 200:
+            assert len(stalled) < 20, "any number of bodies is held"
+            stalled.append(connect())
+            stalled[-1].send(head + large[: LARGE // 2])
+        refused = answer
+        assert (refused.status, refused.json["code"]) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) > 0
+        one = connect()
+        one.send(PREDICT)
+        assert one.answer().status == 200
+        assert gauge(service.url, r'model_rejected_total\{reason="overloaded"\}') >= 1
+        for each in stalled:
+            each.socket.close()
+        deadline = time.monotonic() + PATIENCE
+        while ask(connect()).status != 200:
+            assert time.monotonic() < deadline, "what is gone is still counted"
+
+
+def answers_of(service: Running, status: int) -> float:
+    with urllib.request.urlopen(f"{service.url}/metrics", timeout=PATIENCE) as answer:
+        text = answer.read().decode()
+    return sum(
+        float(each)
+        for each in re.findall(rf'^http_requests_total\{{.*status="{status}"\}} (\S+)$', text, re.MULTILINE)
+    )

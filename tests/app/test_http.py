@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -507,7 +508,7 @@ def test_json_is_taken_however_it_is_announced(wire: Wire, call: Call, header: s
     assert call.fits(wire.answer())
 
 
-@pytest.mark.parametrize("header", ["Content-Type: text/csv", "Content-Encoding: gzip"])
+@pytest.mark.parametrize("header", ["Content-Type: text/csv", "Content-Encoding: br"])
 def test_after_a_refused_type_the_connection_goes_on(wire: Wire, call: Call, header: str) -> None:
     for _ in range(2):
         wire.send(post(call.path, call.body, header))
@@ -817,6 +818,9 @@ MALFORMED = {
     "an unknown coding": post("/predict", ROW, "Transfer-Encoding: xchunked"),
     "a coding without chunks": post("/predict", ROW, "Transfer-Encoding: gzip"),
     "chunked twice": post("/predict", chunked([ROW]), "Transfer-Encoding: chunked, chunked"),
+    "the same coding twice": post("/predict", chunked([ROW]), *["Transfer-Encoding: chunked"] * 2),
+    "two codings": post("/predict", chunked([ROW]), "Transfer-Encoding: gzip, chunked"),
+    "chunks in HTTP/1.0": post("/predict", chunked([ROW]), "Transfer-Encoding: chunked", version="1.0"),
     "a space before the coding's colon": post("/predict", chunked([ROW]), "Transfer-Encoding : chunked"),
     "a chunk without a size": post("/predict", b"zz\r\n{}\r\n", "Transfer-Encoding: chunked"),
     "a chunk of negative size": post("/predict", b"-2\r\n{}\r\n", "Transfer-Encoding: chunked"),
@@ -840,11 +844,129 @@ def test_what_is_no_request_is_refused_once_and_for_all(wire: Wire, content: byt
     assert wire.end() == b""
 
 
-@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"], ids=["none", "two"])
-def test_a_request_says_once_which_host_it_is_for(wire: Wire, prediction: Call, hosts: bytes) -> None:
-    wire.send(prediction.whole.replace(b"Host: service\r\n", hosts))
+def for_hosts(call: Call, *hosts: str, version: bytes = b"1.1") -> bytes:
+    lines = "".join(f"Host: {each}\r\n" for each in hosts).encode()
+    return call.whole.replace(b"Host: service\r\n", lines).replace(b"HTTP/1.1", b"HTTP/" + version)
 
+
+@pytest.mark.parametrize(
+    "hosts",
+    [(), ("a", "b"), ("a", "a"), ("a b",), ("a/b",), ("user@a",), ("a:b",), ("[::1",), ("::1",), ("a,b c",)],
+    ids=str,
+)
+def test_a_request_says_once_which_host_it_is_for(
+    wire: Wire, prediction: Call, hosts: tuple[str, ...]
+) -> None:
+    wire.send(for_hosts(prediction, *hosts))
+
+    answer = wire.answer()
+    assert answer.status == 400
+    assert answer.json["code"] == "malformed_request"
+    assert "Host" in answer.json["error"]
+    assert wire.end() == b""
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1:8000", "[::1]", "[fe80::1%25eth0]:80", "a_b.example", "xn--a.example.", "A%20b", ""]
+)
+def test_every_valid_host_is_served(wire: Wire, prediction: Call, host: str) -> None:
+    """Probes name an address and a port, load balancers all sorts of names."""
+    wire.send(for_hosts(prediction, host))
+
+    assert prediction.fits(wire.answer())
+
+
+def test_http_1_0_needs_no_host(wire: Wire, prediction: Call) -> None:
+    wire.send(for_hosts(prediction, version=b"1.0"))
+
+    assert prediction.fits(wire.answer())
+
+
+def test_an_address_without_a_path_is_the_root(wire: Wire) -> None:
+    wire.send(request("GET", "http://service"))
+
+    assert wire.answer("GET").status == 200
+
+
+@pytest.mark.parametrize("count", [101, 10_000])
+def test_more_headers_than_anybody_needs_are_refused(wire: Wire, prediction: Call, count: int) -> None:
+    wire.send(post(prediction.path, prediction.body, *["a: b"] * count))
+
+    answer = wire.answer()
+    assert answer.status == 431
+    assert answer.json["code"] == "head_too_large"
+    assert wire.end() == b""
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        pytest.param(b"1;" + b"x" * 100_000, id="a chunk extension"),
+        pytest.param(b"1;" + b"x" * 80 + b"\r\n{\r\n", id="an extension for each byte"),
+        pytest.param(b"0\r\nX: " + b"x" * 100_000, id="a trailer"),
+        pytest.param(b"0\r\n" + b"a: b\r\n" * 10_000, id="trailers"),
+    ],
+)
+def test_framing_without_end_is_refused(wire: Wire, prediction: Call, endless: bytes) -> None:
+    wire.send(post(prediction.path, b"", "Transfer-Encoding: chunked"))
+    times = max(1, 200_000 // len(endless))
+    wire.send(endless * times)
+
+    answer = wire.answer()
+    assert answer.status == 431
+    assert wire.end() == b""
+
+
+def test_a_bad_chunk_is_refused_after_the_batch_ahead_of_it(wire: Wire, known: Known) -> None:
+    batch = known.predict({"instances": [row_of(Random(8))] * 5000})
+    wire.send(batch.whole + post("/predict", b"5\r\n{}\r\nzz\r\n", "Transfer-Encoding: chunked"))
+
+    assert batch.fits(wire.answer())
     assert wire.answer().status == 400
+    assert wire.end() == b""
+
+
+def test_what_is_complete_is_answered_before_half_a_body_and_the_end(
+    wire: Wire, known: Known, prediction: Call
+) -> None:
+    batch = known.predict({"instances": [row_of(Random(8))] * 5000})
+    wire.stop_sending(batch.whole + prediction.whole + prediction.whole[:-5])
+
+    assert batch.fits(wire.answer())
+    assert prediction.fits(wire.answer())
+    assert wire.end() == b""
+
+
+def test_a_slow_answer_comes_before_half_a_body_and_the_end(wire: Wire, prediction: Call) -> None:
+    """All in one read, so the half request is queued when the client stops sending."""
+    wire.stop_sending(request("GET", "/v2") + request("GET", "/v2") + prediction.whole[:-5])
+
+    assert wire.answer("GET").status == 200
+    assert wire.answer("GET").status == 200
+    assert wire.end() == b""
+
+
+def test_any_number_of_offers_is_declined(wire: Wire) -> None:
+    wire.send(request("GET", "/health/live", *H2C) * 2000)
+
+    for _ in range(2000):
+        assert wire.answer("GET").status == 200
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_pipeline_is_not_held_in_memory(number_model: Path, reads: bool) -> None:
+    with running(number_model) as service, connected(service) as wire:
+        process = psutil.Process(service.process.pid)
+        before = process.memory_info().rss
+        wire.socket.settimeout(0.02)
+        content = request("GET", "/") * 100_000
+        stop = time.monotonic() + 2
+        while content and time.monotonic() < stop:
+            with suppress(TimeoutError):
+                content = content[wire.socket.send(content) :]
+            if reads:
+                wire.socket.recv(2**20)
+        assert process.memory_info().rss < before + 20 * 1024 * 1024
 
 
 def test_a_target_without_end_is_refused(wire: Wire) -> None:

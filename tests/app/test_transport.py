@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.errors import RequestError
+from app.transport import Budget
 from tests.app.conftest import Serve
 from tests.bundles import number_row
 
@@ -221,3 +223,36 @@ def test_without_it_requests_are_not_logged(numbers: TestClient, caplog: pytest.
     with caplog.at_level(logging.INFO):
         numbers.post("/predict", content=GOOD)
     assert not [record for record in caplog.records if record.name.startswith("app")]
+
+
+# ------------------------------------------------------------------------------------------ the budget
+
+
+def test_a_body_gets_an_eighth_of_what_is_left() -> None:
+    budget = Budget(limit=8000, max_body_bytes=100)
+    budget.check(1000)
+    with pytest.raises(RequestError) as refused:
+        budget.check(1001)
+    assert (refused.value.status, refused.value.reason) == (503, "overloaded")
+    budget.held = 4000
+    budget.check(500)
+    with pytest.raises(RequestError):
+        budget.check(501)
+
+
+def test_the_largest_body_is_accepted_when_nothing_is_held() -> None:
+    Budget(limit=1000, max_body_bytes=400).check(400)
+    Budget(limit=1, max_body_bytes=400).check(400)
+
+
+def test_what_is_held_is_given_back_whatever_happens() -> None:
+    budget = Budget(limit=1000, max_body_bytes=1000)
+    with budget.holding() as hold:
+        hold(100)
+        hold(200)
+        assert budget.held == 300
+        assert not budget.pressed
+    assert budget.held == 0
+    with pytest.raises(RequestError), budget.holding() as hold:
+        hold(1001)
+    assert budget.held == 0
