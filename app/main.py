@@ -25,7 +25,7 @@ from app.page import DOCUMENTATION_FILES, documentation_file, documentation_page
 from app.predictionlog import Operation, PredictionLog, WatchedProtocol, WatchedService
 from app.protocol import Protocol
 from app.service import Service
-from app.settings import Settings, read_settings
+from app.settings import Settings, body_limit, read_settings
 from app.transport import AccessLog, Budget, add_error_handlers, as_get, response
 
 _PROTOCOL: list[str | Enum] = ["open inference protocol"]
@@ -112,7 +112,8 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     export_process(registry)
     export_age(registry, settings.model_created, settings.data_created)
     lifecycle = Lifecycle()
-    budget = Budget(settings.max_buffered_bytes, settings.max_body_bytes)
+    largest = body_limit(settings, len(service.manifest.features))
+    budget = Budget(settings.max_buffered_bytes, largest)
     documentation = Documentation(service)
 
     app = Application(
@@ -185,7 +186,7 @@ def _add_predictions(
             answer,
             http.route(handler, "POST"),
             service.refuse,
-            settings.max_body_bytes,
+            body_limit(settings, len(service.manifest.features)),
             budget,
             access_log=settings.access_log,
             **options,

@@ -46,6 +46,9 @@ def _chosen(given: object) -> object:
     return given if given in ("all", "none") else _listed(given)
 
 
+MIB = 1024 * 1024
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
@@ -61,7 +64,12 @@ class Settings(BaseSettings):
         description="path before all others, such as /models/iris, if a proxy passes it on; none is answered too",
     )
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
-    max_body_bytes: int = Field(1024 * 1024, ge=1, description="larger request bodies get a 413")
+    max_body_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="larger request bodies get a 413; while it is not set, 8 KiB for each feature of the model, "
+        "at least 1 MiB and at most 4 MiB",
+    )
     max_answer_bytes: int = Field(
         8 * 1024 * 1024,
         ge=1024,
@@ -135,6 +143,11 @@ def read_settings() -> Settings:
         name = PREFIX + str(first["loc"][0]).upper()
         reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise SettingsError(f"{name}={printable(first['input'])}: {reason}") from None
+
+
+def body_limit(settings: Settings, features: int) -> int:
+    """The largest body in bytes: as set, or with room for a few hundred rows of so many features as JSON."""
+    return settings.max_body_bytes or min(max(MIB, 8 * 1024 * features), 4 * MIB)
 
 
 def environment_help() -> str:

@@ -15,7 +15,9 @@ from app.contract import MISSING_BIN, Bin, CategoryFeature, Feature, NumberFeatu
 from training.config import CategorySettings, NumberSettings
 from training.errors import DataError
 
-BINS = 10
+BINS, FEWEST_BINS = 10, 4
+MOST_BINS_OF_ALL = 1000
+"""Of all numbers together, while each keeps FEWEST_BINS: a bin is two series of each pod that Prometheus reads."""
 SMALLEST_SHARE = 0.01
 """A bin with fewer training rows than this says nothing about drift and joins its neighbour."""
 MOST_DIGITS = 30
@@ -24,8 +26,17 @@ FEW_VALUES = 10
 """A number with at most this many different values has a bin for each."""
 
 
+def bins_for(features: int) -> int:
+    """How many bins a number has in a model of so many features."""
+    return max(FEWEST_BINS, min(BINS, MOST_BINS_OF_ALL // features))
+
+
 def feature(
-    name: str, settings: NumberSettings | CategorySettings, train: pd.Series[Any], both: pd.Series[Any]
+    name: str,
+    settings: NumberSettings | CategorySettings,
+    train: pd.Series[Any],
+    both: pd.Series[Any],
+    bins: int = BINS,
 ) -> Feature:
     """Resolve one feature.
 
@@ -35,21 +46,22 @@ def feature(
         train: its values in the training split; limits that are not declared, the typical value and the
             bins come from these alone.
         both: its values in both splits; resolution and categories come from these.
+        bins: that a number is cut into at most.
     """
     if train.isna().all():
         raise DataError(f"{name}: every value in the training split is missing; leave it out of the schema")
     if isinstance(settings, CategorySettings):
         return _category(name, settings, train, both)
-    return _number(name, settings, train, both)
+    return _number(name, settings, train, both, bins)
 
 
 def _number(
-    name: str, settings: NumberSettings, train: pd.Series[float], both: pd.Series[float]
+    name: str, settings: NumberSettings, train: pd.Series[float], both: pd.Series[float], bins: int
 ) -> NumberFeature:
     values = np.sort(train.dropna().to_numpy(np.float64))
     low, high = settings.range or (float(values[0]), float(values[-1]))
     step = settings.step or resolution(both.dropna().to_numpy(np.float64))
-    edges = bin_edges(values, step)
+    edges = bin_edges(values, step, bins)
     missing = settings.missing > 0
     return NumberFeature(
         name=name,
@@ -106,17 +118,17 @@ def resolution(values: NDArray[np.floating[Any]]) -> float:
     return _power(finest)
 
 
-def bin_edges(values: NDArray[np.floating[Any]], step: float) -> tuple[float, ...]:
-    """Cut sorted values into at most ten bins of similar share, at numbers that can be read.
+def bin_edges(values: NDArray[np.floating[Any]], step: float, bins: int = BINS) -> tuple[float, ...]:
+    """Cut sorted values into so many bins of similar share, or fewer, at numbers that can be read.
 
     Values that repeat a lot make fewer bins. As soon as two values differ there are at least two.
     """
     distinct = np.unique(values)
-    if len(distinct) <= FEW_VALUES:
+    if len(distinct) <= min(FEW_VALUES, bins):
         candidates = distinct[1:]
     else:
-        deciles = np.quantile(values, np.arange(1, BINS) / BINS)
-        candidates = np.unique(np.round(deciles, _readable_digits(values, step)))
+        quantiles = np.quantile(values, np.arange(1, bins) / bins)
+        candidates = np.unique(np.round(quantiles, _readable_digits(values, step)))
     edges: list[float] = []
     fewest = max(1.0, SMALLEST_SHARE * len(values))
     for edge in candidates:

@@ -138,7 +138,8 @@ def resolve(
         class_shares=tuple(float(shares[name]) for name in checked.classes),
         out_of_range=schema.out_of_range,
         features=tuple(
-            describe.feature(name, each, train[name], frame[name]) for name, each in schema.features.items()
+            describe.feature(name, each, train[name], frame[name], describe.bins_for(len(schema.features)))
+            for name, each in schema.features.items()
         ),
         rows=len(frame),
         duplicates_dropped=checked.duplicates_dropped,

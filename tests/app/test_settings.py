@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError, environment_help, read_settings
+from app.settings import Settings, SettingsError, body_limit, environment_help, read_settings
 
 
 def test_defaults_suit_a_laptop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,7 +15,7 @@ def test_defaults_suit_a_laptop(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read_settings()
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
     assert settings.model_dir == Path("model")
-    assert settings.max_body_bytes == 1024 * 1024
+    assert body_limit(settings, 4) == 1024 * 1024
     assert not settings.access_log
 
 
@@ -112,3 +112,11 @@ def test_help_names_every_variable_and_its_default() -> None:
         assert f"ESPALIER_{name.upper()} " in text
     assert "(default: 8000)" in text
     assert "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("features", "limit"), [(1, 2**20), (128, 2**20), (129, 129 * 8192), (400, 400 * 8192), (1502, 2**22)]
+)
+def test_the_largest_body_grows_with_the_features_unless_it_is_set(features: int, limit: int) -> None:
+    assert body_limit(Settings(), features) == limit
+    assert body_limit(Settings(max_body_bytes=3000), features) == 3000

@@ -38,6 +38,19 @@ def test_every_value_is_in_one_bin_and_shares_sum_to_one(values: list[float | No
         assert each.share == pytest.approx(inside.sum() / len(values))
 
 
+@given(st.lists(finite | st.integers(0, 8).map(float), min_size=1, max_size=200), st.integers(4, 10))
+def test_a_number_of_a_wide_model_has_fewer_bins(values: list[float], bins: int) -> None:
+    column = pd.Series(np.array(values))
+    feature = describe.feature("x", NumberSettings(type="number"), column, column, bins)
+    assert min(2, len(set(values))) <= len(feature.bins) <= bins
+    assert sum(each.share for each in feature.bins) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("features", "bins"), [(1, 10), (100, 10), (200, 5), (751, 4), (10_000, 4)])
+def test_bins_by_the_number_of_features(features: int, bins: int) -> None:
+    assert describe.bins_for(features) == bins
+
+
 @given(
     st.dictionaries(
         st.text(min_size=1) | st.sampled_from(["missing", "'missing'", "other", " missing"]),
