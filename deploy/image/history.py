@@ -56,7 +56,14 @@ def _since(git: Git, path: str) -> int | None:
     if present is None:
         return None
     # git finds the commits that bring or take the hash; only those few files are worth a parser's time.
-    options = ("--first-parent", "--diff-merges=first-parent", f"-S{present}", "--format=%H %ct")
+    # `--diff-merges` asks for the patches too.
+    options = (
+        "--first-parent",
+        "--diff-merges=first-parent",
+        "--no-patch",
+        f"-S{present}",
+        "--format=%H %ct",
+    )
     ends = _shallow_ends(git)
     for line in git.run("log", *options, "HEAD", "--", LOCK).splitlines():
         commit, time = line.split()

@@ -307,6 +307,16 @@ def test_what_stayed_from_the_first_commit_on_is_as_old_as_it(line: Line) -> Non
     assert read_ages(line.root) == Ages(first, first)
 
 
+def test_a_stage_that_no_longer_reads_it_makes_nothing_younger(line: Line) -> None:
+    """The hash is then in the lock less often, by a commit that neither brought the data nor took it."""
+    first = line.commit(A, C)
+    lock = json.loads((line.root / "dvc.lock").read_text())
+    del lock["stages"]["prepare"]
+    (line.root / "dvc.lock").write_text(json.dumps(lock, indent=1))
+    line.commit()
+    assert read_ages(line.root) == Ages(first, first)
+
+
 def test_a_merge_brings_what_its_branch_made(line: Line) -> None:
     """On main it is there from the merge on, however long the branch was worked on."""
     line.commit(A, C)
