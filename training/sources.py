@@ -202,10 +202,13 @@ def _read_sql(query: str) -> pd.DataFrame:
     from sqlalchemy import exc
 
     url = _sql_url(address)
+    _check_reads(query, url.get_backend_name())
     engine = _sql_engine(url)
     try:
         # No parameters: a % or : in the query is the query's own.
         with engine.connect().execution_options(no_parameters=True) as connection:
+            if url.get_backend_name() in _READ_ONLY:
+                connection.exec_driver_sql(_READ_ONLY[url.get_backend_name()])
             result = connection.exec_driver_sql(query)
             if not result.returns_rows:
                 raise ConfigError("data.source: the query returns no rows; it has to be a SELECT")
@@ -220,6 +223,45 @@ def _read_sql(query: str) -> pd.DataFrame:
     rows.sort(key=lambda row: [(cell is not None, str(cell)) for cell in row])
     frame = pd.DataFrame({place: _sql_column(cells) for place, cells in enumerate(zip(*rows, strict=True))})
     return frame.set_axis(names, axis="columns") if rows else pd.DataFrame(columns=names)
+
+
+_READ_ONLY = {
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "oracle": "SET TRANSACTION READ ONLY",
+    "postgresql": "SET TRANSACTION READ ONLY",
+    "sqlite": "PRAGMA query_only = ON",
+}
+"""What makes each database itself refuse to write, also in functions and behind WITH."""
+
+_NO_CODE = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \$(\w*)\$.*?\$\1\$ | --[^\n]* | /\*.*?\*/""",
+    re.DOTALL | re.VERBOSE,
+)
+"""Texts, quoted names and comments of a query."""
+
+
+def _check_reads(query: str, backend: str) -> None:
+    """Refuse what is not one query before the database sees it.
+
+    Raises:
+        ConfigError: names the word at fault.
+    """
+    code = _NO_CODE.sub(" '' ", query)
+    statements = [each for each in code.split(";") if each.replace("''", "").strip()]
+    if len(statements) > 1:
+        raise ConfigError("data.source: sql: holds several statements; it has to be one SELECT")
+    words = [each.upper() for each in re.findall(r"\w+", code)]
+    if not words or words[0] not in ("SELECT", "WITH", "VALUES", "TABLE", "FROM"):
+        first = words[0] if words else "no word"
+        raise ConfigError(
+            f"data.source: the query begins with {first}, and is not run; it has to be a SELECT"
+        )
+    writing = [each for each in words if each in ("INSERT", "UPDATE", "DELETE", "MERGE", "INTO")]
+    if writing and backend not in _READ_ONLY:
+        raise ConfigError(
+            f"data.source: the query contains {writing[0]}, and is not run; it has to be a SELECT that only reads "
+            "(put a column of that name in quotes)"
+        )
 
 
 def _sql_column(cells: tuple[Any, ...]) -> list[Any]:

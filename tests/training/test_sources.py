@@ -246,7 +246,7 @@ def test_numbers_and_texts_in_one_column_become_text(database: Path) -> None:
     ("query", "complaint"),
     [
         ("SELECT * FROM trees", "no such table: trees"),
-        ("SELEC", "syntax error"),
+        ("SELECT FROM", "syntax error"),
         ("SELECT * FROM flowers WHERE size > 9", "has no rows"),
         ("SELECT size, size FROM flowers", "more than one column called size"),
     ],
@@ -256,10 +256,59 @@ def test_a_query_that_gives_no_table(query: str, complaint: str, database: Path)
         sources.read(f"sql:{query}")
 
 
-def test_a_statement_that_is_no_query_changes_nothing(database: Path) -> None:
-    with pytest.raises(ConfigError, match="has to be a SELECT"):
-        sources.read("sql:DELETE FROM flowers")
+WRITING = (
+    ("DROP TABLE flowers", "begins with DROP, and is not run; it has to be a SELECT"),
+    ("/* SELECT */ DELETE FROM flowers", "begins with DELETE"),
+    ("SELEC", "begins with SELEC"),
+    ("-- nothing", "begins with no word"),
+    ("SELECT ';' FROM flowers; DROP TABLE flowers", "several statements"),
+    ("SELECT 1; COMMIT; BEGIN; DROP TABLE flowers", "several statements"),
+)
+
+
+@pytest.mark.parametrize(("query", "complaint"), WRITING)
+def test_a_statement_that_is_no_query_is_not_run(query: str, complaint: str, database: Path) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        sources.read(f"sql:{query}")
     assert len(sources.read("sql:SELECT * FROM flowers")) == 3
+
+
+def test_a_database_refuses_to_write_behind_with(database: Path) -> None:
+    with pytest.raises(DataError, match="attempt to write a readonly database"):
+        sources.read(
+            "sql:WITH few AS (SELECT 1 AS size) DELETE FROM flowers WHERE size IN (SELECT size FROM few)"
+        )
+    assert len(sources.read("sql:SELECT * FROM flowers")) == 3
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM flowers;",
+        "SELECT * FROM flowers; -- all; of them",
+        "/* DROP; */ select * from flowers /* ; */",
+        "WITH f AS (SELECT * FROM flowers) SELECT * FROM f",
+        "SELECT size, 'a;b' AS \"update; it\" FROM flowers",
+        "VALUES (1), (2), (3)",
+    ],
+)
+def test_queries_of_every_form_are_run(query: str, database: Path) -> None:
+    assert len(sources.read(f"sql:{query}")) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ("SELECT * INTO copy FROM flowers", "INTO"),
+        ("WITH gone AS (DELETE FROM flowers RETURNING *) SELECT * FROM gone", "DELETE"),
+    ],
+)
+def test_databases_without_read_only_transactions_get_no_writing_word(
+    query: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(sources.SQL_URL, "mssql+pyodbc://user:secret@nowhere/flowers")
+    with pytest.raises(ConfigError, match=f"contains {word}, and is not run"):
+        sources.read(f"sql:{query}")
 
 
 @pytest.mark.parametrize(
@@ -354,10 +403,40 @@ def test_postgresql(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert frame["wild"].tolist() == [None, True]
     with pytest.raises(DataError, match='relation "trees" does not exist'):
         sources.read("sql:SELECT * FROM trees")
+    _assert_nothing_is_written(postgres)
     monkeypatch.setenv(sources.SQL_URL, postgres.replace("rosebud", "wrong-password"))
     with pytest.raises(DataError, match="authentication failed") as error:
         sources.read("sql:SELECT 1")
     assert "wrong-password" not in str(error.value)
+
+
+def _assert_nothing_is_written(url: str) -> None:
+    import psycopg
+
+    def flowers() -> list[tuple[object, ...]]:
+        with psycopg.connect(url.replace("+psycopg", "")) as connection:
+            return connection.execute(
+                "SELECT size FROM kept UNION ALL SELECT last_value FROM counter"
+            ).fetchall()
+
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS size")
+        connection.execute("CREATE SEQUENCE counter")
+    before = flowers()
+    for query in (
+        "WITH gone AS (DELETE FROM kept RETURNING *) SELECT * FROM gone",
+        "SELECT * INTO copy FROM kept",
+        "SELECT nextval('counter')",
+        "WITH new AS (INSERT INTO kept VALUES (8) RETURNING size) SELECT * FROM new",
+    ):
+        with pytest.raises(DataError, match="in a read-only transaction"):
+            sources.read(f"sql:{query}")
+    with pytest.raises(DataError, match="transaction read-write mode"):
+        sources.read("sql:SELECT set_config('transaction_read_only', 'off', true)")
+    for query, complaint in WRITING:
+        with pytest.raises(ConfigError, match=complaint):
+            sources.read(f"sql:{query.replace('flowers', 'kept')}")
+    assert flowers() == before
 
 
 @pytest.fixture
