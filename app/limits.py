@@ -7,7 +7,6 @@ its answer names every class; so the rows are counted before anything is compute
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
 
 import orjson
 
@@ -42,12 +41,16 @@ class RowLimits:
             (PROBABILITIES, False): probabilities,
             (PROBABILITIES, True): 8 * len(names),
         }
+        self._tensors: dict[tuple[Output, ...], int] = {}
         self.instances = self._most(_INSTANCE + max(names) + sum(names) + len(names) + probabilities)
         self.columns = self._most(max(names) + 1 + probabilities)
 
-    def tensors(self, outputs: Collection[Output]) -> int:
-        """For these outputs of the inference protocol."""
-        return self._most(sum(self._outputs[each] for each in outputs))
+    def tensors(self, outputs: tuple[Output, ...]) -> int:
+        """For these outputs of the inference protocol, each at most once."""
+        most = self._tensors.get(outputs)
+        if most is None:
+            most = self._tensors[outputs] = self._most(sum(self._outputs[each] for each in outputs))
+        return most
 
     def check(self, rows: int, most: int) -> None:
         """Refuse too many rows.

@@ -21,6 +21,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from app import __version__
 from app.errors import Detail, RequestError, invalid
 from app.http import BINARY, Answer, RequestHeaders, json_answer
+from app.limits import Output
 from app.predictor import LABEL, PROBABILITIES
 from app.service import Labels, Probabilities, Service
 
@@ -191,12 +192,14 @@ class Protocol:
                 ]
             ) from None
 
-    def _outputs(self, request: InferRequest) -> list[tuple[str, bool]]:
+    def _outputs(self, request: InferRequest) -> tuple[Output, ...]:
         """Names of the outputs in order, and whether each is wanted as binary."""
-        binary = _flag("parameters", request.get("parameters", {}), "binary_data_output", default=False)
+        binary = False
+        if "parameters" in request:
+            binary = _flag("parameters", request["parameters"], "binary_data_output", default=False)
         wanted = request.get("outputs")
         if not wanted:
-            return [(LABEL, binary), (PROBABILITIES, binary)]
+            return (LABEL, binary), (PROBABILITIES, binary)
         outputs: dict[str, bool] = {}
         for each in wanted:
             name, parameters = each["name"], each.get("parameters", {})
@@ -204,7 +207,7 @@ class Protocol:
                 raise invalid([Detail(f"outputs.{name}", "is requested twice", "wrong_shape")])
             _supported(f"outputs.{name}", parameters)
             outputs[name] = _flag(f"outputs.{name}", parameters, "binary_data", default=binary)
-        return list(outputs.items())
+        return tuple(outputs.items())
 
     def _tensors(self, inputs: list[Tensor], binary: memoryview) -> dict[str, list[Any] | NDArray[Any]]:
         """Each tensor's values by feature, taken from the JSON or, in order, from the binary part."""
@@ -252,7 +255,7 @@ class Protocol:
     def _answer(
         self,
         request: InferRequest,
-        outputs: Sequence[tuple[str, bool]],
+        outputs: Sequence[Output],
         labels: Labels,
         probabilities: Probabilities,
     ) -> Answer:
