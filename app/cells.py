@@ -5,6 +5,7 @@ Only an empty cell, and the words that `data.missing` in params.yaml lists, mean
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Set
 from functools import cached_property
@@ -31,6 +32,19 @@ class Cells(BaseModel):
     def words(self, keep: Set[str] = frozenset()) -> frozenset[str]:
         """The texts that mean "no value" where those in `keep` are values."""
         return frozenset({"", *self.missing} - keep)
+
+    @cached_property
+    def missing_numbers(self) -> tuple[float, ...]:
+        """Words for missing that are numbers, such as -999, for columns that hold numbers and not texts."""
+        found = []
+        for word in self.missing:
+            try:
+                number = PLAIN.number(word)
+            except ValueError:
+                continue
+            if math.isfinite(number) and as_written(number) == word:
+                found.append(number)
+        return tuple(found)
 
     def number(self, text: str) -> float:
         """Read a stripped text as a number.

@@ -14,6 +14,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app.cells import PLAIN, Cells
+
 SCHEMA_VERSION = 1
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "model.json"
@@ -145,6 +147,8 @@ class Manifest(Frozen):
     class_shares: tuple[float, ...]
     """Shares of the classes in training, in the same order."""
     out_of_range: Literal["reject", "accept"]
+    cells: Cells = PLAIN
+    """How the cells of the training data were read; a request may say that a value is missing in the same words."""
     features: tuple[Feature, ...] = Field(min_length=1)
     """In the order people see them; `app.predictor` derives the tensors' layout from it."""
     metrics: dict[str, dict[str, Score]]
@@ -170,6 +174,8 @@ class Manifest(Frozen):
     def computed_digest(self) -> str:
         """`sha256:…` over the manifest without its own digest and version; it includes the model's sha256."""
         content = self.model_dump(mode="json", exclude={"digest", "version"})
+        if self.cells == PLAIN:
+            del content["cells"]  # Bundles are older than this field.
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
         return "sha256:" + hashlib.sha256(canonical).hexdigest()
 

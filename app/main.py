@@ -164,11 +164,15 @@ class _Operations:
 
 
 def _operations(settings: Settings, bundle: Bundle, registry: CollectorRegistry) -> _Operations:
+    options: dict[str, Any] = {
+        "max_answer_bytes": settings.max_answer_bytes,
+        "ignore_unknown": settings.unknown_fields == "ignore",
+    }
     if not settings.prediction_log:
-        service = Service(bundle, registry, settings.max_answer_bytes)
+        service = Service(bundle, registry, **options)
         protocol = Protocol(service)
         return _Operations(service, protocol, service.predict, protocol.infer, None)
-    watched = WatchedService(bundle, registry, settings.max_answer_bytes)
+    watched = WatchedService(bundle, registry, **options)
     watched_protocol = WatchedProtocol(watched)
     log = PredictionLog(settings, bundle.manifest, registry)
     predict, infer = (log.logged(each, watched) for each in (watched.predict, watched_protocol.infer))

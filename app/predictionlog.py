@@ -82,8 +82,8 @@ class _Noted(threading.local):
 class WatchedService(Service):
     """A service that notes what it predicts."""
 
-    def __init__(self, bundle: Bundle, registry: CollectorRegistry, max_answer_bytes: int) -> None:
-        super().__init__(bundle, registry, max_answer_bytes)
+    def __init__(self, bundle: Bundle, registry: CollectorRegistry, **options: Any) -> None:
+        super().__init__(bundle, registry, **options)
         self.noted = _Noted()
 
     def run_row(self, row: Row) -> tuple[int, list[float]]:

@@ -215,16 +215,18 @@ class Protocol:
         offset = 0
         for tensor in inputs:
             name = tensor["name"]
-            if name not in self._features:
+            known = name in self._features
+            if not known and not self._service.schema.ignore_unknown:
                 raise invalid([Detail(name, "is not a feature of this model", "unknown_field")])
             if name in tensors:
                 raise invalid([Detail(name, "is given twice", "wrong_shape", name)])
             parameters = tensor.get("parameters", {})
             _supported(name, parameters, name)
             size = parameters.get("binary_data_size")
-            count = self._rows_of(tensor)
+            count = self._rows_of(tensor) if known else 0
             if size is None:
-                tensors[name] = _json_values(tensor, count)
+                if known:
+                    tensors[name] = _json_values(tensor, count)
             else:
                 if (
                     isinstance(size, bool)
@@ -233,7 +235,8 @@ class Protocol:
                 ):
                     follow = len(binary) - offset
                     raise _shape(name, f"binary_data_size is {size}, but {follow} bytes follow", name)
-                tensors[name] = _binary_values(tensor, count, binary[offset : offset + size])
+                if known:
+                    tensors[name] = _binary_values(tensor, count, binary[offset : offset + size])
                 offset += size
         if offset != len(binary):
             raise _shape("inputs", f"{len(binary) - offset} bytes follow the last tensor")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -22,6 +22,7 @@ from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 from typing_extensions import TypedDict
 
+from app.cells import as_written
 from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature
 from app.errors import MAX_DETAILS, Detail, Reason, RequestError, invalid
 from app.limits import RowLimits
@@ -67,19 +68,25 @@ class Schema:
         instance: adapter of one instance, an object with one key per feature.
         instances: adapter of `{"instances": [...]}`.
         columns: adapter of `{"columns": {feature: [...]}}`.
+        ignore_unknown: whether fields that are no features are left out of account.
     """
 
-    def __init__(self, manifest: Manifest, limits: RowLimits) -> None:
+    def __init__(self, manifest: Manifest, limits: RowLimits, *, ignore_unknown: bool = False) -> None:
         self.features: dict[str, NumberFeature | CategoryFeature] = {f.name: f for f in manifest.features}
         reject = manifest.out_of_range == "reject"
         self._limits = limits
-        self._values = {name: _annotation(feature, reject) for name, feature in self.features.items()}
+        self.ignore_unknown = ignore_unknown
+        self._words = {f.name: manifest.cells.words(_categories(f)) for f in manifest.features}
+        self._missing_numbers = manifest.cells.missing_numbers
+        self._values = {
+            name: _annotation(feature, reject, self._words[name]) for name, feature in self.features.items()
+        }
         # FailFast bounds the work that a large wrong body can cause; `_reparse` looks at more rows.
         self._lists = {name: Annotated[_list_of(each), FailFast()] for name, each in self._values.items()}
         # On the short path every key may be left out, because pydantic copies a whole object into the error about
         # each missing key. Missing keys are found when the values are taken out.
-        instance = _closed("Instance", _optional(self._values))
-        columns = _closed("ColumnsByFeature", _optional(self._lists))
+        instance = self._fields("Instance", _optional(self._values))
+        columns = self._fields("ColumnsByFeature", _optional(self._lists))
         self._read_instances = TypeAdapter(_many(instance, limits.instances)).validator.validate_json
         self._read_columns = TypeAdapter(_closed("Columns", {"columns": columns})).validator.validate_json
         # The adapter's own method checks its dozen options on every call.
@@ -89,7 +96,8 @@ class Schema:
 
         layout = Layout.of(manifest.features)
         self._numbers, self._categories = layout.numbers, layout.categories
-        self._get_numbers = _getter(layout.numbers, self.features, math.nan)
+        words = manifest.cells.missing_numbers
+        self._get_numbers = _getter(layout.numbers, self.features, math.nan, words)
         self._get_categories = _getter(layout.categories, self.features, MISSING_CATEGORY)
         self._ranges = {
             f.name: (f.minimum, f.maximum) if reject and f.bounded else (-np.inf, np.inf)
@@ -99,20 +107,25 @@ class Schema:
 
     @cached_property
     def instance(self) -> TypeAdapter[dict[str, Any]]:
-        return TypeAdapter(_closed("Instance", self._required(self._values)))
+        return TypeAdapter(self._fields("Instance", self._required(self._values)))
 
     @cached_property
     def instances(self) -> TypeAdapter[dict[str, Any]]:
-        return TypeAdapter(_many(_closed("Instance", self._required(self._values))))
+        return TypeAdapter(_many(self._fields("Instance", self._required(self._values))))
 
     @cached_property
     def columns(self) -> TypeAdapter[dict[str, Any]]:
-        columns = _closed("ColumnsByFeature", self._required(self._lists))
+        columns = self._fields("ColumnsByFeature", self._required(self._lists))
         return TypeAdapter(_closed("Columns", {"columns": columns}))
 
     @cached_property
     def _tensors(self) -> TypeAdapter[dict[str, Any]]:
-        return TypeAdapter(_closed("ColumnsByFeature", self._required(self._lists)))
+        return TypeAdapter(self._fields("ColumnsByFeature", self._required(self._lists)))
+
+    def _fields(self, name: str, fields: Mapping[str, Any]) -> Any:
+        """An object with these fields, which may be all that it has."""
+        extra: Literal["ignore", "forbid"] = "ignore" if self.ignore_unknown else "forbid"
+        return object_of(name, fields, ConfigDict(extra=extra, strict=True))
 
     def _required(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of which only those may be left out whose features may be missing."""
@@ -145,7 +158,7 @@ class Schema:
         Raises:
             RequestError: 422 that names the tensor and the row; 413 for too many rows.
         """
-        self._limits.check(max(map(len, tensors.values())), most)
+        self._limits.check(max(map(len, tensors.values()), default=0), most)
         checked: dict[str, Any] = {}
         rest: dict[str, list[Any]] = {}
         for name, values in tensors.items():
@@ -158,8 +171,8 @@ class Schema:
             stand_ins: dict[str, list[Any]] = {name: [] for name in checked}
             try:
                 checked = self._tensors.validate_python({**rest, **stand_ins}) | checked
-            except ValidationError as error:
-                raise invalid(list(self._details(error))) from None
+            except ValidationError:
+                checked = self._read_as_cells({**rest, **stand_ins}) | checked
         return self._from_columns(checked, "", most)
 
     def _from_columns(self, columns: Mapping[str, Any], prefix: str, most: int) -> Rows:
@@ -186,7 +199,10 @@ class Schema:
         numbers = np.full((count, len(self._numbers)), np.nan)
         for index, name in enumerate(self._numbers):
             if name in columns:
-                numbers[:, index] = self._as_array(name, columns[name])
+                column = self._as_array(name, columns[name])
+                if self._missing_numbers and self.features[name].missing:
+                    column = np.where(np.isin(column, self._missing_numbers), np.nan, column)
+                numbers[:, index] = column
         if not self._categories:
             return Rows(numbers, None)
         categories = np.full((count, len(self._categories)), MISSING_CATEGORY, dtype=object)
@@ -234,6 +250,42 @@ class Schema:
         # NaN is the only value that differs from itself.
         return [None if value != value or value == MISSING_CATEGORY else value for value in plain]  # noqa: PLR0124
 
+    def _read_as_cells(self, columns: dict[str, list[Any]]) -> dict[str, Any]:
+        """Columns in which values may be written as in the training data.
+
+        Raises:
+            RequestError: 422.
+        """
+        try:
+            return self._tensors.validate_python(self._lists_as_cells(columns))
+        except ValidationError as error:
+            raise invalid(list(self._details(error))) from None
+
+    def _as_cells(self, values: Any) -> Any:
+        """An instance whose values may be written as in the training data, as the adapter takes it."""
+        if not isinstance(values, dict):
+            return values
+        return {name: self._as_cell(name, value) for name, value in values.items()}
+
+    def _lists_as_cells(self, columns: Any) -> Any:
+        if not isinstance(columns, dict):
+            return columns
+        return {
+            name: [self._as_cell(name, each) for each in values] if isinstance(values, list) else values
+            for name, values in columns.items()
+        }
+
+    def _as_cell(self, name: str, value: Any) -> Any:
+        """A value as training reads it: text is stripped, a word for missing is null, true is "true"."""
+        feature = self.features.get(name)
+        if feature is None or not isinstance(value, str | bool | int | float):
+            return value
+        if feature.type == "number" and not isinstance(value, str):
+            gap = feature.missing and not isinstance(value, bool) and value in self._missing_numbers
+            return None if gap else value
+        text = as_written(value)
+        return None if feature.missing and text in self._words[name] else text
+
     def _reparse(self, body: bytes) -> tuple[Shape, Row | Rows]:
         """Decide by a full parse what a refused body was meant to be, and answer or explain accordingly.
 
@@ -251,10 +303,11 @@ class Schema:
             if self._means("instances", list, document):
                 return "instances", self._from_instances(self._explained_instances(document))
             if self._means("columns", dict, document):
-                document["columns"] = _trimmed(document["columns"], self.features)
+                document["columns"] = self._lists_as_cells(_trimmed(document["columns"], self.features))
                 columns = self.columns.validate_python(_trimmed(document, ("columns",)))["columns"]
                 return "columns", self._from_columns(columns, "columns.", self._limits.columns)
-            return "instance", self._row(self.instance.validate_python(_trimmed(document, self.features)))
+            instance = self._as_cells(_trimmed(document, self.features))
+            return "instance", self._row(self.instance.validate_python(instance))
         except ValidationError as fault:
             raise invalid(list(self._details(fault))) from None
 
@@ -267,9 +320,12 @@ class Schema:
         if isinstance(document["instances"], list):
             self._limits.check(len(document["instances"]), self._limits.instances)
             details: list[Detail] = []
+            document["instances"] = [
+                self._as_cells(_trimmed(each, self.features)) for each in document["instances"]
+            ]
             for index, instance in enumerate(document["instances"]):
                 try:
-                    self.instance.validate_python(_trimmed(instance, self.features))
+                    self.instance.validate_python(instance)
                 except ValidationError as fault:
                     details += self._details(fault, ("instances", index))
                 if len(details) >= MAX_DETAILS:
@@ -294,7 +350,11 @@ class Schema:
             yield Detail(".".join(map(str, place)), _reason(each, feature), kind, name)
 
 
-def _annotation(feature: NumberFeature | CategoryFeature, reject: bool) -> Any:
+def _categories(feature: NumberFeature | CategoryFeature) -> frozenset[str]:
+    return frozenset(feature.categories if feature.type == "category" else ())
+
+
+def _annotation(feature: NumberFeature | CategoryFeature, reject: bool, words: Set[str]) -> Any:
     """The type of one value, with everything the API's documentation says about it."""
     about = describe(feature)
     value: Any
@@ -313,7 +373,15 @@ def _annotation(feature: NumberFeature | CategoryFeature, reject: bool) -> Any:
                 le=feature.maximum if limited else None,
             ),
         ]
-    return Annotated[value | None, Field(description=about)] if feature.missing else value
+    if not feature.missing:
+        return value
+    texts = "|".join(map(re.escape, sorted(words)))
+    absent = {"type": "string", "pattern": rf"^\s*({texts})\s*$"}
+
+    def add_words(schema: dict[str, Any]) -> None:
+        schema["anyOf"] = [*schema["anyOf"], absent]
+
+    return Annotated[value | None, Field(description=about, json_schema_extra=add_words)]
 
 
 def describe(feature: NumberFeature | CategoryFeature) -> str:
@@ -358,9 +426,12 @@ def _closed(name: str, fields: Mapping[str, Any]) -> Any:
 
 
 def _getter(
-    names: Sequence[str], features: Mapping[str, NumberFeature | CategoryFeature], gap: float | str
+    names: Sequence[str],
+    features: Mapping[str, NumberFeature | CategoryFeature],
+    gap: float | str,
+    words: Sequence[float] = (),
 ) -> Callable[[dict[str, Any]], Sequence[Any]]:
-    """A function from an instance to its values in order, with `gap` for those that are missing.
+    """A function from an instance to its values in order, with `gap` for those that are missing or among the words.
 
     It raises KeyError if there is no value for a feature that must not be missing.
     """
@@ -370,6 +441,18 @@ def _getter(
         return itemgetter(*names)
 
     gaps = {name: gap for name in names if features[name].missing}
+
+    absent = frozenset((None, *words))
+
+    def get_unless_absent(instance: dict[str, Any]) -> list[Any]:
+        values = [(name, instance.get(name)) for name in names]
+        return [
+            gaps[name] if value is None or (value in absent and name in gaps) else value
+            for name, value in values
+        ]
+
+    if words:
+        return get_unless_absent
 
     def get(instance: dict[str, Any]) -> list[Any]:
         return [gaps[name] if (value := instance.get(name)) is None else value for name in names]

@@ -40,7 +40,12 @@ class Service:
     """
 
     def __init__(
-        self, bundle: Bundle, registry: CollectorRegistry, max_answer_bytes: int = DEFAULT_ANSWER_BYTES
+        self,
+        bundle: Bundle,
+        registry: CollectorRegistry,
+        max_answer_bytes: int = DEFAULT_ANSWER_BYTES,
+        *,
+        ignore_unknown: bool = False,
     ) -> None:
         """Load the model.
 
@@ -49,7 +54,7 @@ class Service:
         """
         self.manifest = bundle.manifest
         self.limits = RowLimits(bundle.manifest, max_answer_bytes)
-        self.schema = Schema(bundle.manifest, self.limits)
+        self.schema = Schema(bundle.manifest, self.limits, ignore_unknown=ignore_unknown)
         self.metrics = ModelMetrics(bundle.manifest, registry)
         self._predictor = Predictor(bundle.model, Layout.of(bundle.manifest.features))
         self._classes = bundle.manifest.classes

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     response_seconds: int = Field(
         60, ge=1, le=3600, description="time that a client may stall while it reads a response"
     )
+    unknown_fields: Literal["reject", "ignore"] = Field(
+        "reject", description="whether a field that is no feature is an error: reject or ignore"
+    )
     drain_seconds: float = Field(
         5, ge=0, le=3600, description="time between SIGTERM, when readiness fails, and the end of accepting"
     )

@@ -38,7 +38,7 @@ def as_numbers(column: pd.Series[Any], cells: Cells = PLAIN) -> tuple[pd.Series[
         if types.is_complex_dtype(column.dtype):
             return _unreadable(column, np.nan)
         values = pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index)
-        return values.mask(values.isin(_missing_numbers(cells))), column.isna() & False
+        return values.mask(values.isin(cells.missing_numbers)), column.isna() & False
     missing = cells.words()
     converted, wrong = _convert(column, lambda value: _number(value, cells, missing))
     return converted.astype(np.float64), wrong
@@ -104,19 +104,6 @@ def _convert(column: pd.Series[Any], convert: Callable[[Any], Any]) -> tuple[pd.
 
 def _is_missing(value: Any) -> bool:
     return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
-
-
-def _missing_numbers(cells: Cells) -> list[float]:
-    """Words for missing that are numbers, such as -999, for columns that hold numbers and not texts."""
-    found = []
-    for word in cells.missing:
-        try:
-            number = PLAIN.number(word)
-        except ValueError:
-            continue
-        if as_written(number) == word:
-            found.append(number)
-    return found
 
 
 def _number(value: Any, cells: Cells, missing: Set[str]) -> float | None:

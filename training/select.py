@@ -111,6 +111,7 @@ def _manifest(name: str, champion: Report, profile: Profile, test: Split) -> Man
         classes=profile.classes,
         class_shares=profile.class_shares,
         out_of_range=profile.out_of_range,
+        cells=profile.cells,
         features=profile.features,
         metrics={
             "cv": {metric: Score(value=folds.mean) for metric, folds in champion.cv.items()},

@@ -127,7 +127,7 @@ def test_a_bad_number_is_named_in_every_shape(numbers: TestClient, value: str, r
     assert by_column["columns.sepal_length.1"].startswith(reason)
 
 
-@pytest.mark.parametrize("value", ["chalk", "", "Clay", 3, True, ["clay"]])
+@pytest.mark.parametrize("value", ["chalk", "Clay", 3, True, ["clay"]])
 def test_an_unknown_category_is_named_with_the_known_ones(mixed: TestClient, value: object) -> None:
     reasons = refuse(mixed, {"age": 3, "soil type": value})
     assert reasons["soil type"] == "must be 'clay', 'löss & loam' or 'sand'"
