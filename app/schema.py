@@ -158,7 +158,6 @@ class Schema:
         Raises:
             RequestError: 422 that names the tensor and the row; 413 for too many rows.
         """
-        self._limits.check(max(map(len, tensors.values()), default=0), most)
         checked: dict[str, Any] = {}
         rest: dict[str, list[Any]] = {}
         for name, values in tensors.items():
