@@ -3,7 +3,7 @@
 Each attempt hides a request for a path of its own in the body of another, framed so that two parsers may
 disagree about where the body ends. The proxy logs every request that it forwards and the service every request
 that it answers: a path that only the service knows was smuggled. Ordinary clients share the proxy's
-connections meanwhile, and must get the answers to their own rows.
+connections to the service, and must get the answers to their own rows.
 """
 
 from __future__ import annotations

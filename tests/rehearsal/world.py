@@ -20,6 +20,7 @@ from tests.deploy.github import FakeGitHub
 from tests.e2e.clone import BIN, ROOT, clone
 from tests.rehearsal import events, runner
 from tests.rehearsal.runner import Run
+from training import storage
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "engineer",
@@ -183,7 +184,7 @@ def world(folder: Path) -> Iterator[World]:
 
 
 def _endpoint(made: World) -> str:
-    return made.call("dvc", "config", "--local", "remote.storage.endpointurl")
+    return made.call("dvc", "config", "--local", f"remote.{storage.REMOTE}.endpointurl")
 
 
 def fill_storage(made: World) -> str:
