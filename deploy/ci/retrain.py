@@ -116,7 +116,7 @@ def _row(line: str) -> str:
 
 def _words(text: str) -> str:
     """No mention, no link, no reference to an issue: what starts them is gone, and so is the start of an address."""
-    words = re.sub(r"[^\w .,:;%()+=/-]", " ", text)
+    words = re.sub(r"[^\w .,:;%()'+=/-]", " ", text)
     words = re.sub(r"(?i)\b(https?:|www\.)/*", " ", words)
     return " ".join(words.split())
 

@@ -159,8 +159,10 @@ def test_sigterm_under_load_drains_every_worker(number_model: Path) -> None:
     assert [each for each in load.failed if each[0] < signalled + drain - 0.1] == []
 
 
-def test_metrics_are_those_of_all_workers_and_leave_nothing_behind(number_model: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("espalier-workers-*"))
+def test_metrics_are_those_of_all_workers_and_leave_nothing_behind(
+    number_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with running(number_model, workers=2) as service:
         with Load(service, CLIENTS) as load:
             eventually(lambda: len(load.answered) > 200)
@@ -176,7 +178,7 @@ def test_metrics_are_those_of_all_workers_and_leave_nothing_behind(number_model:
         assert [number for (name, _), number in series.items() if name == "model_info"] == [1]
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(timeout=PATIENCE) == 0
-    assert set(Path(tempfile.gettempdir()).glob("espalier-workers-*")) == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_workers_do_not_outlive_their_supervisor(number_model: Path) -> None:

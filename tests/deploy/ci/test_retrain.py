@@ -206,6 +206,7 @@ def test_what_monitoring_writes_gets_through_unchanged(tmp_path: Path) -> None:
     rows = (
         monitoring.Row("petal_length", (0.1, 0.3, None, 0.4, 0.5, 0.6), (0.25,) * 6),
         monitoring.Row("Höhe (cm)", (None,) * 6, (None,) * 6),
+        monitoring.Row(None, (None,) * 6, (0.01,) * 6),
         monitoring.Row(monitoring.CLASSES, (None,) * 6, (0.01,) * 6),
     )
     versions = tuple(
