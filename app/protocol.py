@@ -16,13 +16,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError, WithJsonSchema
-from typing_extensions import TypeAliasType, TypedDict
+from typing_extensions import TypeAliasType, TypedDict, get_type_hints
 
 from app import __version__
 from app.errors import Detail, RequestError, invalid
 from app.http import BINARY, Answer, RequestHeaders, json_answer
 from app.limits import Output
 from app.predictor import LABEL, PROBABILITIES
+from app.schema import list_of, object_of, optional
 from app.service import Labels, Probabilities, Service
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -111,13 +112,21 @@ class InferRequest(TypedDict):
     outputs: NotRequired[Annotated[list[RequestedOutput], FailFast()]]
 
 
+_TENSOR_FIELDS: dict[str, Any] = {
+    name: hint
+    for name, hint in get_type_hints(Tensor, include_extras=True).items()
+    if name not in ("parameters", "data")
+}
+"""What every tensor must have."""
+
+
 class Protocol:
     """Speaks the protocol for one service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._manifest = service.manifest
-        self._requests: TypeAdapter[InferRequest] = TypeAdapter(InferRequest)
+        self._requests: TypeAdapter[InferRequest] = TypeAdapter(_without_required_fields())
         self._features = {each.name: each for each in self._manifest.features}
         self._classes = np.array(self._manifest.classes, dtype=object)
         self._encoded_classes = np.array([_encoded(name) for name in self._manifest.classes], dtype=object)
@@ -180,7 +189,7 @@ class Protocol:
             RequestError: 422.
         """
         try:
-            return self._requests.validate_json(head)
+            request = self._requests.validate_json(head)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=False)
             if faults[0]["type"] == "json_invalid":
@@ -191,6 +200,13 @@ class Protocol:
                     for each in faults
                 ]
             ) from None
+        for index, tensor in enumerate(request["inputs"]):
+            if not tensor.keys() >= _TENSOR_FIELDS.keys():
+                missing = [name for name in _TENSOR_FIELDS if name not in tensor]
+                raise invalid(
+                    [Detail(f"inputs.{index}.{name}", "Field required", "wrong_shape") for name in missing]
+                )
+        return request
 
     def _outputs(self, request: InferRequest) -> tuple[Output, ...]:
         """Names of the outputs in order, and whether each is wanted as binary."""
@@ -297,6 +313,16 @@ class Protocol:
             return json_answer(head)
         length = (_HEADER_LENGTH, b"%d" % len(head))
         return b"".join((head, *binary)), 200, (_BINARY_TYPE, length)
+
+
+def _without_required_fields() -> Any:
+    """`InferRequest` as it is read: pydantic copies a whole tensor into the error about each missing field."""
+    hints = get_type_hints(Tensor, include_extras=True)
+    tensor = object_of("Tensor", {**hints, **optional(_TENSOR_FIELDS)}, _STRICT)
+    inputs: Any = Annotated[list_of(tensor), Field(min_length=1), FailFast()]
+    return object_of(
+        "InferRequest", {**get_type_hints(InferRequest, include_extras=True), "inputs": inputs}, _STRICT
+    )
 
 
 def _split(body: bytes, header_length: bytes | None) -> tuple[bytes, memoryview]:

@@ -82,11 +82,11 @@ class Schema:
             name: _annotation(feature, reject, self._words[name]) for name, feature in self.features.items()
         }
         # FailFast bounds the work that a large wrong body can cause; `_reparse` looks at more rows.
-        self._lists = {name: Annotated[_list_of(each), FailFast()] for name, each in self._values.items()}
+        self._lists = {name: Annotated[list_of(each), FailFast()] for name, each in self._values.items()}
         # On the short path every key may be left out, because pydantic copies a whole object into the error about
         # each missing key. Missing keys are found when the values are taken out.
-        instance = self._fields("Instance", _optional(self._values))
-        columns = self._fields("ColumnsByFeature", _optional(self._lists))
+        instance = self._fields("Instance", optional(self._values))
+        columns = self._fields("ColumnsByFeature", optional(self._lists))
         self._read_instances = TypeAdapter(_many(instance, limits.instances)).validator.validate_json
         self._read_columns = TypeAdapter(_closed("Columns", {"columns": columns})).validator.validate_json
         # The adapter's own method checks its dozen options on every call.
@@ -397,7 +397,7 @@ def plain(number: float) -> str:
     return f"{number:.15g}"
 
 
-def _list_of(item: Any) -> Any:
+def list_of(item: Any) -> Any:
     return list[item]
 
 
@@ -410,13 +410,13 @@ def object_of(name: str, fields: Mapping[str, Any], config: ConfigDict | None = 
     return made
 
 
-def _optional(fields: Mapping[str, Any]) -> dict[str, Any]:
+def optional(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: NotRequired[each] for name, each in fields.items()}
 
 
 def _many(instance: Any, most: int | None = None) -> Any:
     length = Field(min_length=1, max_length=most)
-    return _closed("Instances", {"instances": Annotated[_list_of(instance), length, FailFast()]})
+    return _closed("Instances", {"instances": Annotated[list_of(instance), length, FailFast()]})
 
 
 def _closed(name: str, fields: Mapping[str, Any]) -> Any:

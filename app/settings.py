@@ -68,7 +68,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="larger request bodies get a 413; while it is not set, 8 KiB for each feature of the model, "
-        "at least 1 MiB and at most 4 MiB",
+        "at least 1 MiB and at most 2 MiB",
     )
     max_answer_bytes: int = Field(
         8 * 1024 * 1024,
@@ -150,7 +150,7 @@ def read_settings() -> Settings:
 
 def body_limit(settings: Settings, features: int) -> int:
     """The largest body in bytes: as set, or with room for a few hundred rows of so many features as JSON."""
-    return settings.max_body_bytes or min(max(MIB, 8 * 1024 * features), 4 * MIB)
+    return settings.max_body_bytes or min(max(MIB, 8 * 1024 * features), 2 * MIB)
 
 
 def environment_help() -> str:

@@ -40,7 +40,7 @@ class Budget:
 
     Args:
         limit: the most that may be held.
-        max_body_bytes: a body of this size is accepted when nothing is held.
+        max_body_bytes: a body of this size is accepted while less than half is held.
 
     Attributes:
         held: changed by the event loop's thread only.
@@ -49,7 +49,7 @@ class Budget:
     def __init__(self, limit: int, max_body_bytes: int) -> None:
         self.held = 0
         self._limit = max(limit, max_body_bytes)
-        self._parts = min(_BODIES_THAT_FIT, self._limit // max_body_bytes)
+        self._parts = max(1, min(_BODIES_THAT_FIT, self._limit // max_body_bytes // 2))
 
     @property
     def pressed(self) -> bool:

@@ -115,7 +115,7 @@ def test_help_names_every_variable_and_its_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("features", "limit"), [(1, 2**20), (128, 2**20), (129, 129 * 8192), (400, 400 * 8192), (1502, 2**22)]
+    ("features", "limit"), [(1, 2**20), (128, 2**20), (129, 129 * 8192), (200, 200 * 8192), (1502, 2**21)]
 )
 def test_the_largest_body_grows_with_the_features_unless_it_is_set(features: int, limit: int) -> None:
     assert body_limit(Settings(), features) == limit
