@@ -297,9 +297,10 @@ class Story:
 
     def _argo(self) -> Iterable[Series]:
         canary = self._between(2.5, -1)
+        waits = self._between(0.1, -1)
         aborted = self._between(5, 4)
         phases = {
-            "production": {"Progressing": canary, "Completed": ~canary},
+            "production": {"Progressing": canary & ~waits, "Paused": waits, "Completed": ~canary},
             "staging": {"Abort": aborted | self._between(0.1, -1)},
         }
         phases["staging"]["Completed"] = ~phases["staging"]["Abort"]
