@@ -171,7 +171,7 @@ class Supervisor:
 
     def _stop(self, order: signal.Signals) -> None:
         self._order = order
-        # The workers are the last that hold it: what they have not accepted when they close it, nobody will.
+        # The workers are the last that hold it: what they have not accepted when they close it is lost.
         self._listener.close()
         for worker in self._workers:
             worker.stop(order)
