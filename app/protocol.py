@@ -236,8 +236,9 @@ class Protocol:
                 raise invalid([Detail(name, "is not a feature of this model", "unknown_field")])
             if name in tensors:
                 raise invalid([Detail(name, "is given twice", "wrong_shape", name)])
+            feature = name if known else None
             parameters = tensor.get("parameters", {})
-            _supported(name, parameters, name)
+            _supported(name, parameters, feature)
             size = parameters.get("binary_data_size")
             count = self._rows_of(tensor) if known else 0
             if size is None:
@@ -250,7 +251,7 @@ class Protocol:
                     or not 0 <= size <= len(binary) - offset
                 ):
                     follow = len(binary) - offset
-                    raise _shape(name, f"binary_data_size is {size}, but {follow} bytes follow", name)
+                    raise _shape(name, f"binary_data_size is {size}, but {follow} bytes follow", feature)
                 if known:
                     tensors[name] = _binary_values(tensor, count, binary[offset : offset + size])
                 offset += size

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 from typing_extensions import TypedDict
 
@@ -85,7 +85,7 @@ class Schema:
         self._lists = {name: Annotated[list_of(each), FailFast()] for name, each in self._values.items()}
         # On the short path every key may be left out, because pydantic copies a whole object into the error about
         # each missing key. Missing keys are found when the values are taken out.
-        instance = self._fields("Instance", optional(self._values))
+        instance = self._fields("Instance", optional(self._values | self._containers()))
         columns = self._fields("ColumnsByFeature", optional(self._lists))
         self._read_instances = TypeAdapter(_many(instance, limits.instances)).validator.validate_json
         self._read_columns = TypeAdapter(_closed("Columns", {"columns": columns})).validator.validate_json
@@ -126,6 +126,11 @@ class Schema:
         """An object with these fields, which may be all that it has."""
         extra: Literal["ignore", "forbid"] = "ignore" if self.ignore_unknown else "forbid"
         return object_of(name, fields, ConfigDict(extra=extra, strict=True))
+
+    def _containers(self) -> dict[str, Any]:
+        """Keys of other shapes, which no instance has, even where unknown fields are ignored."""
+        names = ("instances", "columns") if self.ignore_unknown else ()
+        return {name: Annotated[Any, AfterValidator(_refuse)] for name in names if name not in self.features}
 
     def _required(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of which only those may be left out whose features may be missing."""
@@ -347,6 +352,10 @@ class Schema:
             # Who makes up a key is not at fault in a feature, even inside one that is called `instances`.
             name = feature.name if feature is not None and kind != "unknown_field" else None
             yield Detail(".".join(map(str, place)), _reason(each, feature), kind, name)
+
+
+def _refuse(_: object) -> None:
+    raise ValueError("belongs to another shape")
 
 
 def _categories(feature: NumberFeature | CategoryFeature) -> frozenset[str]:

@@ -167,6 +167,48 @@ def test_ignored_tensors_may_be_binary(mixed_model: Path, serve: Serve) -> None:
     assert answer.json()["outputs"][0]["data"] == [mixed_row(None, 8.0, None).label]
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"binary_data_size": 99},
+        {"binary_data_size": "x"},
+        {"classification": 1},
+        {"shared_memory_region": "x"},
+    ],
+)
+def test_the_name_of_an_ignored_tensor_makes_no_series(
+    mixed_model: Path, serve: Serve, parameters: dict[str, object]
+) -> None:
+    client = serve(mixed_model, unknown_fields="ignore")
+    before = client.get("/metrics").text.count("model_rejected_fields_total{")
+    inputs = [
+        {"name": "made up", "shape": [1], "datatype": "FP64", "parameters": parameters},
+        {"name": "age", "shape": [1], "datatype": "FP64", "data": [3.0]},
+    ]
+    assert client.post(INFER, json={"inputs": inputs}).status_code == 422
+    after = client.get("/metrics").text
+    assert "made up" not in after
+    assert after.count("model_rejected_fields_total{") == before
+
+
+def test_ignoring_unknown_fields_does_not_change_the_shape(mixed_model: Path, serve: Serve) -> None:
+    """The order of the keys, and how they are escaped, say nothing about what a body is."""
+    client = serve(mixed_model, unknown_fields="ignore")
+    many = '"instances": [{"age": 3}, {"age": 4}]'
+    for body in (
+        f'{{{many}, "age": 3}}',
+        f'{{"age": 3, {many}}}',
+        f'{{"age": 3, {many}}}'.replace("in", "\\u0069n"),
+    ):
+        answer = client.post("/predict", content=body)
+        assert answer.status_code == 422, body
+        assert "age: is unknown" in answer.json()["error"]
+    columns = '{"age": 3, "columns": {"age": [3]}}'
+    assert client.post("/predict", content=columns).status_code == 422
+    nested = '{"instances": [{"age": 3, "instances": 1}]}'
+    assert client.post("/predict", content=nested).status_code == 200
+
+
 def test_a_bundle_from_before_is_served(mixed_model: Path, tmp_path: Path, serve: Serve) -> None:
     """The manifest says how cells were read only since then, and its digest covers all that it says."""
     document = json.loads((mixed_model / MANIFEST_FILE).read_text(encoding="utf-8"))
