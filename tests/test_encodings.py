@@ -102,7 +102,7 @@ def test_names_beyond_ascii_pass_through_any_locale(
     (tmp_path / "data/source").mkdir(parents=True)
     project = Project(tmp_path, monkeypatch)
     rows = [f"{number / 10},{'süß' if number % 2 else 'žluť 語'}" for number in range(120)]
-    source = project.root / "data/source/sizes.csv"
+    source = project.root / "data/source/größen.csv"
     source.write_text("\n".join(["größe,geschmack", *rows]) + "\n", encoding="utf-8")
 
     def run(*arguments: str) -> bytes:
@@ -116,7 +116,7 @@ def test_names_beyond_ascii_pass_through_any_locale(
         assert done.returncode == 0, done.stderr.decode(errors="replace")
         return done.stdout
 
-    drafted = yaml.safe_load(run("training.draft", "data/source/sizes.csv", "--target", "geschmack"))
+    drafted = yaml.safe_load(run("training.draft", "data/source/größen.csv", "--target", "geschmack"))
     assert drafted["schema"]["target"] == "geschmack"
     assert list(drafted["schema"]["features"]) == ["größe"]
     project.write({**project.params(), **drafted})

@@ -63,6 +63,7 @@ def test_commands_end_quietly_when_their_output_is_not_read(command: list[str]) 
     "command",
     [
         ["deploy.release", "status"],
+        ["deploy.ci.touched", "--base", "HEAD"],
         ["training.review", "--base", "HEAD"],
         ["monitoring.delivery", "--git=.", "--port=0"],
     ],

@@ -27,6 +27,9 @@ def run(main: Callable[[], None]) -> None:
 
     Only the errors a person can act on become a line. Anything else is a bug and shows its traceback.
     """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        # Names of files in params.yaml are UTF-8, too.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # As files are read, whatever the locale is.

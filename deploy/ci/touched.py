@@ -49,6 +49,7 @@ def changed(base: str) -> Iterable[str]:
     """
     found = attempt("merge-base", "--", base, "HEAD")
     if found.returncode:
+        git("rev-parse", "--git-dir")  # says why where git refuses the clone itself
         raise GitError(
             f"{base[:10]} and HEAD have no common commit in this clone: check out with fetch-depth: 0"
         )
