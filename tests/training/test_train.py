@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from app.predictor import Predictor
+from tests.e2e.clone import ROOT
 from tests.training.project import Project
 from training import report
 from training.dataset import TEST_FILE, read_profile, read_split
@@ -128,3 +133,39 @@ def test_an_infinite_parameter_is_not_lost_in_the_report(trained: Project) -> No
     trained.change(train__algorithms__logistic_regression={"C": float("inf")})
     trained.run("train", "logistic_regression")
     assert report.read("logistic_regression").parameters == {"C": "Infinity"}
+
+
+PRODUCT = """
+{imports}
+import hashlib
+import numpy as np
+from scipy.linalg.blas import dgemm
+values = np.random.default_rng(7).normal(size=(149, 31))
+print(hashlib.sha256((values.T @ values).tobytes() + dgemm(1, values, values.T).tobytes()).hexdigest())
+"""
+
+
+CPU = Path("/proc/cpuinfo")
+
+
+@pytest.mark.skipif(
+    not (CPU.exists() and {"avx2", "fma"} <= set(CPU.read_text(encoding="utf-8").split())),
+    reason="the kernels are fixed on Linux, on x86-64 with AVX2",
+)
+def test_sums_are_rounded_alike_whatever_the_processor() -> None:
+    """The variable stands for another processor: OpenBLAS takes the kernels that it would have there."""
+
+    def products(imports: str) -> set[bytes]:
+        return {
+            subprocess.run(
+                [sys.executable, "-c", PRODUCT.format(imports=imports)],
+                env={**os.environ, "OPENBLAS_CORETYPE": processor, "OPENBLAS_NUM_THREADS": "1"},
+                cwd=ROOT,
+                capture_output=True,
+                check=True,
+            ).stdout
+            for processor in ("Nehalem", "Sandybridge", "Haswell")
+        }
+
+    assert len(products("import training")) == 1
+    assert len(products("")) > 1, "the processors of this test do not differ"
