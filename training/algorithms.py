@@ -10,8 +10,9 @@ than the estimator answers differently on values that lie on a threshold.
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,9 @@ ESTIMATOR = "estimator"
 
 FEATURES = "features"
 """Name of the step that prepares the values for it."""
+
+CLASS_WEIGHT = "class_weight"
+"""The parameter in which a block names classes, where estimators count them."""
 
 NUMBERS = "numbers"
 """Name of that step's part for the numbers, where there are categories too."""
@@ -147,7 +151,10 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
 
         steps.append(("single", CastTransformer(dtype=np.float32)))
     whole = Pipeline([*steps, (ESTIMATOR, algorithm.estimator)])
-    return whole.set_params(**{algorithm.prefix + key: value for key, value in settings.parameters.items()})
+    parameters = dict(settings.parameters)
+    if isinstance(weights := parameters.get(CLASS_WEIGHT), dict):
+        parameters[CLASS_WEIGHT] = _by_position(name, weights, profile.classes)
+    return whole.set_params(**{algorithm.prefix + key: value for key, value in parameters.items()})
 
 
 def inputs(split: Split) -> NDArray[np.float64] | pd.DataFrame:
@@ -232,12 +239,30 @@ def _check_values(name: str, algorithm: Algorithm, settings: AlgorithmSettings) 
                 f"train.algorithms.{name}.{where}: null would train another model each time, and the same inputs "
                 f"must give the same bytes; write a number, or leave it out for {SEED}"
             )
+        if key == CLASS_WEIGHT and where != key and isinstance(value, dict):
+            raise ConfigError(
+                f"train.algorithms.{name}.{where}: weights of single classes cannot be searched; "
+                f"write them as {CLASS_WEIGHT} of the block, or search over balanced and null"
+            )
         possible = algorithm.exportable.get(key)
         if possible is not None and value is not None and value not in possible:
             raise ConfigError(
                 f"train.algorithms.{name}.{where}: {value!r} cannot be exported to ONNX; "
                 f"use {' or '.join(map(str, possible))}, or leave it out"
             )
+
+
+def _by_position(name: str, weights: Mapping[Any, Any], classes: Sequence[str]) -> dict[int, float]:
+    """Weights as the estimators take them: by the class's place among the classes."""
+    where = f"train.algorithms.{name}.{CLASS_WEIGHT}"
+    for key, weight in weights.items():
+        if str(key) not in classes:
+            raise ConfigError(
+                f"{where}: there is no class {key!r}; there are {', '.join(map(repr, classes))}"
+            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise ConfigError(f"{where}.{key}: {weight!r} is not a weight; write a number above 0")
+    return {classes.index(str(key)): weight for key, weight in weights.items()}
 
 
 def _preparation(profile: Profile, *, scale: bool) -> Any:

@@ -40,6 +40,45 @@ def test_an_unknown_parameter_is_refused_before_fitting(name: str) -> None:
         algorithms.pipeline(name, block(search={"method": "grid", "space": {"colour": [1]}}), profile)
 
 
+@pytest.mark.parametrize("name", ["logistic_regression", "decision_tree", "random_forest", "svm"])
+def test_classes_are_weighted_by_their_names(name: str) -> None:
+    """Also where names are numbers that count otherwise than places do."""
+    profile, rows = mixed()
+    names = tuple(str(len(profile.classes) - 1 - place) for place in range(len(profile.classes)))
+    profile = profile.model_copy(update={"classes": names})
+    shallow = {"max_depth": 2} if name in ("decision_tree", "random_forest") else {}
+
+    def share_of(place: int, **parameters: object) -> float:
+        fitted = train.fit(algorithms.pipeline(name, block(**shallow, **parameters), profile), rows, name)
+        return float(np.mean(fitted.predict(algorithms.inputs(rows)) == place))
+
+    for place, each in enumerate(names):
+        assert share_of(place, class_weight={int(each): 1000}) > share_of(place)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"class_weight": {7: 2}}, r"\.class_weight: there is no class 7; there are '"),
+        ({"class_weight": {None: 2}}, r"\.class_weight: there is no class None; there are '"),
+        (
+            {"class_weight": {"FIRST": -1}},
+            r"\.class_weight\.FIRST: -1 is not a weight; write a number above 0",
+        ),
+        ({"class_weight": {"FIRST": True}}, "True is not a weight"),
+        (
+            {"search": {"method": "grid", "space": {"class_weight": ["balanced", {"FIRST": 2}]}}},
+            r"search\.space\.class_weight: weights of single classes cannot be searched",
+        ),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(keys: dict[str, object], message: str) -> None:
+    profile, _ = mixed()
+    profile = profile.model_copy(update={"classes": ("FIRST", *profile.classes[1:])})
+    with pytest.raises(ConfigError, match=rf"train\.algorithms\.svm.*{message}"):
+        algorithms.pipeline("svm", block(**keys), profile)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
