@@ -13,6 +13,7 @@ fails, hangs or is not installed costs a warning and exit code 0.
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
 import logging
@@ -23,8 +24,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -136,13 +137,15 @@ def track(plan: Plan, settings: TrackSettings, mode: Mode) -> str:
     Raises:
         TrackingError: nothing could be recorded.
     """
-    ledger = Ledger.read(Path(os.environ.get("WANDB_DIR") or ".").absolute() / "wandb", settings)
-    if mode == "online":
-        try:
-            return _send(plan, settings, ledger)
-        except TrackingError as error:
-            log.warning("warning: not sent: %s; the next `make track` tries again", error)
-    return _record(plan, settings, ledger)
+    folder = Path(os.environ.get("WANDB_DIR") or ".").absolute() / "wandb"
+    with _locked(folder) as lock:
+        ledger = Ledger.read(folder, lock, settings)
+        if mode == "online":
+            try:
+                return _send(plan, settings, ledger)
+            except TrackingError as error:
+                log.warning("warning: not sent: %s; the next `make track` tries again", error)
+        return _record(plan, settings, ledger)
 
 
 def _send(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
@@ -150,7 +153,7 @@ def _send(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
     earlier = ledger.unsent({each.id for each in plan.runs})
     if runs or earlier:
         check_reachable(os.environ)
-        answer = hand_over(replace(plan, runs=runs), settings, "online", ledger.folder, earlier)
+        answer = hand_over(replace(plan, runs=runs), settings, "online", ledger, earlier)
         ledger.add(ledger.server, plan.group, runs)
         if "unsent" in answer:
             log.warning("warning: earlier runs are not sent: %s", answer["unsent"])
@@ -160,7 +163,7 @@ def _send(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
 def _record(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
     runs = [each for each in plan.runs if not ledger.is_recorded(plan.group, each.id)]
     if runs:
-        hand_over(replace(plan, runs=runs), settings, "offline", ledger.folder)
+        hand_over(replace(plan, runs=runs), settings, "offline", ledger)
         ledger.add(OFFLINE, plan.group, runs)
     folder = os.path.relpath(ledger.folder) if ledger.folder.is_relative_to(Path.cwd()) else ledger.folder
     return (
@@ -450,6 +453,8 @@ class Ledger:
     """
 
     folder: Path
+    lock: int
+    """A descriptor that whatever writes into the folder keeps open."""
     server: str
     """Where runs are sent: address, entity and project."""
     places: dict[str, dict[str, str]]
@@ -457,15 +462,15 @@ class Ledger:
     next comparison's group."""
 
     @classmethod
-    def read(cls, folder: Path, settings: TrackSettings) -> Ledger:
+    def read(cls, folder: Path, lock: int, settings: TrackSettings) -> Ledger:
         parts = [os.environ.get("WANDB_BASE_URL") or SERVER, settings.entity, settings.project]
         try:
             read = json.loads((folder / "tracked.json").read_bytes())
             places = {place: {id: str(group) for id, group in runs.items()} for place, runs in read.items()}
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             # Without it everything is recorded again, under the same ids.
             places = {}
-        return cls(folder, "/".join(each.strip("/") for each in parts if each), places)
+        return cls(folder, lock, "/".join(each.strip("/") for each in parts if each), places)
 
     def is_sent(self, group: str, id: str) -> bool:
         return self.places.get(self.server, {}).get(id) == group
@@ -493,6 +498,30 @@ class Ledger:
             raise TrackingError(f"cannot write {self.folder / 'tracked.json'}: {error.strerror}") from None
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold a folder: two processes would record the same runs and lose lines of each other's ledger.
+
+    Yields:
+        The lock's descriptor. A child that inherits it holds the folder even if this process is killed.
+
+    Raises:
+        TrackingError: it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "tracked.lock").open("ab")
+    except OSError as error:
+        raise TrackingError(f"cannot write to {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process that tracks into %s", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
+
+
 # ----------------------------------------------------------------------------------------------- hand-over
 
 
@@ -501,7 +530,7 @@ class TrackingError(Exception):
 
 
 def hand_over(
-    plan: Plan, settings: TrackSettings, mode: Mode, folder: Path, earlier: Sequence[str] = ()
+    plan: Plan, settings: TrackSettings, mode: Mode, ledger: Ledger, earlier: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Let a child process record the plan's runs and send earlier offline records.
 
@@ -517,7 +546,7 @@ def hand_over(
         "mode": mode,
         "project": settings.project,
         "entity": settings.entity,
-        "root": str(folder.parent),
+        "root": str(ledger.folder.parent),
         "earlier": list(earlier),
         "timeout": settings.timeout_seconds,
         **asdict(plan),
@@ -538,6 +567,7 @@ def hand_over(
             stderr=said,
             env=_environment(cache),
             start_new_session=True,
+            pass_fds=[ledger.lock],
         )
         before = signal.signal(signal.SIGTERM, _stop)
         try:

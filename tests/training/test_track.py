@@ -401,6 +401,7 @@ def note(*what):
 @contextmanager
 def init(*, id, group, settings, **_):
     note(settings.mode, id, group)
+    time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
     kind = "offline-run" if settings.mode == "offline" else "run"
     record = Path(settings.root_dir) / "wandb" / f"{kind}-{time.time_ns()}-{id}"
     (record / "files").mkdir(parents=True, exist_ok=True)
@@ -538,7 +539,42 @@ def test_each_server_gets_the_runs(trained: Project, stand_in: StandIn, server: 
     assert stand_in.notes() == []
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"offline": []}', '{"offline": 1}', "\x00"])
+def tracker(trained: Project) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.track"],
+        cwd=trained.root,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT)])},
+    )
+
+
+@pytest.mark.slow
+def test_two_at_once_record_each_run_once(trained: Project, stand_in: StandIn) -> None:
+    stand_in.monkeypatch.setenv("STAND_IN_SECONDS", "0.3")
+    both = [tracker(trained), tracker(trained)]
+    assert [each.wait() for each in both] == [0, 0]
+    notes = stand_in.notes()
+    assert len(notes) == len(ids(notes, "offline")) == len(read_plan("iris").runs)
+
+
+@pytest.mark.slow
+def test_after_a_kill_the_next_call_waits_for_what_still_runs(trained: Project, stand_in: StandIn) -> None:
+    stand_in.monkeypatch.setenv("STAND_IN_SECONDS", "0.5")
+    killed = tracker(trained)
+    until(stand_in.log.exists)
+    killed.kill()
+    killed.wait()
+    assert tracker(trained).wait() == 0
+    runs = [each.id for each in read_plan("iris").runs]
+    # In turn, and not mixed with what the killed one started; nothing is written down of that.
+    assert [id for _, id, _ in stand_in.notes()] == [*runs, *runs]
+    assert len(list(trained.root.glob("wandb/offline-run-*"))) == len(runs)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"offline": []}', '{"offline": 1}', "\x00", "[" * 100_000],
+    ids=lambda text: text[:20],
+)
 def test_a_damaged_ledger_means_that_everything_is_recorded_again(
     trained: Project, stand_in: StandIn, content: str
 ) -> None:
