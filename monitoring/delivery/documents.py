@@ -1,36 +1,51 @@
 """Reads YAML with Python's own library, which is all that the exporter's image has.
 
-Block and flow style, plain and quoted scalars, comments, anchors and block scalars. What is written otherwise (tags,
-merge keys, several documents) is refused and never misread; a test compares the rest with PyYAML. As the release tool
-does, it takes every scalar for text and refuses keys that are given twice.
+Block and flow style, plain and quoted scalars, comments and anchors; of a block scalar, its lines as they stand. The
+rest (tags, merge keys, escapes that JSON does not know, several documents) is refused and never misread; a test compares
+with PyYAML. As in the release tool, every scalar is text, and a key that is given twice is an error.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from typing import NoReturn, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
 
 Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
 
-_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
-_START = re.compile(r"(?m)^---(?=[ \n]|\Z)")
-_BLANK = re.compile(r"(?:[ \n]|(?:(?<=[ \t\n])|\A)#[^\n]*|(?<=[^ \n])[ ]*\t+[ \t]*(?=[#\n]|\Z))*")
-_NAME = re.compile(r"[^\s,\[\]{}]+")
-_KEY_END = re.compile(r" *:(?=[ \n]|\Z)")
-_FLOW_KEY_END = re.compile(r"[ \n]*:")
-_PLAIN = re.compile(r"(?:[^\s:#]|:(?=[^\s])|(?<=\S)#|[ ]+(?=[^\s#:]|:\S))+")
-_FLOW_PLAIN = re.compile(
-    r"(?:[^\s:#,\[\]{}]|:(?=[^\s,\[\]{}])|(?<=\S)#|[ ]+(?=[^\s#:,\[\]{}]|:[^\s,\[\]{}]))+"
-)
-_SINGLE = re.compile(r"'((?:[^']|'')*)'")
-_DOUBLE = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|\n[ \t]*|(.))", re.DOTALL)
+_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]|^(?:---|\\.\\.\\.)(?=[ \n]|\\Z)", re.MULTILINE)
+_START = re.compile(r"\A((?: *(?:#[^\n]*)?\n)*)---(?=[ \n]|\Z)")
 _FOLD = re.compile(r"[ \t]*\n[ \t\n]*")
-_ESCAPED = {
-    "0": "\0", "a": "\a", "b": "\b", "t": "\t", "\t": "\t", "n": "\n", "v": "\v", "f": "\f", "r": "\r", "e": "\x1b",
-    " ": " ", '"': '"', "/": "/", "\\": "\\", "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029",
-}  # fmt: skip
-_BLOCK = re.compile(r"([|>])([+-]?)([ \t]+#[^\n]*|[ \t]*)(?:\n|\Z)")
+_TOKENS = r"""
+    (?P<skip>[ \n]+|[ \t]+(?=[#\n]|\Z)|(?<!\S)\#[^\n]*)
+    |(?P<item>-(?=[ \n]|\Z))
+    |(?P<colon>:(?=END|\Z)FLOW_COLON)
+    |(?P<single>'(?:[^']|'')*')
+    |(?P<double>"(?:[^"\\]|\\.)*")
+    |(?P<block>[|>][+-]?[ \t]*(?:\n|\Z))
+    |(?P<anchor>[&*][^\s,\[\]{}]+)
+    |(?P<mark>[\[\]{},])
+    |(?P<plain>(?![-?:](?:END|\Z)|[?:]FLOW|[\#&*!|>'"%@`<])(?:[^\s:\#STOP]|:(?!END|\Z)|(?<=\S)\#|[ ]+(?![\s\#]|:(?:END|\Z)|\Z))+)
+"""
+
+
+def _pattern(**parts: str) -> re.Pattern[str]:
+    text = _TOKENS
+    for name, part in parts.items():
+        text = text.replace(name, part)
+    return re.compile(text, re.VERBOSE | re.DOTALL)
+
+
+_BLOCK = _pattern(FLOW_COLON="", FLOW=r"(?!)", END=r"\s", STOP="")
+_FLOW = _pattern(FLOW_COLON=r"|(?<=[\"']):", FLOW="", END=r"[\s,\[\]{}]", STOP=r",\[\]{}")
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    line: int
+    column: int
 
 
 def load(text: str) -> Value:
@@ -39,270 +54,138 @@ def load(text: str) -> Value:
     Raises:
         ValueError: it is not YAML, or more of it than is read here.
     """
-    text = re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff"))
-    reader = _Reader(re.split(r"(?m)^\.\.\.(?=[ \n]|\Z)", text, maxsplit=1)[0])
+    text = _START.sub(r"\1   ", re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff")))
     if _ODD.search(text):
-        reader.fail("it has control characters or line ends that only YAML knows")
-    reader.skip()
-    if _START.match(reader.text, reader.at):
-        reader.at += 3
-    if _START.search(reader.text, reader.at):
-        reader.fail("there is more than one document")
-    value = reader.node(-1)
-    reader.skip()
-    if reader.at < len(reader.text):
-        reader.fail("something is left")
+        raise ValueError("it has several documents, control characters or line ends that only YAML knows")
+    reader = _Reader([*_tokens(text), _Token("end", "", text.count("\n") + 1, -1)])
+    value = reader.block(-1)
+    reader.take("end")
     return value
 
 
+def _tokens(text: str) -> Iterator[_Token]:
+    at = depth = parent = 0
+    while at < len(text):
+        found, line = (_FLOW if depth else _BLOCK).match(text, at), text.count("\n", 0, at) + 1
+        if not found:
+            raise ValueError(f"line {line}: {text[at : at + 20]!r} is not read here")
+        kind, said, column = str(found.lastgroup), found[0], at - text.rfind("\n", 0, at) - 1
+        at = found.end()
+        if kind == "mark":
+            kind, depth = said, max(0, depth + (said in "[{") - (said in "]}"))
+        elif kind in ("single", "double"):
+            said = _FOLD.sub(_folded, said)
+            said = said[1:-1].replace("''", "'") if kind == "single" else _unescaped(said, line)
+            kind = "plain"
+        elif kind == "block":
+            body = re.compile(rf"(?: *\n| {{{parent + 1},}}[^\n]*(?:\n|\Z))*").match(text, at)
+            said, at = (body[0], body.end()) if body else ("", at)
+        elif kind == "plain":
+            rest, at = _continued(text, at, -1 if depth else parent, _FLOW if depth else _BLOCK)
+            said += rest
+        if kind in ("plain", "item"):
+            parent = column
+        if kind != "skip":
+            yield _Token(kind, said, line, column)
+
+
+def _continued(text: str, at: int, parent: int, pattern: re.Pattern[str]) -> tuple[str, int]:
+    """The further lines of a plain scalar, all to the right of its parent, and where they end."""
+    said = ""
+    while gap := _FOLD.match(text, at):
+        line = pattern.match(text, gap.end())
+        if not line or line.lastgroup != "plain" or gap.end() - text.rfind("\n", 0, gap.end()) - 1 <= parent:
+            break
+        following = pattern.match(text, line.end())
+        if "\t" in gap[0] or (following and following.lastgroup == "colon"):
+            break
+        said, at = said + _folded(gap) + line[0], line.end()
+    return said, at
+
+
+def _unescaped(quoted: str, line: int) -> str:
+    if "\\\n" in quoted:
+        raise ValueError(f"line {line}: an escaped line end is not read here")
+    known = re.sub(r"\\(\\|x)", lambda found: r"\u00" if found[1] == "x" else found[0], quoted)
+    return str(json.loads(known.replace("\n", r"\n")))
+
+
+def _folded(gap: re.Match[str]) -> str:
+    """A line end is a blank, and n empty lines are n line ends."""
+    return "\n" * (gap[0].count("\n") - 1) or " "
+
+
 class _Reader:
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
+    def __init__(self, tokens: list[_Token]) -> None:
+        self.tokens = tokens
         self.anchors: dict[str, Value] = {}
 
-    def fail(self, why: str) -> NoReturn:
-        raise ValueError(f"line {self.text.count(chr(10), 0, self.at) + 1}: {why}")
+    def take(self, *kinds: str) -> _Token:
+        token = self.tokens[0]
+        if token.kind not in kinds:
+            raise ValueError(f"line {token.line}: {token.text!r} where {kinds[0]} was expected")
+        return self.tokens.pop(0)
 
-    def skip(self) -> None:
-        """Go to what comes after blanks, line ends and comments."""
-        self.at = self._match(_BLANK).end()
+    def block(self, parent: int, line: int = 0) -> Value:
+        """What stands to the right of the parent's column; only a scalar or flow beside a key, which is in `line`."""
+        token = self.tokens[0]
+        if token.column <= parent:
+            return None
+        if token.kind == "anchor":
+            return self._anchored(lambda: self.block(parent, token.line))
+        if self._is_key() and token.line != line:
+            return self._mapping(token.column)
+        if token.kind == "item" and token.line != line:
+            return self._list(token.column)
+        return self._flow() if token.kind in "[{" else self.take("plain", "block").text
 
-    def column(self) -> int:
-        return self.at - self.text.rfind("\n", 0, self.at) - 1
+    def _is_key(self) -> bool:
+        first, second = [*self.tokens[:2], self.tokens[-1]][:2]
+        return (first.kind, second.kind, second.line) == ("plain", "colon", first.line)
 
-    def next(self, length: int = 1) -> str:
-        return self.text[self.at : self.at + length]
-
-    def node(self, parent: int, *, beside: bool = False) -> Value:
-        """What stands here, further to the right than the parent; a list may begin right below its key (`beside`)."""
-        start = self.text.count("\n", 0, self.at)
-        self.skip()
-        anchor = ""
-        if self.next() == "&":
-            self.at += 1
-            anchor = self._take(_NAME, "an anchor needs a name")
-            self.skip()
-        same_line = self.text.count("\n", 0, self.at) == start and parent >= 0
-        item = self._at_item()
-        if self.at >= len(self.text) or self.column() < parent + 1 - (beside and item):
-            value: Value = None
-        else:
-            value = self._content(parent, item=item, same_line=same_line and beside)
-        if anchor:
-            self.anchors[anchor] = value
-        return value
-
-    def _content(self, parent: int, *, item: bool, same_line: bool) -> Value:
-        first = self.next()
-        if item:
-            if same_line:
-                self.fail("a list cannot begin beside its key")
-            return self._list()
-        if first in "[{":
-            return self._flow()
-        if first == "*":
-            return self._alias()
-        if first in "|>":
-            return self._block_scalar(parent)
-        if not same_line and self._at_key():
-            return self._mapping()
-        if first in "\"'":
-            return self._quoted()
-        return self._plain_lines(parent)
-
-    def _at_item(self) -> bool:
-        return self.next() == "-" and self.next(2)[1:] in ("", " ", "\n")
-
-    def _at_key(self) -> bool:
-        before = self.at
-        try:
-            self._key()
-        except ValueError:
-            return False
-        else:
-            found = _KEY_END.match(self.text, self.at) is not None
-            return found and "\n" not in self.text[before : self.at]
-        finally:
-            self.at = before
-
-    def _key(self) -> str:
-        if self.next() in ('"', "'"):
-            return self._quoted()
-        if self.next() in ("?", "<", "&", "*", "!", "%", "@", "`", "|", ">", "[", "{"):
-            self.fail("such a key is not read here")
-        return self._take(_PLAIN, "a key was expected")
-
-    def _list(self) -> Value:
-        column, found = self.column(), list[Value]()
-        while self.at < len(self.text) and self.column() == column and self._at_item():
-            self.at += 1
-            found.append(self.node(column))
-            self.skip()
+    def _mapping(self, column: int) -> Value:
+        found: dict[str, Value] = {}
+        while self._is_key() and self.tokens[0].column == column:
+            key, following = self.take("plain"), self.tokens[1]
+            self.take("colon")
+            beneath = following.kind == "item" and following.column == column
+            self._put(found, key, self._list(column) if beneath else self.block(column, key.line))
         return found
 
-    def _mapping(self) -> Value:
-        column, found = self.column(), dict[str, Value]()
-        while self.at < len(self.text) and self.column() == column and not self._at_item():
-            key = self._key()
-            self._take(_KEY_END, "a colon was expected")
-            self._put(found, key, self.node(column, beside=True))
-            self.skip()
-        if self.at < len(self.text) and self.column() > column:
-            self.fail("it is indented like nothing above")
+    def _list(self, column: int) -> Value:
+        found: list[Value] = []
+        while self.tokens[0].kind == "item" and self.tokens[0].column == column:
+            self.take("item")
+            found.append(self.block(column))
         return found
-
-    def _put(self, found: dict[str, Value], key: str, value: Value) -> None:
-        if key in found:
-            self.fail(f"{key} is given twice")
-        found[key] = value
 
     def _flow(self) -> Value:
-        closing = {"[": "]", "{": "}"}[self.next()]
-        self.at += 1
-        items, pairs = list[Value](), dict[str, Value]()
-        self.skip()
-        while self.next() != closing:
+        if self.tokens[0].kind == "anchor":
+            return self._anchored(self._flow)
+        opening = self.take("plain", "[", "{")
+        if opening.kind == "plain":
+            return opening.text
+        items, pairs, closing = list[Value](), dict[str, Value](), "]" if opening.kind == "[" else "}"
+        while self.tokens[0].kind != closing:
             if closing == "]":
-                items.append(self._flow_node())
+                items.append(self._flow())
             else:
-                key = self._flow_scalar()
-                value = (
-                    self._flow_node() if _FLOW_KEY_END.match(self.text, self.at) and self._colon() else None
-                )
-                self._put(pairs, key, value)
-            self.skip()
-            if self.next() == ",":
-                self.at += 1
-                self.skip()
-            elif self.next() != closing:
-                self.fail(f"a comma or {closing} was expected")
-        self.at += 1
+                key, paired = self.take("plain"), self.tokens[0].kind == "colon" and self.take("colon")
+                self._put(pairs, key, self._flow() if paired and self.tokens[0].kind not in ",}" else None)
+            if self.tokens[0].kind != closing:
+                self.take(",")
+        self.take(closing)
         return items if closing == "]" else pairs
 
-    def _colon(self) -> bool:
-        self.at = self._match(_FLOW_KEY_END).end()
-        self.skip()
-        return True
+    def _anchored(self, read: Callable[[], Value]) -> Value:
+        token = self.take("anchor")
+        if token.text[0] == "&":
+            self.anchors[token.text[1:]] = read()
+        if token.text[1:] not in self.anchors:
+            raise ValueError(f"line {token.line}: there is no anchor {token.text[1:]}")
+        return self.anchors[token.text[1:]]
 
-    def _flow_node(self) -> Value:
-        self.skip()
-        anchor = ""
-        if self.next() == "&":
-            self.at += 1
-            anchor = self._take(_NAME, "an anchor needs a name")
-            self.skip()
-        if self.next() in ("[", "{"):
-            value = self._flow()
-        elif self.next() == "*":
-            value = self._alias()
-        else:
-            value = None if self.next() in (",", "}", "]") else self._flow_scalar()
-        if anchor:
-            self.anchors[anchor] = value
-        return value
-
-    def _flow_scalar(self) -> str:
-        if self.next() in ('"', "'"):
-            return self._quoted()
-        if self.next() in ("?", "<", "&", "*", "!", "%", "@", "`", "|", ">", "-") and self.next(2)[1:] in (
-            "",
-            " ",
-            "<",
-            "\n",
-        ):
-            self.fail("this is not read here")
-        if self.next() in ("&", "*", "!", "%", "@", "`", "|", ">"):
-            self.fail("this is not read here")
-        lines = [self._take(_FLOW_PLAIN, "a value was expected")]
-        while match := re.compile(r"[ ]*\n\s*").match(self.text, self.at):
-            following = _FLOW_PLAIN.match(self.text, match.end())
-            if not following or following[0].startswith("#"):
-                break
-            lines.append(following[0])
-            self.at = following.end()
-        return " ".join(lines)
-
-    def _alias(self) -> Value:
-        self.at += 1
-        name = self._take(_NAME, "an alias needs a name")
-        if name not in self.anchors:
-            self.fail(f"there is no anchor {name}")
-        return self.anchors[name]
-
-    def _quoted(self) -> str:
-        single = self.next() == "'"
-        match = (_SINGLE if single else _DOUBLE).match(self.text, self.at)
-        if not match:
-            self.fail("a quote is not closed")
-        self.at = match.end()
-        if single:
-            return _FOLD.sub(_folded, match[1].replace("''", "'"))
-        parts, done = [], 0
-        for escape in _ESCAPE.finditer(match[1]):
-            parts += [_FOLD.sub(_folded, match[1][done : escape.start()]), self._escaped(escape)]
-            done = escape.end()
-        return "".join([*parts, _FOLD.sub(_folded, match[1][done:])])
-
-    def _escaped(self, found: re.Match[str]) -> str:
-        digits = found[1] or found[2] or found[3]
-        if digits:
-            return chr(int(digits, 16))
-        if found[4] is None:
-            return ""
-        if found[4] not in _ESCAPED:
-            self.fail(f"{found[0]} is no escape")
-        return _ESCAPED[found[4]]
-
-    def _plain_lines(self, parent: int) -> str:
-        if self.next() in ("!", "%", "@", "`", "&", "]", "}", ",", "?", "#"):
-            self.fail("this is not read here")
-        lines = [self._take(_PLAIN, "a value was expected")]
-        while match := re.compile(r"[ ]*\n(\s*)").match(self.text, self.at):
-            before, self.at = self.at, match.end()
-            if self.at >= len(self.text) or self.column() <= parent or self.next() == "#":
-                self.at = before
-                break
-            empty = match[0].count("\n") - 1
-            lines.append("\n" * empty if empty else " ")
-            lines.append(self._take(_PLAIN, "a value was expected"))
-        if _KEY_END.match(self.text, self.at):
-            self.fail("a colon that belongs to nothing")
-        return "".join(lines)
-
-    def _block_scalar(self, parent: int) -> str:
-        header = _BLOCK.match(self.text, self.at)
-        if not header:
-            self.fail("such a block is not read here")
-        self.at = header.end()
-        lines, indent = list[str](), -1
-        while self.at < len(self.text):
-            line, _, _ = self.text[self.at :].partition("\n")
-            width = len(line) - len(line.lstrip(" "))
-            if line.strip(" "):
-                indent = width if indent < 0 else indent
-                if width <= parent or width < indent:
-                    break
-            lines.append(line)
-            self.at += len(line) + 1
-        self.at = min(self.at, len(self.text))
-        # Ends at the line end before what follows, as every other node does.
-        text = "\n".join(line[max(indent, 0) :] for line in lines).rstrip("\n")
-        return text if header[2] == "-" or not text else f"{text}\n"
-
-    def _take(self, pattern: re.Pattern[str], otherwise: str) -> str:
-        match = pattern.match(self.text, self.at)
-        if not match or not match[0]:
-            self.fail(otherwise)
-        self.at = match.end()
-        return match[0]
-
-    def _match(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        match = pattern.match(self.text, self.at)
-        assert match  # noqa: S101 - it may be empty, so there is one everywhere
-        return match
-
-
-def _folded(found: re.Match[str]) -> str:
-    """A line end in quotes is a blank, and n empty lines are n line ends."""
-    return "\n" * (found[0].count("\n") - 1) or " "
+    def _put(self, found: dict[str, Value], key: _Token, value: Value) -> None:
+        if key.text in found:
+            raise ValueError(f"line {key.line}: {key.text} is given twice")
+        found[key.text] = value
