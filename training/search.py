@@ -121,9 +121,10 @@ class _Trial:
             warnings.simplefilter("always", ConvergenceWarning)
             pipeline.fit(inputs(inner), inner.labels)
         self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
-        X = inputs(outer)
-        predicted: NDArray[np.int64] = pipeline.predict(X)
-        return float(scores.scores(outer.labels, predicted, pipeline.predict_proba(X))[self._score][0])
+        # Labels follow from the probabilities: asking an SVM for both computes its kernel twice.
+        probabilities: NDArray[np.floating[Any]] = pipeline.predict_proba(inputs(outer))
+        predicted = probabilities.argmax(axis=1)
+        return float(scores.scores(outer.labels, predicted, probabilities)[self._score][0])
 
     def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:
         return ConfigError(
