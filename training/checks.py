@@ -183,6 +183,8 @@ def _few_missing(column: pd.Series[Any], share: float) -> pd.Series[bool]:
 
 
 def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    if column.dtype == np.float64:
+        return column
     return pd.to_numeric(column.where(_is_number(column)), errors="coerce")
 
 

@@ -174,7 +174,7 @@ def _schema(
             else ""
         )
         comments["missing_target"] = (
-            f"drop | reject; {missing:,} of {len(frame):,} rows have no {target}{words}"
+            f"drop | reject; {missing:,} of {_rows(len(frame))} without {target}{words}"
         )
         schema["missing_target"] = "drop"
     checked = _checked(frame, schema, columns)
@@ -182,7 +182,8 @@ def _schema(
     schema["min_rows_per_class"] = min(20, smallest)
     schema["duplicates"] = "keep"
     comments["duplicates"] = "keep | drop | reject" + (
-        f"; {checked.equal_rows:,} of {len(checked.frame):,} rows equal an earlier one in all features and the target"
+        f"; equal to an earlier one in all features and the target: {checked.equal_rows:,} of "
+        f"{_rows(len(checked.frame))}"
         if checked.equal_rows
         else ""
     )
@@ -240,7 +241,7 @@ def _target(frame: pd.DataFrame, target: str, cells: Cells) -> _Target:
         raise DataError(
             f"{target}: {len(rare)} of {len(names)} classes have too few rows to train and test on, such as "
             f"{next(iter(rare))!r} with {next(iter(rare.values()))}: a classifier needs two classes with more rows; "
-            "merge classes in the source, or choose another target"
+            "merge classes in the source, choose another target, or lower evaluate.folds in params.yaml"
         )
     return _Target(text, rare, text.notna() & ~text.isin(rare), unknown)
 
@@ -296,7 +297,7 @@ def _data_section(source: str, encoding: str, renames: dict[str, str], columns: 
     else:
         lines.append("  replace: {}")
     counted = [
-        f"{word!r} stands {sum(places.values()):,} times in {', '.join(map(repr, places))}"
+        f"{word!r} stands {draft_columns.times(sum(places.values()))} in {', '.join(map(repr, places))}"
         for word, places in columns.missing.items()
     ]
     comment = f"; {'; '.join(counted)}" if counted else ""

@@ -204,7 +204,7 @@ class _Texts:
         """Cells with their number and first row, the most frequent ones first."""
         ranked = sorted(some, key=lambda each: (-self.counts[each], self.first[each]))
         parts = [
-            f"{_short(each)} ({_times(self.counts[each])}, first in row {self.first[each]})"
+            f"{_short(each)} ({times(self.counts[each])}, first in row {self.first[each]})"
             for each in ranked[:SHOWN]
         ]
         rest = f" and {len(ranked) - SHOWN} more" if len(ranked) > SHOWN else ""
@@ -388,7 +388,7 @@ def _sentinels(seen: NDArray[np.floating[Any]]) -> Iterator[str]:
         ):
             text = as_written(float(value))
             yield (
-                f"{text} ({_times(int(counts[place]))}) is far from the others: if it means that there is no value, "
+                f"{text} ({times(int(counts[place]))}) is far from the others: if it means that there is no value, "
                 f'replace "{text}" by ""'
             )
 
@@ -484,7 +484,7 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | bool | np.bool_) or value is None or value is pd.NA or value != value  # noqa: PLR0124
 
 
-def _times(count: int) -> str:
+def times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 

@@ -24,6 +24,8 @@ from training.config import (
     TO_BE_WRITTEN,
     AlgorithmSettings,
     DataSettings,
+    EvaluateSettings,
+    Metric,
     SchemaSettings,
     Settings,
     SplitSettings,
@@ -42,6 +44,7 @@ SEED = 7
 MOST_ROWS = 3000
 MOST_CELLS = 1_000_000
 """Rows times columns that the quick models learn from."""
+SMALLEST_TIE = 0.005
 TREES, LEAVES = 200, 256
 """Of the largest forest that the drafted limit of size has room for."""
 
@@ -74,8 +77,9 @@ class _Drafted(Settings):
     data_schema: SchemaSettings = Field(alias="schema")
 
 
-class _Splitting(Settings):
+class _Evaluation(Settings):
     split: SplitSettings = SplitSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
 
 
 def sections(drafted: str) -> str:
@@ -89,17 +93,18 @@ def sections(drafted: str) -> str:
     )
     data, schema = settings.data, settings.data_schema
     try:
-        splitting = config.load(_Splitting).split
+        evaluation = config.load(_Evaluation)
     except ConfigError:
-        splitting = SplitSettings()
+        evaluation = _Evaluation()
     frame = fetch(data)
     checked = check(frame, schema, data.cells)
-    train, test = prepare.split(checked.frame, schema.target, splitting)
+    train, test = prepare.split(checked.frame, schema.target, evaluation.split)
     origin = Origin(source=data.source, sha256="0" * 64, rows=len(frame), columns=tuple(map(str, frame)))
     profile = prepare.resolve(checked, schema, origin, train, test, data.cells)
     baseline = measure(profile, as_split(train, profile))
     counts = np.bincount(as_split(test, profile).labels, minlength=len(profile.classes))
-    return "\n".join([*_select(baseline, profile, counts), "", *_card(data.source, profile)]) + "\n"
+    select = _select(baseline, profile, counts, evaluation.evaluate.score)
+    return "\n".join([*select, "", *_card(data.source, profile)]) + "\n"
 
 
 def measure(profile: Profile, split: Split) -> Baseline:
@@ -138,6 +143,21 @@ def least(reached: float, guessed: float, deviation: float) -> float:
     return max(math.floor(value * 100) / 100, math.ceil(guessed * 100 - 1e-9) / 100)
 
 
+def tie(baseline: Baseline, counts: NDArray[np.floating[Any]]) -> float:
+    """One standard error of the score on so many rows of each class; at most a quarter of what was learnt.
+
+    Models that differ by less differ by chance, so the simplest may win. On many rows this is SMALLEST_TIE.
+    """
+    most = (baseline.f1 - baseline.guess) / 4
+    return max(SMALLEST_TIE, round(min(_deviation(baseline.f1, counts), most), 3))
+
+
+def _deviation(f1: float, counts: NDArray[Any]) -> float:
+    """The standard error of a macro F1 that was measured on so many rows of each class."""
+    f1 = min(max(f1, 0.05), 0.95)
+    return math.sqrt(float((f1 * (1 - f1) / np.maximum(counts, 1)).sum())) / len(counts)
+
+
 def _sample(split: Split, most: int) -> Split:
     """At most so many rows, two of each class among them."""
     if len(split) <= most:
@@ -149,10 +169,11 @@ def _sample(split: Split, most: int) -> Split:
     return split.take(np.sort(chosen))
 
 
-def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64]) -> list[str]:
+def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], score: Metric) -> list[str]:
     rows, classes = int(counts.sum()), len(counts)
-    f1 = min(max(baseline.f1, 0.05), 0.95)
-    f1_deviation = math.sqrt(float((f1 * (1 - f1) / np.maximum(counts, 1)).sum())) / classes
+    f1_deviation = _deviation(baseline.f1, counts)
+    trained = np.array(profile.class_shares) * profile.train_rows
+    within = SMALLEST_TIE if score in scores.LOWER_IS_BETTER else tie(baseline, trained)
     accuracy_deviation = math.sqrt(max(baseline.accuracy * (1 - baseline.accuracy), 0.01) / rows)
     minimum = {"f1_macro": (least(baseline.f1, baseline.guess, f1_deviation), baseline.guess, baseline.f1)}
     if baseline.accuracy - 2 * accuracy_deviation > baseline.majority:
@@ -161,8 +182,9 @@ def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64]) -> 
     learnt = baseline.f1 - 2 * f1_deviation > baseline.guess
     return [
         "select:",
-        "  # Scores closer than this to the best are a tie; the simpler model wins it.",
-        "  tie: 0.005",
+        "  # Scores closer than this to the best are a tie; the simpler model wins it. Drafted: what chance does to a",
+        f"  # score on {profile.train_rows:,} training rows.",
+        f"  tie: {within:g}",
         "  gate:",
         f"    # Drafted: halfway from guessing to a quick {baseline.name}, cross-validated on {baseline.rows:,} rows, less",
         f"    # where chance on {rows:,} test rows could cost as much. Raise it to what the model is needed for.",

@@ -288,7 +288,10 @@ def test_every_row_is_kept_and_equal_ones_are_counted(repeats: int, tmp_path: Pa
     rows = [f"{first},{'ab'[first % 2]}\n" for first in range(3, 36, 3)] * 2 * repeats
     text, found = drafted("x,kind\n" + "".join(rows), tmp_path)
     assert found.data_schema.duplicates == "keep"
-    assert f"{22 * repeats - 11} of {22 * repeats} rows equal an earlier one" in text
+    assert (
+        f"equal to an earlier one in all features and the target: {22 * repeats - 11} of {22 * repeats} rows"
+        in text
+    )
     assert found.data_schema.min_rows_per_class == min(20, 10 * repeats)
 
 
@@ -302,7 +305,7 @@ def test_rare_classes_and_rows_without_a_class_are_dropped_and_named(tmp_path: P
     assert found.data_schema.classes == ("a", "b")
     assert found.data_schema.missing_target == "drop"
     assert "too few rows to learn: 'odd' (4 rows); data.replace can merge classes" in text
-    assert "1 of 120 rows have no kind" in text
+    assert "1 of 120 rows without kind" in text
 
 
 def test_a_word_that_is_missing_among_numbers_is_no_class(tmp_path: Path) -> None:
@@ -313,7 +316,7 @@ def test_a_word_that_is_missing_among_numbers_is_no_class(tmp_path: Path) -> Non
     text, found = drafted(csv, tmp_path)
     assert found.data_schema.classes == ("a", "b")
     assert found.data_schema.missing_target == "drop"
-    assert "2 of 120 rows have no kind: 'NA', unless schema.classes lists it" in text
+    assert "2 of 120 rows without kind: 'NA', unless schema.classes lists it" in text
 
 
 def test_columns_are_judged_by_the_rows_that_are_kept(tmp_path: Path) -> None:

@@ -102,6 +102,45 @@ def test_the_least_is_between_guessing_and_halfway(reached: float, guessed: floa
     assert least <= max(reached - 2 * deviation, guessed + 0.01)
 
 
+@pytest.mark.parametrize(
+    ("rows", "low", "high"), [(100, 0.03, 0.06), (2000, 0.006, 0.02), (200_000, 0.005, 0.005)]
+)
+def test_models_tie_within_what_chance_does(rows: int, low: float, high: float) -> None:
+    """One standard error of the score: on few rows a difference of a few hundredths says nothing."""
+    assert low <= draft_gate.tie(baseline(f1=0.8, classes=2), np.array([rows / 2, rows / 2])) <= high
+
+
+@given(shares, st.integers(2, 10), st.integers(1, 10_000))
+def test_a_tie_is_at_most_a_quarter_of_what_was_learnt(f1: float, classes: int, rows: int) -> None:
+    found = baseline(f1, classes)
+    tie = draft_gate.tie(found, np.full(classes, rows))
+    assert tie == draft_gate.SMALLEST_TIE or 4 * tie <= f1 - found.guess + 0.003
+
+
+def baseline(f1: float, classes: int) -> draft_gate.Baseline:
+    return draft_gate.Baseline(
+        name="decision_tree",
+        rows=100,
+        f1=f1,
+        accuracy=f1,
+        guess=1 / classes,
+        majority=1 / classes,
+        entropy=float(np.log(classes)),
+    )
+
+
+def test_a_tie_in_log_loss_is_not_drafted_from_another_score(project: Project) -> None:
+    text = draft.draft("sklearn:iris", "species", {})
+    assert 0.01 <= drafted_tie(text, project) <= 0.05
+    project.change(evaluate__score="log_loss")
+    assert drafted_tie(text, project) == draft_gate.SMALLEST_TIE
+
+
+def drafted_tie(text: str, project: Project) -> float:
+    (project.root / "drafted.yaml").write_text(draft_gate.sections(text))
+    return config.load(Selecting, project.root / "drafted.yaml").select.tie
+
+
 def test_sections_take_the_place_of_those_in_the_file() -> None:
     document = (ROOT / "params.yaml").read_text()
     drafted = "name: other\n\nselect:\n  tie: 1\n\nnew:\n  # in the section\n  a: 1\n"
