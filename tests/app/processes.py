@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.tools import free_port as free_port  # noqa: PLC0414
+from tests.tools import free_port
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30

@@ -10,7 +10,8 @@ import pytest
 from app.healthcheck import address, main
 from app.server import listen
 from app.settings import Settings
-from tests.app.processes import free_port, running
+from tests.app.processes import running
+from tests.tools import free_port
 
 
 def test_asks_where_the_service_listens_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from app.contract import Manifest
-from tests.app.processes import free_port, running
+from tests.app.processes import running
 from tests.browsing import Visit
 from tests.bundles import mixed_row, number_row, write_mixed_bundle, write_number_bundle
+from tests.tools import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "app" / "page.html"

@@ -31,12 +31,13 @@ from app.main import Application
 from app.settings import Settings, _shown
 from tests.app.buckets import BUCKET, bucket
 from tests.app.conftest import Serve
-from tests.app.processes import PATIENCE, ROOT, Running, free_port, running
+from tests.app.processes import PATIENCE, ROOT, Running, running
 from tests.app.test_fastpath import bodies, parsed, plausible
 from tests.app.test_metrics import parse, value
 from tests.app.test_server import read, refused
 from tests.app.wire import answer_on_the_wire
 from tests.bundles import mixed_row, number_row
+from tests.tools import free_port
 
 ROW = number_row((5.1, 3.5, 1.4, 0.2))
 PLANTS = [mixed_row(4.9, 3.0, "clay"), mixed_row(None, 7.9, None)]

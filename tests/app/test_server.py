@@ -22,9 +22,10 @@ from app.contract import MODEL_FILE
 from app.main import create_app
 from app.server import ListenError, Server, listen, refuse_connections
 from app.settings import Settings
-from tests.app.processes import PATIENCE, ROOT, Running, free_port, running, start
+from tests.app.processes import PATIENCE, ROOT, Running, running, start
 from tests.bundles import number_row, write_number_bundle
 from tests.load.shutdown import stop_under_load
+from tests.tools import free_port
 from tests.wire import Wire, post
 
 ROW = number_row((5.1, 3.5, 1.4, 0.2))

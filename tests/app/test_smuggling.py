@@ -29,9 +29,9 @@ from prometheus_client import CollectorRegistry
 
 from app.contract import read_bundle
 from app.service import Service
-from tests.app.processes import PATIENCE, Running, free_port, running
+from tests.app.processes import PATIENCE, Running, running
 from tests.bundles import IRIS_FEATURES
-from tests.tools import require
+from tests.tools import free_port, require
 from tests.wire import Wire, post
 
 pytestmark = pytest.mark.slow

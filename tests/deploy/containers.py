@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.app.processes import PATIENCE, free_port
+from tests.app.processes import PATIENCE
+from tests.tools import free_port
 
 TOOLS = {
     "podman": "apt install podman",

@@ -28,11 +28,10 @@ from deploy.image.history import Ages, read_ages
 from deploy.image.source import ImageError, bundle_hash_on_disk, declared_base, read_source
 from deploy.inputs import hash_in_lock
 from deploy.registry import Reference, Registry
-from tests.app.processes import free_port
 from tests.bundles import number_row, write_number_bundle
 from tests.deploy import containers
 from tests.e2e.clone import clone
-from tests.tools import require
+from tests.tools import free_port, require
 
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 1_000_000

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from app.contract import read_bundle
-from tests.app.processes import PATIENCE, free_port
+from tests.app.processes import PATIENCE
 from tests.e2e.clone import Clone, clone
 from tests.lookups import hosts, signal_traced, traced
-from tests.tools import require
+from tests.tools import free_port, require
 
 pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
 

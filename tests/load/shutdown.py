@@ -24,9 +24,10 @@ from heapq import heappop, heappush
 from pathlib import Path
 from threading import Timer
 
-from tests.app.processes import free_port, running
+from tests.app.processes import running
 from tests.bundles import number_row, write_number_bundle
 from tests.load import options as types
+from tests.tools import free_port
 from tests.wire import post
 
 LOAD_SECONDS = 1.0

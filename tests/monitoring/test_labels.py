@@ -27,9 +27,9 @@ from app.contract import Manifest
 from monitoring import labels
 from monitoring.labels import JOB, LabelsError, main, read_log, wilson
 from tests.app.buckets import BUCKET, bucket
-from tests.app.processes import PATIENCE, ROOT, free_port, running
+from tests.app.processes import PATIENCE, ROOT, running
 from tests.bundles import PLANT_CLASSES, mixed_row, write_mixed_bundle, write_number_bundle
-from tests.tools import require
+from tests.tools import free_port, require
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 ROWS = [mixed_row(4.9, 3.0, "clay"), mixed_row(None, 7.9, "sand"), mixed_row(12.0, 60.0, None)]

@@ -32,10 +32,10 @@ import yaml
 from app.contract import Manifest, read_bundle
 from monitoring.prometheus import Prometheus
 from monitoring.queries import RULES, metric_names, recorded_names
-from tests.app.processes import ROOT, Running, free_port, running
+from tests.app.processes import ROOT, Running, running
 from tests.load.traffic import Traffic
 from tests.monitoring.story import Story
-from tests.tools import require
+from tests.tools import free_port, require
 
 LOCAL = {"namespace": "local", "environment": "local", "pod": "local-0"}
 PICTURES = ROOT / "docs/images/dashboards"
