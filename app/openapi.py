@@ -19,9 +19,11 @@ _REF = "#/components/schemas/{model}"
 _INFER = ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{version}/infer")
 _ERRORS = {
     404: "No such model or version",
-    413: "The body is too large",
-    415: "The body is not JSON",
+    408: "The body did not arrive in time",
+    413: "The body is too large, or has too many rows",
+    415: "The content type or encoding is not supported",
     422: "The input is wrong; each fault is named",
+    503: "The service holds too much for other requests; `Retry-After` says when to try again",
 }
 
 
@@ -130,7 +132,7 @@ class Documentation:
         for path, operations in paths.items():
             for method, operation in operations.items():
                 expected = [404] if "{model_name}" in path else []
-                expected += [413, 415, 422] if method == "post" else []
+                expected += [408, 413, 415, 422, 503] if method == "post" else []
                 # FastAPI documents its own 422, which these routes never send.
                 operation["responses"].pop("422", None)
                 for status in expected:

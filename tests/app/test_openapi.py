@@ -58,8 +58,8 @@ def test_the_examples_work(mixed: TestClient, document: dict[str, Any]) -> None:
 
 def test_errors_are_documented_in_their_one_shape(document: dict[str, Any]) -> None:
     responses = document["paths"]["/predict"]["post"]["responses"]
-    assert set(responses) == {"200", "413", "415", "422"}
-    for status in ("413", "415", "422"):
+    assert set(responses) == {"200", "408", "413", "415", "422", "503"}
+    for status in ("408", "413", "415", "422", "503"):
         schema = responses[status]["content"]["application/json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/Error"}
 
