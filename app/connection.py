@@ -17,7 +17,9 @@ What a client can make the service hold is bounded:
   reading pauses.
 - Heads, trailers and the framing of chunks are limited in bytes and in number.
 - Heads, bodies and unread responses have deadlines (`on_second`).
-- Unparsed input and unread responses count in the `Budget` of the process.
+- Unparsed input, heads and unread responses count in the `Budget` of the process.
+- A connection that is kept forgets the request that was answered.
+- The number of connections is limited; when half of them are open, the idle ones are closed early.
 
 A request that breaks a rule is refused in its order, after the responses ahead of it, and the connection closes.
 A client that has closed its sending half still receives its responses. A client that is refused while it sends
@@ -57,6 +59,9 @@ from app.transport import CLIENT_CLOSED_REQUEST, response
 MAX_HEAD_BYTES = 64 * 1024
 """Also for everything else that is not body: trailers, and chunk framing beyond `_FRAMING_PER_BYTE`."""
 MAX_HEADERS = 100
+MAX_TARGET_BYTES = 8 * 1024
+"""Of the address in the first line, of which a request holds several copies."""
+_MAX_HOST_BYTES = 1024
 _FRAMING_PER_BYTE = 6
 """Bytes on the wire for each byte of body; chunks of one byte need six."""
 
@@ -73,7 +78,7 @@ _MAX_GATHERED = 64
 _MIN_BYTES_PER_SECOND = 4096
 """Bodies and responses that are slower on average end at their deadline, even if they never stall."""
 _PRESSED_SECONDS = 5
-"""How long a body or a response may stall while more than half of the budget is used."""
+"""How long a client may stall while more than half of the budget is used, or of the connections are open."""
 
 _HEAD_END = b"\r\n\r\n"
 _HOST = re.compile(
@@ -243,6 +248,8 @@ class Connection(HttpToolsProtocol):
         """A message has begun and is not complete."""
         self._framing = 0
         """Bytes of this message that are not body."""
+        self._head = 0
+        """Bytes of a head that did not come with the end of its message; they are held with it."""
         self._received = 0
         self._held = 0
         """What the budget counts for this connection."""
@@ -254,6 +261,8 @@ class Connection(HttpToolsProtocol):
         self._gathering = GatheringTransport(transport, self._outbox, lambda: self._ended or self._open)
         super().connection_made(cast(asyncio.Transport, self._gathering))
         self.flow: _FlowControl = _FlowControl(self.transport, self._proceed)
+        if len(self.connections) > self._settings.max_connections:
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         expected, self._expected = self._expected, None
@@ -263,6 +272,8 @@ class Connection(HttpToolsProtocol):
         self._open = False
         super().connection_lost(exc)
         self._end()
+        self._budget.held -= self._held
+        self._held = 0
         # References in circles keep the rest of this object for a while; it should not be large.
         self.pipeline.clear()
         if self.cycle is not None:
@@ -322,6 +333,10 @@ class Connection(HttpToolsProtocol):
     def _hold_back(self) -> None:
         """Keep what is not parsed yet, if there is room for it, and read no more."""
         self.flow.pause_reading()
+        self._hold_more()
+
+    def _hold_more(self) -> None:
+        """Refuse what makes this connection hold more than the budget has room for."""
         before = self._held
         self._count_held()
         if self._held > before:
@@ -332,9 +347,7 @@ class Connection(HttpToolsProtocol):
 
     def _count_held(self) -> None:
         """Tell the budget what is held for this connection."""
-        held = len(self._unparsed)
-        if self.flow.write_paused:
-            held += self.transport.get_write_buffer_size()
+        held = len(self._unparsed) + self._head + self.transport.get_write_buffer_size()
         self._budget.held += held - self._held
         self._held = held
 
@@ -363,6 +376,11 @@ class Connection(HttpToolsProtocol):
         self._framing = max(0, self._framing + size)
         if self._framing > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             self._refuse(_too_large_head())
+        elif len(self.url) > MAX_TARGET_BYTES:
+            self._refuse(_too_long_target())
+        elif self._framing > max(self._head, _UNDIVIDED_BYTES):
+            self._head = self._framing
+            self._hold_more()
 
     def _end(self) -> None:
         """Parse nothing more."""
@@ -379,7 +397,7 @@ class Connection(HttpToolsProtocol):
             self._end()
             raise _EndOfInputError
         self._open = True
-        self._framing = 0
+        self._framing = self._head = 0
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -403,11 +421,15 @@ class Connection(HttpToolsProtocol):
             return
         version = parser.get_http_version()
         headers = dict(self.headers)
+        host = headers.get(b"host")
         if (
             len(headers) != len(self.headers)
-            or not _is_host(headers.get(b"host"))
+            or host is None
+            or len(host) > _MAX_HOST_BYTES
+            or not _is_host(host)
             or b"transfer-encoding" in headers
             or b"#" in self.url
+            or len(self.url) > MAX_TARGET_BYTES
         ):
             try:
                 self._check_head(version, headers)
@@ -431,17 +453,19 @@ class Connection(HttpToolsProtocol):
         """Check what decides where a request ends and for whom it is.
 
         Raises:
-            RequestError: 400 or 431.
+            RequestError: 400, 414 or 431.
         """
         names = [name for name, _ in self.headers]
         if len(names) > MAX_HEADERS:
             raise _too_large_head()
+        if len(self.url) > MAX_TARGET_BYTES:
+            raise _too_long_target()
         if names.count(b"host") > 1:
             raise _malformed("there is more than one Host header")
         if b"host" not in headers:
             if version != "1.0":
                 raise _malformed("there is no Host header")
-        elif not _is_host(headers[b"host"]):
+        elif len(headers[b"host"]) > _MAX_HOST_BYTES or not _is_host(headers[b"host"]):
             raise _malformed("the Host header is not a host with an optional port")
         if b"#" in self.url:
             # The path in front of it is not the path that a proxy has seen.
@@ -660,6 +684,8 @@ class Connection(HttpToolsProtocol):
 
     def on_second(self) -> None:
         """End what takes too long; called once a second, so requests need no timers."""
+        self._forget_answered()
+        self._count_held()
         awaited, progress = self._what_is_awaited()
         before, self._awaited = self._awaited, awaited
         if awaited is None or before is None or awaited[0] != before[0] or awaited[1] is not before[1]:
@@ -675,24 +701,37 @@ class Connection(HttpToolsProtocol):
         if self._stalled >= limit or self._seconds >= limit + moved / _MIN_BYTES_PER_SECOND:
             self._time_out(wait)
 
+    def _forget_answered(self) -> None:
+        """Drop the last request when it is answered: it is held until the next one, which may never come."""
+        cycle = self.cycle
+        if cycle is None or not cycle.response_complete or not cycle.scope["path"]:
+            return
+        is_last = cycle.scope is self.scope
+        cycle.scope = {**cycle.scope, "headers": [], "path": "", "raw_path": b"", "query_string": b""}
+        cycle.body = bytearray()
+        if is_last:
+            self.scope, self.url, self._head = cycle.scope, b"", 0
+
     def _what_is_awaited(self) -> tuple[tuple[_Wait, object] | None, int]:
         """What the client has to do next, on which object, and a number that changes if it does something."""
-        if self.flow.write_paused or self.transport.is_closing():
-            self._count_held()
-            return ("response", self), self.transport.get_write_buffer_size()
+        cycle, unread = self.cycle, self.transport.get_write_buffer_size()
+        if unread or self.transport.is_closing():
+            return ("response", cycle), unread
         if self._must_wait():
             return None, 0
-        cycle = self.cycle
         if self._open:
             within_body = cycle is not None and cycle.scope is self.scope
             return ("body", cycle) if within_body else ("head", self.scope), self._received * within_body
         return ("head", self.flow) if cycle is None else ("idle", cycle), 0
 
     def _limit_of(self, wait: _Wait) -> int:
-        if wait == "idle":
-            return self.timeout_keep_alive
-        limit: int = getattr(self._settings, f"{wait}_seconds")
-        return min(limit, _PRESSED_SECONDS) if wait != "head" and self._budget.pressed else limit
+        if wait == "response" and self._budget.exhausted:
+            return 1
+        limit: int = self.timeout_keep_alive if wait == "idle" else getattr(self._settings, f"{wait}_seconds")
+        pressed = 2 * len(self.connections) > self._settings.max_connections or (
+            wait != "idle" and self._budget.pressed
+        )
+        return min(limit, _PRESSED_SECONDS) if pressed else limit
 
     def _time_out(self, wait: _Wait) -> None:
         self._awaited = None
@@ -717,8 +756,8 @@ def _piece_end(data: bytes, start: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _is_host(value: bytes | None) -> bool:
-    return value is not None and _HOST.fullmatch(value) is not None
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def _malformed(message: str) -> RequestError:
@@ -730,6 +769,12 @@ def _too_large_head() -> RequestError:
         431,
         "head_too_large",
         f"head and trailers may have {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers",
+    )
+
+
+def _too_long_target() -> RequestError:
+    return RequestError(
+        414, "target_too_long", f"path and query may have {MAX_TARGET_BYTES} bytes; send data in the body"
     )
 
 

@@ -81,6 +81,13 @@ class Settings(BaseSettings):
         description="bodies that are not answered and responses that are not read may take so much memory "
         "in each process; further bodies get a 503",
     )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        le=1_000_000,
+        description="connections of each process; further ones are closed, and idle ones after 5 seconds "
+        "when half of them are open",
+    )
     head_seconds: int = Field(
         60, ge=1, le=3600, description="time in which the head of a request must be complete"
     )

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
 import socket
 import time
+import tracemalloc
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import h11
 import pytest
 
 from app.main import Application
 from tests.app.conftest import Serve
 from tests.app.processes import PATIENCE, Running, running
-from tests.app.wire import Line
+from tests.app.wire import Line, answer_on_the_wire
 from tests.bundles import number_row
 from tests.wire import Answer, Wire
 
@@ -386,6 +389,138 @@ def test_while_much_is_held_large_bodies_get_503_and_small_ones_an_answer(
         deadline = time.monotonic() + PATIENCE
         while ask(connect()).status != 200:
             assert time.monotonic() < deadline, "what is gone is still counted"
+
+
+# ------------------------------------------------------------------------------------------ many connections
+
+CROWD = 20
+FILLER = b"x" * 60_000
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: " + FILLER + b"\r\n\r\n", 200, id="header"),
+        pytest.param(b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % FILLER[:8000], 404, id="target"),
+        pytest.param(
+            b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(FILLER), FILLER),
+            404,
+            id="body that is not read",
+        ),
+        pytest.param(
+            b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nX: " + FILLER + b"\r\n\r\n",
+            404,
+            id="body that does not come",
+        ),
+    ],
+)
+def test_a_connection_that_is_kept_forgets_the_request(app: Application, sent: bytes, status: int) -> None:
+    async def run() -> int:
+        await answer_on_the_wire(app, sent)
+        lines = [Line(app) for _ in range(CROWD)]
+        tracemalloc.start()
+        try:
+            for line in lines:
+                # A copy of its own, as from the network.
+                line.send(bytes(bytearray(sent)))
+                assert (await line.settle()).startswith(b"HTTP/1.1 %d " % status)
+                line.transport.writes.clear()
+                line.connection.on_second()
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert asyncio.run(run()) < CROWD * 6000
+
+
+def test_a_connection_that_forgot_a_request_answers_the_next(app: Application) -> None:
+    line = talk(
+        app, PREDICT, PREDICT[:50], PREDICT[50:], b"@", between=lambda line: line.connection.on_second()
+    )
+
+    answers = b"".join(line.transport.writes)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200", b"400"]
+
+
+def test_a_head_counts_in_the_budget_until_it_is_answered(app: Application) -> None:
+    budget = app.state.budget
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nX: " % len(BODY)
+
+    async def run() -> None:
+        line, left = Line(app), Line(app)
+        for each in (line, left):
+            each.send(head + FILLER)
+        assert budget.held >= 2 * len(FILLER)
+        left.connection.connection_lost(None)
+        assert len(FILLER) <= budget.held < 2 * len(FILLER)
+        # Now the body is waited for, and the head is still there.
+        line.send(b"\r\n\r\n" + BODY[:-1])
+        assert budget.held >= len(FILLER)
+        line.send(BODY[-1:])
+        assert (await line.settle()).startswith(b"HTTP/1.1 200")
+        line.connection.on_second()
+        assert budget.held == 0
+        # Small ones are not counted, so that they are never refused.
+        line.send(PREDICT[:60])
+        assert budget.held == 0
+
+    asyncio.run(run())
+
+
+def test_heads_beyond_the_budget_get_503(number_model: Path, serve: Serve) -> None:
+    app = serve(number_model, max_buffered_bytes=256 * 1024, max_body_bytes=100_000).app
+    assert isinstance(app, Application)
+
+    async def run() -> list[bytes]:
+        lines = [Line(app) for _ in range(10)]
+        for line in lines:
+            line.send(HEAD + b"X: " + FILLER)
+        return [await line.settle() for line in lines]
+
+    answers = asyncio.run(run())
+    assert answers[0] == b""
+    assert answers[-1].startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize(("most", "closed"), [(1, True), (2, False)])
+def test_idle_connections_are_closed_early_when_half_of_all_are_open(
+    number_model: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, most: int, closed: bool
+) -> None:
+    monkeypatch.setattr("app.connection._PRESSED_SECONDS", 1)
+    app = serve(number_model, max_connections=most).app
+    assert isinstance(app, Application)
+
+    async def run() -> bool:
+        line = Line(app)
+        line.send(PREDICT)
+        await line.settle()
+        for _ in range(3):
+            line.connection.on_second()
+        return line.transport.closed
+
+    assert asyncio.run(run()) is closed
+
+
+def test_connections_beyond_the_limit_are_closed(number_model: Path) -> None:
+    with running(number_model, max_connections=2) as service, ExitStack() as stack:
+        first, second = (stack.enter_context(Wire(service.port, PATIENCE)) for _ in range(2))
+        for each in (first, second):
+            each.send(PREDICT)
+            assert each.answer().status == 200
+        for _ in range(3):
+            with Wire(service.port, PATIENCE) as third:
+                assert third.end() == b""
+        first.socket.close()
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with Wire(service.port, PATIENCE) as third, suppress(ConnectionError, h11.RemoteProtocolError):
+                third.send(PREDICT)
+                assert third.answer().status == 200
+                break
+            assert time.monotonic() < deadline, "what is gone is still counted"
+        second.send(PREDICT)
+        assert second.answer().status == 200
 
 
 def answers_of(service: Running, status: int) -> float:

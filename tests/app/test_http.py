@@ -969,6 +969,27 @@ def test_a_pipeline_is_not_held_in_memory(number_model: Path, reads: bool) -> No
         assert process.memory_info().rss < before + 20 * 1024 * 1024
 
 
+@pytest.mark.parametrize(("size", "status"), [(8192, 404), (8193, 414), (40_000, 414)])
+@pytest.mark.parametrize("pause", [0, 0.05])
+def test_a_target_has_at_most_8_kib(wire: Wire, size: int, status: int, pause: float) -> None:
+    target = "/" + "x" * (size - 1)
+    whole = request("GET", target)
+    wire.send(whole[:1000], whole[1000 : size // 2], whole[size // 2 :], pause=pause) if pause else wire.send(
+        whole
+    )
+
+    answer = wire.answer("GET")
+    assert answer.status == status
+    assert answer.json["code"] == {404: "not_found", 414: "target_too_long"}[status]
+
+
+@pytest.mark.parametrize(("size", "status"), [(1024, 200), (1025, 400)])
+def test_a_host_has_at_most_1_kib(wire: Wire, size: int, status: int) -> None:
+    wire.send(b"GET /v2 HTTP/1.1\r\nHost: " + b"x" * size + b"\r\n\r\n")
+
+    assert wire.answer("GET").status == status
+
+
 def test_a_target_without_end_is_refused(wire: Wire) -> None:
     wire.send(request("GET", "/health/live?" + "x" * 200_000))
 
