@@ -7,6 +7,7 @@ says what a column means; the functions here find that meaning in whatever type 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Set
 from decimal import Decimal
 from numbers import Integral, Real
@@ -64,6 +65,16 @@ def as_text(
         return None if found in missing else found
 
     return _convert(_plain(column), text)
+
+
+def without_unit(texts: pd.Series[Any], unit: str) -> pd.Series[Any]:
+    """Texts without what stands before or behind their numbers, such as % or $; other texts stay."""
+    before = re.compile(rf"([+-]?)\s*{re.escape(unit)}\s*(?=[+-]?[\d.,])")
+    behind = re.compile(rf"(?<=[\d.,])\s*{re.escape(unit)}\Z")
+    return texts.map(
+        lambda each: behind.sub("", before.sub(r"\1", each) if before.match(each) else each),
+        na_action="ignore",
+    )
 
 
 def _plain(column: pd.Series[Any]) -> pd.Series[Any]:

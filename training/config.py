@@ -77,6 +77,8 @@ class DataSettings(Settings):
     encoding: str = "utf-8"
     """Of a CSV file; a byte order mark goes before it."""
     rename: dict[Text, Text] = {}
+    units: dict[Text, str] = {}
+    """By column, what stands before or behind its numbers and is taken off."""
     replace: dict[Text, dict[Text, Text]] = {}
     missing: tuple[Text, ...] = ()
     """Texts that mean "no value", beside the empty cell, wherever the schema does not declare them as values."""
@@ -95,6 +97,16 @@ class DataSettings(Settings):
                 f"{value!r} is not an encoding: utf-8, cp1252, latin-1 and utf-16 are some"
             ) from None
         return value
+
+    @field_validator("units")
+    @classmethod
+    def _are_no_numbers(cls, value: dict[str, str]) -> dict[str, str]:
+        for column, unit in value.items():
+            if not unit.strip() or re.search(r"[\d.,+-]", unit):
+                raise ValueError(
+                    f"{column}: {unit!r} is not a unit; write what stands beside the numbers, such as '%' or kg"
+                )
+        return {column: unit.strip() for column, unit in value.items()}
 
     @field_validator("missing")
     @classmethod

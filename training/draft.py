@@ -270,7 +270,7 @@ def _rare(labels: pd.Series[Any]) -> dict[str, int]:
 
 def _checked(frame: pd.DataFrame, schema: dict[str, Any], columns: Columns) -> Checked:
     """The rows as `prepare` will see them, checked by the check that it makes."""
-    from training.fetch import replace
+    from training.fetch import replace, take_units_off
 
     features = {name: each for name, (each, _) in columns.features.items()}
     try:
@@ -280,7 +280,7 @@ def _checked(frame: pd.DataFrame, schema: dict[str, Any], columns: Columns) -> C
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{message}; give it another name with --rename OLD=NEW") from None
-    return check(replace(frame, columns.replace), settings, columns.cells)
+    return check(replace(take_units_off(frame, columns.units), columns.replace), settings, columns.cells)
 
 
 def _data_section(source: str, encoding: str, renames: dict[str, str], columns: Columns) -> list[str]:
@@ -291,6 +291,10 @@ def _data_section(source: str, encoding: str, renames: dict[str, str], columns: 
             f"  {yaml_text.entry('encoding', encoding)}  # not UTF-8: look whether its texts come out right"
         )
     lines += ["  " + yaml_text.entry("rename", renames)]
+    if columns.units:
+        lines.append(
+            f"  {yaml_text.entry('units', columns.units)}  # what stands beside the numbers, taken off"
+        )
     if columns.replace:
         lines.append("  replace:")
         lines += [f"    {yaml_text.entry(name, values)}" for name, values in columns.replace.items()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from app.cells import PLAIN, Cells, as_written
 from training.checks import LARGEST
-from training.columns import as_numbers, as_text
+from training.columns import as_numbers, as_text, without_unit
 
 MOST_CATEGORIES = 200
 FEWEST_ROWS_EACH = 4
@@ -90,6 +91,7 @@ class Columns:
 
     Attributes:
         cells: how the source's cells are to be read.
+        units: `data.units`, what stands beside a column's numbers.
         replace: `data.replace` for its odd cells.
         features: settings and a comment by name.
         left_out: the reasons by name.
@@ -98,6 +100,7 @@ class Columns:
     """
 
     cells: Cells
+    units: dict[str, str] = field(default_factory=dict)
     replace: dict[str, dict[str, str]] = field(default_factory=dict)
     features: dict[str, tuple[dict[str, Any], str]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -134,11 +137,15 @@ def _judge_column(
         columns.left_out[name] = f"left out, since it holds {column.dtype}"
         return
     if texts is None or (reading is not None and not texts.are_codes):
+        if reading and reading.unit:
+            column = without_unit(as_text(column)[0], reading.unit)
         number = _number(name, column, reading.replaced(cells) if reading else {}, cells)
         if isinstance(number, str):
             columns.left_out[name] = number
             return
         feature, comment, replaced = number
+        if reading and reading.unit:
+            columns.units[name] = reading.unit
         if replaced:
             columns.replace[name] = replaced
         if reading is not None and (odd := reading.odd_cells()):
@@ -220,7 +227,8 @@ class _Reading:
         numbers: how many of them are numbers as they stand.
         placeholders: texts that mean that there is no value.
         example: what the marks make of a cell that is no number without them.
-        readable: texts that are a number otherwise, such as "12 %".
+        unit: what stands beside most numbers, such as %, where there are more than a handful of them.
+        readable: other texts that are a number otherwise, such as "12 %".
         others: texts that are none.
     """
 
@@ -228,13 +236,15 @@ class _Reading:
     numbers: int
     example: str
     placeholders: tuple[str, ...]
+    unit: str
     readable: dict[str, float]
     others: tuple[str, ...]
 
     @classmethod
     def of(cls, texts: _Texts, marks: Cells) -> _Reading | None:
         """None where the column is not one of numbers."""
-        plain = {each for each in texts.counts if _parsed(each, marks) is not None}
+        unit = _unit(texts, marks)
+        plain = {each for each in texts.counts if _parsed(_core(each, unit), marks) is not None}
         odd = [each for each in texts.counts if each not in plain]
         placeholders = tuple(each for each in odd if is_placeholder(each))
         readable = {
@@ -255,11 +265,15 @@ class _Reading:
             and texts.total >= FEWEST_ROWS_EACH * len(texts.counts)
         ):
             return None
-        marked = [each for each in texts.counts if each in plain and _parsed(each, PLAIN) is None]
+        marked = [
+            each for each in texts.counts if each in plain and _parsed(_core(each, unit), PLAIN) is None
+        ]
         example = (
-            f"{texts.shown(marked[:1])} is read as {as_written(marks.number(marked[0]))}" if marked else ""
+            f"{texts.shown(marked[:1])} is read as {as_written(marks.number(_core(marked[0], unit)))}"
+            if marked
+            else ""
         )
-        return cls(texts, numbers, example, placeholders, readable, others)
+        return cls(texts, numbers, example, placeholders, unit, readable, others)
 
     def replaced(self, cells: Cells) -> dict[str, str]:
         numbers = {each: as_written(number) for each, number in self.readable.items()}
@@ -271,7 +285,7 @@ class _Reading:
         odd = (*self.placeholders, *self.readable, *self.others)
         if not odd:
             return ""
-        missing = ", which become missing" if self.others else ""
+        missing = ", which become missing; in data.replace, numbers can be given" if self.others else ""
         return (
             f"{self.numbers:,} of {self.texts.total:,} cells are numbers; the others: "
             f"{self.texts.shown(odd)}{missing}"
@@ -291,7 +305,7 @@ def _marks(columns: Iterable[_Texts], delimiter: str) -> Cells:
         plain = [each for each in texts.counts if _parsed(each, PLAIN) is not None][:_SAMPLE]
         cells = [*plain, *odd[: 2 * _SAMPLE]]
         counts = [
-            sum(texts.counts[each] for each in cells if _parsed(each, format_) is not None)
+            sum(texts.counts[each] for each in cells if _parsed(_core(each), format_) is not None)
             for format_ in formats
         ]
         if max(counts) * 2 >= sum(texts.counts[each] for each in cells):
@@ -305,6 +319,29 @@ def _parsed(text: str, cells: Cells) -> float | None:
         return cells.number(text)
     except ValueError:
         return None
+
+
+def _unit(texts: _Texts, marks: Cells) -> str:
+    """The symbol beside so many different numbers that they are not replaced one by one."""
+    symbols = Counter(
+        symbol
+        for each in texts.counts
+        if (symbol := _symbol(each)) and _parsed(_core(each), marks) is not None
+    )
+    symbol, count = symbols.most_common(1)[0] if symbols else ("", 0)
+    return symbol if count > 2 * HANDFUL else ""
+
+
+def _symbol(text: str) -> str:
+    """What stands beside a number."""
+    affixed = _AFFIXED.fullmatch(text)
+    return text.replace(affixed[1], "").strip() if affixed else ""
+
+
+def _core(text: str, unit: str | None = None) -> str:
+    """The number in a text with a symbol; only with that one where it is given."""
+    affixed = _AFFIXED.fullmatch(text)
+    return affixed[1].strip() if affixed and unit in (None, _symbol(text)) else text
 
 
 def _otherwise(text: str, marks: Cells) -> float | None:

@@ -14,11 +14,12 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from training import cli, config, files, sources
-from training.columns import as_text
+from training.columns import as_text, without_unit
 from training.config import DataSettings, Settings
 from training.errors import ConfigError, DataError
 
@@ -43,14 +44,15 @@ def main() -> None:
 
 
 def fetch(data: DataSettings) -> pd.DataFrame:
-    """Read the source and apply `rename` and `replace`."""
+    """Read the source and apply `rename`, `units` and `replace`."""
     frame = rename(sources.read(data.source, data.encoding), data.rename)
-    for name in data.replace:
-        if name in data.rename and name not in frame.columns:
-            raise ConfigError(
-                f"data.replace: there is no column {name!r} after renaming; it is called {data.rename[name]!r} by then"
-            )
-    return replace(frame, data.replace)
+    for key, columns in (("units", data.units), ("replace", data.replace)):
+        for name in columns:
+            if name in data.rename and name not in frame.columns:
+                raise ConfigError(
+                    f"data.{key}: there is no column {name!r} after renaming; it is called {data.rename[name]!r} by then"
+                )
+    return replace(take_units_off(frame, data.units), data.replace)
 
 
 def rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
@@ -67,23 +69,40 @@ def rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     return renamed
 
 
+def take_units_off(frame: pd.DataFrame, units: Mapping[str, str]) -> pd.DataFrame:
+    """Take off what `data.units` says; such a column becomes text, which `prepare` reads as any other."""
+    frame = frame.copy()
+    for name, unit in units.items():
+        text = _text(frame, name, "units")
+        numbers = without_unit(text, unit)
+        if not (numbers != text)[text.notna()].any():
+            log.warning("warning: data.units.%s: %r stands beside no number", name, unit)
+        frame[name] = numbers.astype("str")
+    return frame
+
+
 def replace(frame: pd.DataFrame, values_by_column: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     """Swap values as `data.replace` says; such a column becomes text, which `prepare` reads as any other."""
     frame = frame.copy()
     for name, values in values_by_column.items():
-        if name not in frame.columns:
-            raise ConfigError(f"data.replace: there is no column {name!r} after renaming")
-        text, wrong = as_text(frame[name])
-        if wrong.any():
-            raise DataError(
-                f"data.replace: column {name!r} holds {frame[name].dtype}, and only text can be replaced"
-            )
+        text = _text(frame, name, "replace")
         for value in values:
             if not (text == value).any():
                 log.warning("warning: data.replace.%s: the value %r does not occur", name, value)
         swapped = text.map(lambda value, values=values: values.get(value, value), na_action="ignore")
         frame[name] = swapped.where(swapped != "", None).astype("str")
     return frame
+
+
+def _text(frame: pd.DataFrame, name: str, key: str) -> pd.Series[Any]:
+    if name not in frame.columns:
+        raise ConfigError(f"data.{key}: there is no column {name!r} after renaming")
+    text, wrong = as_text(frame[name])
+    if wrong.any():
+        raise DataError(
+            f"data.{key}: column {name!r} holds {frame[name].dtype}, and only text can be changed"
+        )
+    return text
 
 
 def write(source: str, frame: pd.DataFrame) -> None:

@@ -56,6 +56,43 @@ def test_a_draft_is_ready_to_use(source: str, target: str, tmp_path: Path) -> No
     assert drafted.data_schema.target == target
 
 
+def test_a_unit_beside_many_numbers_is_taken_off_them_all(tmp_path: Path) -> None:
+    rows = 300
+    frame = pd.DataFrame(
+        {
+            "share": [f"{number / 8} %" for number in range(rows)],
+            "price": [f"$ {number * 41 % 2999:,}.50" for number in range(rows)],
+            "change": ["n/a" if number % 50 == 3 else f"-{number * 7 % 299 + 1}€" for number in range(rows)],
+            "half": [
+                f"{number * 7 % 299}%" if number % 2 else str(number * 7 % 299) for number in range(rows)
+            ],
+            "few": [f"{number % 5}%" for number in range(rows)],
+            "weight": ["5 kg" if number == 7 else str(number * 11 % 97) for number in range(rows)],
+            "kind": ["a", "b"] * (rows // 2),
+        }
+    )
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    text = draft.draft(str(tmp_path / "a.csv"), "kind", {})
+    drafted = prepares(text, tmp_path)
+    assert drafted.data.units == {"share": "%", "price": "$", "change": "€", "half": "%"}
+    assert drafted.data.replace == {
+        "few": {f"{number}%": str(number) for number in range(5)},
+        "weight": {"5 kg": ""},
+    }
+    checked = check(fetch(drafted.data), drafted.data_schema, drafted.data.cells).frame
+    assert checked["share"].tolist() == [number / 8 for number in range(rows)]
+    assert checked["price"].tolist() == [number * 41 % 2999 + 0.5 for number in range(rows)]
+    assert checked["change"].iloc[:4].tolist()[:3] == [-1, -8, -15]
+    assert checked["change"].isna().sum() == 6
+    assert checked["half"].tolist() == [number * 7 % 299 for number in range(rows)]
+
+    assert (
+        "'5 kg' (once, first in row 8), which become missing; in data.replace, numbers can be given" in text
+    )
+    replaced = drafted.data.model_copy(update={"replace": {**drafted.data.replace, "weight": {"5 kg": "5"}}})
+    assert check(fetch(replaced), drafted.data_schema, drafted.data.cells).frame["weight"].iloc[7] == 5
+
+
 def test_what_a_column_is(tmp_path: Path) -> None:
     rows = 40
     frame = pd.DataFrame(

@@ -104,6 +104,20 @@ def test_replacing_leaves_words_that_may_be_values_alone() -> None:
     assert fetch.replace(frame, data.replace)["x"].tolist() == ["None", "NA", "null", "NA", "nan"]
 
 
+def test_units_are_taken_off_numbers_alone() -> None:
+    texts = ["12 %", "%12", "-% 3", "% -3", "%", "5 kg %", "1%2", None, "7"]
+    frame = fetch.take_units_off(pd.DataFrame({"x": texts}), {"x": "%"})
+    expected = ["12", "12", "-3", "-3", "%", "5 kg %", "1%2", None, "7"]
+    assert [None if pd.isna(each) else each for each in frame["x"]] == expected
+    dollars = fetch.take_units_off(pd.DataFrame({"x": ["US$ 1,000.5", "-US$3", "$4"]}), {"x": "US$"})
+    assert list(dollars["x"]) == ["1,000.5", "-3", "$4"]
+
+
+def test_a_unit_that_never_occurs_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    fetch.take_units_off(pd.DataFrame({"x": ["1 %"]}), {"x": "kg"})
+    assert "data.units.x: 'kg' stands beside no number" in caplog.text
+
+
 def test_a_value_to_replace_that_never_occurs_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
     data = DataSettings(source="-", replace={"x": {"Iris-setosa": "setosa"}})
     fetch.replace(pd.DataFrame({"x": ["iris-setosa"]}), data.replace)
