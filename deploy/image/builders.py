@@ -389,30 +389,27 @@ def _fault(command: Sequence[str]) -> str | None:
     """Why a command cannot be run; None if it can."""
     if shutil.which(command[0]) is None:
         return "not installed"
-    result = subprocess.run(
-        command,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    result = _run(command)
     return None if result.returncode == 0 else _reason(result.stderr or result.stdout)
 
 
 def _ask(command: Sequence[str]) -> str:
     """What a command answers."""
-    result = subprocess.run(
+    result = _run(command)
+    if result.returncode:
+        raise ImageError(f"`{' '.join(command[:2])}` failed: {_reason(result.stderr or result.stdout)}")
+    return result.stdout
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
         errors="replace",
         check=False,
-        stdin=subprocess.DEVNULL,
     )
-    if result.returncode:
-        raise ImageError(f"`{' '.join(command[:2])}` failed: {_reason(result.stderr or result.stdout)}")
-    return result.stdout
 
 
 def _show(command: Sequence[str]) -> str:
