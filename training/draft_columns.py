@@ -266,7 +266,9 @@ class _Reading:
         ):
             return None
         marked = [
-            each for each in texts.counts if each in plain and _parsed(_core(each, unit), PLAIN) is None
+            each
+            for each in texts.counts
+            if each in plain and _parsed(_core(each, unit), PLAIN) != _parsed(_core(each, unit), marks)
         ]
         example = (
             f"{texts.shown(marked[:1])} is read as {as_written(marks.number(_core(marked[0], unit)))}"
@@ -298,6 +300,7 @@ def _marks(columns: Iterable[_Texts], delimiter: str) -> Cells:
     if delimiter == ";":
         formats = [PLAIN, *(each for each in _FORMATS if each.decimal == ","), *_FORMATS[1:]]
     scores = dict.fromkeys(range(len(formats)), 0)
+    grouped = 0
     for texts in columns:
         odd = [each for each in texts.counts if _parsed(each, PLAIN) is None and not is_placeholder(each)]
         if not odd and all("." not in each for each in texts.counts):
@@ -311,7 +314,11 @@ def _marks(columns: Iterable[_Texts], delimiter: str) -> Cells:
         if max(counts) * 2 >= sum(texts.counts[each] for each in cells):
             for place, count in enumerate(counts):
                 scores[place] += count
-    return formats[max(scores, key=lambda place: scores[place])]
+            grouped += sum(1 for each in cells if re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", each))
+    best = [formats[place] for place, score in scores.items() if score == max(scores.values())]
+    # A file with semicolons where every point parts three digits from others: 57.800 is not 57.8.
+    points = Cells(decimal=",", thousands=".")
+    return points if delimiter == ";" and grouped >= HANDFUL and points in best else best[0]
 
 
 def _parsed(text: str, cells: Cells) -> float | None:

@@ -291,6 +291,28 @@ def test_marks_of_other_countries(
     assert feature.range[1] < 2000
 
 
+@pytest.mark.parametrize(
+    ("numbers", "delimiter", "highest"),
+    [
+        ("{}.{:03}", ";", 190_000),  # 57.800 in a country that writes 5,3
+        ("{}.{:03}", ",", 190),
+        ("{}.{:02}", ";", 190),
+        ("0.{}{:03}", ";", 1),
+    ],
+)
+def test_points_part_thousands_where_all_could(
+    numbers: str, delimiter: str, highest: float, tmp_path: Path
+) -> None:
+    cells = [numbers.format(30 + row * 77 % 120, row * 37 % 100) for row in range(120)]
+    csv = "".join(f"{cell}{delimiter}{'ab'[row % 2]}\n" for row, cell in enumerate(cells))
+    text, found = drafted(f"x{delimiter}kind\n{csv}", tmp_path)
+    feature = found.data_schema.features["x"]
+    assert feature.type == "number"
+    assert feature.range is not None
+    assert feature.range[1] == pytest.approx(highest, rel=0.4)
+    assert ("'30.000' (once, first in row 1) is read as 30000" in text) == (highest == 190_000)
+
+
 def test_words_are_values_where_no_number_makes_them_missing(tmp_path: Path) -> None:
     names = ["NA", "None", "null", "nan", "N/A", "NULL", "inf", "DE"]
     csv = "country,x,kind\n" + "".join(
