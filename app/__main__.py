@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit status: 0 after a stop by signal, 1 when it could not start.
     """
     exit_on_signals()
-    # The metrics' library shares by files what it counts if it finds these; whether it should is for us to say.
+    # prometheus_client counts in shared files if it finds these; only the supervisor decides that.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
     from app.contract import BundleError, read_bundle

@@ -224,7 +224,7 @@ def read_bundle(directory: Path) -> Bundle:
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"{directory / MANIFEST_FILE} has schema version {version!r} and this service reads "
-            f"{SCHEMA_VERSION}: run the service of the same release, or `make repro` to build the bundle anew"
+            f"{SCHEMA_VERSION}: run the service of the same release, or `make repro` to build the bundle again"
         )
     try:
         manifest = Manifest.model_validate_json(manifest_bytes)
@@ -251,7 +251,7 @@ def _verify(directory: Path, manifest: Manifest, model: bytes) -> None:
     if actual != manifest.model.sha256:
         raise BundleError(
             f"{directory / MODEL_FILE} has digest {actual[:12]}… and {MANIFEST_FILE} expects "
-            f"{manifest.model.sha256[:12]}…: the files are not from one bundle; fetch or build it anew"
+            f"{manifest.model.sha256[:12]}…: the files are not from one bundle; fetch or build it again"
         )
     computed = manifest.computed_digest()
     if manifest.digest != computed or manifest.version != version_of(computed):

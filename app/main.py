@@ -35,7 +35,7 @@ _INFER_VERSION = "/v2/models/{model_name}/versions/{version}/infer"
 
 @dataclass
 class Lifecycle:
-    """Whether the process is on its way out; the server sets it and readiness tells it."""
+    """Whether the process is about to end; the server sets it and readiness reports it."""
 
     draining: bool = False
 

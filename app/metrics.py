@@ -72,7 +72,7 @@ _METHODS = ("GET", "POST")
 """Those of the routes; HEAD is answered as GET."""
 
 OTHER_FIELD = "other"
-"""Stands for whatever is no feature, so that no client can grow the number of series."""
+"""Stands for everything that is not a feature, so that no client can grow the number of series."""
 
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 # From half a millisecond, which is where one row is answered, up to what a queue of big batches takes.
@@ -253,7 +253,7 @@ class HttpMetrics:
         self.requests.labels("none", str(status), "none").inc()
 
     def watch(self, connections: Collection[Busy]) -> None:
-        """Let the gauges tell of a server's open connections.
+        """Let the gauges show a server's open connections.
 
         They are looked at when somebody reads `/metrics` and once a second; requests do nothing for it.
         """
@@ -374,16 +374,24 @@ class Exposition:
 def export_process(registry: CollectorRegistry) -> None:
     """Processor time, memory and open files of this process, under the names that every Prometheus client uses.
 
-    Of several workers there is no one process to tell of, and `/metrics` then leaves these out.
+    With several workers `/metrics` leaves these out, because no single process stands for the service.
     """
     ProcessCollector(registry=registry)
 
 
 def export_age(registry: CollectorRegistry, model_created: float | None, data_created: float | None) -> None:
-    """When the bundle and its data came to be, in seconds since 1970; no series for what is not known."""
+    """Creation times of the bundle and its data, in seconds since 1970; no series for what is not known."""
     for name, about, created in (
-        (MODEL_CREATED, "When this model came to be: the time of the commit that brought it.", model_created),
-        (DATA_CREATED, "When this model's data came to be, likewise.", data_created),
+        (
+            MODEL_CREATED,
+            "Creation time of this model: the time of the commit that brought it.",
+            model_created,
+        ),
+        (
+            DATA_CREATED,
+            "Creation time of this model's data: the time of the commit that brought it.",
+            data_created,
+        ),
     ):
         if created is not None:
             Gauge(name, about, registry=registry, multiprocess_mode="max").set(created)

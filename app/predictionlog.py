@@ -217,7 +217,7 @@ class PredictionLog:
             self._empty_queue()
             if self._file.rows and (closing or self._file.age >= self._seconds_per_file):
                 self._finish_file()
-            self._complaints.utter(at_once=closing)
+            self._complaints.report_losses(at_once=closing)
 
     def _empty_queue(self) -> None:
         at_a_stretch = 0
@@ -345,14 +345,14 @@ class _File:
 
 @dataclass
 class _Complaints:
-    """What went wrong since it was last said: at most once a minute, for it may go wrong with every request."""
+    """What went wrong since it was last said: at most once a minute, because every request may fail."""
 
     dropped: int = 0
     failed: int = 0
     reason: str = ""
     _last: float = -_COMPLAIN_SECONDS
 
-    def utter(self, *, at_once: bool) -> None:
+    def report_losses(self, *, at_once: bool) -> None:
         early = not at_once and time.monotonic() - self._last < _COMPLAIN_SECONDS
         if early or not (self.dropped or self.failed):
             return
@@ -409,7 +409,7 @@ class _Lines:
             piece = slice(start, start + _PIECE)
             values = rows.numbers[piece].tolist()
             strings = [()] * len(values) if rows.categories is None else rows.categories[piece].tolist()
-            shares = probabilities[piece].tolist()  # type: ignore[union-attr]  # likewise
+            shares = probabilities[piece].tolist()  # type: ignore[union-attr]  # as above
             yield [
                 self._line(prediction, start + offset, *row)
                 for offset, row in enumerate(

@@ -52,7 +52,7 @@ Row = tuple[Sequence[float], Sequence[str]]
 
 @dataclass(frozen=True)
 class Rows:
-    """What the model takes: `numbers` of shape (rows, numeric features), `categories` likewise or None."""
+    """What the model takes: `numbers` and, of categorical features, `categories`, with one row per row."""
 
     numbers: NDArray[np.float64]
     categories: NDArray[np.object_] | None
@@ -68,7 +68,7 @@ class Schema:
         instance: adapter of one instance, an object with one key per feature.
         instances: adapter of `{"instances": [...]}`.
         columns: adapter of `{"columns": {feature: [...]}}`.
-        ignore_unknown: whether fields that are no features are left out of account.
+        ignore_unknown: whether fields that are not features are ignored.
     """
 
     def __init__(self, manifest: Manifest, limits: RowLimits, *, ignore_unknown: bool = False) -> None:
@@ -171,7 +171,7 @@ class Schema:
             else:
                 rest[name] = self._as_json(name, values)
         if rest or len(checked) < len(self.features):
-            # Columns that are done are stood in for, so that only the others are looked at again.
+            # Empty lists stand for the columns that are done, so that only the others are checked again.
             stand_ins: dict[str, list[Any]] = {name: [] for name in checked}
             try:
                 checked = self._tensors.validate_python({**rest, **stand_ins}) | checked

@@ -38,7 +38,7 @@ def _listed(given: object) -> object:
         try:
             return json.loads(given)
         except ValueError:
-            raise ValueError("it begins like a JSON list and is none") from None
+            raise ValueError("it begins like a JSON list, but is not valid JSON") from None
     return [name.strip() for name in given.split(",") if name.strip()]
 
 
@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     root_path: str = Field(
         "",
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
-        description="path before all others, such as /models/iris, if a proxy passes it on; none is answered too",
+        description="prefix of all paths, such as /models/iris, if a proxy passes it on; paths without it work too",
     )
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     max_body_bytes: int | None = Field(
@@ -96,7 +96,7 @@ class Settings(BaseSettings):
         60, ge=1, le=3600, description="time that a client may stall while it reads a response"
     )
     unknown_fields: Literal["reject", "ignore"] = Field(
-        "reject", description="whether a field that is no feature is an error: reject or ignore"
+        "reject", description="what to do with fields that are not features: reject or ignore"
     )
     drain_seconds: float = Field(
         5, ge=0, le=3600, description="time between SIGTERM, when readiness fails, and the end of accepting"
@@ -110,9 +110,9 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people")
     access_log: bool = Field(False, description="log one line a request")
     model_created: _Time = Field(
-        None, description="when the model came to be, in seconds since 1970, for its age in the metrics"
+        None, description="creation time of the model, in seconds since 1970, for its age in the metrics"
     )
-    data_created: _Time = Field(None, description="when its data came to be, likewise")
+    data_created: _Time = Field(None, description="creation time of its data, in seconds since 1970")
     prediction_log: str = Field(
         "", description="directory or s3://BUCKET/PREFIX to log predictions to; no log if empty"
     )

@@ -1,4 +1,4 @@
-"""The service as processes of its own, as it runs in earnest."""
+"""The service as processes of its own, as it runs in production."""
 
 from __future__ import annotations
 

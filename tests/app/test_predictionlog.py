@@ -367,7 +367,7 @@ def test_a_directory_that_cannot_be_written_to_is_one_line(
         ("prediction_log_sample", "nan", "finite"),
         ("prediction_log_fields", "id,address", "=address: should be 'id'"),
         ("prediction_log_fields", "", "at least 1"),
-        ("prediction_log_features", '["a', "it begins like a JSON list and is none"),
+        ("prediction_log_features", '["a', "it begins like a JSON list, but is not valid JSON"),
         (
             "prediction_log_features",
             "age,colour",
