@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,10 @@ ML_OPSET = 3
 TOLERANCE = 1e-6
 """Largest difference between a probability of the file and of the estimator."""
 
-
 PARITY_BLOCK = 10_000
 """Rows that are compared at once."""
+MOST_CELLS = 8_000_000
+"""Generated values that are held at once (64 MB)."""
 
 
 def export(fitted: Pipeline, layout: Layout) -> bytes:
@@ -74,14 +76,15 @@ def complexity(model: bytes) -> int:
     return count
 
 
-def check_parity(fitted: Pipeline, predictor: Predictor, data: Split, generated: list[Split]) -> Parity:
+def check_parity(fitted: Pipeline, predictor: Predictor, data: Split, generated: Iterable[Split]) -> Parity:
     """Compare the model file with the fitted estimator on the data and on generated rows.
 
     Raises:
         ParityError: a label differs, or a probability by more than `TOLERANCE`.
     """
-    largest = 0.0
-    for split in (data, *generated):
+    largest, rows = 0.0, 0
+    for split in chain([data], generated):
+        rows += len(split)
         for block in _blocks(split):
             X = inputs(block)
             label, probabilities = predictor.predict(block.numbers, block.categories)
@@ -98,7 +101,7 @@ def check_parity(fitted: Pipeline, predictor: Predictor, data: Split, generated:
             largest = max(largest, float(gaps.max()))
     return Parity(
         data_rows=len(data),
-        generated_rows=sum(map(len, generated)),
+        generated_rows=rows - len(data),
         label_differences=0,
         largest_probability_difference=float(f"{largest:.1e}"),
     )
@@ -111,7 +114,16 @@ def _blocks(split: Split) -> Iterator[Split]:
         yield Split(split.numbers[rows], split.categories[rows], split.labels[rows], split.frame.iloc[rows])
 
 
-def grid_rows(profile: Profile, seen: Split, rows: int, *, fraction: int, seed: int) -> Split:
+def generated_rows(profile: Profile, seen: Split, rows: int, seed: int) -> Iterator[Split]:
+    """So many rows on the features' grid and as many on the half steps between, in blocks that fit in memory."""
+    block = max(1, MOST_CELLS // len(profile.features))
+    for fraction in (1, 2):
+        for number, start in enumerate(range(0, rows, block)):
+            size = min(block, rows - start)
+            yield grid_rows(profile, seen, size, fraction=fraction, seed=[seed, number] if number else seed)
+
+
+def grid_rows(profile: Profile, seen: Split, rows: int, *, fraction: int, seed: int | Sequence[int]) -> Split:
     """Generate rows on the features' natural grid, where thresholds of trees lie.
 
     Args:

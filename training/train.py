@@ -163,8 +163,7 @@ def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str,
     """Compare file and estimator on all data, on the features' grid, and on the half steps between."""
     predictor = Predictor(model, task.profile.layout)
     whole = joined(task.train, task.test)
-    rows, seed = task.evaluate.parity_rows, task.evaluate.seed
-    generated = [export.grid_rows(task.profile, whole, rows, fraction=each, seed=seed) for each in (1, 2)]
+    generated = export.generated_rows(task.profile, whole, task.evaluate.parity_rows, task.evaluate.seed)
     try:
         return export.check_parity(fitted, predictor, whole, generated)
     except ParityError as error:
