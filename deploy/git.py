@@ -204,7 +204,7 @@ class Git:
     # Writing.
 
     def commit_file(self, parent: str, path: str, content: str, message: str) -> str:
-        """A new commit upon `parent` that differs from it in one existing file; no branch points to it yet."""
+        """A new commit on `parent` that differs from it in one existing file; no branch points to it yet."""
         listed = self.run("ls-tree", parent, "--", path).split()
         if not listed:
             raise GitError(f"{path} is not in {parent[:12]}")
@@ -244,7 +244,7 @@ class Git:
             return subprocess.run(
                 ["git", *arguments],
                 cwd=self.top,
-                # Messages are read below, so they must be in English; and nobody is there to be asked a password.
+                # Messages are read below, so they must be in English; and there is no person to ask for a password.
                 env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(environment or {})},
                 input=content.encode() if content is not None else b"",
                 capture_output=True,

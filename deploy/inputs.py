@@ -26,7 +26,7 @@ def changed(old_revision: str, new_revision: str, root: Path | None = None) -> l
 
     Args:
         old_revision: anything that git understands as a commit.
-        new_revision: likewise.
+        new_revision: as `old_revision`.
         root: the clone; the working directory if None.
 
     Returns:

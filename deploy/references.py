@@ -1,6 +1,6 @@
 """Follows the names by which one environment's manifests refer to each other; says where one leads nowhere.
 
-A schema cannot see that a Service selects no pod, that a probe asks a port nobody opened, or that the grace
+A schema cannot see that a Service selects no pod, that a probe asks a port that is not open, or that the grace
 period is over before the drain is. Each check here is one such mistake, found in real clusters.
 """
 

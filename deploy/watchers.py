@@ -73,7 +73,7 @@ def _files(documents: Sequence[Document], deployment: Document, pod: Document) -
             if config is None or file not in config.get("data", {}):
                 yield f"{_name(deployment)}: there is no ConfigMap {volume['configMap']['name']} with {file}"
         elif volume["secret"]["secretName"] not in SECRETS:
-            yield f"{_name(deployment)}: nobody makes the Secret {volume['secret']['secretName']}"
+            yield f"{_name(deployment)}: nothing makes the Secret {volume['secret']['secretName']}"
     for folder in sorted(mounted.keys() - {path.rpartition("/")[0] for path in told}):
         yield f"{_name(deployment)}: it is told of no file in {folder}"
 

@@ -182,7 +182,7 @@ def main() -> None:
     except MonitoringError as error:
         # Whatever was read is then of no use.
         report, fault = None, error
-    # The address of Prometheus is nobody's business where this text may go.
+    # This text may be published, so it does not name the address of Prometheus.
     reason = str(fault) if isinstance(fault, CannotTellError) else "Prometheus could not be asked"
     said = f"Drift could not be judged: {_plain(reason)}." if fault else ""
     if arguments.markdown:

@@ -182,7 +182,7 @@ def draw(board: Mapping[str, Any], moment: Moment, path: Path) -> None:
     """Draw a dashboard into a PNG file.
 
     Raises:
-        PrometheusError: a query has no answer because it is wrong, or nobody answers.
+        PrometheusError: a query has no answer because it is wrong, or Prometheus does not answer.
     """
     import matplotlib as mpl
 
@@ -215,7 +215,7 @@ def draw(board: Mapping[str, Any], moment: Moment, path: Path) -> None:
         temporary = path.with_suffix(".png.tmp")
         figure.savefig(temporary, format="png", facecolor=PAGE, dpi=DPI * 1.25)
         plt.close(figure)
-        # A fraction of the size, and nobody sees a difference between so few colours.
+        # A fraction of the size; with so few colours the difference is not visible.
         with Image.open(temporary) as picture:
             picture.convert("RGB").quantize(256).save(temporary, format="png", optimize=True)
         temporary.replace(path)
@@ -643,7 +643,7 @@ def _style(axes: Axes, moment: Moment, unit: str, *, time_axis: bool = True) -> 
 
 
 def _colours(names: Sequence[str], overrides: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """A colour for each name: the one that an override gives, else one of the palette that nobody has."""
+    """A colour for each name: the one that an override gives, else one of the palette that is not taken."""
     found: dict[str, str] = {}
     for override in overrides:
         colour = next((p["value"]["fixedColor"] for p in override["properties"] if p["id"] == "color"), None)

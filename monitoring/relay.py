@@ -266,7 +266,7 @@ def made(environment: Mapping[str, str]) -> Relay:
     port = environment.get("RELAY_PORT") or "9099"
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(f"RELAY_PORT is {port!r}: say a number up to 65535")
-    # In a pod nobody is on this machine but us; elsewhere say RELAY_HOST=127.0.0.1.
+    # A pod's network is its own; elsewhere say RELAY_HOST=127.0.0.1.
     host = environment.get("RELAY_HOST") or "0.0.0.0"  # noqa: S104
     try:
         return Relay((host, int(port)), Dispatcher(api, repository, token_file))

@@ -1,7 +1,7 @@
 """Puts values that somebody else wrote into GitHub's Markdown, so that they are shown and do nothing.
 
 All of training's Markdown is written with it. A class name or a parameter in a pull request may hold pipes that break a table, HTML, links, or an @mention that
-would call people. Whatever it holds, it is shown as it is, and characters that nobody sees are spelt out.
+would call people. Whatever it holds, it is shown as it is, and invisible characters are spelt out.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def details(summary: str, body: str) -> str:
 
 
 def visible(text: str, longest: int) -> str:
-    """In one line, cut, and without characters that nobody sees or that turn the text around them."""
+    """In one line, cut, and without characters that are invisible or turn the text around them."""
     cut = text[:longest] if len(text) <= longest else text[: longest - 1] + "…"
     return "".join(_shown(each) for each in cut)
 
@@ -117,7 +117,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _entity(match: re.Match[str]) -> str:
-    """Of a special character; behind one that GitHub looks for in the rendered text, a space that nobody sees."""
+    """Of a special character; behind one that GitHub looks for in the rendered text, an invisible space."""
     return "".join(f"&#{ord(each)};" for each in match.group()) + (
         _ZERO_WIDTH_SPACE if match.group() in _MENTIONS else ""
     )

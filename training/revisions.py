@@ -2,7 +2,7 @@
 
 A file in git comes from `git show`. An output of DVC is found by the hash that the revision's own `dvc.lock`
 records: in this clone's cache, else in the remote that this clone is set up for today, because a bucket may
-have moved since. Nothing is checked out, locked or written, so a `dvc repro` may run meanwhile.
+have moved since. Nothing is checked out, locked or written, so a `dvc repro` may run at the same time.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def outputs_of(lock: bytes, where: str = LOCK_FILE) -> dict[str, Output]:
             if "md5" in each
         ]
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UnreachableError(f"{where} cannot be read: run `dvc repro` to write it anew") from None
+        raise UnreachableError(f"{where} cannot be read: run `dvc repro` to write it again") from None
     return {each.path: each for each in found}
 
 

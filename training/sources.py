@@ -1,6 +1,6 @@
 """Reads the declared source into a frame: a bundled set, a CSV or Parquet file, an S3 object or a SQL query.
 
-Cells come as they are. In a CSV every cell stays text, so that 007 keeps its zeros and nobody guesses what
+Cells come as they are. In a CSV every cell stays text, so that 007 keeps its zeros and it is not guessed what
 "True" means: `prepare` reads each column as the schema declares it. Only an empty cell is a missing one.
 """
 
@@ -158,7 +158,7 @@ def _read_s3(source: str, encoding: str) -> Table:
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"total_max_attempts": 2},
-        # Nobody sets up a name for each bucket of an endpoint of their own.
+        # An own endpoint seldom has a host name for each bucket.
         s3={"addressing_style": "path" if own_endpoint else "auto"},
     )
     try:

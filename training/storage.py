@@ -94,7 +94,7 @@ def endpoint() -> str:
 
 @contextlib.contextmanager
 def _lock() -> Iterator[IO[str] | None]:
-    """Give the lock's file if nobody holds the lock, and None while the server runs.
+    """Give the lock's file if the lock is free, and None while the server runs.
 
     The server inherits the lock and lets go of it only by ending, however it ends: no process id that
     another program has got in the meantime can be taken for it.
@@ -146,7 +146,7 @@ def _arguments(ports: dict[str, int]) -> list[str]:
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.telemetry=false",
-        "-master.electionTimeout=1s",  # there is nobody else to elect
+        "-master.electionTimeout=1s",  # there is no other server to elect
         "-master.volumeSizeLimitMB=1024",
         "-volume.max=0",
         "-volume.preStopSeconds=0",

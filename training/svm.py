@@ -31,7 +31,7 @@ class CalibratedSVC(ClassifierMixin):  # type: ignore[misc]
     Attributes:
         svc: the classifier.
         slopes: one per class; of two classes only the second's.
-        offsets: likewise.
+        offsets: as `slopes`.
     """
 
     svc: SVC

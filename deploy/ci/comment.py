@@ -1,4 +1,4 @@
-"""Writes a comment on a pull request, or writes it anew when there is one already: one comment for each marker."""
+"""Writes a comment on a pull request, or replaces it when there is one already: one comment for each marker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def post(number: int, marker: str, text: str) -> str:
 
 
 def hidden(marker: str) -> str:
-    """The first line of the comment, which nobody sees."""
+    """The first line of the comment, which is not shown."""
     if not marker.isidentifier():
         raise DeployError(f"{marker!r} is no marker: letters, digits and underscores only")
     return f"<!-- espalier:{marker} -->"
@@ -61,7 +61,7 @@ def shorten(text: str) -> str:
 
 
 def _is_ours(comment: dict[str, object], marker: str) -> bool:
-    """Anybody can write the marker; only what a workflow wrote is written anew."""
+    """Anybody can write the marker; only a workflow's comment is replaced."""
     user = comment.get("user")
     written_by_a_bot = isinstance(user, dict) and user.get("type") == "Bot"
     return written_by_a_bot and str(comment.get("body", "")).startswith(hidden(marker))

@@ -1,8 +1,8 @@
 """Commits what a reproduction changed to the branch of a pull request: dvc.lock, metrics and reports.
 
 It never loops: on the commit that this makes, the reproduction finds nothing to do and the patch is empty; should it
-not be, the pipeline is not reproducible, and that is an error. It never fights: it pushes upon the very commit that
-was reproduced, and when the branch has moved meanwhile it gives way, because the newer commit has a run of its own.
+not be, the pipeline is not reproducible, and that is an error. It pushes only if the branch still
+points at the reproduced commit: a newer commit has a run of its own.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _push(branch: str, head: str) -> bool:
         print(f"{branch} is gone: nothing to record")
         return False
     if now[0] != head:
-        print(f"{branch} has moved on to {now[0][:10]}, whose own run records what it comes to: giving way")
+        print(f"{branch} has moved on to {now[0][:10]}, whose own run records its results: nothing is pushed")
         return False
     raise GitError(f"cannot push to {branch}: {git_reason(pushed.stderr)}")
 

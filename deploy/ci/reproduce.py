@@ -6,7 +6,7 @@ review/      what training.review writes: the text, all figures, the plots
 
 It fails only for a fault of its own. What came out is in its outputs: `reproduced`, `changed`, and `passed`, which is
 the review's verdict (the pipeline ran, its gate was passed, and production's model is not better by more than is
-allowed) and, where nobody can commit dvc.lock for the branch, that it was current.
+allowed) and, where dvc.lock cannot be committed to the branch, that it was current.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--fork",
         action="store_true",
-        help="there are no keys: production's model cannot be fetched, and nobody can commit dvc.lock",
+        help="there are no keys: production's model cannot be fetched, and dvc.lock cannot be committed",
     )
     arguments = parser.parse_args()
     folder: Path = arguments.output

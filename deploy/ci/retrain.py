@@ -1,6 +1,6 @@
 """Opens a pull request with what retraining changed, or brings the one that is open up to date.
 
-There is one branch for it. It is written anew from main each time, unless somebody has added a commit to it: then it is
+There is one branch for it. It is made again from main each time, unless somebody has added a commit to it: then it is
 theirs. The pull request is reviewed like any other, and its own run of `reproduce` compares the models. What monitoring
 says of drift stands in it when there is something to say; whether anything is proposed does not depend on it.
 """
@@ -64,7 +64,7 @@ def drift(file: Path, job: str) -> str:
     """The section on drift, from the table in a file and the result of the job that should have made it.
 
     The names in the table are whatever Prometheus holds, so nothing of it but words, figures and the table's own bars
-    gets through. Empty when the job was skipped: nobody said where Prometheus is.
+    gets through. Empty when the job was skipped: the address of Prometheus is not set.
     """
     if job == "skipped":
         return ""
@@ -133,7 +133,7 @@ def _ours() -> str:
     git("fetch", "--quiet", "origin", f"refs/heads/{BRANCH}")
     tip = found[0]
     for each in git("rev-list", f"HEAD..{tip}").split():
-        # `reproduce` may have recorded its results upon ours.
+        # `reproduce` may have recorded its results on top of ours.
         if not trailer(each, TRAILER) and not trailer(each, lockback.TRAILER):
             raise DeployError(
                 f"branch {BRANCH} holds a commit that was made by hand ({each[:10]}): "

@@ -101,7 +101,7 @@ def push(record: Record, builder: Builder, *, replace_tag: bool = False) -> Reco
             try:
                 digest = builder.push(record.reference)
             except ImageError:
-                # Somebody else may have pushed it meanwhile, and an immutable tag takes nothing twice.
+                # Another process may have pushed it since, and an immutable tag takes nothing twice.
                 digest = registry.digest_of(host, path, tag)
                 if digest is None or not _same(record, builder, name, digest):
                     raise
@@ -236,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="refuse when the clone differs from its commit, or lacks its history",
     )
-    building.add_argument("--no-cache", dest="cache", action="store_false", help="run every step anew")
+    building.add_argument("--no-cache", dest="cache", action="store_false", help="run every step again")
     building.add_argument(
         "--builder-arg",
         metavar="ARG",

@@ -2,7 +2,7 @@
 
 docker (with buildx), podman and buildah read the same Dockerfile, and a second build has the same digest. How they
 get there differs, and this module knows it. In common is: every file's time is one that never changes, so that layers
-without a change stay what they are from commit to commit, and nobody pulls the libraries again for a new model. When
+without a change stay what they are from commit to commit, and the libraries are not pulled again for a new model. When
 the image was created is what the commit says, and stands in the configuration alone.
 """
 

@@ -1,4 +1,4 @@
-"""When the bundle and its data came to be: the commits that brought them into `dvc.lock`.
+"""When the bundle and its data were made: the commits that brought them into `dvc.lock`.
 
 Only the first-parent line counts: on `main` that is when something was merged, whatever its branch was through before.
 What was replaced and came back is as old as its return.

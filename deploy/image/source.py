@@ -35,7 +35,7 @@ class Source:
     version: str
     manifest: Manifest
     ages: Ages
-    """When the bundle and its data came to be, if they are the commit's."""
+    """When the bundle and its data were made, if they are the commit's."""
 
     @property
     def revision(self) -> str:
@@ -68,7 +68,7 @@ class Source:
         if not self.ages.missing:
             return None
         what = " and ".join(self.ages.missing)
-        return f"when {what} came to be is not in this clone: it is shallow; {UNSHALLOW}"
+        return f"the age of {what} is not in this clone: it is shallow; {UNSHALLOW}"
 
 
 def read_source(root: Path) -> Source:
@@ -124,7 +124,7 @@ def bundle_hash_on_disk(directory: Path) -> str:
 def _differences(root: Path) -> tuple[str, ...]:
     listing = _git(root, "status", "--porcelain", "--no-renames", "-z", "--", *INPUTS)
     paths = [entry[3:] for entry in listing.split("\0") if entry]
-    # The commit's dvc.lock, for one that was only just written is nobody else's yet.
+    # The commit's dvc.lock, for one that was only just written is not in any other clone yet.
     if bundle_hash_on_disk(root / MODEL) != bundle_hash("HEAD", root):
         paths.append(MODEL)
     return tuple(paths)

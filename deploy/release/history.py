@@ -2,7 +2,7 @@
 
 Nothing is stored beside git. Only the branch's own line is followed (first parents), so a deployment is dated by its
 merge and not by the commit that proposed it; merge, squash and rebase give the same answer, because only what the
-overlay says counts and no message is relied upon.
+overlay says counts and no message is relied on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads and edits an overlay: image, digest, model version and revision, and not one byte besides.
 
-YAML libraries that load and dump keep comments but lay the text out anew. Here ruamel.yaml only says where the four
+YAML libraries that load and dump keep comments but change the layout. Here ruamel.yaml only says where the four
 values stand, and just these are exchanged in the text, so that the diff of a release is its four lines.
 """
 

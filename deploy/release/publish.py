@@ -1,6 +1,6 @@
 """Brings a change of an overlay to origin: straight to the branch that deploys, or as a pull request.
 
-Nobody's push is ever overwritten. When somebody was first, the change is made anew upon what is there now, decision and
+No push is ever overwritten. When another one was first, the change is made again on what is there now, decision and
 message included: what a rebase does, but without keeping what was said of a state that has passed.
 """
 
@@ -97,7 +97,7 @@ def pull_request(
 
 
 def _is_fresh(git: Git, commit: str, tip: str, edit: Edit) -> bool:
-    """Whether a branch's commit already is this edit upon a state of the overlay that is still the present one."""
+    """Whether a branch's commit already is this edit, on a state of the overlay that is still the present one."""
     return (
         not git.contains(tip, commit)
         and git.read(commit, edit.path) == edit.content

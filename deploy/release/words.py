@@ -204,7 +204,7 @@ def between(git: Git, older: str, newer: str) -> list[tuple[str, str]]:
 
 
 def plain(text: str) -> str:
-    """Text of others as Markdown that shows just it: no markup, nobody mentioned; #12 stays a link."""
+    """Text of others as Markdown that shows just it: no markup, no mention; #12 stays a link."""
     escaped = re.sub(r"([\\`*_{}\[\]<>|~!])", r"\\\1", text)
     return escaped.replace("@", "@\u200b")
 

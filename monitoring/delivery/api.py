@@ -66,11 +66,11 @@ class Api:
         request = urllib.request.Request(address, headers=headers)  # noqa: S310  --api is http or https
         try:
             with self._opener.open(request, timeout=SECONDS) as answer:
-                self._heed(answer.headers)
+                self._respect_limit(answer.headers)
                 content, tag = json.load(answer), answer.headers.get("ETag")
         except urllib.error.HTTPError as error:
             with error:
-                self._heed(error.headers)
+                self._respect_limit(error.headers)
                 if error.code == 304:
                     return self._tagged[address][1]
                 raise self._refusal(error, where) from None
@@ -86,7 +86,7 @@ class Api:
             self._tagged[address] = tag, picked
         return picked
 
-    def _heed(self, headers: Message) -> None:
+    def _respect_limit(self, headers: Message) -> None:
         """Ask nothing more until the limit is renewed, once it is nearly used up."""
         remaining, reset = headers.get("X-RateLimit-Remaining", ""), headers.get("X-RateLimit-Reset", "")
         limit = headers.get("X-RateLimit-Limit", "")
@@ -120,7 +120,7 @@ class Api:
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows GitHub to a renamed repository, and carries the token to nobody else."""
+    """Follows GitHub to a renamed repository, and sends the token to no other host."""
 
     def redirect_request(
         self,

@@ -41,7 +41,7 @@ class Exporter:
             self._failed(str(error))
             return max(self._patience(), error.wait or 0)
         except Exception as error:
-            # GitHub may answer something nobody thought of; what is known stays true, and the next answer may be right.
+            # GitHub's answer may have an unknown form; what is known stays true, and the next answer may be right.
             self._failed(f"{self.source.name}: an answer is not what it was: {error!r}")
             return self._patience()
         self._read_at, self._up = time.time(), True

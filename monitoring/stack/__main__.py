@@ -226,7 +226,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
 
 
 def _ages(model: Path) -> dict[str, str]:
-    """When model and data came to be, as the image has it; nothing for a model that is not this clone's own."""
+    """When model and data were made, as the image has it; nothing for a model that is not this clone's own."""
     if model.absolute() != ROOT / "model":
         return {}
     try:

@@ -96,7 +96,7 @@ def prometheus(places: Places, speed: float = 1) -> dict[str, Any]:
 
 
 def alertmanager(places: Places, speed: float = 1) -> dict[str, Any]:
-    """The cluster's routes and inhibitions; nobody is told but, where it runs, the relay that starts retraining."""
+    """The cluster's routes and inhibitions; only the relay that starts retraining is told, where it runs."""
     files = [file for file in sorted(ALERTMANAGER.glob("*.y*ml")) if _is_configuration(file)]
     if not files:
         return {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}

@@ -240,7 +240,7 @@ def test_the_hash_of_a_directory_is_dvcs(tmp_path: Path) -> None:
         assert bundle_hash_on_disk(work / "model") == output.outs[0].hash_info.value
 
 
-# ------------------------------------------------------------------------------ when model and data came to be
+# ------------------------------------------------------------------------------ when model and data were made
 
 
 class Line:
@@ -390,7 +390,7 @@ def test_a_shallow_clone_is_refused_when_strict_and_else_builds_without(
     subprocess.run(["git", "clone", "-q", "--depth=1", f"file://{spare}", str(shallow)], check=True)
     shutil.copytree(spare / "model", shallow / "model")
     with pytest.raises(
-        ImageError, match=r"when the model and its data came to be is not in this clone: .*fetch-depth"
+        ImageError, match=r"the age of the model and its data is not in this clone: .*fetch-depth"
     ):
         main(["build", "--strict"], shallow)
     assert "created" not in {
@@ -401,7 +401,7 @@ def test_a_shallow_clone_is_refused_when_strict_and_else_builds_without(
     monkeypatch.setenv("PATH", f"{git_only(tmp_path)}")
     with pytest.raises(ImageError, match="nothing here builds images"):
         main(["build"], shallow)
-    assert "warning: when the model and its data came to be" in capsys.readouterr().err
+    assert "warning: the age of the model and its data" in capsys.readouterr().err
 
 
 def test_a_bundle_of_no_commit_has_no_age(spare: Path) -> None:

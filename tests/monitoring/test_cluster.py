@@ -294,7 +294,7 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     ("Deployment espalier-relay", f"{CONTAINER}/args/1", "/app/rely.py", "with rely.py"),
     (DEPLOYMENT, f"{CONTAINER}/args/4", "--branch=main", "it is told of no file in /run/secrets/github"),
     (DEPLOYMENT, f"{POD}/volumes/0/configMap/name", "other", "there is no ConfigMap other"),
-    (DEPLOYMENT, f"{POD}/volumes/1/secret/secretName", "other", "nobody makes the Secret other"),
+    (DEPLOYMENT, f"{POD}/volumes/1/secret/secretName", "other", "nothing makes the Secret other"),
     (DEPLOYMENT, f"{POD}/volumes", REMOVE, "refer to: 'volumes'"),
     (SERVICE, "/spec/selector", {"a": "b"}, "matches the pods of 0 Deployments"),
     (SERVICE, "/spec/ports/0/targetPort", "web", "target port web is none"),
