@@ -123,7 +123,8 @@ class Endpoint:
         """Count an answer to a request that started at that time of the performance counter, and log it."""
         body, status, _ = answer
         seconds = perf_counter() - started
-        self._metrics.count((status, seconds, headers, len(body)))
+        # Not the headers, which would be held until they are counted.
+        self._metrics.count((status, seconds, content_length(headers), len(body)))
         if self._access_log:
             log_access(scope, status, seconds)
 

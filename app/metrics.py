@@ -41,7 +41,7 @@ from prometheus_fastapi_instrumentator.metrics import Info
 
 from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature, as_label
 from app.errors import REASONS, Detail, Reason
-from app.http import RequestHeaders, content_length
+from app.http import content_length
 from app.schema import Rows
 
 REQUESTS = "http_requests"
@@ -119,8 +119,8 @@ class Deferred(Generic[T]):
 PredictedRow = tuple[Sequence[float], Sequence[str], int, float]
 """Numbers, NaN where missing; categories, "" where missing; the class's index; its probability."""
 
-CountedAnswer = tuple[int, float, RequestHeaders, int]
-"""Status; seconds; the request's headers; length of the answer's body."""
+CountedAnswer = tuple[int, float, int, int]
+"""Status; seconds; announced length of the request's body; length of the answer's body."""
 
 
 class ModelMetrics:
@@ -303,10 +303,10 @@ class RouteMetrics:
         self.settle = self._answers.settle
 
     def _count(self, answers: list[CountedAnswer]) -> None:
-        statuses, seconds, headers, response_sizes = zip(*answers, strict=True)
+        statuses, seconds, request_sizes, response_sizes = zip(*answers, strict=True)
         for status, number in Tally(statuses).items():
             self._requests.labels(self._method, str(status), self._handler).inc(number)
-        _observe_sizes(self._request_size, list(map(content_length, headers)))
+        _observe_sizes(self._request_size, request_sizes)
         _observe_sizes(self._response_size, response_sizes)
         durations = np.array(seconds)
         _observe_many(self._duration, _LATENCY, durations)

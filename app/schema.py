@@ -52,7 +52,12 @@ Row = tuple[Sequence[float], Sequence[str]]
 
 @dataclass(frozen=True)
 class Rows:
-    """What the model takes: `numbers` and, of categorical features, `categories`, with one row per row."""
+    """What the model takes.
+
+    Attributes:
+        numbers: of shape (rows, numeric features).
+        categories: of shape (rows, categorical features), None if there are none.
+    """
 
     numbers: NDArray[np.float64]
     categories: NDArray[np.object_] | None

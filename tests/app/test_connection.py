@@ -401,6 +401,9 @@ FILLER = b"x" * 60_000
     ("sent", "status"),
     [
         pytest.param(b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: " + FILLER + b"\r\n\r\n", 200, id="header"),
+        pytest.param(
+            PREDICT.replace(b"Host: x", b"Host: x\r\nX: " + FILLER), 200, id="header of a prediction"
+        ),
         pytest.param(b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % FILLER[:8000], 404, id="target"),
         pytest.param(
             b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(FILLER), FILLER),
