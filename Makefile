@@ -73,17 +73,23 @@ explore: setup ## Run the property tests on other examples than `make test` does
 	python -m pytest -n $(WORKERS) -m hypothesis --hypothesis-profile=explore $(PYTEST_ARGS) | tee build/explore.txt
 
 .PHONY: check
-check: setup ## Check format, lint, types, the lock and YAML
+check: setup ## Check format, lint, types, imports, the locks and YAML
 	ruff format --check .
 	ruff check .
 	mypy
+	lint-imports
 	uv lock --check
+	python -m training.packages --check
 	yamllint --strict .
 
 .PHONY: format
 format: setup ## Format the code and mend what lint can mend
 	ruff check --fix-only .
 	ruff format .
+
+.PHONY: packages
+packages: setup ## Write the locked versions that the stages depend on, after a change of uv.lock
+	python -m training.packages
 
 .PHONY: gate
 gate: setup ## Hold model/ against the model that production runs

@@ -26,10 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     # prometheus_client counts in shared files if it finds these; only the supervisor decides that.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
-    from app.contract import BundleError, read_bundle
+    from app.contract import BundleError, Layout, read_bundle
     from app.logs import configure_logging
     from app.predictionlog import check
-    from app.predictor import Layout, Predictor
+    from app.predictor import Predictor
     from app.server import ListenError, listen, serve
     from app.settings import SettingsError, environment_help, read_settings
     from app.supervisor import Supervisor

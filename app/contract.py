@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -103,6 +105,21 @@ class CategoryFeature(Frozen):
 Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="type")]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which feature is which column of which tensor."""
+
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+
+    @classmethod
+    def of(cls, features: Sequence[Feature]) -> Layout:
+        return cls(
+            numbers=tuple(each.name for each in features if each.type == "number"),
+            categories=tuple(each.name for each in features if each.type == "category"),
+        )
+
+
 class Score(Frozen):
     """A figure and, where it was bootstrapped, the interval around it."""
 
@@ -150,7 +167,7 @@ class Manifest(Frozen):
     cells: Cells = PLAIN
     """How the cells of the training data were read; a request may say that a value is missing in the same words."""
     features: tuple[Feature, ...] = Field(min_length=1)
-    """In the order people see them; `app.predictor` derives the tensors' layout from it."""
+    """In the order people see them; `Layout` derives the tensors' layout from it."""
     metrics: dict[str, dict[str, Score]]
     """Split (cv, train, test), then metric."""
     data: DataOrigin

@@ -28,10 +28,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 from prometheus_client import CollectorRegistry
 
-from app.contract import Bundle, Manifest
+from app.contract import Bundle, Layout, Manifest
 from app.http import Answer, RequestHeaders
 from app.metrics import LogMetrics
-from app.predictor import Layout
 from app.protocol import InferRequest, Protocol
 from app.schema import Row, Rows
 from app.service import Labels, Probabilities, Service

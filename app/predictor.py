@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.contract import BundleError, CategoryFeature, NumberFeature
+from app.contract import BundleError, Layout
 
 NUMBERS = "numbers"
 CATEGORIES = "categories"
@@ -32,21 +31,6 @@ support vector machine, the results between take the rows times a good part of t
 SMALLEST_BLOCK = 256
 """Rows that are always run at once: with fewer, a large forest would notice the calls."""
 _ALIGNED = 64
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which feature is which column of which tensor."""
-
-    numbers: tuple[str, ...]
-    categories: tuple[str, ...]
-
-    @classmethod
-    def of(cls, features: Sequence[NumberFeature | CategoryFeature]) -> Layout:
-        return cls(
-            numbers=tuple(each.name for each in features if each.type == "number"),
-            categories=tuple(each.name for each in features if each.type == "category"),
-        )
 
 
 class Predictor:

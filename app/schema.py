@@ -23,10 +23,9 @@ from pydantic_core import ErrorDetails, from_json
 from typing_extensions import TypedDict
 
 from app.cells import as_written
-from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature
+from app.contract import MISSING_CATEGORY, CategoryFeature, Layout, Manifest, NumberFeature
 from app.errors import MAX_DETAILS, Detail, Reason, RequestError, invalid
 from app.limits import RowLimits
-from app.predictor import Layout
 
 Shape = Literal["instance", "instances", "columns"]
 

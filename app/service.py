@@ -14,12 +14,12 @@ import orjson
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from app.contract import Bundle, BundleError
+from app.contract import Bundle, BundleError, Layout
 from app.errors import RequestError
 from app.http import JSON_HEADERS, NO_HEADERS, Answer, RequestHeaders, json_answer
 from app.limits import RowLimits
 from app.metrics import ModelMetrics
-from app.predictor import Layout, Predictor
+from app.predictor import Predictor
 from app.schema import Row, Rows, Schema
 from app.settings import Settings
 

@@ -6,60 +6,13 @@ refused.
 
 from __future__ import annotations
 
-import logging
-import shutil
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from pydantic import BaseModel, Field, ValidationError
 
-from app.contract import Frozen, Score
-from training import cli, config, markdown
-from training.config import DataSettings, Settings
-from training.dataset import DATA_REPORT_FILE, EXPLORE, ORIGIN_FILE, Origin, Profile
-from training.errors import DataError
-from training.report import METRICS, Report
-from training.scores import LOWER_IS_BETTER
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-log = logging.getLogger(__name__)
-
-LEADERBOARD_FILE = Path("reports/leaderboard.json")
-MARKDOWN_FILE = LEADERBOARD_FILE.with_suffix(".md")
-CARD_FILE = Path("MODEL_CARD.md")
-
-
-class Row(Frozen):
-    algorithm: str
-    cv_mean: float
-    cv_std: float
-    test: dict[str, Score]
-    complexity: int
-    bytes: int
-
-
-class Leaderboard(Frozen):
-    """`reports/leaderboard.json`: best first."""
-
-    name: str
-    source: str = ""
-    target: str = ""
-    data: str = ""
-    """Digest of the raw data. These three are not in a file that an older release wrote."""
-    version: str
-    """Of the champion's bundle; empty if the gate refused it and there is no bundle."""
-    score: str
-    champion: str
-    rule: str
-    """Why it won."""
-    missed: tuple[str, ...] = ()
-    """Rules of the gate that the champion misses."""
-    losses: tuple[str, ...] = ()
-    """Which rows of the source the models do not know, a sentence for each."""
-    rows: tuple[Row, ...]
+from training.base import cli, config
+from training.base.config import DataSettings, Settings
+from training.base.errors import DataError
+from training.data.dataset import ORIGIN_FILE, Origin
+from training.results.leaderboard import LEADERBOARD_FILE, Leaderboard, read, show
 
 
 class _Target(BaseModel):
@@ -76,90 +29,9 @@ class DeclaredSettings(Settings):
     data_schema: _Target = Field(alias="schema")
 
 
-def rank(reports: Sequence[Report], tie: float, tie_log_loss: float) -> tuple[list[Report], str]:
-    """Order reports best first and say which rule chose the first.
-
-    The cross-validated score decides. Models within `tie` of the best score count as equal if their
-    cross-validated log loss is also within `tie_log_loss` of the lowest among them: a tree that is sure of its
-    mistakes is not equal to a model with the same labels and honest probabilities. Of the equal ones the
-    one whose file holds the fewest numbers wins: the simplest is also the fastest to run and to explain.
-    Measured time cannot decide, because the same inputs would then give another champion on another machine.
-    """
-    metric = reports[0].score
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-
-    def deficit(report: Report) -> float:
-        return -sign * report.cv[metric].mean
-
-    def log_loss(report: Report) -> float:
-        return report.cv["log_loss"].mean
-
-    best = min(map(deficit, reports))
-    # Scores are rounded to six decimals; the margin keeps a difference of exactly `tie` a tie.
-    close = [each for each in reports if deficit(each) - best <= tie + 1e-9]
-    lowest = min(map(log_loss, close))
-    tied = [each for each in close if log_loss(each) - lowest <= tie_log_loss + 1e-9]
-    tied.sort(key=lambda each: (each.complexity, each.model.bytes, each.algorithm))
-    champion, *others = tied
-    rest = sorted(
-        (each for each in reports if each is not champion),
-        key=lambda each: (each not in tied, deficit(each), each.complexity, each.algorithm),
-    )
-    unsure = [each for each in close if each not in tied]
-    within = f"within {tie:g} of the best"
-    if others:
-        rule = (
-            f"simplest of {len(tied)} models whose cross-validated {metric} is {within}: "
-            f"{champion.complexity} numbers in the file (tied with {_names(others)})"
-        )
-    elif unsure:
-        rule = f"lowest log loss of {len(close)} models whose cross-validated {metric} is {within}"
-    else:
-        rule = f"{'lowest' if sign < 0 else 'highest'} cross-validated {metric}"
-    if unsure:
-        rule += (
-            f"; no tie with {_names(unsure)}, whose log loss is more than {tie_log_loss:g} above the lowest"
-        )
-    return [champion, *rest], rule
-
-
-def _names(reports: Sequence[Report]) -> str:
-    return ", ".join(sorted(each.algorithm for each in reports))
-
-
-def build(
-    name: str, version: str, ranked: Sequence[Report], rule: str, profile: Profile, missed: Iterable[str] = ()
-) -> Leaderboard:
-    return Leaderboard(
-        name=name,
-        source=profile.origin.source,
-        target=profile.target,
-        data=profile.origin.sha256,
-        version=version,
-        score=ranked[0].score,
-        champion=ranked[0].algorithm,
-        rule=rule,
-        missed=tuple(missed),
-        losses=profile.losses(),
-        rows=tuple(
-            Row(
-                algorithm=each.algorithm,
-                cv_mean=each.cv[each.score].mean,
-                cv_std=each.cv[each.score].std,
-                test=each.test,
-                complexity=each.complexity,
-                bytes=each.model.bytes,
-            )
-            for each in ranked
-        ),
-    )
-
-
-def read() -> Leaderboard:
-    try:
-        return Leaderboard.model_validate_json(LEADERBOARD_FILE.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DataError(f"cannot use {LEADERBOARD_FILE}: {error}; run `make repro`") from None
+def main() -> None:
+    cli.parser("training.leaderboard", __doc__).parse_args()
+    show(read_current())
 
 
 def read_current() -> Leaderboard:
@@ -192,104 +64,6 @@ def _fetched() -> Origin | None:
         return Origin.model_validate_json(ORIGIN_FILE.read_bytes())
     except (OSError, ValidationError):
         return None
-
-
-def discard(source: str, target: str) -> None:
-    """Remove the results if they are of another data set, so that a run that fails later leaves none of them."""
-    try:
-        board = read()
-    except DataError:
-        return
-    if not board.source or (board.source, board.target) == (source, target):
-        return
-    log.info("removing the results of %s (source %s, target %s)", board.name, board.source, board.target)
-    for path in (CARD_FILE, LEADERBOARD_FILE, MARKDOWN_FILE, DATA_REPORT_FILE, *METRICS.glob("*.json")):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(EXPLORE, ignore_errors=True)
-
-
-def as_markdown(board: Leaderboard) -> str:
-    rows = [_cells(position, row, board) for position, row in enumerate(board.rows, 1)]
-    verdict = f", version `{board.version}`" if board.version else ""
-    return "\n".join(
-        [
-            f"# Leaderboard of {markdown.prose(board.name)}",
-            "",
-            markdown.table(_head(board), rows),
-            "",
-            f"Champion: **{board.champion}**{verdict}: {markdown.prose(board.rule)}.",
-            "",
-            *([f"**{refusal(board)}**", ""] if board.missed else []),
-            *([*(f"- {markdown.prose(each)}" for each in board.losses), ""] if board.losses else []),
-            "CV is the mean over the folds ± their standard deviation. Figures on the test split come with a",
-            "bootstrap interval; they never select. Numbers is how many of them the model file holds.",
-            "",
-        ]
-    )
-
-
-def table(board: Leaderboard) -> Table:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    result = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        title=escape(f"Leaderboard of {board.name}"),
-        title_justify="left",
-    )
-    # Best first already says the position, and eighty columns are narrow.
-    for index, column in enumerate(_head(board)[1:]):
-        result.add_column(column, justify="right" if index else "left", no_wrap=True)
-    for position, row in enumerate(board.rows, 1):
-        cells = _cells(position, row, board)[1:]
-        result.add_row(*cells, style="bold green" if position == 1 else None)
-    return result
-
-
-def refusal(board: Leaderboard) -> str:
-    """That the champion was refused, and by which rules."""
-    return f"It does not pass the gate ({', '.join(board.missed)}) and is not in model/."
-
-
-def show(board: Leaderboard) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(highlight=False)
-    console.print(table(board))
-    version = f", version [bold]{board.version}[/]" if board.version else ""
-    console.print(f"Champion: [bold green]{board.champion}[/]{version}\n  {escape(board.rule)}")
-    if board.missed:
-        console.print(f"[red]{escape(refusal(board))}[/]")
-    for each in board.losses:
-        console.print(f"[yellow]{escape(each)}[/]")
-
-
-def _head(board: Leaderboard) -> list[str]:
-    return ["", "algorithm", f"CV {board.score}", "on test", "log loss", "numbers"]
-
-
-def _cells(position: int, row: Row, board: Leaderboard) -> list[str]:
-    return [
-        str(position),
-        row.algorithm,
-        f"{row.cv_mean:.3f} ± {row.cv_std:.3f}",
-        _interval(row.test[board.score]),
-        f"{row.test['log_loss'].value:.3f}",
-        f"{row.complexity:,}",
-    ]
-
-
-def _interval(score: Score) -> str:
-    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
-
-
-def main() -> None:
-    cli.parser("training.leaderboard", __doc__).parse_args()
-    show(read_current())
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from training import cli, files
-from training.errors import ConfigError, EspalierError
+from training.base import cli, files
+from training.base.errors import ConfigError, EspalierError
 
 FOLDER = Path(".storage")
 BUCKET = "espalier"

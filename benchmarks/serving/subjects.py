@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from app.contract import MANIFEST_FILE, MODEL_FILE, BundleError, Manifest, read_bundle
-from app.predictor import Layout, Predictor
+from app.contract import MANIFEST_FILE, MODEL_FILE, BundleError, Layout, Manifest, read_bundle
+from app.predictor import Predictor
 from benchmarks.serving.errors import BenchmarkError
 from benchmarks.serving.exchange import Prediction
 from benchmarks.serving.peers.iris import CLASSES, FEATURES
-from training.algorithms import SEED
-from training.report import Report
+from training.results.report import Report
+from training.train.algorithms import SEED
 
 FOREST = "random_forest"
 LINEAR = "logistic_regression"

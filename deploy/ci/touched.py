@@ -6,36 +6,25 @@ Compares with the commit at which the branch left its base, so what others merge
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from deploy.ci import steps
 from deploy.ci.git import attempt, git
 from deploy.errors import GitError, run
 
-PIPELINE = (
-    ".dvc/",
-    ".dvcignore",
-    "app/cells.py",
-    "app/contract.py",
-    "app/predictor.py",
-    "data/",
-    "dvc.lock",
-    "dvc.yaml",
-    "metrics/",
-    "MODEL_CARD.md",
-    "params.yaml",
-    "reports/",
-    "training/",
-    "uv.lock",
-)
-"""What the stages read, and what they write into git. A test compares it with dvc.yaml."""
+PIPELINE_FILE = Path("dvc.yaml")
+ALWAYS = (".dvc", ".dvcignore", "dvc.lock", "dvc.yaml", "params.yaml")
+"""What DVC reads whatever the stages are."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.ci.touched", description=__doc__)
     parser.add_argument("--base", required=True, metavar="REV", help="the branch to merge into")
     arguments = parser.parse_args()
-    touched = sorted(each for each in changed(arguments.base) if is_of_pipeline(each))
+    paths = pipeline_paths(PIPELINE_FILE.read_text(encoding="utf-8"))
+    touched = sorted(each for each in changed(arguments.base) if is_below(each, paths))
     for path in touched:
         print(path)
     steps.output(pipeline=bool(touched))
@@ -57,8 +46,19 @@ def changed(base: str) -> Iterable[str]:
     return [name for name in names.split("\0") if name]
 
 
-def is_of_pipeline(path: str) -> bool:
-    return any(path == each or (each.endswith("/") and path.startswith(each)) for each in PIPELINE)
+def pipeline_paths(pipeline: str) -> set[str]:
+    """The files and folders that DVC and the stages read, and those that the stages write into git.
+
+    They are the items of the lists in dvc.yaml. Its parameters are items too, and are names of no file. A runner has no
+    YAML library before the environment is made, and this decides whether to make it.
+    """
+    items = re.findall(r"^ +- ([\w./-]+)", pipeline, re.MULTILINE)
+    return {*ALWAYS, *(each.rstrip("/") for each in items)}
+
+
+def is_below(path: str, parents: Iterable[str]) -> bool:
+    """Whether a path is one of the others, or in a folder that is."""
+    return any(path == each or path.startswith(f"{each}/") for each in parents)
 
 
 if __name__ == "__main__":

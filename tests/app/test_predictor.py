@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.contract import BundleError, read_bundle
-from app.predictor import Layout, Predictor
+from app.contract import BundleError, Layout, read_bundle
+from app.predictor import Predictor
 from tests.bundles import mixed_row, number_row
 
 

@@ -163,7 +163,7 @@ def test_pipeline(ready: Traced) -> None:
         ("dvc", "repro", "--dry", "--allow-missing"),
         (PYTHON, "-m", "training.draft", "sklearn:wine", "--target", "target"),
         (PYTHON, "-m", "training.track"),
-        (PYTHON, "-m", "training.leaderboard"),
+        (PYTHON, "-m", "training.results.leaderboard"),
         (PYTHON, "-m", "training.production"),
         (PYTHON, "-m", "training.review", "--base", "HEAD"),
         (PYTHON, "-m", "deploy.release", "status"),

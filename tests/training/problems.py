@@ -12,9 +12,10 @@ from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from app.predictor import Layout, Predictor
-from training import export
-from training.algorithms import ESTIMATOR, FEATURES
+from app.contract import Layout
+from app.predictor import Predictor
+from training.train.algorithms import ESTIMATOR, FEATURES
+from training.train.onnx import export
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def problem(seed: int, classes: int, features: int, step: float = 0.1, spread: f
 
 
 def fitted(estimator: ClassifierMixin, problem: Problem, *, scale: bool = True) -> Pipeline:
-    """Fit a pipeline as `training.algorithms` makes it for complete numbers."""
+    """Fit a pipeline as `training.train.algorithms` makes it for complete numbers."""
     features = [(FEATURES, make_pipeline(StandardScaler()))] if scale else []
     return Pipeline([*features, (ESTIMATOR, estimator)]).fit(problem.X, problem.y)
 

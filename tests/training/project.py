@@ -23,7 +23,10 @@ class Project:
         """Run `python -m training.<stage> <arguments>` from the project's top folder."""
         self.monkeypatch.chdir(self.root)
         self.monkeypatch.setattr(sys, "argv", [stage, *arguments])
-        importlib.import_module(f"training.{stage}").main()
+        package = f"training.{stage}"
+        if (ROOT / "training" / stage).is_dir():
+            package += ".__main__"
+        importlib.import_module(package).main()
 
     def params(self) -> dict[str, Any]:
         document: dict[str, Any] = yaml.safe_load((self.root / "params.yaml").read_text())

@@ -11,7 +11,9 @@ from pathlib import Path
 import yaml
 
 from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
+from deploy.ci import touched
 from tests.training.project import ROOT, Project
+from training.packages import PACKAGES_FILE
 
 NEVER = "0" * 40
 OVERLAY = Path("deploy/overlays/production/kustomization.yaml")
@@ -121,20 +123,15 @@ class Repository(Project):
 def make(project: Path, root: Path) -> None:
     """Put a trained project under git and DVC, with the pipeline of this repository and nothing released."""
     shutil.copytree(project, root)
-    for name in (
-        "dvc.yaml",
-        ".dvcignore",
-        ".gitignore",
-        "app/cells.py",
-        "app/contract.py",
-        "app/predictor.py",
-    ):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, root / name)
-    # Stages depend on these; for what is tested here their content does not matter.
-    for name in ("uv.lock", "training/README.md", "data/source/README.md"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("Not read.\n")
+    # Stages depend on code and on locked versions; for what is tested here their content does not matter.
+    for name in touched.pipeline_paths((ROOT / "dvc.yaml").read_text()):
+        if name.startswith(("app/", "training/", "data/source")):
+            file = root / name if (ROOT / name).is_file() else root / name / "README.md"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("Not read.\n")
+    shutil.copy(ROOT / PACKAGES_FILE, root / PACKAGES_FILE)
     import pytest
 
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from training import prepare
-from training.checks import check
-from training.config import SchemaSettings, SplitSettings
-from training.dataset import Origin, Profile, Split, as_split
+from training.base.config import SchemaSettings, SplitSettings
+from training.data.dataset import Origin, Profile, Split, as_split
+from training.prepare import stage as prepare
+from training.prepare.checks import check
 
 COLOURS = ("blue", "green", "red")
 

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from app.predictor import Predictor
 from tests.training.project import Project
-from training import algorithms, report
-from training.dataset import TEST_FILE, TRAIN_FILE, Profile, Split, read_profile, read_split
+from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, Split, read_profile, read_split
+from training.results import report
+from training.train import algorithms
 
 NAMES = tuple(algorithms.FACTORIES)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from tests.training.base.test_markdown import Page, squeezed
 from tests.training.project import Project
-from tests.training.test_markdown import Page, squeezed
-from training.config import TO_BE_WRITTEN
+from training.base.config import TO_BE_WRITTEN
 
 CLASSES = ("a|b", "<b>bold</b>", "@everyone [x](https://evil.example)")
 CATEGORIES = ("`code`", "www.evil.example", "<!-- hidden", "1. item")

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from dvc_render.vega import VegaRenderer  # type: ignore[import-untyped]
 
-from training.report import PLOTS
+from training.results.report import PLOTS
 
 TEMPLATES = Path(__file__).parents[2] / ".dvc" / "plots"
 COLUMNS = {

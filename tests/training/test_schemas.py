@@ -16,10 +16,12 @@ from app.contract import Bundle, DataOrigin, Manifest, ModelFile
 from app.predictor import Predictor
 from app.service import Service
 from tests.training.rows import prepared
-from training import algorithms, export, train
-from training.config import AlgorithmSettings
-from training.dataset import Profile, Split
-from training.select import _shown
+from training.base.config import AlgorithmSettings
+from training.data.dataset import Profile, Split
+from training.select.stage import _shown
+from training.train import algorithms
+from training.train import stage as train
+from training.train.onnx import export
 
 NAMES = ("plain", "two words", "with.dots", "Größe µm", "日本", "x" * 129, "1", "true", "a-b/c", 'quo"ted')
 KINDS = ("no", "Ø ja", "日本", "0", "1.0", "None")

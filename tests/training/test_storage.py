@@ -13,7 +13,7 @@ import pytest
 
 from tests.tools import require
 from training import storage
-from training.errors import ConfigError
+from training.base.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,160 @@
+"""The gate that a draft has: a reasonable model passes it and a useless one does not, without an edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.contract import read_bundle
+from tests.training.project import ROOT, Project
+from training.base import config
+from training.base.config import GateSettings, SelectSettings, Settings
+from training.data.dataset import TEST_FILE, read_profile, read_split
+from training.draft import command as draft
+from training.draft import gate
+from training.results import leaderboard, scores
+
+DRAFTED = ("name", "data", "schema", "select", "card")
+shares = st.floats(0, 1)
+
+
+class Selecting(Settings):
+    select: SelectSettings
+
+
+def gate_of(text: str, folder: Path) -> GateSettings:
+    (folder / "drafted.yaml").write_text(text)
+    return config.load(Selecting, folder / "drafted.yaml").select.gate
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "target"), [("sklearn:wine", "target"), (str(ROOT / "data/source/penguins.csv"), "species")]
+)
+def test_draft_and_run_pass_without_an_edit(project: Project, source: str, target: str) -> None:
+    algorithms = ("logistic_regression", "decision_tree")
+    blocks = project.params()["train"]["algorithms"]
+    project.change(train__algorithms={name: blocks[name] for name in algorithms})
+    kept = {key: value for key, value in project.params().items() if key not in DRAFTED}
+
+    project.run("draft", source, "--target", target, "--write")
+    assert {key: value for key, value in project.params().items() if key not in DRAFTED} == kept
+    project.run("fetch")
+    project.run("prepare")
+    for name in algorithms:
+        project.run("train", name)
+    project.run("select")
+    project.run("leaderboard")
+    assert read_bundle(project.root / "model").manifest.target == target
+    assert "This card is not finished" in Path("MODEL_CARD.md").read_text()
+
+    # What says nothing does not pass: the most frequent class, or the classes' shares, whatever the row.
+    gate = config.load(Selecting).select.gate
+    profile, test = read_profile(), read_split(TEST_FILE, read_profile())
+    always = np.full(len(test), int(np.argmax(profile.class_shares)))
+    useless = scores.point(test.labels, always, np.tile(profile.class_shares, (len(test), 1)))
+    assert all(useless[metric] < least for metric, least in gate.minimum.items())
+    chance = np.random.default_rng(1).permutation(test.labels)
+    guessed = scores.point(test.labels, chance, np.eye(len(profile.classes))[chance])
+    assert all(guessed[metric] < least for metric, least in gate.minimum.items())
+    assert gate.maximum_log_loss is not None
+    assert guessed["log_loss"] > gate.maximum_log_loss >= leaderboard.read().rows[0].test["log_loss"].value
+
+
+def test_where_nothing_can_be_learnt_the_draft_says_so(project: Project) -> None:
+    random = np.random.default_rng(0)
+    rows = "".join(f"{random.random():.3f},{'ab'[random.integers(2)]}\n" for _ in range(200))
+    (project.root / "data/source/noise.csv").write_text("x,kind\n" + rows)
+    text = draft.draft("data/source/noise.csv", "kind", {})
+    drafted = gate.sections(text)
+    assert "hardly better than guessing" in drafted
+    assert gate_of(drafted, project.root).minimum == {"f1_macro": 0.5}
+    assert drafted == gate.sections(text)
+
+
+def test_limits_grow_with_the_data(project: Project) -> None:
+    """A wide table with few rows has a gate that its models fit in."""
+    random = np.random.default_rng(0)
+    features, rows = 300, 60
+    names = [f"f{each}" for each in range(features)]
+    lines = [
+        ",".join([*(f"{value:.2f}" for value in random.normal(row % 2, 1, features)), "ab"[row % 2]])
+        for row in range(rows)
+    ]
+    (project.root / "data/source/wide.csv").write_text("\n".join([",".join([*names, "kind"]), *lines]))
+    wide = gate_of(gate.sections(draft.draft("data/source/wide.csv", "kind", {})), project.root)
+    iris = gate_of(gate.sections(draft.draft("sklearn:iris", "species", {})), project.root)
+    assert wide.maximum_latency_ms == 11
+    assert iris.maximum_latency_ms == 5
+    assert wide.maximum_bytes is not None
+    assert wide.maximum_bytes >= 45 * features * 8
+    # One of 15 test rows; Iris has 38 and three classes of 12 or 13.
+    assert wide.production.maximum_drop["accuracy"] == 0.07
+    assert iris.production.maximum_drop == {"accuracy": 0.03, "f1_macro": 0.03}
+
+
+@given(shares, shares, st.floats(0, 0.5))
+def test_the_least_is_between_guessing_and_halfway(reached: float, guessed: float, deviation: float) -> None:
+    least = gate.least(reached, guessed, deviation)
+    assert least >= guessed - 1e-9
+    assert least <= max((reached + guessed) / 2, guessed + 0.01)
+    assert least <= max(reached - 2 * deviation, guessed + 0.01)
+
+
+@pytest.mark.parametrize(
+    ("rows", "low", "high"), [(100, 0.03, 0.06), (2000, 0.006, 0.02), (200_000, 0.005, 0.005)]
+)
+def test_models_tie_within_what_chance_does(rows: int, low: float, high: float) -> None:
+    """One standard error of the score: on few rows a difference of a few hundredths says nothing."""
+    assert low <= gate.tie(baseline(f1=0.8, classes=2), np.array([rows / 2, rows / 2])) <= high
+
+
+@given(shares, st.integers(2, 10), st.integers(1, 10_000))
+def test_a_tie_is_at_most_a_quarter_of_what_was_learnt(f1: float, classes: int, rows: int) -> None:
+    found = baseline(f1, classes)
+    tie = gate.tie(found, np.full(classes, rows))
+    assert tie == gate.SMALLEST_TIE or 4 * tie <= f1 - found.guess + 0.003
+
+
+def baseline(f1: float, classes: int) -> gate.Baseline:
+    return gate.Baseline(
+        name="decision_tree",
+        rows=100,
+        f1=f1,
+        accuracy=f1,
+        guess=1 / classes,
+        majority=1 / classes,
+        entropy=float(np.log(classes)),
+    )
+
+
+def test_a_tie_in_log_loss_is_not_drafted_from_another_score(project: Project) -> None:
+    text = draft.draft("sklearn:iris", "species", {})
+    assert 0.01 <= drafted_tie(text, project) <= 0.05
+    project.change(evaluate__score="log_loss")
+    assert drafted_tie(text, project) == gate.SMALLEST_TIE
+
+
+def drafted_tie(text: str, project: Project) -> float:
+    (project.root / "drafted.yaml").write_text(gate.sections(text))
+    return config.load(Selecting, project.root / "drafted.yaml").select.tie
+
+
+def test_sections_take_the_place_of_those_in_the_file() -> None:
+    document = (ROOT / "params.yaml").read_text()
+    drafted = "name: other\n\nselect:\n  tie: 1\n\nnew:\n  # in the section\n  a: 1\n"
+    once = draft.place(drafted, document)
+    found, before = config.parse_yaml(once), config.parse_yaml(document)
+    assert found == {**before, "name": "other", "select": {"tie": 1}, "new": {"a": 1}}
+    assert draft.place(drafted, once) == once
+    # Comments above a section that stays, stay.
+    assert once.startswith(document[: document.index("name:")] + "name: other\n")
+    assert document[document.index("split:") : document.index("select:")] in once
+    assert document[document.index("card:") :].strip() in once
+    assert (
+        draft.place(drafted, "") == "\nname: other\n\nselect:\n  tie: 1\n\nnew:\n  # in the section\n  a: 1\n"
+    )

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from itertools import combinations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import ArrayLike
+
+from tests.training.project import Project
+from tests.training.rows import mixed
+from training.explore import stage as explore
+from training.explore.stage import Column, Table
+
+PICTURES = ("class_balance.png", "correlation.png", "distributions.png", "scatter_matrix.png")
+FIGURES = (explore.class_balance, explore.distributions, explore.scatter_matrix, explore.correlation)
+
+
+def number(name: str, values: ArrayLike, unit: str | None = None, step: float = 0.1) -> Column:
+    return Column(name, unit, step, np.asarray(values, dtype=float))
+
+
+def category(name: str, codes: ArrayLike, names: tuple[str, ...]) -> Column:
+    return Column(name, None, 1.0, np.asarray(codes, dtype=float), names)
+
+
+def table(kind: str) -> Table:
+    random = np.random.default_rng(0)
+    rows = 400
+    if kind == "few":
+        labels = np.arange(rows) % 3
+        columns = [number(f"measure_{each}", random.normal(labels, 1).round(1), "cm") for each in "abcd"]
+        return Table("species", ("setosa", "versicolor", "virginica"), labels, tuple(columns))
+    if kind == "wide":
+        labels = np.arange(rows) % 10
+        columns = [
+            number(f"pixel_{each}", random.poisson(labels * (each % 7) / 3), step=1) for each in range(64)
+        ]
+        columns[3] = number("pixel_3", np.zeros(rows))
+        return Table("digit", tuple("0123456789"), labels, tuple(columns))
+    if kind == "very wide":
+        labels = np.arange(rows) % 3
+        columns = [
+            number(f"gene_{each}", random.normal(labels * (each % 10 == 3), 1).round(2), "a.u.")
+            for each in range(751)
+        ]
+        columns[5] = category("tissue", labels, ("skin", "bone", "lung"))
+        return Table("disease", ("none", "mild", "severe"), labels, tuple(columns))
+    if kind == "one":
+        labels = np.arange(rows) % 2
+        return Table("y", ("no", "yes"), labels, (number("x", random.normal(labels, 1).round(1)),))
+    if kind == "categories":
+        labels = np.arange(rows) % 2
+        codes = random.integers(0, 3, rows)
+        columns = [category(each, codes, ("a", "b", "a rather long category")) for each in ("one", "two")]
+        return Table("y", ("no", "yes"), labels, tuple(columns))
+    classes = 20 if kind == "many classes" else 4
+    labels = np.arange(rows) % classes
+    gaps = random.normal(labels, 1).round(2)
+    gaps[random.random(rows) < 0.2] = np.nan
+    columns = [
+        number("income", np.exp(random.normal(10, 2, rows)).round(), "EUR", 1),
+        number("a_name_that_goes_on_for_much_longer_than_any_label_has_room_for", gaps),
+        number("tiny", random.normal(0, 1e-5, rows), step=1e-7),
+        number("never_seen", np.full(rows, np.nan)),
+        number("the_same", np.full(rows, 3.5)),
+        category(
+            "region of the $customer_1$",
+            random.integers(0, 40, rows),
+            tuple(f"region {each}" for each in range(40)),
+        ),
+        category("home", np.where(random.random(rows) < 0.5, np.nan, 1), ("rent", "own")),
+    ]
+    return Table(
+        "decision", tuple(f"a class called {each}" for each in range(classes)), labels, tuple(columns)
+    )
+
+
+KINDS = ("few", "wide", "very wide", "one", "categories", "mixed", "many classes")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_shape_of_data_gives_four_pictures(kind: str) -> None:
+    pictures = explore.draw(table(kind))
+    assert sorted(pictures) == sorted(PICTURES)
+    for content in pictures.values():
+        width, height = struct.unpack(">II", content[16:24])
+        assert 400 < width < 2600
+        assert 150 < height < 2600
+
+
+def words(figure: Figure) -> Iterator[Text]:
+    """All texts that are drawn; ticks beyond the limits are not."""
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if text.get_visible() and text.get_text().strip():
+            yield text
+
+
+def hidden(figure: Figure) -> set[int]:
+    found = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            margin = (high - low) * 1e-6
+            for tick in axis.get_major_ticks():
+                if not low - margin <= tick.get_loc() <= high + margin:
+                    found |= {id(tick.label1), id(tick.label2)}
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("draw", FIGURES)
+def test_no_words_are_cut_off_or_on_top_of_each_other(kind: str, draw: Callable[[Table], Figure]) -> None:
+    with mpl.rc_context(explore.style()):
+        figure = draw(table(kind))
+        figure.draw_without_rendering()
+        unseen = hidden(figure)
+        shown = [
+            (each.get_text(), each.get_window_extent()) for each in words(figure) if id(each) not in unseen
+        ]
+    for text, box in shown:
+        assert min(box.x0, box.y0) >= -1, text
+        assert box.x1 <= figure.bbox.x1 + 1, text
+        assert box.y1 <= figure.bbox.y1 + 1, text
+    for (text, a), (other, b) in combinations(shown, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        up = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert not (across > 3 and up > 3), f"{text!r} and {other!r}"
+
+
+def test_same_rows_give_same_bytes_whatever_the_machine_is_set_to() -> None:
+    once = explore.draw(table("mixed"))
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 30}):
+        assert explore.draw(table("mixed")) == once
+
+
+def test_pictures_name_no_software_and_no_time() -> None:
+    for content in explore.draw(table("one")).values():
+        kinds, position = set(), 8
+        while position < len(content):
+            length = struct.unpack(">I", content[position : position + 4])[0]
+            kinds.add(content[position + 4 : position + 8])
+            position += 12 + length
+        assert not kinds & {b"tEXt", b"iTXt", b"zTXt", b"tIME"}
+
+
+@pytest.mark.parametrize("draw", [explore.distributions, explore.correlation])
+def test_of_very_many_features_the_best_are_drawn_and_it_says_so(draw: Callable[[Table], Figure]) -> None:
+    with mpl.rc_context(explore.style()):
+        texts = {each.get_text() for each in words(draw(table("very wide")))}
+    assert any("The 64 of 751 features that tell the classes apart best." in each for each in texts)
+    drawn = {each for each in texts if each.startswith("gene_")}
+    # Every tenth tells something.
+    assert len(drawn) == 63
+    assert all(each.endswith("3") for each in drawn)
+    assert "tissue" in texts
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Table) -> Figure:
+        raise MemoryError("no room for a $10 picture")
+
+    project.run("fetch")
+    project.run("prepare")
+    monkeypatch.setattr(explore, "PICTURES", {**explore.PICTURES, "correlation.png": broken})
+    project.run("explore")
+    drawn = {each.name: each.read_bytes() for each in (project.root / "reports/explore").iterdir()}
+    assert sorted(drawn) == sorted(PICTURES)
+    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
+    (warning,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert "correlation.png could not be drawn" in warning.getMessage()
+    assert warning.exc_info
+
+    # For a person who calls it, a fault is a fault.
+    with pytest.raises(MemoryError):
+        explore.draw(table("one"))
+
+
+def test_scatter_matrix_of_many_features_shows_the_best_and_says_so() -> None:
+    wide = table("wide")
+    chosen = explore.informative(wide, 6)
+    assert len(chosen) == 6
+    # In the sample, pixels repeat in sevens: the first of each seven never depends on the class.
+    assert all(int(each.name.split("_")[1]) % 7 >= 4 for each in chosen)
+    with mpl.rc_context(explore.style()):
+        texts = [each.get_text() for each in words(explore.scatter_matrix(wide))]
+    assert any("The 6 of 64 features" in each for each in texts)
+
+
+def test_associations_are_pearson_correlation_ratio_and_cramers_v() -> None:
+    random = np.random.default_rng(1)
+    x = random.normal(size=300)
+    y = x + random.normal(size=300)
+    y[::10] = np.nan
+    kept = ~np.isnan(y)
+    a, b = number("x", x), number("y", y)
+    assert explore.association(a, b) == pytest.approx(np.corrcoef(x[kept], y[kept])[0, 1])
+    halves = category("half", (x > 0).astype(float), ("low", "high"))
+    assert explore.association(halves, halves) == pytest.approx(1)
+    # With two groups the correlation ratio is the size of Pearson's r.
+    assert explore.association(a, halves) == pytest.approx(abs(np.corrcoef(x, x > 0)[0, 1]))
+    assert np.isnan(explore.association(a, number("constant", np.ones(300))))
+
+
+@pytest.mark.parametrize("kind", ["few", "mixed"])
+def test_shares_of_a_class_add_up_to_one(kind: str) -> None:
+    data = table(kind)
+    for column in data.columns:
+        if column.categories:
+            _, shares = explore.category_shares(data, column)
+        elif len(column.levels) and not column.long_tailed:
+            _, shares, _ = explore.number_shares(data, column)
+        else:
+            continue
+        assert shares.sum(axis=1) == pytest.approx(1)
+
+
+def test_bins_are_whole_steps_wide() -> None:
+    values = np.random.default_rng(0).uniform(0, 10, 1000).round(1)
+    edges = explore.bin_edges(number("x", values), values.min(), values.max())
+    assert np.diff(edges) / 0.1 == pytest.approx(np.round(np.diff(edges) / 0.1))
+    assert edges[0] < values.min() < values.max() < edges[-1]
+
+
+def test_names_are_cut_in_the_middle_and_numbers_are_short() -> None:
+    assert explore.shorten("a_name_that_goes_on", 40) == "a_name_that_goes_on"
+    assert explore.shorten("mean_radius_of_the_cell_worst", 16) == "mean_radiu…worst"
+    assert [explore.compact(each) for each in (0.5, 1500, 12_000, 2.5e6, -3e9)] == [
+        "0.5",
+        "1500",
+        "12k",
+        "2.5M",
+        "\N{MINUS SIGN}3G",
+    ]
+    assert "\n" in explore.wrap("a_name_that_goes_on", 10)
+
+
+def test_stage_writes_its_folder_whole(trained: Project) -> None:
+    folder = trained.root / "reports/explore"
+    before = {each.name: each.read_bytes() for each in folder.iterdir()}
+    assert sorted(before) == sorted(PICTURES)
+    (folder / "of_an_earlier_version.png").write_bytes(b"")
+    trained.run("explore")
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+
+
+def test_prepared_rows_become_columns() -> None:
+    profile, split = mixed()
+    data = explore.tabulate(split, profile)
+    assert [each.name for each in data.columns] == [each.name for each in profile.features]
+    colour = next(each for each in data.columns if each.name == "colour")
+    gaps = split.frame["colour"].isna().to_numpy()
+    assert np.array_equal(np.isnan(colour.values), gaps)
+    assert len(data) == len(split)

@@ -1,0 +1,163 @@
+"""Our scores on weights against scikit-learn's on rows."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from app.contract import Score
+from training.results import scores
+
+
+def _rows(seed: int, classes: int, rows: int, decimals: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels with every class present, and probabilities rounded so that ties happen."""
+    random = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), random.integers(0, classes, rows)])
+    raw = np.round(random.dirichlet(np.ones(classes), len(labels)), decimals) + 10.0**-decimals
+    probabilities = raw / raw.sum(axis=1, keepdims=True)
+    return labels, probabilities.argmax(axis=1), probabilities
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(0, 60), st.integers(1, 4))
+@settings(max_examples=60)
+def test_every_metric_is_scikit_learns(seed: int, classes: int, rows: int, decimals: int) -> None:
+    labels, predicted, probabilities = _rows(seed, classes, rows, decimals)
+    ours = {name: float(value[0]) for name, value in scores.scores(labels, predicted, probabilities).items()}
+    auc_input = probabilities[:, 1] if classes == 2 else probabilities
+    expected = {
+        "accuracy": metrics.accuracy_score(labels, predicted),
+        "log_loss": metrics.log_loss(labels, probabilities),
+        "roc_auc": metrics.roc_auc_score(labels, auc_input, multi_class="ovr"),
+    }
+    for average in ("macro", "weighted"):
+        precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+            labels, predicted, average=average, zero_division=0
+        )
+        expected |= {f"precision_{average}": precision, f"recall_{average}": recall, f"f1_{average}": f1}
+    assert ours == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 4))
+@settings(max_examples=30)
+def test_a_weight_is_a_repeated_row(seed: int, classes: int) -> None:
+    labels, predicted, probabilities = _rows(seed, classes, 30, 2)
+    repeats = np.random.default_rng(seed).integers(0, 4, len(labels))
+    repeats[:classes] += 1
+    again = np.repeat(np.arange(len(labels)), repeats)
+    weighted = scores.scores(labels, predicted, probabilities, repeats[None, :].astype(float))
+    repeated = scores.scores(labels[again], predicted[again], probabilities[again])
+    for name in scores.METRICS:
+        assert weighted[name][0] == pytest.approx(repeated[name][0], abs=1e-12)
+
+
+def test_per_class_and_confusion_are_scikit_learns() -> None:
+    labels, predicted, probabilities = _rows(3, 4, 80, 2)
+    table = scores.per_class(labels, predicted, probabilities)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, predicted, zero_division=0
+    )
+    for each, row in enumerate(table):
+        assert row == pytest.approx(
+            {
+                "precision": precision[each],
+                "recall": recall[each],
+                "f1": f1[each],
+                "support": support[each],
+                "roc_auc": metrics.roc_auc_score(labels == each, probabilities[:, each]),
+            },
+            abs=1e-6,
+        )
+    assert (scores.confusion(labels, predicted, 4) == metrics.confusion_matrix(labels, predicted)).all()
+
+
+def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
+    labels, predicted, probabilities = _rows(1, 3, 100, 3)
+
+    def run(seed: int) -> dict[str, Score]:
+        return scores.with_intervals(
+            labels, predicted, probabilities, resamples=400, confidence=0.95, seed=seed
+        )
+
+    first = run(5)
+    assert first == run(5)
+    assert first != run(6)
+    for each in first.values():
+        assert each.low is not None
+        assert each.high is not None
+        assert each.low <= each.value <= each.high
+        assert each.low < each.high
+
+
+def test_chunks_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, predicted, probabilities = _rows(1, 3, 50, 3)
+    whole = scores.with_intervals(labels, predicted, probabilities, resamples=200, confidence=0.9, seed=1)
+    monkeypatch.setattr(scores, "_CHUNK", 40 * len(labels))
+    chunked = scores.with_intervals(labels, predicted, probabilities, resamples=200, confidence=0.9, seed=1)
+    # The draws are taken class by class within a chunk, so they differ; the interval they estimate does not.
+    for name, each in whole.items():
+        assert each.low == pytest.approx(chunked[name].low, abs=0.06)
+
+
+def test_no_warning_when_a_class_is_never_predicted() -> None:
+    labels = np.array([0, 1, 2, 2])
+    probabilities = np.tile([0.6, 0.3, 0.1], (4, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = scores.point(labels, probabilities.argmax(axis=1), probabilities)
+    assert result["recall_macro"] == pytest.approx(1 / 3, abs=1e-6)
+
+
+class TestPaired:
+    def test_the_same_answers_do_not_differ(self) -> None:
+        labels, predicted, probabilities = _rows(3, 3, 40, 2)
+        answers = (predicted, probabilities)
+        found = scores.paired(labels, answers, answers, resamples=100, confidence=0.9, seed=1)
+        assert set(found.values()) == {Score(value=0.0, low=0.0, high=0.0)}
+
+    def test_turned_round_it_is_the_opposite(self) -> None:
+        labels, predicted, probabilities = _rows(3, 3, 40, 2)
+        first, second = (predicted, probabilities), (1 - predicted % 2, probabilities[:, ::-1])
+        there = scores.paired(labels, first, second, resamples=200, confidence=0.9, seed=1)
+        back = scores.paired(labels, second, first, resamples=200, confidence=0.9, seed=1)
+        for name, each in there.items():
+            assert (each.value, each.low, each.high) == pytest.approx(
+                (-back[name].value, -(back[name].high or 0), -(back[name].low or 0)), abs=2e-6
+            )
+
+    def test_it_is_narrower_than_the_models_own_intervals(self) -> None:
+        """Two models that differ on one row in forty: what is uncertain of both is not of their difference."""
+        labels = np.repeat([0, 1], 20)
+        random = np.random.default_rng(5)
+        predicted = np.where(random.random(40) < 0.8, labels, 1 - labels)
+        other = predicted.copy()
+        other[0] = 1 - other[0]
+        options = {"resamples": 2000, "confidence": 0.95, "seed": 1}
+        answers = [(each, np.eye(2)[each] * 0.8 + 0.1) for each in (predicted, other)]
+        difference = scores.paired(labels, *answers, **options)["accuracy"]  # type: ignore[arg-type]
+        own = scores.with_intervals(labels, *answers[0], **options)["accuracy"]  # type: ignore[arg-type]
+        assert abs(difference.value) == pytest.approx(1 / 40)
+        assert (difference.high or 0) - (difference.low or 0) < ((own.high or 0) - (own.low or 0)) / 2
+
+    def test_it_agrees_with_resampling_row_by_row(self) -> None:
+        labels, predicted, probabilities = _rows(11, 3, 60, 2)
+        other = np.random.default_rng(2).permutation(predicted)
+        found = scores.paired(
+            labels,
+            (predicted, probabilities),
+            (other, probabilities),
+            resamples=4000,
+            confidence=0.9,
+            seed=3,
+        )["accuracy"]
+        random = np.random.default_rng(4)
+        strata = [np.flatnonzero(labels == each) for each in range(3)]
+        drawn = []
+        for _ in range(4000):
+            rows = np.concatenate([random.choice(each, len(each)) for each in strata])
+            drawn.append((other[rows] == labels[rows]).mean() - (predicted[rows] == labels[rows]).mean())
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])), abs=0.02)

@@ -1,0 +1,174 @@
+"""The factories, what their blocks may say, and the imputation that goes into the model file."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tests.training.rows import mixed
+from training.base.config import AlgorithmSettings
+from training.base.errors import ConfigError
+from training.train import algorithms
+from training.train import stage as train
+from training.train.algorithms import MedianImputer
+
+
+def block(**keys: object) -> AlgorithmSettings:
+    return AlgorithmSettings.model_validate(keys)
+
+
+def test_a_misspelt_algorithm_is_named_with_a_guess() -> None:
+    profile, _ = mixed()
+    with pytest.raises(ConfigError, match=r"train\.algorithms\.random_forrest.*did you mean random_forest\?"):
+        algorithms.pipeline("random_forrest", block(), profile)
+
+
+@pytest.mark.parametrize("name", algorithms.FACTORIES)
+def test_an_unknown_parameter_is_refused_before_fitting(name: str) -> None:
+    profile, _ = mixed()
+    with pytest.raises(
+        ConfigError, match=rf"train\.algorithms\.{name}\.colour: {name} has no such parameter"
+    ):
+        algorithms.pipeline(name, block(colour="red"), profile)
+    with pytest.raises(ConfigError, match=r"has no such parameter; did you mean random_state\?"):
+        algorithms.pipeline(name, block(randomstate=1), profile)
+    with pytest.raises(ConfigError, match="has no such parameter"):
+        algorithms.pipeline(name, block(search={"method": "grid", "space": {"colour": [1]}}), profile)
+
+
+@pytest.mark.parametrize("name", ["logistic_regression", "decision_tree", "random_forest", "svm"])
+def test_classes_are_weighted_by_their_names(name: str) -> None:
+    """Also where names are numbers that count otherwise than places do."""
+    profile, rows = mixed()
+    names = tuple(str(len(profile.classes) - 1 - place) for place in range(len(profile.classes)))
+    profile = profile.model_copy(update={"classes": names})
+    shallow = {"max_depth": 2} if name in ("decision_tree", "random_forest") else {}
+
+    def share_of(place: int, **parameters: object) -> float:
+        fitted = train.fit(algorithms.pipeline(name, block(**shallow, **parameters), profile), rows, name)
+        return float(np.mean(fitted.predict(algorithms.inputs(rows)) == place))
+
+    for place, each in enumerate(names):
+        assert share_of(place, class_weight={int(each): 1000}) > share_of(place)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"class_weight": {7: 2}}, r"\.class_weight: there is no class 7; there are '"),
+        ({"class_weight": {None: 2}}, r"\.class_weight: there is no class None; there are '"),
+        (
+            {"class_weight": {"FIRST": -1}},
+            r"\.class_weight\.FIRST: -1 is not a weight; write a number above 0",
+        ),
+        ({"class_weight": {"FIRST": True}}, "True is not a weight"),
+        (
+            {"search": {"method": "grid", "space": {"class_weight": ["balanced", {"FIRST": 2}]}}},
+            r"search\.space\.class_weight: weights of single classes cannot be searched",
+        ),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(keys: dict[str, object], message: str) -> None:
+    profile, _ = mixed()
+    profile = profile.model_copy(update={"classes": ("FIRST", *profile.classes[1:])})
+    with pytest.raises(ConfigError, match=rf"train\.algorithms\.svm.*{message}"):
+        algorithms.pipeline("svm", block(**keys), profile)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("svm", {"gamma": "big"}),
+        ("xgboost", {"monotone_constraints": [1]}),
+        ("logistic_regression", {"C": -1}),
+        ("decision_tree", {"max_depth": "deep"}),
+        ("random_forest", {"n_estimators": 0}),
+        ("svm", {"C": -1}),
+        ("xgboost", {"max_depth": -3}),
+    ],
+)
+def test_an_impossible_value_is_a_config_error(name: str, parameters: dict[str, object]) -> None:
+    profile, rows = mixed()
+    pipeline = algorithms.pipeline(name, block(**parameters), profile)
+    (key, value), *_ = parameters.items()
+    given = re.escape(f"train.algorithms.{name} with {key}: {value!r} cannot be fitted: ")
+    with pytest.raises(ConfigError, match=given) as error:
+        train.fit(pipeline, rows, name, parameters)
+    assert not re.search(r"\n|Stack trace|/workspace|cross_val_predict", str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "remedy"),
+    [
+        ("xgboost", "booster", "gblinear", "use gbtree, or leave it out"),
+        ("xgboost", "booster", "dart", "use gbtree, or leave it out"),
+        ("xgboost", "multi_strategy", "multi_output_tree", "use one_output_per_tree, or leave it out"),
+        ("xgboost", "num_parallel_tree", 3, "use 1, or leave it out"),
+        ("xgboost", "objective", "reg:squarederror", "use binary:logistic or multi:softprob"),
+        ("svm", "kernel", "precomputed", "use rbf or linear or poly or sigmoid"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_training(
+    name: str, key: str, value: object, remedy: str
+) -> None:
+    profile, _ = mixed()
+    line = rf"train\.algorithms\.{name}\.{{}}{key}: {value!r} cannot be exported to ONNX; {remedy}"
+    with pytest.raises(ConfigError, match=line.format("")):
+        algorithms.pipeline(name, block(**{key: value}), profile)
+    with pytest.raises(ConfigError, match=line.format(r"search\.space\.")):
+        algorithms.pipeline(name, block(search={"method": "grid", "space": {key: [value]}}), profile)
+
+
+@pytest.mark.parametrize("name", algorithms.FACTORIES)
+def test_a_seed_that_changes_with_every_run_is_refused(name: str) -> None:
+    profile, _ = mixed()
+    with pytest.raises(ConfigError, match=rf"{name}\.random_state: null .* the same bytes; write a number"):
+        algorithms.pipeline(name, block(random_state=None), profile)
+    space = {"random_state": [1, None]}
+    with pytest.raises(ConfigError, match=r"search\.space\.random_state: null"):
+        algorithms.pipeline(name, block(search={"method": "grid", "space": space}), profile)
+
+
+@pytest.mark.parametrize("solver", ["sag", "saga"])
+def test_solvers_that_draw_rows_give_the_same_model_each_time(solver: str) -> None:
+    profile, rows = mixed()
+    pipeline = algorithms.pipeline("logistic_regression", block(solver=solver), profile)
+    first, second = (train.fit(pipeline, rows, "logistic_regression")[-1].coef_ for _ in range(2))
+    assert (first == second).all()
+
+
+@pytest.mark.parametrize("text", ["1e2", "0,1", " .5", "-1", "inf", "NaN"])
+def test_a_number_in_quotes_is_refused(text: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"learning_rate: '{re.escape(text)}' is text where a number is meant"
+    ):
+        block(learning_rate=text)
+
+
+def test_parameters_reach_the_estimator_behind_the_calibration() -> None:
+    profile, _ = mixed()
+    pipeline = algorithms.pipeline("svm", block(C=7.5), profile)
+    assert pipeline.get_params()["estimator__estimator__C"] == 7.5
+
+
+@given(
+    arrays(
+        np.float64,
+        st.tuples(st.integers(1, 12), st.integers(1, 4)),
+        elements=st.one_of(st.floats(-1e6, 1e6), st.just(float("nan"))),
+    )
+)
+def test_imputation_fills_every_gap_and_nothing_else(values: np.ndarray) -> None:
+    filled = MedianImputer().fit(values).transform(values)
+    missing = np.isnan(values)
+    assert not np.isnan(filled).any()
+    assert (filled[~missing] == values[~missing]).all()
+    for column in range(values.shape[1]):
+        seen = values[~missing[:, column], column]
+        expected = np.median(seen) if seen.size else 0.0
+        assert (filled[missing[:, column], column] == expected).all()

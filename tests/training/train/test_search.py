@@ -1,0 +1,196 @@
+"""Grid, random and halving search, and that their score never flatters the cross-validation."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from tests.training.project import Project
+from tests.training.rows import mixed, prepared
+from training.base.config import AlgorithmSettings, Distribution, Metric, SearchSettings
+from training.base.errors import ConfigError
+from training.data.dataset import Profile, Split
+from training.results import report
+from training.results.report import SearchOutcome
+from training.train import algorithms
+from training.train.search import _Trial, _values, search
+
+
+def run(
+    name: str, *, data: tuple[Profile, Split] | None = None, score: Metric = "f1_macro", **settings: Any
+) -> SearchOutcome:
+    profile, rows = data or mixed()
+    block = AlgorithmSettings.model_validate({"search": settings})
+    assert block.search is not None
+    pipeline = algorithms.pipeline(name, block, profile)
+    return search(pipeline, algorithms.create(name).prefix, block.search, rows, score, name)
+
+
+def test_grid_tries_every_combination_and_finds_the_best() -> None:
+    outcome = run("svm", method="grid", space={"C": [1e-6, 1.0], "gamma": ["scale", 1e-9]})
+    assert outcome.candidates == 4
+    assert outcome.best == {"C": 1.0, "gamma": "scale"}
+
+
+def test_random_draws_its_budget_and_repeats_with_its_seed() -> None:
+    space = {"max_depth": {"low": 1, "high": 6, "integer": True}, "min_samples_leaf": [1, 2, 4]}
+    first = run("decision_tree", method="random", space=space, budget=7, seed=1)
+    assert first.candidates == 7
+    assert isinstance(first.best["max_depth"], int)
+    assert first == run("decision_tree", method="random", space=space, budget=7, seed=1)
+
+
+def test_halving_starts_with_its_budget() -> None:
+    space = {"C": {"low": 0.001, "high": 100, "log": True}}
+    outcome = run("logistic_regression", method="halving", space=space, budget=6)
+    assert outcome.candidates == 6
+    assert 0.001 <= outcome.best["C"] <= 100
+
+
+def rare(share: float, rows: int = 1000) -> tuple[Profile, Split]:
+    """Two classes that a number tells apart, and a third one with that share of the rows."""
+    random = np.random.default_rng(1)
+    length = np.round(random.uniform(0, 10, rows), 1)
+    kind = np.where(random.random(rows) < share, "rare", np.where(length > 5, "long", "short"))
+    width = np.where(kind == "rare", random.uniform(4, 5, rows), random.uniform(0, 4.5, rows))
+    return prepared(pd.DataFrame({"length": length, "width": np.round(width, 2), "kind": kind}))
+
+
+@pytest.mark.parametrize(("name", "score"), [("logistic_regression", "roc_auc"), ("svm", "log_loss")])
+def test_halving_keeps_every_class_in_every_round(
+    name: str, score: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[float, NDArray[np.int64]]] = []
+    mean = _Trial.mean
+
+    def watched(trial: _Trial, candidate: dict[str, Any], split: Split) -> float:
+        tried.append((candidate["C"], np.bincount(split.labels, minlength=3)))
+        return mean(trial, candidate, split)
+
+    monkeypatch.setattr(_Trial, "mean", watched)
+    data = rare(0.03)
+    space = {"C": {"low": 0.01, "high": 10, "log": True}}
+    outcome = run(name, data=data, score=score, method="halving", space=space, budget=9)
+    assert outcome.candidates == 9
+    assert len({candidate for candidate, _ in tried}) == 9
+    assert [len(list(group)) for _, group in itertools.groupby(tried, lambda each: each[1].sum())] == [
+        9,
+        3,
+        1,
+    ]
+    assert min(counts.min() for _, counts in tried) >= 8
+    assert tried[-1][1].sum() == len(data[1])
+    assert np.isfinite(outcome.score)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "space", "complaint"),
+    [
+        ("grid", "svm", {"C": [1.0, -1.0]}, r"C: -1\.0 cannot be fitted: The 'C' parameter must be a float"),
+        (
+            "halving",
+            "svm",
+            {"kernel": ["rbf", None]},
+            r"kernel: null cannot be fitted: The 'kernel' parameter must",
+        ),
+        (
+            "random",
+            "svm",
+            {"shrinking": [True, "y"], "C": [1]},
+            r"shrinking: 'y', C: 1 cannot be fitted: The 'shrink",
+        ),
+        (
+            "grid",
+            "xgboost",
+            {"max_depth": [2, "two"]},
+            r"max_depth: 'two' cannot be fitted: Invalid Parameter format",
+        ),
+        (
+            "random",
+            "xgboost",
+            {"eval_metric": ["auc", "x"]},
+            r"eval_metric: 'x' cannot be fitted: Unknown metric function x;",
+        ),
+    ],
+)
+def test_one_impossible_candidate_is_an_error_that_names_it(
+    method: str, name: str, space: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"train\.algorithms\.{name}\.search: the candidate {complaint}"
+    ) as error:
+        run(name, method=method, space=space)
+    assert "\n" not in str(error.value)
+    assert "change the search space" in str(error.value)
+
+
+def test_a_score_that_is_not_a_number_is_an_error_that_names_the_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Trial, "_value", lambda self, candidate, *_: 0.5 if candidate["C"] < 2 else np.nan)
+    with pytest.raises(ConfigError, match=r"the candidate C: 3\.0 has no finite f1_macro: it is nan"):
+        run("svm", method="grid", space={"C": [1.0, 3.0, 4.0]})
+
+
+def test_a_small_space_is_tried_once_and_its_size_reported() -> None:
+    space = {"max_depth": {"low": 1, "high": 3, "integer": True}}
+    assert run("decision_tree", method="random", space=space, budget=20).candidates == 3
+    assert run("decision_tree", method="halving", space={"max_depth": [1, 2]}, budget=20).candidates == 2
+
+
+def test_a_class_with_fewer_rows_than_folds_is_refused_with_a_remedy() -> None:
+    with pytest.raises(
+        ConfigError, match=r"search\.folds is 100, but the rarest class has \d+ rows .* fewer folds"
+    ):
+        run("svm", method="grid", space={"C": [1]}, folds=100)
+
+
+def test_fits_that_do_not_converge_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    run("logistic_regression", method="grid", space={"max_iter": [1, 1000]})
+    assert "logistic_regression: 3 fits of the search did not converge" in caplog.text
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_integers_include_both_ends(log: bool) -> None:
+    drawn = _values(Distribution(low=1, high=3, integer=True, log=log))
+    assert {int(drawn.rvs(random_state=seed)) for seed in range(60)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"method": "grid", "space": {"C": {"low": 1, "high": 2}}}, "a grid needs a list of values"),
+        ({"method": "random", "space": {"C": []}}, "the list of values is empty"),
+        ({"method": "random", "space": {"C": {"low": 2, "high": 1}}}, "low must be below high"),
+        ({"method": "random", "space": {"C": {"low": 1, "high": float("inf")}}}, "must be finite"),
+        ({"method": "random", "space": {"C": {"low": 0.5, "high": 3, "integer": True}}}, "whole numbers"),
+        ({"method": "random", "space": {"C": 5}}, "must be a list of values, or low and high"),
+        ({"method": "grid", "space": {"C": [0.001, "1e2"]}}, "C: '1e2' is text where a number is meant"),
+        ({"method": "grid", "space": {"C": [0.001, "0,1"]}}, "C: '0,1' is text where a number is meant"),
+        ({"method": "grid", "space": {"C": [1.0, 2, 1.0]}}, r"C: 1\.0 is listed 2 times"),
+        ({"method": "grid", "space": {"C": [1]}, "budget": 5}, "leave budget out"),
+        ({"method": "random", "space": {"C": {"low": 0, "high": 1, "log": True}}}, "needs low above 0"),
+    ],
+)
+def test_a_space_that_makes_no_sense(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        SearchSettings.model_validate(settings)
+
+
+def test_the_stage_reports_what_the_search_found(trained: Project) -> None:
+    trained.change(
+        train__algorithms__decision_tree={
+            "min_samples_leaf": 2,
+            "search": {"method": "grid", "space": {"max_depth": [1, 3]}},
+        }
+    )
+    trained.run("train", "decision_tree")
+    result = report.read("decision_tree")
+    assert result.search is not None
+    assert result.search.best == {"max_depth": 3}
+    assert result.parameters == {"min_samples_leaf": 2, "max_depth": 3}

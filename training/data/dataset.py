@@ -1,0 +1,155 @@
+"""The prepared data as later stages see it: two splits and the resolved schema beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from app.cells import PLAIN, Cells
+from app.contract import MISSING_CATEGORY, Feature, Frozen, Layout
+from training.base import files
+from training.base.errors import DataError
+
+RAW_FILE = Path("data/raw.parquet")
+ORIGIN_FILE = Path("data/raw.json")
+TRAIN_FILE = Path("data/train.parquet")
+TEST_FILE = Path("data/test.parquet")
+PROFILE_FILE = Path("data/profile.json")
+DATA_REPORT_FILE = Path("reports/data.md")
+EXPLORE = Path("reports/explore")
+
+LARGEST_SILENT_LOSS = 0.01
+"""Share of the rows that a step may drop before the leaderboard and the model card say so."""
+
+
+class Origin(Frozen):
+    """`data/raw.json`: where the raw data came from and what came."""
+
+    source: str
+    sha256: str
+    """Of `data/raw.parquet`."""
+    rows: int
+    columns: tuple[str, ...]
+
+
+class Profile(Frozen):
+    """`data/profile.json`: the schema with everything the data had to say filled in."""
+
+    origin: Origin
+    target: str
+    classes: tuple[str, ...]
+    class_shares: tuple[float, ...]
+    out_of_range: Literal["reject", "accept"]
+    features: tuple[Feature, ...]
+    rows: int
+    """Rows that were split, after all that were dropped."""
+    duplicates_dropped: int
+    equal_rows: int = 0
+    """Rows that are equal to an earlier one in all features and the target, whether or not they were dropped."""
+    without_target: int = 0
+    """Rows dropped because they have no class."""
+    classes_dropped: dict[str, int] = Field(default_factory=dict)
+    """Rows dropped with each class under `schema.drop_classes`."""
+    cells: Cells = PLAIN
+    """How the source's cells are read."""
+    train_rows: int
+    test_rows: int
+    missing: dict[str, int]
+    """Missing values by feature, over both splits."""
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.of(self.features)
+
+    def losses(self) -> tuple[str, ...]:
+        """One sentence for each class that was dropped, and for each step that lost more than 1 % of the rows."""
+        rows = self.origin.rows
+        steps = [
+            (self.without_target, f"have no {self.target} and were dropped (schema.missing_target)"),
+            (self.duplicates_dropped, "equal an earlier one and were dropped (schema.duplicates)"),
+        ]
+        lines = [
+            f"{count:,} of {rows:,} rows ({count / rows:.1%}) are of the class {name!r}, "
+            "which the model does not know (schema.drop_classes)"
+            for name, count in self.classes_dropped.items()
+        ]
+        return (
+            *lines,
+            *(
+                f"{count:,} of {rows:,} rows ({count / rows:.1%}) {what}"
+                for count, what in steps
+                if count > LARGEST_SILENT_LOSS * rows
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows as a model takes them.
+
+    Attributes:
+        numbers: float64 of shape (rows, numeric features), NaN where missing.
+        categories: strings as objects of shape (rows, categorical features), "" where missing.
+        labels: int64 of shape (rows,), indices into the profile's classes.
+        frame: the same rows as they stand in the file.
+    """
+
+    numbers: NDArray[np.float64]
+    categories: NDArray[np.object_]
+    labels: NDArray[np.int64]
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Split:
+        """The rows at the given positions."""
+        return Split(self.numbers[rows], self.categories[rows], self.labels[rows], self.frame.iloc[rows])
+
+
+def write_profile(profile: Profile) -> None:
+    files.write_text(PROFILE_FILE, profile.model_dump_json(indent=2) + "\n")
+
+
+def read_profile() -> Profile:
+    try:
+        return Profile.model_validate_json(PROFILE_FILE.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"cannot use {PROFILE_FILE}: {error}; run `dvc repro prepare`") from None
+
+
+def read_split(path: Path, profile: Profile) -> Split:
+    try:
+        frame = pd.read_parquet(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}; run `dvc repro prepare`") from None
+    return as_split(frame, profile)
+
+
+def as_split(frame: pd.DataFrame, profile: Profile) -> Split:
+    """Lay a frame of raw values (features and target by name) out as tensors."""
+    layout = profile.layout
+    index = {name: position for position, name in enumerate(profile.classes)}
+    categories = frame[list(layout.categories)].astype(object)
+    return Split(
+        numbers=frame[list(layout.numbers)].to_numpy(dtype=np.float64),
+        categories=categories.where(categories.notna(), MISSING_CATEGORY).to_numpy(dtype=object),
+        labels=np.array([index[each] for each in frame[profile.target]], dtype=np.int64),
+        frame=frame,
+    )
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The rows of both."""
+    return Split(
+        np.concatenate([first.numbers, second.numbers]),
+        np.concatenate([first.categories, second.categories]),
+        np.concatenate([first.labels, second.labels]),
+        pd.concat([first.frame, second.frame]),
+    )

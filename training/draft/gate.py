@@ -1,0 +1,247 @@
+"""Drafts the sections select and card of params.yaml: what a model of this data must reach, and what to say about it.
+
+Two quick models are cross-validated on the drafted data. A champion must get halfway from guessing to the better of
+them, less where the test split is so small that chance alone could cost it the difference.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from training.base import config
+from training.base.config import (
+    TO_BE_WRITTEN,
+    AlgorithmSettings,
+    DataSettings,
+    EvaluateSettings,
+    Metric,
+    SchemaSettings,
+    Settings,
+    SplitSettings,
+    parse_yaml,
+)
+from training.base.errors import ConfigError
+from training.data.dataset import Origin, Profile, Split, as_split
+from training.draft import yaml_text
+from training.fetch.stage import fetch
+from training.prepare import stage as prepare
+from training.prepare.checks import check
+from training.results import scores
+from training.train import algorithms
+
+QUICK: dict[str, dict[str, Any]] = {
+    "logistic_regression": {"max_iter": 200},
+    "decision_tree": {"max_depth": 5, "min_samples_leaf": 5},
+}
+FOLDS = 3
+SEED = 7
+MOST_ROWS = 3000
+MOST_CELLS = 1_000_000
+"""Rows times columns that the quick models learn from."""
+SMALLEST_TIE = 0.005
+TREES, LEAVES = 200, 256
+"""Of the largest forest that the drafted limit of size has room for."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What guessing and the better of the quick models reach.
+
+    Attributes:
+        name: of the better one.
+        rows: it was cross-validated on.
+        f1: its macro F1.
+        accuracy: its accuracy.
+        guess: the macro F1 of guessing, which is one over the number of classes.
+        majority: the accuracy of always answering with the most frequent class.
+        entropy: the log loss of always answering with the classes' shares.
+    """
+
+    name: str
+    rows: int
+    f1: float
+    accuracy: float
+    guess: float
+    majority: float
+    entropy: float
+
+
+class _Drafted(Settings):
+    data: DataSettings
+    data_schema: SchemaSettings = Field(alias="schema")
+
+
+class _Evaluation(Settings):
+    split: SplitSettings = SplitSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+
+def sections(drafted: str) -> str:
+    """Write the two sections as YAML.
+
+    Args:
+        drafted: the sections data and schema; the source is read and split as the pipeline will do it.
+    """
+    settings = _Drafted.model_validate(
+        {key: value for key, value in parse_yaml(drafted, spelling=True).items() if key in ("data", "schema")}
+    )
+    data, schema = settings.data, settings.data_schema
+    try:
+        evaluation = config.load(_Evaluation)
+    except ConfigError:
+        evaluation = _Evaluation()
+    frame = fetch(data)
+    checked = check(frame, schema, data.cells)
+    train, test = prepare.split(checked.frame, schema.target, evaluation.split)
+    origin = Origin(source=data.source, sha256="0" * 64, rows=len(frame), columns=tuple(map(str, frame)))
+    profile = prepare.resolve(checked, schema, origin, train, test, data.cells)
+    baseline = measure(profile, as_split(train, profile))
+    counts = np.bincount(as_split(test, profile).labels, minlength=len(profile.classes))
+    select = _select(baseline, profile, counts, evaluation.evaluate.score)
+    return "\n".join([*select, "", *_card(data.source, profile)]) + "\n"
+
+
+def measure(profile: Profile, split: Split) -> Baseline:
+    """Cross-validate the quick models on at most MOST_ROWS rows."""
+    width = sum(1 if each.type == "number" else len(each.categories) for each in profile.features)
+    most = min(MOST_ROWS, max(300, MOST_CELLS // width))
+    split = _sample(split, most)
+    smallest = int(np.bincount(split.labels, minlength=len(profile.classes)).min())
+    folds = StratifiedKFold(max(2, min(FOLDS, smallest)), shuffle=True, random_state=SEED)
+    best: tuple[float, float, str] = (-1.0, 0.0, "")
+    for name, parameters in QUICK.items():
+        pipeline = algorithms.pipeline(name, AlgorithmSettings.model_validate(parameters), profile)
+        with warnings.catch_warnings():
+            # That a class has fewer rows than folds, or that a quick model is not done, changes little here.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            predicted = cross_val_predict(pipeline, algorithms.inputs(split), split.labels, cv=folds)
+        certain = np.eye(len(profile.classes))[predicted]
+        found = scores.point(split.labels, predicted, certain)
+        best = max(best, (found["f1_macro"], found["accuracy"], name))
+    shares = np.array(profile.class_shares)
+    return Baseline(
+        name=best[2],
+        rows=len(split),
+        f1=best[0],
+        accuracy=best[1],
+        guess=1 / len(shares),
+        majority=float(shares.max()),
+        entropy=float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum()),
+    )
+
+
+def least(reached: float, guessed: float, deviation: float) -> float:
+    """Halfway from guessing to what was reached, or two deviations below that if this is less; never below guessing."""
+    value = min((reached + guessed) / 2, reached - 2 * deviation)
+    return max(math.floor(value * 100) / 100, math.ceil(guessed * 100 - 1e-9) / 100)
+
+
+def tie(baseline: Baseline, counts: NDArray[np.floating[Any]]) -> float:
+    """One standard error of the score on so many rows of each class; at most a quarter of what was learnt.
+
+    Models that differ by less differ by chance, so the simplest may win. On many rows this is SMALLEST_TIE.
+    """
+    most = (baseline.f1 - baseline.guess) / 4
+    return max(SMALLEST_TIE, round(min(_deviation(baseline.f1, counts), most), 3))
+
+
+def _deviation(f1: float, counts: NDArray[Any]) -> float:
+    """The standard error of a macro F1 that was measured on so many rows of each class."""
+    f1 = min(max(f1, 0.05), 0.95)
+    return math.sqrt(float((f1 * (1 - f1) / np.maximum(counts, 1)).sum())) / len(counts)
+
+
+def _sample(split: Split, most: int) -> Split:
+    """At most so many rows, two of each class among them."""
+    if len(split) <= most:
+        return split
+    order = np.random.default_rng(SEED).permutation(len(split))
+    place = pd.Series(order).groupby(split.labels[order]).cumcount().to_numpy()
+    # The first rows of each class come first.
+    chosen = order[np.lexsort((np.arange(len(order)), place >= FOLDS))][:most]
+    return split.take(np.sort(chosen))
+
+
+def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], score: Metric) -> list[str]:
+    rows, classes = int(counts.sum()), len(counts)
+    f1_deviation = _deviation(baseline.f1, counts)
+    trained = np.array(profile.class_shares) * profile.train_rows
+    within = SMALLEST_TIE if score in scores.LOWER_IS_BETTER else tie(baseline, trained)
+    accuracy_deviation = math.sqrt(max(baseline.accuracy * (1 - baseline.accuracy), 0.01) / rows)
+    minimum = {"f1_macro": (least(baseline.f1, baseline.guess, f1_deviation), baseline.guess, baseline.f1)}
+    if baseline.accuracy - 2 * accuracy_deviation > baseline.majority:
+        lowest = least(baseline.accuracy, baseline.majority, accuracy_deviation)
+        minimum["accuracy"] = (lowest, baseline.majority, baseline.accuracy)
+    learnt = baseline.f1 - 2 * f1_deviation > baseline.guess
+    return [
+        "select:",
+        "  # Scores closer than this to the best are a tie; the simpler model wins it. Drafted: what chance does to a",
+        f"  # score on {profile.train_rows:,} training rows.",
+        f"  tie: {within:g}",
+        "  gate:",
+        f"    # Drafted: halfway from guessing to a quick {baseline.name}, cross-validated on {baseline.rows:,} rows, less",
+        f"    # where chance on {rows:,} test rows could cost as much. Raise it to what the model is needed for.",
+        *(
+            []
+            if learnt
+            else ["    # The quick model is hardly better than guessing: there may be little to learn."]
+        ),
+        "    minimum:  # measured on the test split",
+        *(
+            f"      {metric}: {value:g}  # guessing {guessed:.2f}, quick model {reached:.2f}"
+            for metric, (value, guessed, reached) in minimum.items()
+        ),
+        f"    maximum_log_loss: {_up(baseline.entropy):g}  # of answering with the classes' shares, whatever the row",
+        f"    maximum_latency_ms: {_latency(profile)}  # one row through the ONNX model, median",
+        f"    maximum_bytes: {_bytes(profile)}  # room for {TREES} trees, or for every training row as a support vector",
+        "    production:  # how much worse than the model in production, on the same rows",
+        f"      maximum_drop:  # one row of the test split is {1 / rows:.2g} of the accuracy",
+        f"        accuracy: {_up(max(0.01, 1 / rows)):g}",
+        f"        f1_macro: {_up(max(0.01, 1 / (classes * max(int(counts.min()), 1)))):g}",
+        f"      maximum_log_loss_rise: {_up(baseline.entropy / 10):g}",
+    ]
+
+
+def _latency(profile: Profile) -> int:
+    """Milliseconds: a row of many features takes longer to lay out and, with kernels, to compute."""
+    return 5 + len(profile.features) // 50
+
+
+def _bytes(profile: Profile) -> int:
+    """Of the largest model file that the algorithms are likely to make of this data; two digits."""
+    width = sum(1 if each.type == "number" else len(each.categories) + 1 for each in profile.features)
+    classes = len(profile.classes)
+    kernel = profile.train_rows * (width + classes) * 8
+    forest = TREES * min(LEAVES, profile.train_rows) * (2 * 60 + 40 * classes)
+    most = max(5_000_000, kernel + 500_000, forest)
+    digits = len(str(most)) - 2
+    return int(math.ceil(most / 10**digits) * 10**digits)
+
+
+def _card(source: str, profile: Profile) -> list[str]:
+    limits = [
+        f"where the {profile.origin.rows:,} rows of {source} come from, and whom or what they do not cover.",
+        "what it costs when the model is wrong, and who notices.",
+    ]
+    return [
+        "card:",
+        "  # What only a person can say. Until these are rewritten, MODEL_CARD.md says that it is not finished.",
+        f"  intended_use: {yaml_text.text(f'{TO_BE_WRITTEN}: who uses the predictions of {profile.target}, for what, and for what not.')}",
+        "  limits:",
+        *(f"    - {yaml_text.text(f'{TO_BE_WRITTEN}: {each}')}" for each in limits),
+    ]
+
+
+def _up(value: float) -> float:
+    return math.ceil(value * 100 - 1e-9) / 100

@@ -1,0 +1,340 @@
+"""Checks raw data against the declared schema and hands back typed rows, or says everything that is wrong at once.
+
+A declared range is a promise about the data, so training data beyond it is an error whatever the schema's
+`out_of_range` says: that key only decides what the service does with a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from app.cells import PLAIN, Cells
+from training.base.config import CategorySettings, NumberSettings, SchemaSettings
+from training.base.errors import DataError
+from training.data.columns import as_numbers, as_text
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
+
+SHOWN = 5
+"""How many rows or names an error lists before it says how many more there are."""
+
+LARGEST = 1e30
+"""Trees compare 32-bit floats, and those end at 3e38."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Rows that keep the schema.
+
+    Attributes:
+        frame: the features in the schema's order, then the target; numbers as float64, the rest as text.
+        classes: as declared, or as found, sorted.
+        equal_rows: how many are equal to an earlier one in all features and the target.
+        duplicates_dropped: how many of those were dropped.
+        without_target: rows dropped because they have no class.
+        classes_dropped: rows dropped with each class that the schema drops.
+        left_out: columns of the raw data that the schema does not name.
+    """
+
+    frame: pd.DataFrame
+    classes: tuple[str, ...]
+    equal_rows: int
+    duplicates_dropped: int
+    without_target: int
+    classes_dropped: dict[str, int]
+    left_out: tuple[str, ...]
+
+
+def check(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells = PLAIN) -> Checked:
+    """Convert and check every column that the schema names.
+
+    Args:
+        raw: the data as fetched.
+        schema: what it has to look like.
+        cells: how it is written.
+
+    Raises:
+        DataError: one line per broken rule: the column, how many rows break it, and the first of them.
+    """
+    whole = _convert(raw, schema, cells)
+    frame, without_target, classes_dropped = _without_dropped(whole, schema)
+    problems = _broken_rules(frame, raw, schema)
+    repeats = _repeats(frame, schema)
+    kept = frame if schema.duplicates == "keep" or repeats is None else frame[~repeats]
+    if schema.target in frame:
+        problems += _class_problems(kept, schema)
+    if problems:
+        raise DataError(
+            "the data breaks the schema in params.yaml (rows count from 1, without a header):\n  "
+            + "\n  ".join(problems)
+        )
+    found = kept[schema.target].unique()
+    return Checked(
+        frame=_typed(kept, schema),
+        classes=schema.classes or tuple(sorted(found)),
+        equal_rows=0 if repeats is None else int(repeats.sum()),
+        duplicates_dropped=len(frame) - len(kept),
+        without_target=without_target,
+        classes_dropped=classes_dropped,
+        left_out=tuple(name for name in raw.columns if name not in frame.columns),
+    )
+
+
+def _convert(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells) -> pd.DataFrame:
+    """The named columns as numbers or text; a cell that is neither stays as it is, for the check to find it."""
+    columns = {}
+    for name in (*schema.features, schema.target):
+        if name not in raw.columns:
+            continue
+        feature = schema.features.get(name)
+        if isinstance(feature, NumberSettings):
+            values, wrong = as_numbers(raw[name], cells)
+        else:
+            listed = (
+                (*(schema.classes or ()), *schema.drop_classes) if feature is None else feature.categories
+            )
+            values, wrong = as_text(raw[name], cells, keep=frozenset(listed or ()))
+        columns[name] = values.astype(object).mask(wrong, raw[name]) if wrong.any() else values
+    return pd.DataFrame(columns).set_axis(pd.RangeIndex(1, len(raw) + 1), axis="index")
+
+
+def _without_dropped(frame: pd.DataFrame, schema: SchemaSettings) -> tuple[pd.DataFrame, int, dict[str, int]]:
+    """The rows that stay, how many had no class, and how many each dropped class had."""
+    if schema.target not in frame:
+        return frame, 0, {}
+    target = frame[schema.target]
+    missing = target.isna() if schema.missing_target == "drop" else target.isna() & False
+    if missing.all():
+        return frame, 0, {}  # that is an error, and not a loss
+    dropped = {name: int((target == name).sum()) for name in schema.drop_classes}
+    return frame[~missing & ~target.isin(schema.drop_classes)], int(missing.sum()), dropped
+
+
+def _typed(frame: pd.DataFrame, schema: SchemaSettings) -> pd.DataFrame:
+    numbers = {name for name, each in schema.features.items() if isinstance(each, NumberSettings)}
+    return frame.astype({name: "float64" if name in numbers else "str" for name in frame.columns})
+
+
+def _broken_rules(frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings) -> list[str]:
+    import pandera.pandas as pa
+    from pandera.errors import SchemaErrors
+
+    columns = {
+        name: pa.Column(checks=_feature_checks(each), nullable=True) for name, each in schema.features.items()
+    }
+    columns[schema.target] = pa.Column(checks=_target_checks(schema), nullable=True)
+    rows = []
+    if schema.duplicates == "reject":
+        rows.append(pa.Check(lambda checked: _is_first(checked, schema), error="duplicate", ignore_na=False))
+    try:
+        pa.DataFrameSchema(columns, checks=rows).validate(frame, lazy=True)
+    except SchemaErrors as error:
+        return _complaints(error.failure_cases, frame, raw, schema)
+    return []
+
+
+def _feature_checks(feature: NumberSettings | CategorySettings) -> list[pa.Check]:
+    checks = [_rule("missing", lambda column: _few_missing(column, feature.missing), ignore_na=False)]
+    if isinstance(feature, CategorySettings):
+        checks.append(_rule("text", _is_text))
+        return checks if feature.categories is None else [*checks, _one_of("categories", feature.categories)]
+    checks += [_rule("number", _is_number), _rule("finite", lambda column: ~_huge(column))]
+    if feature.range is not None:
+        low, high = feature.range
+        # Huge numbers and cells that are no numbers have lines of their own.
+        checks.append(
+            _rule(
+                "range",
+                lambda column: _numbers(column).between(low, high) | ~_is_number(column) | _huge(column),
+            )
+        )
+    return checks
+
+
+def _target_checks(schema: SchemaSettings) -> list[pa.Check]:
+    checks = [_rule("missing", lambda column: column.notna(), ignore_na=False), _rule("text", _is_text)]
+    return checks if schema.classes is None else [*checks, _one_of("classes", schema.classes)]
+
+
+def _one_of(rule: str, values: tuple[str, ...]) -> pa.Check:
+    return _rule(rule, lambda column: column.isin(values) | ~_is_text(column))
+
+
+def _rule(
+    name: str, holds: Callable[[pd.Series[Any]], pd.Series[bool]], *, ignore_na: bool = True
+) -> pa.Check:
+    import pandera.pandas as pa
+
+    return pa.Check(holds, error=name, ignore_na=ignore_na)
+
+
+def _few_missing(column: pd.Series[Any], share: float) -> pd.Series[bool]:
+    """Every row is fine while few enough are missing; past that, each missing one is at fault."""
+    missing = column.isna()
+    if missing.all():
+        return ~missing  # nothing can be learnt from it, whatever is allowed
+    return ~missing | (missing.mean() <= share)
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    if column.dtype == np.float64:
+        return column
+    return pd.to_numeric(column.where(_is_number(column)), errors="coerce")
+
+
+def _is_number(column: pd.Series[Any]) -> pd.Series[bool]:
+    if column.dtype != object:
+        return pd.Series(True, column.index)
+    return column.map(lambda value: type(value) is float)
+
+
+def _huge(column: pd.Series[Any]) -> pd.Series[bool]:
+    return _numbers(column).abs() > LARGEST
+
+
+def _is_text(column: pd.Series[Any]) -> pd.Series[bool]:
+    return column.map(lambda value: isinstance(value, str)).astype(bool)
+
+
+def _repeats(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool] | None:
+    """Which rows repeat an earlier one in all features and the target; None when a column is missing for that."""
+    if len(frame.columns) <= len(schema.features):
+        return None
+    odd = {name: frame[name].map(repr) for name in frame.columns if _has_odd_cells(frame[name])}
+    return frame.assign(**odd).duplicated()
+
+
+def _has_odd_cells(column: pd.Series[Any]) -> bool:
+    """Lists and the like cannot be compared as they are."""
+    return (
+        column.dtype == object and not column.map(lambda value: isinstance(value, str | float | None)).all()
+    )
+
+
+def _is_first(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool]:
+    repeats = _repeats(frame, schema)
+    return pd.Series(True, frame.index) if repeats is None else ~repeats
+
+
+def _class_problems(frame: pd.DataFrame, schema: SchemaSettings) -> list[str]:
+    target = frame[schema.target]
+    readable = _is_text(target)
+    if target.notna().any() and not readable.any():
+        return []  # that has a line already
+    counts = target[readable].value_counts()
+    names = schema.classes or tuple(sorted(counts.index))
+    problems = []
+    if len(names) < 2:
+        only = f"only {names[0]!r}" if names else "no class"
+        problems.append(
+            f"{schema.target}: {only} in {len(frame)} rows; a classifier needs at least two classes"
+        )
+    few = [
+        f"{name!r} has {counts.get(name, 0)}"
+        for name in names
+        if counts.get(name, 0) < schema.min_rows_per_class
+    ]
+    if few:
+        rows = "different rows" if schema.duplicates == "drop" else "rows"
+        problems.append(
+            f"{schema.target}: too few {rows} of a class: {_listed(few)}; "
+            f"schema.min_rows_per_class asks for {schema.min_rows_per_class}"
+        )
+    return problems
+
+
+def _complaints(
+    failures: pd.DataFrame, frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings
+) -> list[str]:
+    """One line for each column and rule of pandera's list of failures, in the order of the schema."""
+    lines = []
+    missing = set(failures.loc[failures["check"] == "column_in_dataframe", "failure_case"])
+    for name in (*schema.features, schema.target):
+        if name in missing:
+            lines.append(
+                f"{name}: there is no such column; the data has {_listed(list(map(str, raw.columns)))}"
+            )
+            continue
+        mine = failures[(failures["column"] == name) & (failures["schema_context"] == "Column")]
+        for rule, group in mine.groupby("check", sort=False):
+            rows = sorted(int(row) for row in group["index"])
+            lines.append(f"{name}: {_broken(str(rule), name, rows, frame, raw, schema)}")
+    repeated = sorted({int(row) for row in failures.loc[failures["check"] == "duplicate", "index"]})
+    if repeated:
+        rows_text = "row repeats" if len(repeated) == 1 else "rows repeat"
+        lines.append(
+            f"{len(repeated)} {rows_text} an earlier one in all features and the target: "
+            f"{_listed([f'row {row}' for row in repeated])}; schema.duplicates says reject, it can say drop or keep"
+        )
+    return lines
+
+
+def _broken(
+    rule: str, name: str, rows: list[int], frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings
+) -> str:
+    feature = schema.features.get(name)
+    count = f"{len(rows)} value is" if len(rows) == 1 else f"{len(rows)} values are"
+    cells = _listed([f"row {row}: {_cell(raw[name].iloc[row - 1])}" for row in rows])
+    places = _listed([f"row {row}" for row in rows])
+    if rule == "missing":
+        if feature is None:
+            return f"{count} missing: {places}; `schema.missing_target: drop` leaves rows without a class out"
+        if len(rows) == len(frame):
+            return "every value is missing; leave the feature out of the schema"
+        return (
+            f"{count} missing ({len(rows) / len(frame):.2%}) and {feature.missing:.2%} may be: {places}; "
+            f"`missing: {_round_up(len(rows) / len(frame))}` would allow it"
+        )
+    if rule == "number":
+        return f"{count} not a number: {cells}{_type_hint(raw[name])}"
+    if rule == "text":
+        return f"{count} neither text nor a number: {cells}{_type_hint(raw[name])}"
+    if rule == "finite":
+        return (
+            f"{count} infinite or beyond {LARGEST:g}, where models cannot calculate: {cells}; "
+            "correct the source, or make it missing with data.replace"
+        )
+    if rule == "range" and isinstance(feature, NumberSettings) and feature.range:
+        low, high = feature.range
+        unit = f" {feature.unit}" if feature.unit else ""
+        return f"{count} outside the range [{low:g}, {high:g}]{unit}: {cells}; correct the source or widen the range"
+    known = schema.classes if feature is None else feature.categories  # type: ignore[union-attr]
+    what = "class" if feature is None else "category"
+    texts = _listed([f"row {row}: {_cell(frame.at[row, name])}" for row in rows])
+    return (
+        f"{count} of no declared {what} ({_listed([_cell(each) for each in known or ()])}): {texts}; "
+        "declare it or map it with data.replace"
+    )
+
+
+def _type_hint(column: pd.Series[Any]) -> str:
+    if pd.api.types.is_bool_dtype(column.dtype):
+        return "; the column is true or false: declare it as `type: category`"
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return "; the column holds dates: turn them into a number or a category in the source"
+    if isinstance(column.dtype, pd.StringDtype) or column.dtype == object:
+        return (
+            "; list it under data.missing if it means that there is no value, swap it with data.replace, "
+            "or declare the column as `type: category`"
+        )
+    return f"; the column holds {column.dtype}"
+
+
+def _listed(items: list[str]) -> str:
+    rest = len(items) - SHOWN
+    return ", ".join(items[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _cell(value: Any) -> str:
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+def _round_up(share: float) -> float:
+    return float(np.ceil(share * 100) / 100)

@@ -1,0 +1,179 @@
+"""Works out what the schema leaves to the data: resolution, limits, categories, and reference bins for drift."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from app.contract import MISSING_BIN, Bin, CategoryFeature, Feature, NumberFeature, as_label
+from training.base.config import CategorySettings, NumberSettings
+from training.base.errors import DataError
+
+BINS, FEWEST_BINS = 10, 4
+MOST_BINS_OF_ALL = 1000
+"""Of all numbers together, while each keeps FEWEST_BINS: a bin is two series of each pod that Prometheus reads."""
+SMALLEST_SHARE = 0.01
+"""A bin with fewer training rows than this says nothing about drift and joins its neighbour."""
+MOST_DIGITS = 30
+"""After the point; what differs only beyond them is the same."""
+FEW_VALUES = 10
+"""A number with at most this many different values has a bin for each."""
+
+
+def bins_for(features: int) -> int:
+    """How many bins a number has in a model of so many features."""
+    return max(FEWEST_BINS, min(BINS, MOST_BINS_OF_ALL // features))
+
+
+def feature(
+    name: str,
+    settings: NumberSettings | CategorySettings,
+    train: pd.Series[Any],
+    both: pd.Series[Any],
+    bins: int = BINS,
+) -> Feature:
+    """Resolve one feature.
+
+    Args:
+        name: of the feature.
+        settings: as declared.
+        train: its values in the training split; limits that are not declared, the typical value and the
+            bins come from these alone.
+        both: its values in both splits; resolution and categories come from these.
+        bins: that a number is cut into at most.
+    """
+    if train.isna().all():
+        raise DataError(f"{name}: every value in the training split is missing; leave it out of the schema")
+    if isinstance(settings, CategorySettings):
+        return _category(name, settings, train, both)
+    return _number(name, settings, train, both, bins)
+
+
+def _number(
+    name: str, settings: NumberSettings, train: pd.Series[float], both: pd.Series[float], bins: int
+) -> NumberFeature:
+    values = np.sort(train.dropna().to_numpy(np.float64))
+    low, high = settings.range or (float(values[0]), float(values[-1]))
+    step = settings.step or resolution(both.dropna().to_numpy(np.float64))
+    edges = bin_edges(values, step, bins)
+    missing = settings.missing > 0
+    return NumberFeature(
+        name=name,
+        unit=settings.unit,
+        description=settings.description,
+        minimum=low,
+        maximum=high,
+        bounded=settings.range is not None,
+        step=step,
+        # A value that was seen, so that it lies on the grid.
+        typical=float(np.quantile(values, 0.5, method="lower")),
+        missing=missing,
+        edges=edges,
+        bins=(
+            *_bins(
+                bin_labels(edges), np.bincount(bin_of(values, edges), minlength=len(edges) + 1), len(train)
+            ),
+            *_missing_bin(train, missing),
+        ),
+    )
+
+
+def _category(
+    name: str, settings: CategorySettings, train: pd.Series[Any], both: pd.Series[Any]
+) -> CategoryFeature:
+    categories = settings.categories or tuple(sorted(both.dropna().unique()))
+    counts = train.value_counts().reindex(list(categories), fill_value=0).to_numpy()
+    missing = settings.missing > 0
+    return CategoryFeature(
+        name=name,
+        description=settings.description,
+        categories=categories,
+        typical=categories[int(counts.argmax())],
+        missing=missing,
+        bins=(
+            *_bins([as_label(each, MISSING_BIN) for each in categories], counts, len(train)),
+            *_missing_bin(train, missing),
+        ),
+    )
+
+
+def resolution(values: NDArray[np.floating[Any]]) -> float:
+    """Find the power of ten, 1 at most, of which every value is a multiple: 0.1 for 5.1, 4.9, 4.7.
+
+    Measured values can have as many digits as a float; the answer is never finer than about a millionth of
+    the span.
+    """
+    span = float(values.max() - values.min()) or float(np.abs(values).max()) or 1.0
+    finest = min(max(0, 6 - math.floor(math.log10(span))), MOST_DIGITS)
+    noise = 4 * np.finfo(np.float64).eps * np.abs(values).max()
+    for digits in range(finest):
+        if np.abs(values - np.round(values, digits)).max() <= noise + 1e-6 * min(span, 10.0**-digits):
+            return _power(digits)
+    return _power(finest)
+
+
+def bin_edges(values: NDArray[np.floating[Any]], step: float, bins: int = BINS) -> tuple[float, ...]:
+    """Cut sorted values into so many bins of similar share, or fewer, at numbers that can be read.
+
+    Values that repeat a lot make fewer bins. As soon as two values differ there are at least two.
+    """
+    distinct = np.unique(values)
+    if len(distinct) <= min(FEW_VALUES, bins):
+        candidates = distinct[1:]
+    else:
+        quantiles = np.quantile(values, np.arange(1, bins) / bins)
+        candidates = np.unique(np.round(quantiles, _readable_digits(values, step)))
+    edges: list[float] = []
+    fewest = max(1.0, SMALLEST_SHARE * len(values))
+    for edge in candidates:
+        below = values if not edges else values[values >= edges[-1]]
+        if (below < edge).sum() >= fewest and (values >= edge).sum() >= fewest:
+            edges.append(float(edge))
+    if not edges and len(distinct) > 1:
+        edges = [float(distinct[1])]
+    return tuple(edges)
+
+
+def bin_of(values: NDArray[np.floating[Any]], edges: tuple[float, ...]) -> NDArray[np.int64]:
+    """Say which bin each value falls in: bin i holds edges[i-1] <= x < edges[i]."""
+    return np.searchsorted(np.asarray(edges, dtype=np.float64), values, side="right").astype(np.int64)
+
+
+def bin_labels(edges: tuple[float, ...]) -> tuple[str, ...]:
+    if not edges:
+        return ("all",)
+    texts = [short(edge) for edge in edges]
+    inner = [f"{low}..{high}" for low, high in pairwise(texts)]
+    return (f"..{texts[0]}", *inner, f"{texts[-1]}..")
+
+
+def short(value: float) -> str:
+    """The fewest characters that give the same float back: 5, 4.8, 1e-09."""
+    whole = f"{value:.0f}"
+    return whole if float(whole) == value and abs(value) < 1e15 else repr(value)
+
+
+def _readable_digits(values: NDArray[np.floating[Any]], step: float) -> int:
+    """Three digits over the span of the middle of the values, and none finer than their resolution."""
+    low, high = np.quantile(values, [0.05, 0.95])
+    span = float(high - low) or float(values[-1] - values[0])
+    return min(2 - math.floor(math.log10(span)), round(-math.log10(step)), MOST_DIGITS)
+
+
+def _bins(labels: Sequence[str], counts: NDArray[Any], rows: int) -> list[Bin]:
+    return [Bin(label=each, share=int(count) / rows) for each, count in zip(labels, counts, strict=True)]
+
+
+def _missing_bin(train: pd.Series[Any], missing: bool) -> list[Bin]:
+    return [Bin(label=MISSING_BIN, share=float(train.isna().mean()))] if missing else []
+
+
+def _power(digits: int) -> float:
+    """10**-digits as the float that is written 0.001."""
+    return float(f"1e-{digits}")

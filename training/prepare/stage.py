@@ -1,0 +1,155 @@
+"""Checks the raw data and splits it: data/raw.parquet -> data/{train,test}.parquet, data/profile.json, reports/data.md.
+
+The sections `schema` and `split` of params.yaml say what the data must look like. Everything that breaks the
+schema is listed at once, with the first rows at fault. A declared range is checked here whatever
+`out_of_range` says; that key is about requests to the service. Columns the schema does not name are left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from app.cells import PLAIN, Cells
+from training.base import cli, config, files
+from training.base.config import DataSettings, EvaluateSettings, SchemaSettings, Settings, SplitSettings
+from training.base.errors import DataError
+from training.data.dataset import (
+    DATA_REPORT_FILE,
+    ORIGIN_FILE,
+    RAW_FILE,
+    TEST_FILE,
+    TRAIN_FILE,
+    Origin,
+    Profile,
+    write_profile,
+)
+from training.prepare import describe, summary
+from training.prepare.checks import Checked, check
+from training.results import leaderboard
+
+log = logging.getLogger(__name__)
+
+
+class PrepareSettings(Settings):
+    data: DataSettings
+    data_schema: SchemaSettings = Field(alias="schema")
+    split: SplitSettings
+    evaluate: EvaluateSettings
+
+
+def main() -> None:
+    cli.parser("training.prepare", __doc__).parse_args()
+    settings = config.load(PrepareSettings)
+    schema = settings.data_schema
+    raw, origin = read_raw()
+    leaderboard.discard(origin.source, schema.target)
+    checked = check(raw, schema, settings.data.cells)
+    train, test = split(checked.frame, schema.target, settings.split)
+    rare = too_rare(train[schema.target], checked.classes, settings.evaluate.folds)
+    if rare:
+        raise DataError(_complaint_about_rare(rare, schema, settings.evaluate.folds))
+    profile = resolve(checked, schema, origin, train, test, settings.data.cells)
+    files.write_parquet(TRAIN_FILE, train)
+    files.write_parquet(TEST_FILE, test)
+    write_profile(profile)
+    files.write_text(DATA_REPORT_FILE, summary.render(profile, train, test, checked.left_out))
+    if checked.left_out:
+        log.info("left out, because the schema does not name them: %s", ", ".join(checked.left_out))
+    if checked.duplicates_dropped:
+        log.info("duplicate rows dropped: %d", checked.duplicates_dropped)
+    for loss in profile.losses():
+        log.warning("warning: %s", loss)
+    log.info(
+        "prepared %d rows: %d to train, %d to test -> %s",
+        profile.rows,
+        len(train),
+        len(test),
+        DATA_REPORT_FILE,
+    )
+
+
+def read_raw() -> tuple[pd.DataFrame, Origin]:
+    try:
+        return pd.read_parquet(RAW_FILE), Origin.model_validate_json(ORIGIN_FILE.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"cannot use {RAW_FILE} and {ORIGIN_FILE}: {error}; run `dvc repro fetch`") from None
+
+
+def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split into train and test with the classes' shares kept; rows keep their order.
+
+    Every class with at least two rows is in both, however small the test share is.
+    """
+    labels = frame[target].to_numpy()
+    names, sizes = np.unique(labels, return_counts=True)
+    generator = np.random.default_rng(settings.seed)
+    chosen = np.zeros(len(frame), dtype=bool)
+    for name, count in zip(names, _test_rows(sizes, settings.test_share), strict=True):
+        chosen[generator.permutation(np.flatnonzero(labels == name))[:count]] = True
+    return frame[~chosen].reset_index(drop=True), frame[chosen].reset_index(drop=True)
+
+
+def too_rare(labels: pd.Series[Any], classes: Iterable[str], folds: int) -> dict[str, int]:
+    """The classes with fewer training rows than folds, and how many they have."""
+    counts = labels.value_counts()
+    return {name: int(counts.get(name, 0)) for name in classes if counts.get(name, 0) < folds}
+
+
+def _complaint_about_rare(rare: dict[str, int], schema: SchemaSettings, folds: int) -> str:
+    names = ", ".join(f"{name!r} has {count}" for name, count in rare.items())
+    first = next(iter(rare))
+    return (
+        f"{schema.target}: fewer training rows of a class than evaluate.folds ({folds}): {names}; "
+        f"merge it with another class (`data.replace: {{{schema.target}: {{{first}: OTHER}}}}`), "
+        f"leave its rows out (`schema.drop_classes: [{', '.join(rare)}]`), or use fewer folds"
+    )
+
+
+def _test_rows(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """How many rows of each class to test on: whole numbers whose sum is nearest to the share of all rows."""
+    exact = sizes * share
+    counts = np.floor(exact).astype(np.int64)
+    largest_rest_first = np.argsort(counts - exact, kind="stable")
+    counts[largest_rest_first[: round(float(exact.sum())) - counts.sum()]] += 1
+    bounded: NDArray[np.int64] = np.maximum(np.minimum(counts, sizes - 1), 1)
+    return bounded
+
+
+def resolve(
+    checked: Checked,
+    schema: SchemaSettings,
+    origin: Origin,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    cells: Cells = PLAIN,
+) -> Profile:
+    """Fill in what the schema leaves to the data."""
+    frame = checked.frame
+    shares = train[schema.target].value_counts(normalize=True)
+    return Profile(
+        origin=origin,
+        target=schema.target,
+        classes=checked.classes,
+        class_shares=tuple(float(shares[name]) for name in checked.classes),
+        out_of_range=schema.out_of_range,
+        features=tuple(
+            describe.feature(name, each, train[name], frame[name], describe.bins_for(len(schema.features)))
+            for name, each in schema.features.items()
+        ),
+        rows=len(frame),
+        duplicates_dropped=checked.duplicates_dropped,
+        equal_rows=checked.equal_rows,
+        without_target=checked.without_target,
+        classes_dropped=checked.classes_dropped,
+        cells=cells,
+        train_rows=len(train),
+        test_rows=len(test),
+        missing={name: int(frame[name].isna().sum()) for name in schema.features},
+    )

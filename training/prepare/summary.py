@@ -1,0 +1,121 @@
+"""Writes `reports/data.md`: what the data looks like, for a person to read before the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from app.contract import CategoryFeature, Feature, NumberFeature
+from training.base.markdown import code, prose, table
+from training.data.dataset import Profile
+from training.prepare.describe import short
+
+BAR = 24
+"""Characters of the longest bar."""
+
+
+def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[str]) -> str:
+    both = pd.concat([train, test], ignore_index=True)
+    numbers = [each for each in profile.features if isinstance(each, NumberFeature)]
+    categories = [each for each in profile.features if isinstance(each, CategoryFeature)]
+    parts = [
+        "# The data",
+        _opening(profile, left_out),
+        f"## Classes of {code(profile.target)}",
+        _classes(profile, train, test),
+    ]
+    if numbers:
+        parts += ["## Numbers", _numbers(numbers, both, profile)]
+    if categories:
+        parts += ["## Categories", _categories(categories, both, profile)]
+    parts += ["## Bins for drift", _bins(profile.features)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _opening(profile: Profile, left_out: Sequence[str]) -> str:
+    dropped, equal = profile.duplicates_dropped, profile.equal_rows
+    lines = [
+        f"- Source: {code(profile.origin.source, 600)}, {_rows(profile.origin.rows)}, "
+        f"sha256 `{profile.origin.sha256[:12]}…`",
+        f"- Used: {_rows(profile.rows)}: {profile.train_rows} to train, {profile.test_rows} to test",
+        f"- Equal to an earlier row in all features and the target: {_rows(equal) if equal else 'none'}"
+        + (f", {'all' if dropped == equal else dropped} dropped" if dropped else ", kept" if equal else ""),
+        *([f"- Without a class, dropped: {_rows(profile.without_target)}"] if profile.without_target else []),
+        *(
+            f"- Dropped with the class {code(name)}: {_rows(count)}"
+            for name, count in profile.classes_dropped.items()
+        ),
+        f"- Read as missing: empty cells{''.join(f', {code(each)}' for each in profile.cells.missing)}",
+        f"- Columns left out: {', '.join(map(code, left_out)) if left_out else 'none'}",
+    ]
+    losses = "\n".join(f"- **{prose(each)}**" for each in profile.losses())
+    return "\n".join(lines) + (f"\n\nRows that were lost:\n\n{losses}" if losses else "")
+
+
+def _classes(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> str:
+    in_train, in_test = train[profile.target].value_counts(), test[profile.target].value_counts()
+    counts = {name: (int(in_train[name]), int(in_test[name])) for name in profile.classes}
+    most = max(sum(each) for each in counts.values())
+    rows = [
+        [
+            code(name),
+            str(sum(each)),
+            *map(str, each),
+            f"{sum(each) / profile.rows:.1%}",
+            "█" * round(BAR * sum(each) / most),
+        ]
+        for name, each in counts.items()
+    ]
+    return table(["class", "rows", "train", "test", "share", ""], rows, align="lrrrrl")
+
+
+def _numbers(features: list[NumberFeature], both: pd.DataFrame, profile: Profile) -> str:
+    rows = []
+    for each in features:
+        values = both[each.name]
+        declared = f"{short(each.minimum)} to {short(each.maximum)}" if each.bounded else "-"
+        seen = f"{short(float(values.min()))} to {short(float(values.max()))}"
+        rows.append(
+            [
+                code(each.name),
+                prose(each.unit or "-"),
+                declared,
+                seen,
+                f"{values.mean():.4g}",
+                f"{values.std():.4g}",
+                short(each.step),
+                _missing(each, profile),
+            ]
+        )
+    return table(
+        ["feature", "unit", "declared", "seen", "mean", "std", "step", "missing"], rows, align="llrrrrrr"
+    )
+
+
+def _categories(features: list[CategoryFeature], both: pd.DataFrame, profile: Profile) -> str:
+    rows = []
+    for each in features:
+        counts = both[each.name].value_counts()
+        values = ", ".join(f"{code(name)} {int(counts.get(name, 0))}" for name in each.categories)
+        rows.append([code(each.name), values, _missing(each, profile)])
+    return table(["feature", "rows by category", "missing"], rows, align="llr")
+
+
+def _bins(features: Sequence[Feature]) -> str:
+    rows = [
+        [code(each.name), ", ".join(f"{code(one.label)} ({one.share:.0%})" for one in each.bins)]
+        for each in features
+    ]
+    return "Shares of the training rows; production is compared with them.\n\n" + table(
+        ["feature", "bins"], rows
+    )
+
+
+def _missing(feature: Feature, profile: Profile) -> str:
+    count = profile.missing[feature.name]
+    return f"{count} ({count / profile.rows:.1%})" if count else "-"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"

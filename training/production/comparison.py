@@ -1,0 +1,354 @@
+"""Two bundles on the same rows: their figures, the differences with intervals, and whether they compare at all.
+
+Pure: `training.production` finds the bundles and the data, this module looks at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from app.contract import Bundle, Feature, Frozen, Layout, Manifest, Score
+from app.predictor import Predictor
+from training.base.config import EvaluateSettings, ProductionGateSettings
+from training.data.dataset import Profile, Split, as_split
+from training.results import scores
+from training.results.scores import LOWER_IS_BETTER, Answers
+from training.select import gate
+
+ENOUGH_ROWS = 20
+"""Rows that production was not trained on; with fewer, all rows are used, because what is left says nothing."""
+SHOWN = ("accuracy", "f1_macro", "roc_auc", "log_loss")
+
+
+class Side(Frozen):
+    """One of the two models."""
+
+    name: str
+    algorithm: str
+    version: str
+    commit: str | None
+    """None: of the working tree."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, commit: str | None = None) -> Side:
+        return cls(name=manifest.name, algorithm=manifest.algorithm, version=manifest.version, commit=commit)
+
+    @property
+    def called(self) -> str:
+        return f"{self.algorithm} {self.version}"
+
+
+class Figure(Frozen):
+    metric: str
+    production: Score
+    candidate: Score
+    difference: Score
+    """Candidate less production, with the interval of the paired bootstrap."""
+    allowed: float | None
+    """How much worse it may be, None where nothing is demanded."""
+    passes: bool
+
+
+class Answered(Frozen):
+    """How many rows the two answer alike, and who is right where they differ."""
+
+    alike: int
+    only_candidate_right: int
+    only_production_right: int
+    chance: float
+    """How often equally good models would differ at least this unevenly (exact McNemar test)."""
+
+
+class Comparison(Frozen):
+    """How the champion stands to the model in production: what `training.production --json` writes."""
+
+    passed: bool
+    outcome: Literal["nothing_released", "same", "compared", "incomparable"]
+    verdict: str
+    """One sentence."""
+    environment: str
+    candidate: Side
+    production: Side | None = None
+    rows: int = 0
+    """Compared."""
+    confidence: float = 0.0
+    """Of the intervals."""
+    figures: tuple[Figure, ...] = ()
+    answered: Answered | None = None
+    missed: tuple[str, ...] = ()
+    """Each rule that is broken, with figure and rule."""
+    reasons: tuple[str, ...] = ()
+    """Why nothing can be compared."""
+    warnings: tuple[str, ...] = ()
+
+
+class IncomparableError(Exception):
+    """Two models cannot be held against each other."""
+
+    def __init__(self, reasons: Sequence[str], production: Side) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = tuple(reasons)
+        self.production = production
+
+
+@dataclass(frozen=True)
+class History:
+    """What production's model was made from, as far as it is known.
+
+    Attributes:
+        test_now: digest of the test split that is compared on.
+        test_then: digest of the one it was measured on, None if its revision does not say.
+        train: the rows it was trained on; None if they are not needed or cannot be had.
+        why_not: what keeps them from being looked at.
+    """
+
+    test_now: str
+    test_then: str | None
+    train: pd.DataFrame | None = None
+    why_not: str = ""
+
+    @property
+    def same_test(self) -> bool:
+        return self.test_now == self.test_then
+
+
+@dataclass(frozen=True)
+class Rules:
+    evaluate: EvaluateSettings
+    production: ProductionGateSettings
+
+
+def compare(
+    candidate: Bundle,
+    production: Bundle,
+    commit: str,
+    profile: Profile,
+    test: Split,
+    history: History,
+    rules: Rules,
+    environment: str,
+) -> Comparison:
+    """Score both on the rows where that is fair and hold the differences against the rules.
+
+    Raises:
+        IncomparableError: they answer different questions, or no fair rows are left.
+    """
+    side = Side.of(production.manifest, commit)
+    if reasons := obstacles(production.manifest, profile):
+        raise IncomparableError(reasons, side)
+    chosen, warnings = _rows(production.manifest, profile, test, history)
+    missing = sorted(set(range(len(profile.classes))) - set(test.labels[chosen].tolist()))
+    if missing:
+        names = " and ".join(repr(profile.classes[each]) for each in missing)
+        raise IncomparableError([*warnings, f"no row of class {names} is left to compare on"], side)
+    test = test.take(chosen)
+
+    theirs = _answers(production, test, profile)
+    ours = _answers(candidate, test, profile)
+    if not all(np.isfinite(probabilities).all() for _, probabilities in (theirs, ours)):
+        raise IncomparableError(["a model's probabilities are not all numbers"], side)
+    resamples, confidence, seed = rules.evaluate.bootstrap, rules.evaluate.confidence, rules.evaluate.seed
+    before = scores.with_intervals(
+        test.labels, *theirs, resamples=resamples, confidence=confidence, seed=seed
+    )
+    after = scores.with_intervals(test.labels, *ours, resamples=resamples, confidence=confidence, seed=seed)
+    difference = scores.paired(
+        test.labels, theirs, ours, resamples=resamples, confidence=confidence, seed=seed
+    )
+    missed = gate.worse(difference, rules.production)
+    us = Side.of(candidate.manifest)
+    verdict = f"{us.called} is not worse than {side.called} in {environment} by more than params.yaml allows"
+    if missed:
+        verdict = (
+            f"{us.called} is worse than {side.called}, which {environment} runs: {'; '.join(missed)}. "
+            "Improve the model, or change the rule in params.yaml"
+        )
+    return Comparison(
+        passed=not missed,
+        outcome="compared",
+        verdict=verdict,
+        environment=environment,
+        candidate=us,
+        production=side,
+        rows=len(test),
+        confidence=confidence,
+        figures=tuple(
+            _figure(metric, before[metric], after[metric], difference[metric], rules.production)
+            for metric in _shown(rules)
+        ),
+        answered=_answered(test.labels, theirs[0], ours[0]),
+        missed=tuple(missed),
+        warnings=tuple(warnings),
+    )
+
+
+def obstacles(production: Manifest, profile: Profile) -> list[str]:
+    """What makes production's model answer another question, or unable to answer at all."""
+    reasons = []
+    if set(production.classes) != set(profile.classes):
+        gone = [repr(each) for each in production.classes if each not in profile.classes]
+        new = [repr(each) for each in profile.classes if each not in production.classes]
+        parts = [f"only production's knows {' and '.join(gone)}"] if gone else []
+        parts += [f"only this one knows {' and '.join(new)}"] if new else []
+        reasons.append(f"the models' classes differ: {', '.join(parts)}")
+    kinds = {each.name: each.type for each in profile.features}
+    absent = [repr(each.name) for each in production.features if each.name not in kinds]
+    if absent:
+        reasons.append(
+            f"production's model needs {' and '.join(absent)}, which the data does not have any more"
+        )
+    reasons += [
+        f"{each.name!r} was a {each.type} and is a {kinds[each.name]} now"
+        for each in production.features
+        if kinds.get(each.name, each.type) != each.type
+    ]
+    return reasons
+
+
+def certainty(comparison: Comparison) -> str:
+    """What that many rows allow to say."""
+    answered = comparison.answered
+    if answered is None:
+        return ""
+    text = f"{comparison.rows:,} rows; one is {1 / comparison.rows:.3f} of accuracy. "
+    if not answered.only_candidate_right + answered.only_production_right:
+        return text + "Both are right on the same rows: only the probabilities tell them apart."
+    text += (
+        f"Only this model is right on {answered.only_candidate_right}, only production's on "
+        f"{answered.only_production_right}. Equally good models would differ at least so "
+    )
+    if answered.chance > 0.05:
+        return text + f"in {answered.chance:.0%} of all cases: by accuracy, neither is certainly better."
+    return text + f"in {answered.chance:.1%} of all cases."
+
+
+def signed(score: Score) -> str:
+    """A difference with its interval."""
+    return f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]"
+
+
+def _rows(
+    production: Manifest, profile: Profile, test: Split, history: History
+) -> tuple[NDArray[np.intp], list[str]]:
+    """The rows on which the comparison is fair, and what there is to say about the others."""
+    warnings = []
+    usable = _accepted(production, test.frame)
+    if not usable.all():
+        warnings.append(
+            f"{(~usable).sum():,} of {len(test):,} rows are left out: production's service refuses them "
+            "(a missing value, an unknown category or a value out of range)"
+        )
+    if not history.same_test:
+        then = f"{history.test_then[:10]}…" if history.test_then else "unknown"
+        text = f"the test split changed since production's model was measured (md5 {then} then, {history.test_now[:10]}… now)"
+        if history.train is None:
+            text += (
+                f"; whether that model was trained on some of these rows cannot be seen ({history.why_not}), "
+                "and if it was, that flatters it"
+            )
+        else:
+            usable, said = _without_seen(production, profile, test, usable, history.train)
+            text += said
+        warnings.append(text)
+    return np.flatnonzero(usable), warnings
+
+
+def _without_seen(
+    production: Manifest, profile: Profile, test: Split, usable: NDArray[np.bool_], train: pd.DataFrame
+) -> tuple[NDArray[np.bool_], str]:
+    """The usable rows that production's model was not trained on, unless they are too few; and what to say."""
+    seen = np.isin(
+        _fingerprints(test.frame, production.features, profile.target),
+        _fingerprints(train, production.features, production.target),
+    )
+    fresh = usable & ~seen
+    count = int((usable & seen).sum())
+    if not count:
+        return usable, "; it was trained on none of these rows"
+    if fresh.sum() >= ENOUGH_ROWS and set(test.labels[fresh]) == set(test.labels[usable]):
+        return fresh, f"; it was trained on {count:,} of these rows, so only the other {fresh.sum():,} count"
+    return usable, (
+        f"; it was trained on {count:,} of these {usable.sum():,} rows, which flatters it, but the others are too few"
+    )
+
+
+def _fingerprints(frame: pd.DataFrame, features: Sequence[Feature], target: str) -> NDArray[np.uint64]:
+    """A hash for each row: rows of equal values have equal ones, whatever types a file gives them."""
+    columns: dict[str, pd.Series[Any]] = {}
+    for each in features:
+        column = frame[each.name]
+        if each.type == "number":
+            columns[each.name] = column.astype(np.float64)
+        else:
+            columns[each.name] = column.astype(object).where(column.notna(), "").astype(str)
+    # No feature is called "", so the target, whatever its name, has this one.
+    whole = pd.DataFrame({**columns, "": frame[target].astype(str)})
+    return np.asarray(pd.util.hash_pandas_object(whole, index=False), dtype=np.uint64)
+
+
+def _accepted(manifest: Manifest, frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """The rows that the service answers with a bundle; it refuses the others."""
+    accepted = np.ones(len(frame), dtype=bool)
+    for each in manifest.features:
+        column = frame[each.name]
+        missing = column.isna().to_numpy(dtype=bool)
+        if each.type == "category":
+            known = column.isin(each.categories).to_numpy(dtype=bool)
+        elif each.bounded and manifest.out_of_range == "reject":
+            known = column.between(each.minimum, each.maximum).to_numpy(dtype=bool)
+        else:
+            known = ~missing
+        accepted &= np.where(missing, each.missing, known)
+    return accepted
+
+
+def _answers(bundle: Bundle, test: Split, profile: Profile) -> Answers:
+    """Classes and probabilities in the order of the profile's classes, whatever the bundle's order is."""
+    manifest = bundle.manifest
+    split = as_split(test.frame, profile.model_copy(update={"features": manifest.features}))
+    predictor = Predictor(bundle.model, Layout.of(manifest.features))
+    predicted, probabilities = predictor.predict(split.numbers, split.categories)
+    order = [manifest.classes.index(name) for name in profile.classes]
+    return np.argsort(order)[predicted], probabilities[:, order]
+
+
+def _answered(labels: NDArray[np.int64], theirs: NDArray[np.int64], ours: NDArray[np.int64]) -> Answered:
+    from scipy.stats import binomtest
+
+    us = int(((ours == labels) & (theirs != labels)).sum())
+    them = int(((theirs == labels) & (ours != labels)).sum())
+    return Answered(
+        alike=int((ours == theirs).sum()),
+        only_candidate_right=us,
+        only_production_right=them,
+        chance=scores.rounded(binomtest(us, us + them).pvalue) if us + them else 1.0,
+    )
+
+
+def _figure(
+    metric: str, before: Score, after: Score, difference: Score, rules: ProductionGateSettings
+) -> Figure:
+    allowed = {str(name): most for name, most in rules.maximum_drop.items()}.get(metric)
+    if metric == "log_loss":
+        allowed = rules.maximum_log_loss_rise
+    loss = difference.value if metric in LOWER_IS_BETTER else -difference.value
+    return Figure(
+        metric=metric,
+        production=before,
+        candidate=after,
+        difference=difference,
+        allowed=allowed,
+        passes=allowed is None or loss <= allowed + gate.ROUNDING,
+    )
+
+
+def _shown(rules: Rules) -> list[str]:
+    """What is looked at: what the rules name, what selects, and what everybody asks for."""
+    named = {*rules.production.maximum_drop, rules.evaluate.score, *SHOWN}
+    return [metric for metric in scores.METRICS if metric in named]

@@ -1,0 +1,107 @@
+"""What a training stage reports about its model: `models/<algorithm>/report.json`, read by select and track."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError
+
+from app.contract import Frozen, ModelFile, Score
+from training.base import files
+from training.base.errors import DataError
+
+MODELS = Path("models")
+METRICS = Path("metrics")
+PLOTS = ("confusion", "roc", "precision_recall", "calibration", "importance")
+"""Names of the CSV files under `models/<algorithm>/plots/`."""
+
+
+class FoldScores(Frozen):
+    folds: tuple[float, ...]
+    mean: float
+    std: float
+    """Sample standard deviation over the folds."""
+
+
+class ClassScores(Frozen):
+    precision: float
+    recall: float
+    f1: float
+    roc_auc: float
+    """One class against the rest."""
+    support: int
+
+
+class Importance(Frozen):
+    """Loss of the selection score on the test split when a feature's values are shuffled."""
+
+    mean: float
+    std: float
+
+
+class Parity(Frozen):
+    """Agreement of the ONNX file with the fitted estimator, checked in the stage."""
+
+    data_rows: int
+    generated_rows: int
+    label_differences: int
+    largest_probability_difference: float
+
+
+class SearchOutcome(Frozen):
+    method: str
+    candidates: int
+    best: dict[str, Any]
+    score: float
+    """Mean inner score of the best candidate; flattering, so never used to compare algorithms."""
+
+
+class Report(Frozen):
+    # Without a penalty, C is infinite; JSON has no number for it, and pydantic would write null.
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    algorithm: str
+    parameters: dict[str, Any]
+    """As configured, with what the search found in place."""
+    search: SearchOutcome | None
+    score: str
+    """The metric that selection goes by."""
+    cv: dict[str, FoldScores]
+    train: dict[str, Score]
+    test: dict[str, Score]
+    """With a bootstrap interval."""
+    per_class: dict[str, ClassScores]
+    """On the test split."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Counts on the test split: row = actual class, column = predicted."""
+    importance: dict[str, Importance]
+    model: ModelFile
+    complexity: int
+    """How many numbers the ONNX graph holds: coefficients, thresholds, support vectors."""
+    parity: Parity
+
+
+def directory(algorithm: str) -> Path:
+    return MODELS / algorithm
+
+
+def metrics_file(algorithm: str) -> Path:
+    """The headline figures, in git; apart from `models/`, which as a whole is DVC's.
+
+    A folder that is there in part is changed for DVC, not missing, and a clone without data could not tell
+    whether its lock is current.
+    """
+    return METRICS / f"{algorithm}.json"
+
+
+def write(report: Report) -> None:
+    files.write_text(directory(report.algorithm) / "report.json", report.model_dump_json(indent=2) + "\n")
+
+
+def read(algorithm: str) -> Report:
+    path = directory(algorithm) / "report.json"
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"cannot use {path}: {error}; run `dvc repro train@{algorithm}`") from None

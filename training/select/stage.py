@@ -1,0 +1,156 @@
+"""Choose the champion, hold it against the gate and write the bundle that the service runs.
+
+Reads  models/*/{model.onnx,report.json}, data/test.parquet, data/profile.json,
+       params.yaml (name, train.algorithms, select, card)
+Writes reports/leaderboard.{json,md}, MODEL_CARD.md and, if the gate passes, model/{model.onnx,model.json}
+
+The cross-validated score chooses; the test split is reported with intervals and only the gate looks at it. The reports
+are written before its verdict: after a refusal they show what was refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from app.contract import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    DataOrigin,
+    Example,
+    Manifest,
+    Score,
+)
+from app.predictor import Predictor
+from training.base import cli, config, files
+from training.base.config import AlgorithmsSettings, CardSettings, SelectSettings, Settings
+from training.base.errors import DataError
+from training.data.dataset import TEST_FILE, Profile, Split, read_profile, read_split
+from training.results import leaderboard, report
+from training.results.leaderboard import CARD_FILE, LEADERBOARD_FILE, MARKDOWN_FILE
+from training.results.report import Report
+from training.select import card, gate
+
+log = logging.getLogger(__name__)
+
+BUNDLE = Path("model")
+EXAMPLES = 6
+"""About how many rows of the test split the bundle carries for people to try."""
+
+
+class SelectStageSettings(Settings):
+    name: str
+    train: AlgorithmsSettings
+    select: SelectSettings
+    card: CardSettings
+
+
+def main() -> None:
+    cli.parser("training.select", __doc__).parse_args()
+    settings = config.load(SelectStageSettings)
+    _prune(settings.train.algorithms)
+    profile = read_profile()
+    test = read_split(TEST_FILE, profile)
+    ranked, rule = leaderboard.rank(
+        [report.read(name) for name in settings.train.algorithms],
+        settings.select.tie,
+        settings.select.tie_log_loss,
+    )
+    champion = ranked[0]
+    model = _read_model(champion)
+    predictor = Predictor(model, profile.layout)
+    latency = gate.latency(predictor, test)
+    log.info("%s: %.3f ms for one row (median, this machine)", champion.algorithm, latency)
+    missed = gate.missed(champion, latency, settings.select.gate)
+
+    manifest = _manifest(settings.name, champion, profile, test).sealed()
+    version = "" if missed else manifest.version
+    board = leaderboard.build(settings.name, version, ranked, rule, profile, missed)
+    files.write_text(LEADERBOARD_FILE, board.model_dump_json(indent=2) + "\n")
+    files.write_text(MARKDOWN_FILE, leaderboard.as_markdown(board))
+    files.write_text(CARD_FILE, card.render(manifest, champion, board, profile, settings.card))
+    if missed:
+        leaderboard.show(board)
+        gate.refuse(champion.algorithm, missed.values())
+    with files.replacing(BUNDLE) as temporary:
+        temporary.mkdir()
+        (temporary / MODEL_FILE).write_bytes(model)
+        (temporary / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    log.info("champion: %s %s, %s", champion.algorithm, manifest.version, rule)
+    if unwritten := card.unwritten(settings.card):
+        log.warning("%s is not finished: write %s in params.yaml", CARD_FILE, " and ".join(unwritten))
+
+
+def _prune(algorithms: Collection[str]) -> None:
+    """Remove the folders of algorithms that params.yaml no longer has.
+
+    DVC leaves them behind, and they would make this stage's inputs differ from those of a fresh clone.
+    """
+    for folder in [each.parent for each in report.MODELS.glob("*/report.json")]:
+        if folder.name not in algorithms:
+            log.info("removing %s: params.yaml has no such algorithm any more", folder)
+            shutil.rmtree(folder)
+            report.metrics_file(folder.name).unlink(missing_ok=True)
+
+
+def _read_model(champion: Report) -> bytes:
+    path = report.directory(champion.algorithm) / "model.onnx"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; run `dvc repro`") from None
+
+
+def _manifest(name: str, champion: Report, profile: Profile, test: Split) -> Manifest:
+    return Manifest(
+        name=name,
+        algorithm=champion.algorithm,
+        target=profile.target,
+        classes=profile.classes,
+        class_shares=profile.class_shares,
+        out_of_range=profile.out_of_range,
+        cells=profile.cells,
+        features=profile.features,
+        metrics={
+            "cv": {metric: Score(value=folds.mean) for metric, folds in champion.cv.items()},
+            "train": champion.train,
+            "test": champion.test,
+        },
+        data=DataOrigin(
+            source=profile.origin.source,
+            sha256=profile.origin.sha256,
+            train_rows=profile.train_rows,
+            test_rows=profile.test_rows,
+        ),
+        model=champion.model,
+        examples=_examples(profile, test),
+    )
+
+
+def _examples(profile: Profile, test: Split) -> tuple[Example, ...]:
+    """The first rows of each class."""
+    each = max(1, EXAMPLES // len(profile.classes))
+    layout = profile.layout
+    chosen = []
+    for index, label in enumerate(profile.classes):
+        for row in np.flatnonzero(test.labels == index)[:each]:
+            numbers = dict(zip(layout.numbers, test.numbers[row].tolist(), strict=True))
+            categories = dict(zip(layout.categories, test.categories[row].tolist(), strict=True))
+            values = {**numbers, **categories}
+            chosen.append(
+                Example(
+                    values={feature.name: _shown(values[feature.name]) for feature in profile.features},
+                    label=label,
+                )
+            )
+    return tuple(chosen)
+
+
+def _shown(value: float | str) -> float | str | None:
+    """A value as a request would carry it: null where it is missing."""
+    missing = value == "" if isinstance(value, str) else np.isnan(value)
+    return None if missing else value

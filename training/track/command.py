@@ -1,0 +1,641 @@
+"""Mirror the runs to Weights & Biases: one per algorithm, one for the data, one for the comparison.
+
+Reads  models/*/report.json, models/*/plots/*.csv, model/, reports/leaderboard.json, reports/explore/,
+       params.yaml (name, track), wandb/
+Writes wandb/: offline records, and tracked.json, which says what is recorded where; nothing that git or DVC keep
+
+Online when there is a key (WANDB_API_KEY or a netrc login), offline without one, off with
+WANDB_MODE=disabled; WANDB_MODE=online and WANDB_MODE=offline are obeyed too. Runs that are already recorded are left
+alone, and earlier offline records are sent as soon as there is a key. The tracker shows and never decides: one that
+fails, hangs or is not installed costs a warning and exit code 0.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import json
+import logging
+import netrc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
+from training.base import cli, config, files
+from training.base.config import Settings, TrackSettings
+from training.base.errors import DataError
+from training.data.dataset import EXPLORE
+from training.results import leaderboard, report
+from training.results.leaderboard import Leaderboard
+from training.results.report import Report
+
+log = logging.getLogger(__name__)
+
+BUNDLE = Path("model")
+
+Mode = Literal["online", "offline", "disabled"]
+MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+
+
+SERVER = "https://api.wandb.ai"
+OFFLINE = "offline"
+CONNECT_SECONDS = 5.0
+
+
+class TrackStageSettings(Settings):
+    name: str
+    track: TrackSettings
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A table drawn by one of the presets that every W&B server has."""
+
+    preset: str
+    title: str
+    fields: dict[str, str]
+    labels: dict[str, str]
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    name: str
+    type: str
+    files: list[str]
+    metadata: dict[str, Any]
+    aliases: list[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one W&B run shows, as plain values."""
+
+    id: str
+    """Derived from the inputs: the same inputs are the same run, however often they are tracked."""
+    name: str
+    job_type: str
+    tags: list[str]
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    history: list[dict[str, float]] = field(default_factory=list)
+    tables: dict[str, Table] = field(default_factory=dict)
+    charts: dict[str, Chart] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    artifact: Artifact | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    group: str
+    runs: list[Run]
+
+
+def main() -> None:
+    cli.parser("training.track", __doc__).parse_args()
+    settings = config.load(TrackStageSettings)
+    mode = choose_mode(os.environ)
+    if mode == "disabled":
+        log.info("tracking is off (WANDB_MODE=disabled)")
+        return
+    plan = read_plan(settings.name)
+    try:
+        log.info("%s", track(plan, settings.track, mode))
+    except TrackingError as error:
+        log.warning("warning: not tracked: %s; nothing depends on it", error)
+
+
+def track(plan: Plan, settings: TrackSettings, mode: Mode) -> str:
+    """Record the runs that are not recorded yet, and say where they all are.
+
+    A server that does not take them costs a warning: they are then recorded offline, and sent the next time.
+
+    Raises:
+        TrackingError: nothing could be recorded.
+    """
+    folder = Path(os.environ.get("WANDB_DIR") or ".").absolute() / "wandb"
+    with _locked(folder) as lock:
+        ledger = Ledger.read(folder, lock, settings)
+        if mode == "online":
+            try:
+                return _send(plan, settings, ledger)
+            except TrackingError as error:
+                log.warning("warning: not sent: %s; the next `make track` tries again", error)
+        return _record(plan, settings, ledger)
+
+
+def _send(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
+    runs = [each for each in plan.runs if not ledger.is_sent(plan.group, each.id)]
+    earlier = ledger.unsent({each.id for each in plan.runs})
+    if runs or earlier:
+        check_reachable(os.environ)
+        answer = hand_over(replace(plan, runs=runs), settings, "online", ledger, earlier)
+        ledger.add(ledger.server, plan.group, runs)
+        if "unsent" in answer:
+            log.warning("warning: earlier runs are not sent: %s", answer["unsent"])
+    return f"{_count(plan, runs)} at {ledger.server}"
+
+
+def _record(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
+    runs = [each for each in plan.runs if not ledger.is_recorded(plan.group, each.id)]
+    if runs:
+        hand_over(replace(plan, runs=runs), settings, "offline", ledger)
+        ledger.add(OFFLINE, plan.group, runs)
+    folder = os.path.relpath(ledger.folder) if ledger.folder.is_relative_to(Path.cwd()) else ledger.folder
+    return (
+        f"{_count(plan, runs)} offline: `wandb leet {folder}` shows them, `make track` with a key sends them"
+    )
+
+
+def _count(plan: Plan, added: Sequence[Run]) -> str:
+    return f"tracked {len(plan.runs)} runs in group {plan.group}, {len(added)} of them now,"
+
+
+def choose_mode(environment: Mapping[str, str]) -> Mode:
+    """What the environment asks for; without a wish, online exactly when there is a key."""
+    wish = environment.get("WANDB_MODE", "").strip().lower()
+    if wish in MODES:
+        return MODES[wish]
+    if wish:
+        log.warning("warning: WANDB_MODE=%s is not known: online, offline and disabled are", wish)
+    if environment.get("WANDB_DISABLED", "").strip().lower() in {"true", "1", "yes"}:
+        return "disabled"
+    return "online" if _has_key(environment) else "offline"
+
+
+def _has_key(environment: Mapping[str, str]) -> bool:
+    if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(environment.get("WANDB_BASE_URL") or SERVER).netloc
+    named = environment.get("NETRC")
+    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        with suppress(OSError, netrc.NetrcParseError):
+            login = netrc.netrc(str(path)).authenticators(host)
+            if login is not None and login[2]:
+                return True
+    return False
+
+
+# ----------------------------------------------------------------------------------------------- content
+
+
+def read_plan(name: str) -> Plan:
+    """What there is to track.
+
+    Raises:
+        DataError, BundleError: an earlier stage has not run or its output is broken.
+    """
+    board = leaderboard.read()
+    manifest = read_bundle(BUNDLE).manifest
+    reports = [report.read(row.algorithm) for row in board.rows]
+    plots = {each.algorithm: read_plots(each.algorithm) for each in reports}
+    return make_plan(name, board, manifest, reports, plots, sorted(EXPLORE.glob("*.png")))
+
+
+def read_plots(algorithm: str) -> dict[str, Table]:
+    tables = {}
+    for plot in report.PLOTS:
+        path = report.directory(algorithm) / "plots" / f"{plot}.csv"
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                columns, *rows = csv.reader(file)
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {path}: {error}; run `dvc repro train@{algorithm}`") from None
+        texts = {"class", "feature", "actual"} | ({"predicted"} if plot == "confusion" else set())
+        tables[plot] = Table(columns, [_typed(row, columns, texts) for row in rows])
+    return tables
+
+
+def _typed(row: Sequence[str], columns: Sequence[str], texts: Iterable[str]) -> list[Any]:
+    return [
+        each if column in texts else float(each) if each else None
+        for column, each in zip(columns, row, strict=True)
+    ]
+
+
+def make_plan(
+    name: str,
+    board: Leaderboard,
+    manifest: Manifest,
+    reports: Sequence[Report],
+    plots: Mapping[str, Mapping[str, Table]],
+    images: Sequence[Path],
+) -> Plan:
+    digests = [_digest(each.model_dump_json()) for each in reports]
+    group = f"{name}-{_digest(name, manifest.data.sha256, *digests)[:8]}"
+    runs = []
+    for each, digest in zip(reports, digests, strict=True):
+        champion = each.algorithm == manifest.algorithm
+        runs.append(
+            algorithm_run(
+                f"{each.algorithm}-{_digest(name, each.algorithm, digest)[:12]}",
+                name,
+                each,
+                plots[each.algorithm],
+                manifest,
+                artifact=bundle_artifact(name, manifest) if champion else None,
+            )
+        )
+    # The pictures are part of what the data run shows, so they are part of its identity.
+    pictures = [hashlib.sha256(each.read_bytes()).hexdigest() for each in images]
+    content = manifest.model_dump_json(include={"data", "features", "classes", "class_shares", "target"})
+    runs.append(data_run(f"data-{_digest(name, content, *pictures)[:12]}", name, manifest, images))
+    identity = _digest(name, board.model_dump_json(), manifest.digest, *digests)
+    runs.append(comparison_run(f"leaderboard-{identity[:12]}", name, board, manifest, reports))
+    return Plan(group, runs)
+
+
+def algorithm_run(
+    id: str,
+    name: str,
+    result: Report,
+    plots: Mapping[str, Table],
+    manifest: Manifest,
+    *,
+    artifact: Artifact | None,
+) -> Run:
+    summary: dict[str, Any] = {}
+    for metric, folds in result.cv.items():
+        summary |= {f"cv/{metric}": folds.mean, f"cv/{metric}_std": folds.std}
+    for metric, score in result.train.items():
+        summary[f"train/{metric}"] = score.value
+    for metric, score in result.test.items():
+        summary[f"test/{metric}"] = score.value
+        if score.low is not None and score.high is not None:
+            summary |= {f"test/{metric}_low": score.low, f"test/{metric}_high": score.high}
+    summary |= {
+        "champion": artifact is not None,
+        "model/bytes": result.model.bytes,
+        "model/complexity": result.complexity,
+        "parity/label_differences": result.parity.label_differences,
+        "parity/largest_probability_difference": result.parity.largest_probability_difference,
+    }
+    counts = range(len(next(iter(result.cv.values())).folds))
+    return Run(
+        id=id,
+        name=f"{name} {result.algorithm}",
+        job_type="train",
+        tags=[name, result.algorithm, *(["champion"] if artifact else [])],
+        config={
+            "name": name,
+            "algorithm": result.algorithm,
+            "parameters": result.parameters,
+            "search": result.search.model_dump(mode="json") if result.search else None,
+            "score": result.score,
+            "data": manifest.data.model_dump(mode="json"),
+            "model_sha256": result.model.sha256,
+        },
+        summary=summary,
+        history=[
+            {f"fold/{metric}": each.folds[fold] for metric, each in result.cv.items()} for fold in counts
+        ],
+        tables={
+            "per_class": Table(
+                ["class", "precision", "recall", "f1", "roc_auc", "support"],
+                [[label, *each.model_dump().values()] for label, each in result.per_class.items()],
+            ),
+            "calibration": plots["calibration"],
+        },
+        charts=charts(plots),
+        artifact=artifact,
+    )
+
+
+def charts(plots: Mapping[str, Table]) -> dict[str, Chart]:
+    confusion = plots["confusion"]
+    actual, predicted, count = (confusion.columns.index(each) for each in ("actual", "predicted", "count"))
+    columns = ["Actual", "Predicted", "nPredictions"]
+    cells = [[row[actual], row[predicted], int(row[count])] for row in confusion.rows]
+
+    def curve(plot: str, title: str, x: str, y: str, x_title: str, y_title: str) -> Chart:
+        table = plots[plot]
+        return Chart(
+            "wandb/area-under-curve/v0",
+            title,
+            {"x": x, "y": y, "class": "class"},
+            {"x-axis-title": x_title, "y-axis-title": y_title},
+            table.columns,
+            table.rows,
+        )
+
+    importance = plots["importance"]
+    return {
+        "confusion": Chart(
+            "wandb/confusion_matrix/v1",
+            "Confusion matrix",
+            {each: each for each in columns},
+            {},
+            columns,
+            cells,
+        ),
+        "roc": curve("roc", "ROC", "fpr", "tpr", "False positive rate", "True positive rate"),
+        "precision_recall": curve(
+            "precision_recall", "Precision and recall", "recall", "precision", "Recall", "Precision"
+        ),
+        "importance": Chart(
+            "wandb/bar/v0",
+            "Permutation importance",
+            {"label": "feature", "value": "importance"},
+            {},
+            importance.columns,
+            importance.rows,
+        ),
+    }
+
+
+def bundle_artifact(name: str, manifest: Manifest) -> Artifact:
+    return Artifact(
+        name=name,
+        type="model",
+        files=[str(BUNDLE / MODEL_FILE), str(BUNDLE / MANIFEST_FILE)],
+        metadata={
+            "version": manifest.version,
+            "digest": manifest.digest,
+            "algorithm": manifest.algorithm,
+            "data_source": manifest.data.source,
+            "data_sha256": manifest.data.sha256,
+            "model_sha256": manifest.model.sha256,
+        },
+        aliases=["champion", manifest.version],
+    )
+
+
+def data_run(id: str, name: str, manifest: Manifest, images: Sequence[Path]) -> Run:
+    features = []
+    for each in manifest.features:
+        if each.type == "number":
+            values = f"{each.minimum:g} to {each.maximum:g}"
+        else:
+            values = ", ".join(each.categories)
+        features.append([each.name, each.type, each.unit, values, str(each.typical), each.missing])
+    return Run(
+        id=id,
+        name=f"{name} data",
+        job_type="data",
+        tags=[name, "data"],
+        config={"name": name, "target": manifest.target, "data": manifest.data.model_dump(mode="json")},
+        summary={
+            "rows/train": manifest.data.train_rows,
+            "rows/test": manifest.data.test_rows,
+            "count/features": len(manifest.features),
+            "count/classes": len(manifest.classes),
+        },
+        tables={
+            "features": Table(["feature", "type", "unit", "values", "typical", "may be missing"], features),
+            "class_shares": Table(
+                ["class", "share"],
+                [list(each) for each in zip(manifest.classes, manifest.class_shares, strict=True)],
+            ),
+        },
+        images={each.stem: str(each) for each in images},
+    )
+
+
+def comparison_run(
+    id: str, name: str, board: Leaderboard, manifest: Manifest, reports: Sequence[Report]
+) -> Run:
+    by_name = {each.algorithm: each for each in reports}
+    metrics = list(reports[0].test)
+    columns = ["rank", "algorithm", f"cv/{board.score}", f"cv/{board.score}_std"]
+    columns += [f"test/{each}" for each in metrics] + ["complexity", "bytes"]
+    rows = []
+    for rank, row in enumerate(board.rows, start=1):
+        test = by_name[row.algorithm].test
+        scores = [test[each].value for each in metrics]
+        rows.append([rank, row.algorithm, row.cv_mean, row.cv_std, *scores, row.complexity, row.bytes])
+    return Run(
+        id=id,
+        name=f"{name} leaderboard",
+        job_type="select",
+        tags=[name, "leaderboard"],
+        config={"name": name, "score": board.score, "data": manifest.data.model_dump(mode="json")},
+        summary={"champion": board.champion, "version": board.version, "rule": board.rule},
+        tables={"leaderboard": Table(columns, rows)},
+    )
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------ ledger
+
+
+@dataclass
+class Ledger:
+    """Which runs are recorded where, in `wandb/tracked.json` of this machine.
+
+    It belongs to the machine and not to the repository: what one clone has sent, another has not.
+    """
+
+    folder: Path
+    lock: int
+    """A descriptor that whatever writes into the folder keeps open."""
+    server: str
+    """Where runs are sent: address, entity and project."""
+    places: dict[str, dict[str, str]]
+    """By place, a server or `OFFLINE`, the group in which it has each id: a run that did not change moves on to the
+    next comparison's group."""
+
+    @classmethod
+    def read(cls, folder: Path, lock: int, settings: TrackSettings) -> Ledger:
+        parts = [os.environ.get("WANDB_BASE_URL") or SERVER, settings.entity, settings.project]
+        try:
+            read = json.loads((folder / "tracked.json").read_bytes())
+            places = {place: {id: str(group) for id, group in runs.items()} for place, runs in read.items()}
+        except (OSError, ValueError, AttributeError, RecursionError):
+            # Without it everything is recorded again, under the same ids.
+            places = {}
+        return cls(folder, lock, "/".join(each.strip("/") for each in parts if each), places)
+
+    def is_sent(self, group: str, id: str) -> bool:
+        return self.places.get(self.server, {}).get(id) == group
+
+    def is_recorded(self, group: str, id: str) -> bool:
+        """Whether it was sent, or recorded offline to the end and the record is still there."""
+        offline = self.places.get(OFFLINE, {}).get(id) == group
+        return self.is_sent(group, id) or (offline and any(self.folder.glob(f"offline-run-*-{id}")))
+
+    def unsent(self, current: Collection[str]) -> list[str]:
+        """The offline records of earlier comparisons; others may keep theirs in the same folder."""
+        earlier = self.places.get(OFFLINE, {}).keys() - set(current)
+        return [str(path) for id in sorted(earlier) for path in self.folder.glob(f"offline-run-*-{id}")]
+
+    def add(self, place: str, group: str, runs: Iterable[Run]) -> None:
+        """Write down that a place has these runs.
+
+        Raises:
+            TrackingError: it cannot be written.
+        """
+        self.places.setdefault(place, {}).update({each.id: group for each in runs})
+        try:
+            files.write_json(self.folder / "tracked.json", self.places)
+        except OSError as error:
+            raise TrackingError(f"cannot write {self.folder / 'tracked.json'}: {error.strerror}") from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold a folder: two processes would record the same runs and lose lines of each other's ledger.
+
+    Yields:
+        The lock's descriptor. A child that inherits it holds the folder even if this process is killed.
+
+    Raises:
+        TrackingError: it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "tracked.lock").open("ab")
+    except OSError as error:
+        raise TrackingError(f"cannot write to {folder}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process that tracks into %s", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
+
+
+# ----------------------------------------------------------------------------------------------- hand-over
+
+
+class TrackingError(Exception):
+    """Nothing could be tracked; the message says why in a few words."""
+
+
+def hand_over(
+    plan: Plan, settings: TrackSettings, mode: Mode, ledger: Ledger, earlier: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Let a child process record the plan's runs and send earlier offline records.
+
+    Nothing that wandb does can reach this process: it may raise, print, hang or crash.
+
+    Returns:
+        What the child answered: `unsent` is why earlier records could not be sent.
+
+    Raises:
+        TrackingError: it failed or took longer than `track.timeout_seconds`.
+    """
+    message = {
+        "mode": mode,
+        "project": settings.project,
+        "entity": settings.entity,
+        "root": str(ledger.folder.parent),
+        "earlier": list(earlier),
+        "timeout": settings.timeout_seconds,
+        **asdict(plan),
+    }
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        tempfile.TemporaryFile() as asked,
+        tempfile.TemporaryFile() as answered,
+        tempfile.TemporaryFile() as said,
+    ):
+        asked.write(json.dumps(message).encode())
+        asked.seek(0)
+        # Files, not pipes: a grandchild that lives on would keep a pipe open and the reader waiting.
+        child = subprocess.Popen(
+            [sys.executable, "-m", "training.track.recorder"],
+            stdin=asked,
+            stdout=answered,
+            stderr=said,
+            env=_environment(cache),
+            start_new_session=True,
+            pass_fds=[ledger.lock],
+        )
+        before = signal.signal(signal.SIGTERM, _stop)
+        try:
+            code = child.wait(timeout=settings.timeout_seconds)
+        except subprocess.TimeoutExpired:
+            limit = f"{settings.timeout_seconds:g} s (track.timeout_seconds)"
+            raise TrackingError(f"no answer after {limit}") from None
+        finally:
+            _end(child)
+            signal.signal(signal.SIGTERM, before)
+        answered.seek(0)
+        said.seek(0)
+        return _answer(answered.read(), said.read(), code)
+
+
+def check_reachable(environment: Mapping[str, str]) -> None:
+    """Raise TrackingError unless the server's address takes connections: wandb itself would retry for minutes."""
+    url = urlsplit(environment.get("WANDB_BASE_URL") or SERVER)
+    if any(environment.get(each) for each in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
+        return
+    try:
+        port = url.port or (80 if url.scheme == "http" else 443)
+        socket.create_connection((url.hostname or "", port), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise TrackingError(f"cannot reach {url.netloc or 'WANDB_BASE_URL'}: {error}") from None
+
+
+def _stop(number: int, _: object) -> None:
+    """Leave through `finally`, so that the child does not outlive this process."""
+    sys.exit(128 + number)
+
+
+def _answer(answered: bytes, said: bytes, code: int) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = dict(json.loads(answered.decode(errors="replace").splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        raise TrackingError(f"the tracker ended with code {code}: {last[0][:300]}") from None
+    if "error" in answer:
+        raise TrackingError(answer["error"])
+    return answer
+
+
+def _environment(cache: str) -> dict[str, str]:
+    environment = dict(os.environ)
+    # Of uploaded artifacts, which would pile up in the home folder.
+    environment.setdefault("WANDB_CACHE_DIR", cache)
+    environment.setdefault("WANDB_ERROR_REPORTING", "false")
+    # The child imports this package wherever it was started from.
+    top = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [top, environment.get("PYTHONPATH")]))
+    return environment
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the child and of all it started; wandb's service leaves the process group."""
+    if child.poll() is not None:
+        return
+    import psutil
+
+    with suppress(psutil.Error):
+        left = psutil.Process(child.pid).children(recursive=True)
+        for each in left:
+            with suppress(psutil.Error):
+                each.kill()
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
+    child.wait()

@@ -1,0 +1,84 @@
+"""The tables behind a model's plots, one row per mark; the templates in `.dvc/plots` draw them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from training.data.dataset import Profile
+from training.results.report import Report
+
+CALIBRATION_BINS = 10
+MAXIMUM_POINTS = 200
+"""Of one curve: more cannot be told apart on a screen, and plots are stored for every commit."""
+
+
+def curves(
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.floating[Any]],
+    report: Report,
+    profile: Profile,
+) -> dict[str, pd.DataFrame]:
+    """Frames by plot name, measured on the rows given.
+
+    Args:
+        labels: actual classes, shape (rows,).
+        probabilities: shape (rows, classes).
+        report: gives the confusion counts and the importance.
+        profile: gives the classes' names.
+    """
+    roc, precision_recall, calibration = [], [], []
+    for index, name in enumerate(profile.classes):
+        actual, score = labels == index, probabilities[:, index].astype(np.float64)
+        fpr, tpr, _ = roc_curve(actual, score)
+        roc.append(_curve(name, fpr=fpr, tpr=tpr))
+        precision, recall, _ = precision_recall_curve(actual, score)
+        precision_recall.append(_curve(name, recall=recall, precision=precision))
+        calibration.append(_calibration(name, actual, score))
+    return {
+        "confusion": _confusion(report, profile.classes),
+        "roc": pd.concat(roc),
+        "precision_recall": pd.concat(precision_recall),
+        "calibration": pd.concat(calibration),
+        "importance": _importance(report),
+    }
+
+
+def _curve(name: str, **axes: NDArray[np.float64]) -> pd.DataFrame:
+    frame = pd.DataFrame({"class": name, **axes})
+    if len(frame) > MAXIMUM_POINTS:
+        keep = np.unique(np.linspace(0, len(frame) - 1, MAXIMUM_POINTS).round().astype(int))
+        frame = frame.iloc[keep]
+    return frame
+
+
+def _calibration(name: str, actual: NDArray[np.bool_], score: NDArray[np.float64]) -> pd.DataFrame:
+    observed, predicted = calibration_curve(actual, score, n_bins=CALIBRATION_BINS)
+    # calibration_curve leaves empty bins out and does not say how many rows the others hold.
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    counts = np.bincount(np.searchsorted(edges[1:-1], score), minlength=CALIBRATION_BINS)
+    return pd.DataFrame(
+        {"class": name, "predicted": predicted, "observed": observed, "count": counts[counts > 0]}
+    )
+
+
+def _confusion(report: Report, classes: tuple[str, ...]) -> pd.DataFrame:
+    rows = []
+    for actual, counts in zip(classes, report.confusion, strict=True):
+        total = max(1, sum(counts))
+        for predicted, count in zip(classes, counts, strict=True):
+            rows.append({"actual": actual, "predicted": predicted, "count": count, "share": count / total})
+    return pd.DataFrame(rows)
+
+
+def _importance(report: Report) -> pd.DataFrame:
+    ranked = sorted(report.importance.items(), key=lambda item: (-item[1].mean, item[0]))
+    return pd.DataFrame(
+        {"feature": name, "importance": each.mean, "low": each.mean - each.std, "high": each.mean + each.std}
+        for name, each in ranked
+    )

@@ -1,0 +1,177 @@
+"""Exact ONNX nodes for a support vector classifier with sigmoid calibration.
+
+skl2onnx writes support vectors and coefficients as float32, and nodes for each class on its own: seventy for three
+classes. Where a duel between two classes is close, the rounding then decides it otherwise than scikit-learn, and
+the votes make a large difference of a small one. Here all is float64, and twenty nodes treat all classes at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from skl2onnx.common.data_types import DoubleTensorType
+from sklearn.base import ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC
+
+from training.train.algorithms import ESTIMATOR
+from training.train.onnx.nodes import Nodes, register
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedSVC(ClassifierMixin):  # type: ignore[misc]
+    """A fitted SVC and the sigmoids over its decision function, 1 / (1 + exp(slope * decision + offset)).
+
+    Attributes:
+        svc: the classifier.
+        slopes: one per class; of two classes only the second's.
+        offsets: as `slopes`.
+    """
+
+    svc: SVC
+    slopes: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+
+    @property
+    def classes_(self) -> NDArray[np.int64]:
+        classes: NDArray[np.int64] = self.svc.classes_
+        return classes
+
+
+def compact(fitted: Pipeline) -> Pipeline:
+    """Rewrite a pipeline that ends in a calibrated SVC; others are returned as they are.
+
+    So are the other ways to calibrate, several classifiers in one, and kernels that are functions.
+    """
+    model = fitted[-1]
+    if type(model) is not CalibratedClassifierCV or len(model.calibrated_classifiers_) > 1:
+        return fitted
+    (calibrated,) = model.calibrated_classifiers_
+    svc = calibrated.estimator
+    if type(svc) is not SVC or svc.kernel not in _KERNELS or calibrated.method != "sigmoid":
+        return fitted
+    slopes = np.array([each.a_ for each in calibrated.calibrators])
+    offsets = np.array([each.b_ for each in calibrated.calibrators])
+    return Pipeline([*fitted.steps[:-1], (ESTIMATOR, CalibratedSVC(svc, slopes, offsets))])
+
+
+def register_converters() -> None:
+    """Make skl2onnx know `CalibratedSVC`."""
+    register(CalibratedSVC, _write, DoubleTensorType)
+
+
+def _write(nodes: Nodes, model: CalibratedSVC) -> None:
+    svc = model.svc
+    similarities = _KERNELS[svc.kernel](nodes, svc)
+    if len(svc.classes_) == 2:
+        probabilities = _two_probabilities(nodes, similarities, model)
+    elif svc.decision_function_shape == "ovo":
+        exponents = nodes.add("Gemm", similarities, *_calibrated_duels(model))
+        probabilities = _normalised_sigmoids(nodes, exponents)
+    else:
+        duels = nodes.add("Gemm", similarities, *_duels(svc))
+        probabilities = _normalised_sigmoids(nodes, _calibrated_votes(nodes, duels, model))
+    nodes.answer(nodes.add("ArgMax", probabilities, axis=1, keepdims=0), probabilities)
+
+
+def _rbf(nodes: Nodes, svc: SVC) -> str:
+    """exp(-gamma |x - s|²), its square multiplied out: products of matrices are quicker than all differences."""
+    gamma, vectors = float(svc._gamma), svc.support_vectors_
+    squares = nodes.add("ReduceSumSquare", nodes.values, np.array([1]))
+    products = nodes.add(
+        "Gemm", nodes.values, 2 * gamma * vectors, -gamma * np.square(vectors).sum(axis=1), transB=1
+    )
+    return nodes.add("Exp", nodes.add("Gemm", squares, np.full((1, len(vectors)), -gamma), products))
+
+
+def _linear(nodes: Nodes, svc: SVC) -> str:
+    return nodes.add("Gemm", nodes.values, svc.support_vectors_, transB=1)
+
+
+def _polynomial(nodes: Nodes, svc: SVC) -> str:
+    return nodes.add("Pow", _scaled_products(nodes, svc), np.array(float(svc.degree)))
+
+
+def _sigmoid(nodes: Nodes, svc: SVC) -> str:
+    return nodes.add("Tanh", _scaled_products(nodes, svc))
+
+
+def _scaled_products(nodes: Nodes, svc: SVC) -> str:
+    return nodes.add(
+        "Gemm", nodes.values, svc._gamma * svc.support_vectors_, np.array([float(svc.coef0)]), transB=1
+    )
+
+
+_KERNELS: Mapping[str, Callable[[Nodes, SVC], str]] = {
+    "rbf": _rbf,
+    "linear": _linear,
+    "poly": _polynomial,
+    "sigmoid": _sigmoid,
+}
+"""Each writes the similarity of a row to every support vector."""
+
+
+def _duels(svc: SVC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Which support vector counts how much in the duel of each two classes, and where the duel begins.
+
+    With more than two classes, a positive result is for the first; with two, for the second.
+
+    Returns:
+        Weights of shape (vectors, duels) and intercepts.
+    """
+    owner = np.repeat(np.arange(len(svc.classes_)), svc.n_support_)
+    columns = []
+    for first, second in itertools.combinations(range(len(svc.classes_)), 2):
+        # libsvm keeps one weight of a vector per opponent of its class, without a place for the class itself.
+        against_second, against_first = svc.dual_coef_[second - 1], svc.dual_coef_[first]
+        columns.append(
+            np.where(owner == first, against_second, np.where(owner == second, against_first, 0.0))
+        )
+    return np.column_stack(columns), svc.intercept_
+
+
+def _calibrated_duels(model: CalibratedSVC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Duels that come out as exponents of the sigmoids; with the shape ovo the first of them stand for the classes."""
+    weights, intercepts = _duels(model.svc)
+    used = len(model.slopes)
+    return weights[:, :used] * model.slopes, intercepts[:used] * model.slopes + model.offsets
+
+
+def _two_probabilities(nodes: Nodes, similarities: str, model: CalibratedSVC) -> str:
+    # 1 / (1 + exp(z)) and what is left of 1 are the softmax of -z and 0.
+    weights, intercepts = (np.insert(-each, 0, 0.0, axis=-1) for each in _calibrated_duels(model))
+    return nodes.add("Softmax", nodes.add("Gemm", similarities, weights, intercepts), axis=1)
+
+
+def _calibrated_votes(nodes: Nodes, duels: str, model: CalibratedSVC) -> str:
+    """The exponents slope * decision + offset, where a decision is votes and a third of confidence.
+
+    A duel is one vote, for the first class if the result is zero. Confidence is s / (1 + |s|) of the sum s of the
+    class's results, so that it decides between equal votes and never more.
+    """
+    classes, slopes = len(model.slopes), model.slopes
+    sides = np.zeros((classes * (classes - 1) // 2, classes))
+    for row, (first, second) in zip(sides, itertools.combinations(range(classes), 2), strict=True):
+        row[first], row[second] = 1.0, -1.0
+    # Every class begins with the duels in which it is the first, and a lost one moves its vote to the second.
+    firsts = np.arange(classes)[::-1]
+    lost = nodes.add("Cast", nodes.add("Less", duels, np.array(0.0)), to=onnx.TensorProto.DOUBLE)
+    votes = nodes.add("Gemm", lost, -sides * slopes, firsts * slopes + model.offsets)
+    sums = nodes.add("Gemm", duels, sides)
+    confidence = nodes.add("Div", sums, nodes.add("Add", nodes.add("Abs", sums), np.array(1.0)))
+    return nodes.add("Gemm", confidence, np.diag(slopes / 3), votes)
+
+
+def _normalised_sigmoids(nodes: Nodes, exponents: str) -> str:
+    # Not the node Sigmoid: onnxruntime's is 1 - 1 / (1 + exp(-z)) on one side, which has no digits left where it
+    # is small, and these are divided by their sum.
+    sigmoids = nodes.add("Reciprocal", nodes.add("Add", nodes.add("Exp", exponents), np.array(1.0)))
+    # Where all of them are zero, scikit-learn makes the classes equal, and so does this.
+    positive = nodes.add("Max", sigmoids, np.array(np.finfo(np.float64).tiny))
+    return nodes.add("LpNormalization", positive, p=1, axis=1)

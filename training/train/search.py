@@ -1,0 +1,200 @@
+"""Searches an algorithm's parameters by grid, at random or by successive halving, as its block asks.
+
+Every candidate counts: one that cannot be fitted or scored ends the search with an error that names it, because
+a search that goes on without it would report a best among candidates that it never tried.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import ParameterGrid, ParameterSampler, StratifiedKFold
+from sklearn.pipeline import Pipeline
+
+from training.base.config import Distribution, Metric, SearchSettings
+from training.base.errors import ConfigError
+from training.data.dataset import Split
+from training.results import scores
+from training.results.report import SearchOutcome
+from training.train.algorithms import described, inputs, reason
+
+log = logging.getLogger(__name__)
+
+HALVING_FACTOR = 3
+"""One candidate in so many goes to the next round, which has as many times the rows."""
+DRAWS = 10
+"""From distributions, for each candidate of the budget: small whole numbers repeat themselves."""
+ROWS_TO_FIT = 5
+"""Of each class in every fold's fitting part: the calibration of an SVM needs as many."""
+
+Candidate = dict[str, Any]
+
+
+def search(
+    pipeline: Pipeline, prefix: str, settings: SearchSettings, split: Split, score: Metric, name: str
+) -> SearchOutcome:
+    """Find the best parameters by stratified cross-validation within a split.
+
+    Args:
+        pipeline: unfitted; parameters that are not searched are already set.
+        prefix: of the searched parameters' names, seen from the pipeline.
+        settings: method, space, budget and seed.
+        split: rows to search on; nothing else is looked at.
+        score: what to optimise.
+        name: of the algorithm, for messages.
+
+    Raises:
+        ConfigError: a class has fewer rows than the search has folds, or a candidate cannot be fitted or scored.
+    """
+    smallest = int(np.bincount(split.labels).min())
+    if smallest < settings.folds:
+        raise ConfigError(
+            f"train.algorithms.{name}.search.folds is {settings.folds}, but the rarest class has {smallest} rows "
+            "to search on: use fewer folds, take the search out, or add data"
+        )
+    trial = _Trial(pipeline, prefix, settings, score, name)
+    candidates = _candidates(settings)
+    if settings.method != "grid" and len(candidates) < settings.budget:
+        log.info("%s: the search space has %d candidates, fewer than its budget", name, len(candidates))
+    count = len(candidates)
+    for rows in _rounds(len(candidates), split, settings) if settings.method == "halving" else [split]:
+        means = [trial.mean(each, rows) for each in candidates]
+        # Equal means keep the order in which the space lists them.
+        ranked = sorted(range(len(candidates)), key=lambda each: -means[each])
+        best, mean = candidates[ranked[0]], means[ranked[0]]
+        candidates = [candidates[each] for each in ranked[: math.ceil(len(ranked) / HALVING_FACTOR)]]
+    if trial.unconverged:
+        log.warning("%s: %d fits of the search did not converge", name, trial.unconverged)
+    return SearchOutcome(
+        method=settings.method,
+        candidates=count,
+        best=best,
+        score=abs(mean),
+    )
+
+
+class _Trial:
+    """Scores candidates by cross-validation, larger is better.
+
+    Attributes:
+        unconverged: how many fits did not converge so far.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, prefix: str, settings: SearchSettings, score: Metric, name: str
+    ) -> None:
+        self._pipeline = pipeline
+        self._prefix = prefix
+        self._folds = StratifiedKFold(settings.folds, shuffle=True, random_state=settings.seed)
+        self._score = score
+        self._sign = -1 if score in scores.LOWER_IS_BETTER else 1
+        self._name = name
+        self.unconverged = 0
+
+    def mean(self, candidate: Candidate, split: Split) -> float:
+        """The mean over the folds. Raises ConfigError, which names the candidate."""
+        values = []
+        for inner, outer in self._folds.split(split.labels, split.labels):
+            try:
+                value = self._value(candidate, split.take(inner), split.take(outer))
+            except Exception as error:
+                # Estimators check their parameters only when they are fitted, each with errors of its own.
+                raise self._refusal(candidate, "cannot be fitted", reason(error)) from error
+            if not math.isfinite(value):
+                raise self._refusal(candidate, f"has no finite {self._score}", f"it is {value}")
+            values.append(value)
+        # Rounded, so that the last bits of a sum do not decide between equal candidates.
+        return self._sign * scores.rounded(float(np.mean(values)))
+
+    def _value(self, candidate: Candidate, inner: Split, outer: Split) -> float:
+        pipeline = clone(self._pipeline)
+        pipeline.set_params(**{self._prefix + key: value for key, value in candidate.items()})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            pipeline.fit(inputs(inner), inner.labels)
+        self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
+        # Labels follow from the probabilities: asking an SVM for both computes its kernel twice.
+        probabilities: NDArray[np.floating[Any]] = pipeline.predict_proba(inputs(outer))
+        predicted = probabilities.argmax(axis=1)
+        return float(scores.scores(outer.labels, predicted, probabilities)[self._score][0])
+
+    def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:
+        return ConfigError(
+            f"train.algorithms.{self._name}.search: the candidate {described(candidate)} {what}: {why}; "
+            "change the search space so that every candidate can be tried"
+        )
+
+
+def _candidates(settings: SearchSettings) -> list[Candidate]:
+    """Every candidate once: a small space of numbers can be drawn from more often than it has members."""
+    space = {key: _values(values) for key, values in settings.space.items()}
+    drawn: Iterable[Candidate]
+    if settings.method == "grid":
+        drawn = ParameterGrid(space)
+    else:
+        lists = all(isinstance(values, list) for values in space.values())
+        draws = settings.budget if lists else DRAWS * settings.budget  # of lists it draws none twice
+        drawn = ParameterSampler(space, draws, random_state=settings.seed)
+    found: dict[str, Candidate] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the lists have fewer combinations: reported above
+        for each in drawn:
+            candidate = {key: _plain(each[key]) for key in settings.space}
+            found[repr(candidate)] = candidate
+            if len(found) == settings.budget and settings.method != "grid":
+                break
+    return list(found.values())
+
+
+def _rounds(candidates: int, split: Split, settings: SearchSettings) -> list[Split]:
+    """The rows of each round of halving, the last one with all; every class is in each of them."""
+    count = 1 + math.floor(math.log(candidates, HALVING_FACTOR) + 1e-9)
+    random = np.random.default_rng(settings.seed)
+    # A fold keeps one row in `folds` from the fitting.
+    least = math.ceil(ROWS_TO_FIT * settings.folds / (settings.folds - 1))
+    shuffled = [random.permutation(np.flatnonzero(split.labels == each)) for each in np.unique(split.labels)]
+    sizes = [HALVING_FACTOR**-each for each in range(count - 1, -1, -1)]
+    chosen = [
+        np.sort(np.concatenate([rows[: max(least, round(len(rows) * size))] for rows in shuffled]))
+        for size in sizes
+    ]
+    return [split.take(rows) for rows in chosen]
+
+
+def _values(values: list[Any] | Distribution) -> Any:
+    if isinstance(values, list):
+        return values
+    from scipy import stats
+
+    if values.integer:
+        # Both ends belong to the range, as a person reading the file expects.
+        low, high = int(values.low), int(values.high) + 1
+        return _LogIntegers(low, high) if values.log else stats.randint(low, high)
+    if values.log:
+        return stats.loguniform(values.low, values.high)
+    return stats.uniform(values.low, values.high - values.low)
+
+
+class _LogIntegers:
+    """Whole numbers whose logarithm is uniform: scipy has no such distribution."""
+
+    def __init__(self, low: int, high: int) -> None:
+        from scipy import stats
+
+        self.continuous = stats.loguniform(low, high)
+
+    def rvs(self, *, random_state: Any = None) -> int:
+        return int(self.continuous.rvs(random_state=random_state))
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML and JSON write it: numpy's numbers become Python's."""
+    return value.item() if hasattr(value, "item") else value
