@@ -72,8 +72,19 @@ explore: setup ## Run the property tests on other examples than `make test` does
 	@mkdir -p build
 	python -m pytest -n $(WORKERS) -m hypothesis --hypothesis-profile=explore $(PYTEST_ARGS) | tee build/explore.txt
 
+.PHONY: docs
+docs: $(UV) ## Build the documentation into build/site; a broken link fails
+	@rm -rf build/docs build/site && mkdir -p build && cp -R docs build/docs
+	@# Links that leave docs/ lead to the repository's page of that file.
+	@repository=$$(sed -n 's/^repo_url = "\(.*\)"/\1/p' zensical.toml); find docs -name '*.md' | while read -r page; do \
+	  up=$$(dirname "$$page" | sed -E 's#[^/]+#\\.\\.#g'); \
+	  sed -E -e "s#(!\[[^]]*\]\()$$up/#\1$$repository/raw/main/#g" -e "s#\]\($$up/#]($$repository/blob/main/#g" \
+	    "$$page" > "build/$$page"; \
+	done
+	uv run --quiet --locked --isolated --python $(PYTHON) --only-group docs zensical build --clean --strict
+
 .PHONY: check
-check: setup ## Check format, lint, types, imports, the locks and YAML
+check: setup docs ## Check format, lint, types, imports, the locks, YAML and the documentation's links
 	ruff format --check .
 	ruff check .
 	mypy
@@ -153,7 +164,7 @@ pictures: setup ## Take the pictures in docs/images (needs chromium)
 
 .PHONY: clean
 clean: ## Remove the environment, caches and local results (not the data in .storage)
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build wandb
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .cache build wandb
 	rm -rf model models reports/explore
 	rm -f data/*.parquet data/raw.json data/profile.json
 
