@@ -392,7 +392,7 @@ def _number(
         return f"left out, since it is {as_written(low)} in every row"
     if identifies(name, seen):
         return "left out, since it numbers the rows"
-    notes = [f"seen {as_written(_tidy(low))} to {as_written(_tidy(high))}"]
+    notes = [f"seen {_shown(low)} to {_shown(high)}"]
     if infinite:
         notes.append(f"{int(huge.sum())} are infinite or beyond {LARGEST:g}, which become missing")
     notes += _sentinels(seen)
@@ -516,6 +516,11 @@ def _padded(seen: NDArray[np.floating[Any]]) -> tuple[float, float]:
     elif high <= 0:
         wider_high = min(wider_high, 0.0)
     return _tidy(min(wider_low, low)), _tidy(max(wider_high, high))
+
+
+def _shown(value: float) -> str:
+    """For people: 15.93 where subtraction left 15.930000000000064."""
+    return as_written(_tidy(float(f"{value:.12g}")))
 
 
 def _tidy(value: float) -> float:

@@ -206,7 +206,7 @@ def _check_header(name: str, sample: list[_Record], delimiter: str) -> None:
 def _title(here: str, shown: str, count: int, sample: list[_Record]) -> str:
     width = _width(sample)
     header = next((each for each in sample[1:] if len(each.fields) == width and all(each.fields)), None)
-    guess = f", probably line {header.line}" if header else ""
+    guess = f" (probably line {header.line})" if header else ""
     return (
         f"{here}: {shown!r} has {_fields(count)} and the rows below have {width}: it looks like a title; "
         f"delete the lines above the header{guess}"

@@ -75,7 +75,8 @@ def _numbers(features: list[NumberFeature], both: pd.DataFrame, profile: Profile
     for each in features:
         values = both[each.name]
         declared = f"{short(each.minimum)} to {short(each.maximum)}" if each.bounded else "-"
-        seen = f"{short(float(values.min()))} to {short(float(values.max()))}"
+        # For people: 15.93 where subtraction left 15.930000000000064.
+        seen = " to ".join(short(float(f"{value:.12g}")) for value in (values.min(), values.max()))
         rows.append(
             [
                 code(each.name),

@@ -316,6 +316,15 @@ def test_points_part_thousands_where_all_could(
     assert ("'30.000' (once, first in row 1) is read as 30000" in text) == (highest == 190_000)
 
 
+def test_figures_are_shown_without_their_last_bits(tmp_path: Path) -> None:
+    csv = "x,kind\n" + "".join(
+        f"{[-6.849999999999909, 15.930000000000064, 1][row % 3]},{'ab'[row % 2]}\n" for row in range(60)
+    )
+    assert "# seen -6.85 to 15.93\n" in drafted(csv, tmp_path)[0]
+    large = csv.replace("-6.849999999999909", "123456789012")
+    assert "# seen 1 to 123456789012\n" in drafted(large, tmp_path)[0]
+
+
 def test_words_are_values_where_no_number_makes_them_missing(tmp_path: Path) -> None:
     names = ["NA", "None", "null", "nan", "N/A", "NULL", "inf", "DE"]
     csv = "country,x,kind\n" + "".join(

@@ -121,10 +121,10 @@ def test_a_file_that_is_no_table(
         (
             "Passengers of the ship\nname,age,class\nx,1,a\ny,2,b\n",
             "line 1: 'Passengers of the ship' has 1 field and the rows below have 3: it looks like a title; "
-            "delete the lines above the header, probably line 2",
+            "delete the lines above the header (probably line 2)",
         ),
         ("Report;;;\nname;age;class;k\nx;1;a;k\n", "'Report;;;' has 1 field and the rows below have 4"),
-        ("Sales, 2020\n\nname;age;class\nx;1;a\ny;2;b\n", "above the header, probably line 3"),
+        ("Sales, 2020\n\nname;age;class\nx;1;a\ny;2;b\n", "above the header (probably line 3)"),
         ("a;b;c\n1,2,3\n4,5,6\n", "line 1: the header is delimited by semicolons and the rows by commas"),
         ("a\tb\n1|2\n4|5\n", "line 1: the header is delimited by tabs and the rows by bars"),
         ('"a","b"\n"1",2,3\n"2",5,6\n', "the header has 2 names and the rows have 3 fields: name the first"),

@@ -69,6 +69,21 @@ def test_the_report_says_what_a_person_asks_first(prepared: Project) -> None:
         assert part in report
 
 
+def test_the_report_shows_figures_without_their_last_bits(project: Project) -> None:
+    rows = "".join(
+        f"{[-6.849999999999909, 15.930000000000064][number % 2]},{'ab'[number % 4 // 2]}\n"
+        for number in range(60)
+    )
+    (project.root / "data/source/a.csv").write_text("x,kind\n" + rows)
+    project.change(
+        data={"source": "data/source/a.csv"},
+        schema={"target": "kind", "duplicates": "keep", "features": {"x": {"type": "number"}}},
+    )
+    project.run("fetch")
+    project.run("prepare")
+    assert "| -6.85 to 15.93 |" in dataset.DATA_REPORT_FILE.read_text()
+
+
 @pytest.mark.parametrize("example", ["wine", "breast_cancer", "digits", "penguins"], ids=str)
 def test_the_examples_prepare(example: str, project: Project) -> None:
     (project.root / "data/source/penguins.csv").write_bytes((ROOT / "data/source/penguins.csv").read_bytes())
