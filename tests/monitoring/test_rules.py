@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.pages import anchors
 from tests.tools import require
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +106,7 @@ def test_each_alert_says_what_a_person_needs(rule: dict[str, Any]) -> None:
     assert rule["labels"]["team"] == "espalier"
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url", "dashboard"}
     assert rule["annotations"]["runbook_url"] == RUNBOOK + rule["alert"].lower()
-    assert rule["alert"].lower() in _anchors((ROOT / "docs" / "operations.md").read_text())
+    assert rule["alert"].lower() in anchors((ROOT / "docs" / "operations.md").read_text())
     assert re.match(r"/d/espalier-(service|model|delivery)(\?|$)", rule["annotations"]["dashboard"])
 
 
@@ -114,22 +114,6 @@ def test_each_runbook_has_its_alert() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     told = set(re.findall(r"^### (Espalier\w+)$", text, re.MULTILINE))
     assert told == {rule["alert"] for rule in _rules("alert")}
-
-
-def test_anchors_are_made_as_github_makes_them() -> None:
-    text = "# A `b`, (c) d-e_f!\n```sh\n# no heading\n```\n## Twice\n## Twice\n### Köln &\n"
-    assert _anchors(text) == {"a-b-c-d-e_f", "twice", "twice-1", "köln-"}
-
-
-def _anchors(markdown: str) -> set[str]:
-    """Lower case, without punctuation, with hyphens for spaces, numbered when it comes again."""
-    seen: Counter[str] = Counter()
-    anchors = set()
-    for heading in re.findall(r"^#{1,6} +(.+?) *$", re.sub(r"(?ms)^```.*?^```", "", markdown), re.MULTILINE):
-        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        anchors.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
-        seen[anchor] += 1
-    return anchors
 
 
 TWO, QUIET, HIDDEN = "two versions, three pods", "a quiet service", "restarts, a failed scrape"

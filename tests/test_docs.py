@@ -1,0 +1,170 @@
+"""The documentation is complete: each key, setting and variable is described, and each link leads to something."""
+
+from __future__ import annotations
+
+import html
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import cmarkgfm  # type: ignore[import-untyped]
+import pytest
+from pydantic import BaseModel
+
+from app.settings import PREFIX
+from app.settings import Settings as ServiceSettings
+from tests.pages import anchors
+from training.base import config
+
+ROOT = Path(__file__).parents[1]
+SECTIONS: dict[str, type[BaseModel]] = {
+    "data": config.DataSettings,
+    "schema": config.SchemaSettings,
+    "split": config.SplitSettings,
+    "evaluate": config.EvaluateSettings,
+    "train": config.AlgorithmsSettings,
+    "select": config.SelectSettings,
+    "card": config.CardSettings,
+    "track": config.TrackSettings,
+}
+PAGES = [
+    path
+    for folder in (".", ".github", "app", "benchmarks", "deploy", "docs", "examples", "monitoring")
+    for path in sorted((ROOT / folder).glob("*.md" if folder == "." else "**/*.md"))
+]
+PROGRAMS = [
+    path
+    for folder in ("app", "training", "deploy", "monitoring", "tests/load")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+NOT_FOR_USERS = {
+    *("CAN_PUSH", "DRIFT", "REASON", "RUN_URL", "TRIGGER"),  # from a workflow's step to its command
+    *("HOME", "PYTHONPATH", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"),  # the system's own
+}
+
+
+def _keys(kind: type[BaseModel], prefix: str) -> Iterator[str]:
+    """The keys that a class reads, in full; `*` stands for a name that the user chooses."""
+    for name, field in kind.model_fields.items():
+        if kind is config.AlgorithmSettings and name == "parameters":
+            continue  # what stands beside `search`: the estimator's own
+        path = f"{prefix}.{name}" + ".*" * ("dict[" in str(field.annotation))
+        inner = list(_classes(field.annotation))
+        for each in inner:
+            yield from _keys(each, path)
+        if not inner:
+            yield f"{prefix}.{name}"
+
+
+def _classes(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _classes(argument)
+
+
+def _tables(page: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The words of the section's heading that are code, and the cells, of each row that begins with code."""
+    for section in re.split(r"^## ", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE)[1:]:
+        heading, _, text = section.partition("\n")
+        for row in re.findall(r"^\| (`.*) \|$", text, re.MULTILINE):
+            yield re.findall(r"`([\w.]+)`", heading), row.split(" | ")
+
+
+def _documented_keys() -> set[str]:
+    """Keys of the tables, in full: under `split`, `.seed` after `split.test_share` is `split.seed`."""
+    found = set()
+    for headings, cells in _tables("configuration.md"):
+        former = ""
+        for key in re.findall(r"`([\w.]+)`", cells[0]) if headings else []:
+            if key.startswith("."):
+                former = former.rpartition(".")[0] + key
+            else:
+                former = key if key.split(".")[0] in headings else f"{headings[0]}.{key}"
+            found.add(re.sub(r"\.[A-Z]+\b", ".*", former))
+    return found
+
+
+DECLARED = sorted({key for section, kind in SECTIONS.items() for key in _keys(kind, section)})
+
+
+def test_all_sections_are_looked_at() -> None:
+    assert {"name", *SECTIONS} == set(config.parse_yaml((ROOT / "params.yaml").read_bytes()))
+    declared = {
+        each
+        for each in vars(config).values()
+        if isinstance(each, type) and issubclass(each, config.Settings) and each is not config.Settings
+    }
+    seen = set(SECTIONS.values())
+    for _ in range(5):
+        seen |= {
+            each
+            for kind in seen
+            for field in kind.model_fields.values()
+            for each in _classes(field.annotation)
+        }
+    assert seen == declared
+
+
+@pytest.mark.parametrize("key", DECLARED)
+def test_each_key_of_params_is_documented(key: str) -> None:
+    assert key in _documented_keys(), f"no table of docs/configuration.md has {key}"
+
+
+def test_each_documented_key_exists() -> None:
+    spaces = {key.rpartition(".")[0] for key in DECLARED}
+    assert _documented_keys() - {*DECLARED, *spaces} == set()
+
+
+@pytest.mark.parametrize("name", ServiceSettings.model_fields)
+def test_each_setting_of_the_service_is_documented_with_its_default(name: str) -> None:
+    variable = PREFIX + name.upper()
+    rows = {
+        cells[0].strip("`"): cells[1].replace("`", "").removesuffix(" in each process")
+        for page in ("configuration.md", "prediction-log.md")
+        for _, cells in _tables(page)
+    }
+    assert variable in rows, f"no table of docs/configuration.md has {variable}"
+    told, default = rows[variable], ServiceSettings.model_fields[name].default
+    if told.endswith(" MiB"):
+        assert int(told.removesuffix(" MiB")) * 2**20 == default
+    elif default in (None, ""):
+        assert told == ("empty" if default == "" else "not set")
+    else:
+        assert told == (
+            ",".join(default) if isinstance(default, tuple) else f"{default}".lower().removesuffix(".0")
+        )
+
+
+def _variables() -> Iterator[str]:
+    for program in PROGRAMS:
+        text = program.read_text()
+        for name, constant in re.findall(
+            r'environ(?:ment)?(?:\.get\(|\[)(?:"([A-Z]\w+)"|([A-Z][A-Z_]+)\b)(?!\] =)', text
+        ):
+            yield name or re.findall(rf'^{constant} = "(.*)"$', text, re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize("name", sorted({*_variables()} - NOT_FOR_USERS))
+def test_each_variable_that_a_program_reads_is_documented(name: str) -> None:
+    pages = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    assert re.search(rf"`{name}(=[^`]*)?`", pages), f"no page of docs/ has {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    rendered = cmarkgfm.github_flavored_markdown_to_html(page.read_text())
+    for link in re.findall(r'(?:href|src)="(?!\w+:)([^"]*)"', rendered):
+        path, _, anchor = unquote(html.unescape(link)).partition("#")
+        target = (page.parent / path).resolve() if path else page
+        # GitHub's own pages, such as ../../security/advisories/new, are beside the files of a repository.
+        if ROOT in target.parents or target == ROOT:
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_anchors_are_made_as_github_makes_them() -> None:
+    text = "# A `b`, (c) d-e_f!\n```sh\n# no heading\n```\n## Twice\n## Twice\n### Köln &\n"
+    assert anchors(text) == {"a-b-c-d-e_f", "twice", "twice-1", "köln-"}
