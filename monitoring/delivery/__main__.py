@@ -1,4 +1,4 @@
-"""Tells Prometheus what was delivered, as a clone or GitHub says it."""
+"""Tells Prometheus what was delivered, as git says it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from . import exposition
 from .clone import Clone
 from .errors import DeliveryError
 from .exporter import Exporter, log, server
-from .facts import Source, read
 from .github import API, SERVER, GitHub
 
 PORT = 9101
@@ -28,7 +27,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 def main() -> None:
     options = _options()
     if options.once:
-        print(exposition.text(read(_source(options)), up=True, read_at=time.time()), end="")
+        print(exposition.text(_source(options).read(), up=True, read_at=time.time()), end="")
         return
     exporter = Exporter(_source(options), options.interval)
     try:
@@ -49,7 +48,7 @@ def main() -> None:
         serving.serve_forever()
 
 
-def _source(options: argparse.Namespace) -> Source:
+def _source(options: argparse.Namespace) -> Clone:
     if options.git is not None:
         return Clone(options.git, options.branch)
     file: Path | None = options.token_file
@@ -76,9 +75,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--git", type=Path, metavar="PATH", help="read a clone on this machine")
-    source.add_argument("--repository", metavar="OWNER/NAME", help="fetch from GitHub")
+    source.add_argument(
+        "--repository",
+        metavar="OWNER/NAME",
+        help="fetch a clone of a repository on GitHub, and ask for its workflows' runs",
+    )
     parser.add_argument(
-        "--token-file", type=Path, help="file with GitHub's token; without, only 60 requests an hour"
+        "--token-file",
+        type=Path,
+        help="file with GitHub's token; without, GitHub answers 60 requests an hour",
     )
     parser.add_argument("--branch", default="main", help="(default: %(default)s)")
     parser.add_argument("--server", default=SERVER, help="what git fetches from (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""The source that is a clone on this machine."""
+"""Reads the facts of a clone on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import DeliveryError
-from .facts import Change, Run
+from .facts import Change, Facts, Run, Timeline, fold
 from .files import LEADERBOARD, OVERLAYS, champion_scores, ordered, overlay, parse
 
 SECONDS = 120
@@ -35,7 +35,35 @@ class Clone:
         self._tip = ""
         self._prepare()
 
-    def refresh(self) -> None:
+    def read(self) -> Facts:
+        """All facts, as of one commit.
+
+        Raises:
+            DeliveryError: the clone cannot be read, or an environment's overlay says nothing.
+        """
+        self._refresh()
+        environments = self._environments()
+        if not environments:
+            raise DeliveryError(f"{self.name} has no environments under {OVERLAYS}")
+        timelines: dict[str, Timeline] = {}
+        for environment in environments:
+            changes = self._changes(environment)
+            if not changes or changes[-1].release is None:
+                raise DeliveryError(
+                    f"{self.name}: {overlay(environment)} does not say what runs; mend it by a commit"
+                )
+            timelines[environment] = fold(environment, changes)
+        deployed = [each for line in timelines.values() for each in (line.current, line.forward) if each]
+        revisions = sorted({each.release.revision for each in deployed})
+        return Facts(
+            timelines,
+            {each: at for each in revisions if (at := self._committed(each)) is not None},
+            {each: champion_scores(self._texts(LEADERBOARD, [each])[0]) for each in revisions},
+            self._runs(),
+        )
+
+    def _refresh(self) -> None:
+        """Look at the branch again; what is asked afterwards is as of the same commit."""
         for name in (f"refs/remotes/origin/{self._branch}", f"refs/heads/{self._branch}", "HEAD"):
             found = self._call("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
             if found.returncode == 0:
@@ -43,11 +71,12 @@ class Clone:
                 return
         raise DeliveryError(f"{self.name} has no commits")
 
-    def environments(self) -> Sequence[str]:
+    def _environments(self) -> Sequence[str]:
         listed = self._git("ls-tree", "-d", "--name-only", "-z", self._tip, f"{OVERLAYS}/").split("\0")
         return ordered(each.rpartition("/")[2] for each in listed if each)
 
-    def changes(self, environment: str) -> Sequence[Change]:
+    def _changes(self, environment: str) -> Sequence[Change]:
+        """What the overlay said, oldest first, at each commit of the branch's own line that changed it."""
         path = overlay(environment)
         listed = self._git(
             "log", "--first-parent", "--reverse", "--format=%H %ct", self._tip, "--", path
@@ -58,15 +87,12 @@ class Clone:
             Change(commit, int(at), parse(text)) for (commit, at), text in zip(commits, texts, strict=True)
         ]
 
-    def committed(self, revision: str) -> int | None:
+    def _committed(self, revision: str) -> int | None:
         found = self._call("log", "-1", "--no-walk", "--format=%ct", revision, "--")
         said = found.stdout.decode().strip()
         return int(said) if found.returncode == 0 and said else None
 
-    def scores(self, revision: str) -> Mapping[tuple[str, str], float]:
-        return champion_scores(self._texts(LEADERBOARD, [revision])[0])
-
-    def runs(self) -> Sequence[Run]:
+    def _runs(self) -> Sequence[Run]:
         """Git knows no workflows."""
         return ()
 

@@ -1,4 +1,4 @@
-"""Reads a source again and again, and serves what it said last."""
+"""Reads a clone again and again, and serves the facts of the last reading."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from . import exposition
+from .clone import Clone
 from .errors import DeliveryError
-from .facts import Facts, Source, read
+from .facts import Facts
 
 LONGEST_WAIT = 3600
-"""Seconds from a reading that failed to the next, unless GitHub asks for more."""
+"""Seconds from a reading that failed to the next."""
 
 
 class Exporter:
-    """Reads the source again and again; keeps the last facts while it cannot be read."""
+    """Reads the clone again and again; keeps the last facts while it cannot be read."""
 
-    def __init__(self, source: Source, interval: float) -> None:
+    def __init__(self, source: Clone, interval: float) -> None:
         self.source = source
         self._interval = interval
         self._facts: Facts | None = None
@@ -36,14 +37,12 @@ class Exporter:
     def refresh(self) -> float:
         """Read once, and say how many seconds to wait before the next time."""
         try:
-            self._facts = read(self.source)
+            self._facts = self.source.read()
         except DeliveryError as error:
-            self._failed(str(error))
-            return max(self._patience(), error.wait or 0)
+            return self._failed(str(error))
         except Exception as error:
             # GitHub's answer may have an unknown form; what is known stays true, and the next answer may be right.
-            self._failed(f"{self.source.name}: an answer is not what it was: {error!r}")
-            return self._patience()
+            return self._failed(f"{self.source.name}: an answer is not what it was: {error!r}")
         self._read_at, self._up = time.time(), True
         if self._failures:
             log("info", f"{self.source.name} can be read again")
@@ -55,14 +54,12 @@ class Exporter:
         while not self.stopping.is_set():
             self.stopping.wait(self.refresh())
 
-    def _patience(self) -> float:
-        """Twice as long after each failure, and an hour at most."""
-        return max(self._interval, min(LONGEST_WAIT, self._interval * 2.0 ** min(self._failures - 1, 10)))
-
-    def _failed(self, reason: str) -> None:
+    def _failed(self, reason: str) -> float:
+        """Say why, and wait twice as long after each failure: an hour at most, which is when GitHub's limit is renewed."""
         self._up = False
         self._failures += 1
         log("error", reason)
+        return max(self._interval, min(LONGEST_WAIT, self._interval * 2.0 ** min(self._failures - 1, 10)))
 
 
 def log(level: str, message: str) -> None:

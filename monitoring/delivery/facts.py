@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from .errors import DeliveryError
-from .files import OVERLAYS, Release, overlay
+from .files import Release
 
 ACTIONS = ("release", "promote", "rollback")
 
@@ -75,52 +73,6 @@ class Change:
     commit: str
     time: int
     release: Release | None
-
-
-class Source(Protocol):
-    """Where facts come from."""
-
-    name: str
-
-    def refresh(self) -> None:
-        """Look at the branch again; what is asked afterwards is as of the same commit."""
-
-    def environments(self) -> Sequence[str]: ...
-
-    def changes(self, environment: str) -> Sequence[Change]:
-        """What the overlay said, oldest first: at least every commit at which it said something else."""
-
-    def committed(self, revision: str) -> int | None: ...
-
-    def scores(self, revision: str) -> Mapping[tuple[str, str], float]: ...
-
-    def runs(self) -> Sequence[Run]: ...
-
-
-def read(source: Source) -> Facts:
-    """Everything there is to tell.
-
-    Raises:
-        DeliveryError: the source cannot be read, or an environment's overlay says nothing.
-    """
-    source.refresh()
-    environments = source.environments()
-    if not environments:
-        raise DeliveryError(f"{source.name} has no environments under {OVERLAYS}")
-    timelines: dict[str, Timeline] = {}
-    for name in environments:
-        changes = source.changes(name)
-        if not changes or changes[-1].release is None:
-            raise DeliveryError(f"{source.name}: {overlay(name)} does not say what runs; mend it by a commit")
-        timelines[name] = fold(name, changes)
-    deployed = [each for line in timelines.values() for each in (line.current, line.forward) if each]
-    revisions = {each.release.revision for each in deployed}
-    return Facts(
-        timelines,
-        {each: at for each in sorted(revisions) if (at := source.committed(each)) is not None},
-        {each: source.scores(each) for each in sorted(revisions)},
-        source.runs(),
-    )
 
 
 def fold(environment: str, changes: Sequence[Change]) -> Timeline:

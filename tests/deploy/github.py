@@ -116,9 +116,6 @@ class FakeGitHub:
         """Requests of git."""
         self.unmodified = 0
         """How many requests were answered by 304; GitHub does not count those."""
-        self.remaining: int | None = None
-        """Requests that the token has left until `reset`; None for no end of them."""
-        self.reset = 0
         self._lock = threading.RLock()
         self._ids = iter(range(1001, 10**9))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -223,8 +220,6 @@ class FakeGitHub:
             self.requests.append(f"{method} {address.path}{'?' + address.query if address.query else ''}")
             if self.fail_next:
                 raise Refused(*self.fail_next.pop(0))
-            if self.remaining == 0:
-                raise Refused(403, "API rate limit exceeded for installation.")
             if address.netloc != f"api.{HOST}":
                 self.errors.append(f"{method} {target}")
                 raise Refused(404, "Not Found")
@@ -284,19 +279,6 @@ class FakeGitHub:
         status = int(answered.get("Status", "200").split()[0])
         del answered["Status"]
         return status, answered, content
-
-    def charged(self, status: int) -> dict[str, str]:
-        """The headers that tell of the limit, after one more request."""
-        with self._lock:
-            self.unmodified += status == 304
-            if self.remaining is None:
-                return {}
-            self.remaining = max(0, self.remaining - (status != 304))
-            return {
-                "X-RateLimit-Limit": "5000",
-                "X-RateLimit-Remaining": str(self.remaining),
-                "X-RateLimit-Reset": str(self.reset),
-            }
 
     def _routes(self) -> list[tuple[str, str, Route]]:
         number, sha, ref = r"(\d+)", r"([0-9a-f]{40})", r"(.+?)"
@@ -688,7 +670,7 @@ def _handler(github: FakeGitHub) -> type[BaseHTTPRequestHandler]:
                 more["ETag"] = f'W/"{hashlib.sha256(content).hexdigest()}"'
                 if self.headers.get("If-None-Match") == more["ETag"]:
                     answer, content = Answer(None, 304), b""
-            more |= github.charged(answer.status)
+            github.unmodified += answer.status == 304
             self.send_response(answer.status)
             if answer.status not in (204, 304):
                 self.send_header("Content-Type", "application/json; charset=utf-8")
