@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deploy import delivery, references, render, validate, watchers
+from deploy import applications, references, render, validate, watchers
 from deploy.errors import DeployError, run
 
 OUTPUT = Path("build/manifests")
@@ -85,7 +85,7 @@ def render_all() -> Iterator[Rendered]:
     documents = render.parse(text)
     problems = [
         *_schema_problems(documents),
-        *delivery.problems(documents, [e.documents for e in environments], watching),
+        *applications.problems(documents, [e.documents for e in environments], watching),
     ]
     yield Rendered("argocd", text, documents, problems)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from app.contract import BundleError, Manifest, read_bundle
 from deploy.errors import DeployError, git_reason
 from deploy.git import UNSHALLOW
-from deploy.image.history import Ages, read_ages
+from deploy.image.ages import Ages, read_ages
 from deploy.inputs import INPUTS, MODEL, bundle_hash
 
 DOCKERFILE = "app/Dockerfile"

@@ -12,7 +12,7 @@ from deploy import github, inputs
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
 from deploy.registry import ImageInfo, Reference, Registry
-from deploy.release import history, metrics, overlay, publish, words
+from deploy.release import history, leaderboard, overlay, publish, words
 from deploy.release.history import Deployment
 from deploy.release.overlay import Release
 from deploy.release.publish import Edit
@@ -155,10 +155,10 @@ class Set:
             return False
         if self.force:
             return True
-        board = metrics.read(git, new.revision)
+        board = leaderboard.read(git, new.revision)
         if board is not None and board.version != new.version:
             raise ReleaseError(
-                f"the image holds model {new.version}, but {metrics.PATH} at its revision says {board.version}: it was "
+                f"the image holds model {new.version}, but {leaderboard.PATH} at its revision says {board.version}: it was "
                 "built from another bundle (--force releases it all the same)"
             )
         gone_back = history.read(git, tip, self.environment).abandoned.get(new.digest)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploy.git import Git
-from deploy.release import metrics
+from deploy.release import leaderboard
 from deploy.release.history import Deployment
-from deploy.release.metrics import Figure, Metrics
+from deploy.release.leaderboard import Figure, Metrics
 from deploy.release.overlay import FOLDER, Release
 
 Action = Literal["release", "promote", "rollback"]
@@ -37,8 +37,10 @@ class Change:
         cls, git: Git, action: Action, environment: str, old: Release, new: Release, model: str | None = None
     ) -> Change:
         """Read what git knows of both sides."""
-        before = None if old.empty or git.commit(old.revision) is None else metrics.read(git, old.revision)
-        after = None if git.commit(new.revision) is None else metrics.read(git, new.revision)
+        before = (
+            None if old.empty or git.commit(old.revision) is None else leaderboard.read(git, old.revision)
+        )
+        after = None if git.commit(new.revision) is None else leaderboard.read(git, new.revision)
         name = model or (after.model if after else "model")
         return cls(action, environment, old, new, before, after, name)
 
@@ -66,7 +68,7 @@ def commit_message(change: Change) -> str:
         "",
     ]
     if change.new_metrics is None:
-        lines.append(f"{metrics.PATH} at that revision says nothing of its metrics.")
+        lines.append(f"{leaderboard.PATH} at that revision says nothing of its metrics.")
     else:
         lines.append("Metrics of the champion at that revision:")
         width = max(map(len, change.new_metrics.figures), default=0)
@@ -145,7 +147,7 @@ def _metrics(change: Change) -> str:
     after = change.new_metrics.figures if change.new_metrics else {}
     names = list(dict.fromkeys([*after, *before]))
     if not names:
-        return f"### Metrics\n\n`{metrics.PATH}` says nothing of them at either revision."
+        return f"### Metrics\n\n`{leaderboard.PATH}` says nothing of them at either revision."
     rows = [
         f"| {plain(name)} | {_text(before.get(name))} | {_text(after.get(name))} "
         f"| {_difference(before.get(name), after.get(name))} |"

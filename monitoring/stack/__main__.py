@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.errors import DeployError
-from deploy.image.history import read_ages
+from deploy.image.ages import read_ages
 from monitoring.drift import HOUR
 from monitoring.errors import StackError, run
 from monitoring.stack import configuration, speed, traffic

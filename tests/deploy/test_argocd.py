@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import delivery, render, validate
+from deploy import applications, render, validate
 from tests.deploy.spoiling import REMOVE, spoil
 
 Document = dict[str, Any]
@@ -48,7 +48,7 @@ def _monitoring() -> list[Document]:
 
 
 def _problems(documents: list[Document], root: Path = render.FOLDER) -> list[str]:
-    return delivery.problems(documents, _environments(), _monitoring(), root)
+    return applications.problems(documents, _environments(), _monitoring(), root)
 
 
 def _get(documents: list[Document], which: str) -> Document:
@@ -57,7 +57,7 @@ def _get(documents: list[Document], which: str) -> Document:
 
 
 def _applications(documents: list[Document]) -> dict[str, Document]:
-    made = delivery.applications_of(_get(documents, SET))
+    made = applications.applications_of(_get(documents, SET))
     return {each["metadata"]["name"]: each for each in made}
 
 

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from deploy.errors import DeployError
 from deploy.image.__main__ import Record, checked, main, read_record
+from deploy.image.ages import Ages, read_ages
 from deploy.image.builders import LAYER_EPOCH, Docker, choose
-from deploy.image.history import Ages, read_ages
 from deploy.image.source import ImageError, bundle_hash_on_disk, declared_base, read_source
 from deploy.inputs import hash_in_lock
 from deploy.registry import Reference, Registry

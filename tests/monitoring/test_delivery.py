@@ -27,8 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.errors import ReleaseError
 from deploy.git import Git
-from deploy.release import history, overlay
-from deploy.release import metrics as leaderboards
+from deploy.release import history, leaderboard, overlay
 from deploy.release.overlay import Release
 from monitoring.delivery import documents, exposition, files
 from monitoring.delivery.clone import Clone
@@ -539,7 +538,7 @@ def test_the_life_of_a_project_by_both_sources(project: Project, github: FakeGit
     ]
     assert values(text, "espalier_workflow_run_seconds", workflow="ci") == [300]
     # The champion of what runs, by the release tool's own reading.
-    board = leaderboards.read(Git(project.origin), timeline[2].release.revision)
+    board = leaderboard.read(Git(project.origin), timeline[2].release.revision)
     assert board is not None
     scores = {
         f"{'CV' if dict(labels)['split'] == 'cv' else 'test'} {dict(labels)['metric']}": value
