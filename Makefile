@@ -159,8 +159,9 @@ abuse: setup ## Abuse a service of its own for TIME and watch what stays behind
 	python -m tests.load.abuse --time $(TIME)
 
 .PHONY: pictures
-pictures: setup ## Take the pictures in docs/images (needs chromium)
+pictures: setup ## Take the pictures in docs/images (needs chromium and prometheus)
 	python -m tests.e2e.pictures
+	python -m tests.monitoring.pictures
 
 .PHONY: clean
 clean: ## Remove the environment, caches and local results (not the data in .storage)

@@ -32,6 +32,7 @@ from monitoring.queries import (
 )
 from tests.app.processes import ROOT
 from tests.bundles import write_mixed_bundle
+from tests.monitoring import pictures
 from tests.monitoring.world import World, watching
 
 FEATURE = "soil type"
@@ -170,30 +171,25 @@ def test_the_rules_see_what_happens_to_the_real_service(world: World) -> None:
 @pytest.mark.slow
 def test_the_dashboards_can_be_drawn(world: World, tmp_path: Path) -> None:
     """The pictures themselves are for people to judge."""
-    at, hours = ["--at", str(world.story.end)], ["--hours", "2"]
-    done = preview("--prometheus", world.prometheus.address, "--output", tmp_path, *at, *hours)
+    moment = pictures.look(world.prometheus, world.story.end, 2)
 
-    assert done.returncode == 0, done.stderr
-    pictures = sorted(tmp_path.iterdir())
-    assert done.stdout.splitlines() == list(map(str, pictures))
-    assert [each.stem for each in pictures] == ["delivery", "load", "model", "service"]
-    for each in pictures:
-        content = each.read_bytes()
+    for name in ("delivery", "load", "model", "service"):
+        content = pictures.draw(name, moment, tmp_path).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert 20_000 < len(content) < 300_000
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("hours", "why"),
     [
-        (["--dashboard", "modle"], "there is no dashboard 'modle'"),
-        (["--hours", "0"], "0 hours are no time to look at"),
-        (["--choose", "environment"], "'environment' is not NAME=VALUE"),
-        ([], "Prometheus at http://127.0.0.1:9 cannot be reached: .+"),
+        ("0", "0 hours are no time to look at"),
+        ("1", "Prometheus at http://127.0.0.1:9 cannot be reached: .+"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(tmp_path: Path, options: list[str], why: str) -> None:
-    done = preview("--prometheus", "http://127.0.0.1:9", "--output", tmp_path / "new", *options)
+def test_what_cannot_be_drawn_is_one_line(tmp_path: Path, hours: str, why: str) -> None:
+    options = ["--prometheus=http://127.0.0.1:9", f"--output={tmp_path / 'new'}", f"--hours={hours}"]
+    command = [sys.executable, "-m", "tests.monitoring.pictures", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
     assert re.fullmatch(f"error: {why}\n", done.stderr)
@@ -207,8 +203,3 @@ def test_every_query_can_be_printed() -> None:
 
     assert len(printed()) == 2 * (len(panel_queries()) + len(rule_queries()))
     assert "http_requests_total" in printed("--metrics")
-
-
-def preview(*options: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "monitoring.preview", *map(str, options)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -4,18 +4,12 @@ The service runs here and is scraped each second, as `make monitor` would. The c
 exporters are a story (tests.monitoring.story): hours of it are in Prometheus' storage beforehand, and a page goes on
 telling it. Rules are the project's own, evaluated each second and without waiting (`for: 0s`), because a test has no
 hours; what they would have recorded in the hours before is computed by promtool.
-
-    python -m tests.monitoring.world
-
-draws the pictures of docs/dashboards.md from a day of it.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +32,6 @@ from tests.monitoring.story import Story
 from tests.tools import free_port, require
 
 LOCAL = {"namespace": "local", "environment": "local", "pod": "local-0"}
-PICTURES = ROOT / "docs/images/dashboards"
 PATIENCE = 60
 """Seconds after which something that should happen is taken not to happen."""
 
@@ -273,31 +266,3 @@ def _send(service: Running, manifest: Manifest, requests: int) -> None:
 def _run(command: list[Any]) -> None:
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr or done.stdout
-
-
-def main() -> None:
-    """Draw the pictures of the documentation: a day, and for the load test its hour."""
-    production = ["environment=production", "namespace=espalier-production"]
-    staging = ["environment=staging", "namespace=espalier-staging"]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        watching(ROOT / "model", Path(folder), hours=27, rules=False, levels=4, alerts=True) as world,
-    ):
-        for name, hours, choices in (
-            ("service", 24, production),
-            ("model", 24, production),
-            ("delivery", 24, []),
-            ("load", 1, staging),
-        ):
-            chosen = [word for each in choices for word in ("--choose", each)]
-            _run(
-                [
-                    *(sys.executable, "-m", "monitoring.preview", "--prometheus", world.prometheus.address),
-                    *("--output", PICTURES, "--at", world.story.end, "--hours", hours, "--dashboard", name),
-                    *chosen,
-                ]
-            )
-
-
-if __name__ == "__main__":
-    main()
