@@ -47,6 +47,7 @@ from benchmarks.serving.errors import BenchmarkError
 from benchmarks.serving.exchange import Exchange, Prediction
 from benchmarks.serving.processes import HOST, ROOT, Cores, Running, Server, pick_cores, running
 from benchmarks.serving.wrk import Outcome, finish, require_wrk, sending, version
+from common import files
 
 RESULT = ROOT / "benchmarks/results/metrics.md"
 FEATURES, BINS, CLASSES = 30, 10, 20
@@ -86,9 +87,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     text = report(page, rounds, options.seconds)
-    temporary = options.output.with_name(options.output.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(options.output)
+    files.write_text(options.output, text)
     print(text)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_network
@@ -18,7 +17,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from deploy.errors import DeployError, run
+from common import files
+from common.command import run
+from deploy.errors import DeployError
 
 PLACES = ("deploy", "monitoring", ".github")
 _SKIPPED = ("__pycache__", "schemas")
@@ -150,10 +151,7 @@ def adopt(root: Path, former: Names, wanted: Names) -> dict[Path, int]:
         if number:
             changed[path.relative_to(root)] = number
     for relative in changed:
-        temporary = (root / relative).with_name(f".{relative.name}.tmp")
-        temporary.write_text(texts[root / relative], encoding="utf-8")
-        shutil.copymode(root / relative, temporary)
-        temporary.replace(root / relative)
+        files.write_text(root / relative, texts[root / relative])
     return changed
 
 

@@ -8,7 +8,6 @@ git collects by itself.
 from __future__ import annotations
 
 import io
-import os
 import re
 import subprocess
 import tempfile
@@ -18,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import SystemRandom
 
-from deploy.errors import GitError, git_reason
+from common import git
+from common.git import GitError, GitTimeoutError
+from common.git import reason as git_reason
 
 REMOTE = "origin"
 SECONDS = 120
@@ -240,21 +241,13 @@ class Git:
     def _call(
         self, *arguments: str, content: str | None = None, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
+        stdin = content.encode() if content is not None else b""
         try:
-            return subprocess.run(
-                ["git", *arguments],
-                cwd=self.top,
-                # Messages are read below, so they must be in English; and there is no person to ask for a password.
-                env={**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(environment or {})},
-                input=content.encode() if content is not None else b"",
-                capture_output=True,
-                timeout=SECONDS,
-                check=False,
+            return git.attempt(
+                *arguments, cwd=self.top, stdin=stdin, seconds=SECONDS, environment=environment or {}
             )
-        except FileNotFoundError:
-            raise GitError("git is not installed") from None
-        except subprocess.TimeoutExpired:
-            raise PassingError(f"git {arguments[0]} does not end within {SECONDS} s") from None
+        except GitTimeoutError as error:
+            raise PassingError(str(error)) from None
 
 
 FETCHES = 6

@@ -6,14 +6,13 @@ hash in `dvc.lock` stands for it, so a change elsewhere in that file is no chang
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from deploy.errors import GitError, git_reason
+from common.git import GitError, git
 
 INPUTS = (".dockerignore", "app", "pyproject.toml", "uv.lock")
 """Paths under git. `.dockerignore` and `app/Dockerfile` are not copied, and decide what is."""
@@ -38,7 +37,7 @@ def changed(old_revision: str, new_revision: str, root: Path | None = None) -> l
     root = root or Path()
     old, new = _commit(old_revision, root), _commit(new_revision, root)
     inputs = [f":(top){path}" for path in INPUTS]
-    listing = _git(root, "diff", "--name-only", "--no-renames", "-z", old, new, "--", *inputs)
+    listing = git("diff", "--name-only", "--no-renames", "-z", old, new, "--", *inputs, cwd=root)
     paths = [path for path in listing.split("\0") if path]
     if bundle_hash(old, root) != bundle_hash(new, root):
         paths.append(MODEL)
@@ -53,9 +52,9 @@ def bundle_hash(revision: str, root: Path | None = None) -> str | None:
     """
     root = root or Path()
     commit = _commit(revision, root)
-    if not _git(root, "ls-tree", "--full-tree", "--name-only", commit, "--", LOCK):
+    if not git("ls-tree", "--full-tree", "--name-only", commit, "--", LOCK, cwd=root):
         return None
-    return hash_in_lock(_git(root, "show", f"{commit}:{LOCK}"), f"{revision}:{LOCK}")
+    return hash_in_lock(git("show", f"{commit}:{LOCK}", cwd=root), f"{revision}:{LOCK}")
 
 
 def hash_in_lock(text: str, name: str = LOCK, path: str = MODEL) -> str | None:
@@ -75,16 +74,9 @@ def hash_in_lock(text: str, name: str = LOCK, path: str = MODEL) -> str | None:
 
 def _commit(revision: str, root: Path) -> str:
     try:
-        return _git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
+        return git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}", cwd=root).strip()
     except GitError as error:
         raise GitError(
             f"{revision} is no commit of this clone ({error}); "
             "a shallow one lacks those before: `git fetch --unshallow` brings them"
         ) from None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
-    if result.returncode:
-        raise GitError(git_reason(result.stderr))
-    return result.stdout.decode(errors="replace")

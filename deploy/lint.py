@@ -20,7 +20,9 @@ from typing import Any
 
 import yaml
 
-from deploy.errors import DeployError, run
+from common.command import run
+from common.git import git
+from deploy.errors import DeployError
 
 WORKFLOWS = Path(".github/workflows")
 ACTIONS = Path(".github/actions")
@@ -122,7 +124,7 @@ def scripts() -> list[Script]:
 
 def shell_files() -> list[Path]:
     """The tracked files that say in their first line that a shell runs them."""
-    names = _call(["git", "ls-files", "-z"], {0}).split("\0")
+    names = git("ls-files", "-z").split("\0")
     return [Path(name) for name in names if name and _is_shell(Path(name))]
 
 

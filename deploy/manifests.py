@@ -18,8 +18,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from common.command import run
 from deploy import applications, references, render, validate, watchers
-from deploy.errors import DeployError, run
+from deploy.errors import DeployError
 
 OUTPUT = Path("build/manifests")
 CHECKOV = "checkov==3.3.30"

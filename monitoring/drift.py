@@ -31,7 +31,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.contract import as_label
-from monitoring.errors import MonitoringError, PrometheusError, run
+from common import files
+from common.command import run
+from monitoring.errors import MonitoringError, PrometheusError
 from monitoring.prometheus import Prometheus, Series
 
 THRESHOLD = 0.2
@@ -463,10 +465,7 @@ def _plain(text: str) -> str:
 def _write(path: Path, text: str) -> None:
     """Whole or not at all."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        files.write_text(path, text)
     except OSError as error:
         raise MonitoringError(f"cannot write {path}: {error.strerror}") from None
 

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_to_textfile
 
 from app.contract import MANIFEST_FILE, Manifest
-from monitoring.errors import MonitoringError, run
+from common import files
+from common.command import run
+from monitoring.errors import MonitoringError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -371,14 +373,11 @@ def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
     arrays[manifest.target] = pa.array(
         [label for _, (_, label) in sorted(joined.matched.items())], pa.string()
     )
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        _WRITERS[file.suffix](pa.table(arrays), temporary)
-        temporary.replace(file)
+        with files.replacing(file) as temporary:
+            _WRITERS[file.suffix](pa.table(arrays), temporary)
     except OSError as error:
         raise LabelsError(f"--output {file}: {error.strerror or _first_line(error)}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_csv(table: Any, file: Path) -> None:

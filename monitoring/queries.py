@@ -19,7 +19,8 @@ from typing import Any, Literal
 import promql_parser
 import yaml
 
-from monitoring.errors import MonitoringError, run
+from common.command import run
+from monitoring.errors import MonitoringError
 
 FOLDER = Path(__file__).parent
 DASHBOARDS = FOLDER / "dashboards"

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from app.contract import sha256
-from training.base import cli, files
+from common import files
+from training.base import cli
 from training.base.errors import ConfigError
 
 LOCK_FILE = Path("uv.lock")

@@ -22,8 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from training.base import cli, files
-from training.base.errors import ConfigError, EspalierError
+from common import files
+from common.errors import EspalierError
+from training.base import cli
+from training.base.errors import ConfigError
 
 FOLDER = Path(".storage")
 BUCKET = "espalier"

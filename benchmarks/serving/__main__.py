@@ -25,7 +25,7 @@ from benchmarks.serving.parts import PARTS, Setup
 from benchmarks.serving.processes import ROOT, pick_cores
 from benchmarks.serving.results import FILE, PartName, Results, read
 from benchmarks.serving.subjects import Subject, read_subjects
-from training.base import files
+from common import files
 
 RESULTS = ROOT / "benchmarks" / "results"
 QUICK_RESULTS = ROOT / "build" / "benchmarks" / "quick"

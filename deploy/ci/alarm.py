@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from common.command import run
 from deploy import github
 from deploy.ci import gate, steps
-from deploy.errors import run
 
 LABEL = "alarm"
 

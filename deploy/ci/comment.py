@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from common.command import run
 from deploy import github
-from deploy.errors import DeployError, run
+from deploy.errors import DeployError
 
 LONGEST = 65_000
 """Characters; GitHub takes 65,536."""

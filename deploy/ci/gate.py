@@ -10,8 +10,9 @@ import argparse
 import json
 from collections.abc import Collection, Mapping
 
+from common.command import run
 from deploy.ci import steps
-from deploy.errors import DeployError, run
+from deploy.errors import DeployError
 
 PASSED, SKIPPED = "success", "skipped"
 

@@ -11,9 +11,12 @@ import argparse
 import os
 from pathlib import Path
 
+from common.command import run
+from common.git import GitError, attempt, git
+from common.git import reason as git_reason
 from deploy.ci import patches, steps
-from deploy.ci.git import attempt, commit, git, trailer
-from deploy.errors import DeployError, GitError, git_reason, run
+from deploy.ci.git import commit, trailer
+from deploy.errors import DeployError
 
 TRAILER = "Reproduced-from"
 """Names the commit whose results a commit records."""

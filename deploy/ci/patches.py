@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.ci.git import attempt, git
-from deploy.errors import DeployError, GitError, git_reason
+from common.git import GitError, attempt, git
+from common.git import reason as git_reason
+from deploy.errors import DeployError
 
 RECORDED = ("dvc.lock", "metrics/", "reports/", "MODEL_CARD.md")
 """All that `dvc repro` writes into git. A test compares it with dvc.yaml."""

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.command import run
+from common.git import attempt, git
 from deploy.ci import steps
-from deploy.ci.git import attempt, git
-from deploy.errors import DeployError, run
+from deploy.errors import DeployError
 
 REMOTE = "storage"
 LOCK = Path("dvc.lock")

@@ -7,8 +7,9 @@ import json
 import re
 from pathlib import Path
 
+from common.command import run
 from deploy.ci import steps
-from deploy.errors import DeployError, run
+from deploy.errors import DeployError
 
 RECORD = Path("build/image.json")
 _PUSHED = re.compile(r"[^@\s]+@(sha256:[0-9a-f]{64})")

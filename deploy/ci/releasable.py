@@ -12,8 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.command import run
 from deploy.ci import steps
-from deploy.errors import DeployError, ReleaseError, run
+from deploy.errors import DeployError, ReleaseError
 from deploy.git import Git
 from deploy.release.commands import require_check
 

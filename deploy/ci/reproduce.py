@@ -19,9 +19,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.command import run
+from common.git import git
 from deploy.ci import patches, pipeline, steps
-from deploy.ci.git import git
-from deploy.errors import run
 
 STALE = """\
 > [!WARNING]

@@ -12,10 +12,13 @@ import os
 import re
 from pathlib import Path
 
+from common.command import run
+from common.git import GitError, attempt, git
+from common.git import reason as git_reason
 from deploy import github
 from deploy.ci import lockback, patches, steps
-from deploy.ci.git import attempt, commit, git, trailer
-from deploy.errors import DeployError, GitError, git_reason, run
+from deploy.ci.git import commit, trailer
+from deploy.errors import DeployError
 
 BRANCH = "retrain"
 TRAILER = "Retrained-from"

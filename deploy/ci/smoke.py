@@ -20,7 +20,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from deploy.errors import DeployError, run
+from common.command import run
+from deploy.errors import DeployError
 
 RECORD = Path("build/image.json")
 MANIFEST = Path("model/model.json")

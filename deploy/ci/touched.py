@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.command import run
+from common.git import GitError, attempt, git
 from deploy.ci import steps
-from deploy.ci.git import attempt, git
-from deploy.errors import GitError, run
 
 PIPELINE_FILE = Path("dvc.yaml")
 ALWAYS = (".dvc", ".dvcignore", "dvc.lock", "dvc.yaml", "params.yaml")

@@ -14,9 +14,10 @@ import re
 import zipfile
 import zlib
 
+from common.command import run
 from deploy import github
 from deploy.ci import comment
-from deploy.errors import DeployError, run
+from deploy.errors import DeployError
 
 ARTIFACT = "fork"
 FILE = "comment.md"

@@ -11,7 +11,8 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from deploy.errors import run
+from common import files
+from common.command import run
 from deploy.image.builders import BUILDERS, Builder, Request, choose
 from deploy.image.source import ImageError, Source, declared_base, read_source
 from deploy.registry import Registry
@@ -133,10 +134,7 @@ def read_record(path: Path) -> Record:
 
 
 def write_record(path: Path, record: Record) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    files.write_json(path, asdict(record))
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:

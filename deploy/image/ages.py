@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.errors import GitError
+from common.git import GitError
 from deploy.git import Git
 from deploy.inputs import LOCK, MODEL, hash_in_lock
 

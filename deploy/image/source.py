@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from app.contract import BundleError, Manifest, read_bundle
-from deploy.errors import DeployError, git_reason
+from common.git import attempt
+from common.git import reason as git_reason
+from deploy.errors import DeployError
 from deploy.git import UNSHALLOW
 from deploy.image.ages import Ages, read_ages
 from deploy.inputs import INPUTS, MODEL, bundle_hash
@@ -146,19 +147,7 @@ def _epoch(root: Path) -> int:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    try:
-        result = subprocess.run(
-            ["git", *arguments],
-            cwd=root,
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise ImageError(
-            "git is not installed, and the image is labelled with the commit it is built from"
-        ) from None
-    if result.returncode:
-        raise ImageError(
-            f"git cannot tell the commit of {root}: {git_reason(result.stderr)}; build in a clone"
-        )
-    return result.stdout.decode(errors="replace")
+    done = attempt(*arguments, cwd=root)
+    if done.returncode:
+        raise ImageError(f"git cannot tell the commit of {root}: {git_reason(done.stderr)}; build in a clone")
+    return done.stdout.decode(errors="replace")

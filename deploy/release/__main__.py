@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from deploy import errors
+from common import command
 from deploy.git import Git
 from deploy.registry import Reference, Registry
 from deploy.release import commands, publish, status
@@ -198,7 +198,7 @@ Exit status: 0 when a release is needed, 1 when not, 2 when it cannot be told.""
 def run() -> None:
     """Run the tool and end the process."""
     # 1 is an answer of `needed`, so there an error must be another.
-    errors.run(main, status=2 if sys.argv[1:2] == ["needed"] else 1)
+    command.run(main, status=2 if sys.argv[1:2] == ["needed"] else 1)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.git import GitError
 from deploy import github
-from deploy.errors import GitError, ReleaseError
+from deploy.errors import ReleaseError
 from deploy.git import Git, LostRaceError, PassingError, pause
 
 TRIES = 12

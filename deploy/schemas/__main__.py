@@ -22,7 +22,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from deploy.errors import DeployError, run
+from common.command import run
+from deploy.errors import DeployError
 
 FOLDER = Path(__file__).parent
 DEFAULTS = FOLDER / "defaults.json"

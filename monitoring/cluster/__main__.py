@@ -14,7 +14,9 @@ import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from monitoring.errors import MonitoringError, run
+from common import files
+from common.command import run
+from monitoring.errors import MonitoringError
 
 FOLDER = Path(__file__).parents[1]
 RULES = FOLDER / "rules"
@@ -38,9 +40,7 @@ def main() -> None:
         raise MonitoringError(
             f"{OUTPUT.relative_to(FOLDER.parent)} differs from monitoring/rules: run python -m monitoring.cluster"
         )
-    temporary = OUTPUT.with_suffix(".yaml.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(OUTPUT)
+    files.write_text(OUTPUT, text)
     print(f"wrote {OUTPUT.name}")
 
 

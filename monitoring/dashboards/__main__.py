@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from common import files
+from common.command import run
 from monitoring.dashboards import FOLDER, generate
-from monitoring.errors import MonitoringError, run
+from monitoring.errors import MonitoringError
 
 
 def main() -> None:
@@ -25,9 +27,7 @@ def main() -> None:
             raise MonitoringError(f"{names} in {FOLDER.name}/ differ from the Python: run `make dashboards`")
         return
     for path in differing:
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(generated[path], encoding="utf-8")
-        temporary.replace(path)
+        files.write_text(path, generated[path])
         print(f"wrote {path.name}")
     for path in left:
         path.unlink()

@@ -25,10 +25,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from common import files
+from common.command import run
 from deploy.errors import DeployError
 from deploy.image.ages import read_ages
 from monitoring.drift import HOUR
-from monitoring.errors import StackError, run
+from monitoring.errors import StackError
 from monitoring.stack import configuration, speed, traffic
 from monitoring.stack.configuration import ROOT, Places
 from monitoring.stack.processes import Part, Processes
@@ -95,7 +97,7 @@ def watch(options: argparse.Namespace) -> None:
         state = {
             name: {"address": part.address, "pid": pid} for name, (part, pid) in processes.running().items()
         }
-        _write(folder / "state.json", json.dumps(state, indent=2) + "\n")
+        files.write_text(folder / "state.json", json.dumps(state, indent=2) + "\n")
         try:
             _announce(processes, options.speed)
             while True:
@@ -352,12 +354,6 @@ def _grafana_settings(folder: Path, data: Path, port: int) -> dict[str, str]:
         "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
         "GF_NEWS_NEWS_FEED_ENABLED": "false",
     }
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from common import files
 from monitoring.errors import StackError
 from monitoring.stack import speed as speeds
 
@@ -175,13 +176,9 @@ def _quick_route(route: dict[str, Any], speed: float) -> dict[str, Any]:
 
 
 def _write_yaml(file: Path, document: object) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(file.name + ".tmp")
     # No anchors: they would stand where the rules have some, and mean nothing to a reader.
-    temporary.write_text(
-        yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8"
-    )
-    temporary.replace(file)
+    text = yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
+    files.write_text(file, text)
 
 
 class _Plain(yaml.SafeDumper):

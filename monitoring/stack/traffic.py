@@ -16,7 +16,8 @@ from itertools import pairwise
 import httpx
 
 from app.contract import CategoryFeature, Manifest, NumberFeature
-from monitoring.errors import MonitoringError, run
+from common.command import run
+from monitoring.errors import MonitoringError
 
 Value = float | str | None
 ROWS_OF_A_BATCH = 10

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.errors import GitError
+from common.git import GitError
 from deploy.inputs import INPUTS, MODEL, bundle_hash, changed
 
 ROOT = Path(__file__).parents[2]

@@ -65,7 +65,7 @@ def test_one_parameter_reruns_its_algorithm_and_select_only(reproduced: Clone) -
 
 def test_a_sixth_block_trains_beside_the_others(reproduced: Clone) -> None:
     """One factory function and one block; here the function is the test's."""
-    algorithms = reproduced.root / "training" / "algorithms.py"
+    algorithms = reproduced.root / "training" / "train" / "algorithms.py"
     code = algorithms.read_text().replace(
         "FACTORIES: Mapping",
         "def naive_bayes() -> Algorithm:\n"

@@ -127,7 +127,7 @@ def make(project: Path, root: Path) -> None:
         shutil.copy(ROOT / name, root / name)
     # Stages depend on code and on locked versions; for what is tested here their content does not matter.
     for name in touched.pipeline_paths((ROOT / "dvc.yaml").read_text()):
-        if name.startswith(("app/", "training/", "data/source")):
+        if name.startswith(("app/", "common/", "training/", "data/source")):
             file = root / name if (ROOT / name).is_file() else root / name / "README.md"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("Not read.\n")

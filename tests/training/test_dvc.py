@@ -21,9 +21,14 @@ STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text
 
 
 GRAPH = grimp.build_graph(
-    "app", "training", include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
+    "app",
+    "common",
+    "training",
+    include_external_packages=True,
+    exclude_type_checking_imports=True,
+    cache_dir=None,
 )
-OURS = {"app", "training"}
+OURS = {"app", "common", "training"}
 DISTRIBUTIONS: dict[str, set[str]] = {
     name: {str(canonicalize_name(each)) for each in packages}
     for name, packages in packages_distributions().items()
@@ -49,7 +54,7 @@ def place(module: str) -> str:
     top, *rest = module.split(".")
     if not rest:
         return f"{top}/__init__.py"
-    return f"training/{rest[0]}" if top == "training" else f"app/{rest[0]}.py"
+    return f"training/{rest[0]}" if top == "training" else f"{top}/{rest[0]}.py"
 
 
 def definition(stage: str) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def test_a_stage_depends_on_the_parameters_it_reads(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_code_it_imports_and_on_no_other(stage: str) -> None:
-    listed = {each for each in definition(stage)["deps"] if each.startswith(("app/", "training/"))}
+    listed = {each for each in definition(stage)["deps"] if each.startswith(("app/", "common/", "training/"))}
     assert listed == set(map(place, modules(stage)))
 
 

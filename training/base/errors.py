@@ -1,8 +1,6 @@
 """The errors a person can do something about: the command line shows each as one line and exits with 1."""
 
-
-class EspalierError(Exception):
-    """The message names the thing at fault and the remedy."""
+from common.errors import EspalierError
 
 
 class ConfigError(EspalierError):

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from app.cells import PLAIN, Cells
 from app.contract import MISSING_CATEGORY, Feature, Frozen, Layout
-from training.base import files
+from common import files
 from training.base.errors import DataError
 
 RAW_FILE = Path("data/raw.parquet")

@@ -23,7 +23,8 @@ import pandas as pd
 from pydantic import ValidationError
 
 from app.cells import PLAIN, Cells
-from training.base import cli, config, files
+from common import files
+from training.base import cli, config
 from training.base.config import EvaluateSettings, SchemaSettings, Settings, SplitSettings
 from training.base.errors import ConfigError, DataError
 from training.data.columns import as_numbers, as_text

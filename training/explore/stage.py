@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract import MISSING_CATEGORY, Feature
-from training.base import cli, files
+from common import files
+from training.base import cli
 from training.data import dataset
 
 if TYPE_CHECKING:

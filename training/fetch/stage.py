@@ -18,7 +18,8 @@ from typing import Any
 
 import pandas as pd
 
-from training.base import cli, config, files
+from common import files
+from training.base import cli, config
 from training.base.config import DataSettings, Settings
 from training.base.errors import ConfigError, DataError
 from training.data.columns import as_text, without_unit

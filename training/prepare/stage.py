@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from app.cells import PLAIN, Cells
-from training.base import cli, config, files
+from common import files
+from training.base import cli, config
 from training.base.config import DataSettings, EvaluateSettings, SchemaSettings, Settings, SplitSettings
 from training.base.errors import DataError
 from training.data.dataset import (

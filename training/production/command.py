@@ -32,7 +32,8 @@ from app.contract import (
     Manifest,
     read_bundle,
 )
-from training.base import cli, config, files
+from common import files
+from training.base import cli, config
 from training.base.config import VERSION, EvaluateSettings, SelectSettings, Settings
 from training.base.errors import ConfigError, DataError, GateError
 from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, read_profile, read_split

@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from common.errors import EspalierError
+from common.git import attempt
 from training.base.config import parse_yaml
-from training.base.errors import EspalierError
 
 LOCK_FILE = "dvc.lock"
 PARAMS_FILE = "params.yaml"
@@ -50,7 +50,7 @@ class Revision:
         Raises:
             UnreachableError: this clone does not have it.
         """
-        done = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        done = attempt("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
         if done.returncode:
             raise UnreachableError(f"this clone has no revision {name!r}: {_remedy()}")
         return cls(done.stdout.decode().strip())
@@ -61,7 +61,7 @@ class Revision:
 
     def merge_base(self, other: Revision) -> Revision:
         """The commit from which both have come."""
-        done = _git("merge-base", self.commit, other.commit)
+        done = attempt("merge-base", self.commit, other.commit)
         if done.returncode:
             raise UnreachableError(
                 f"{self.short} and {other.short} have no common commit in this clone: {_remedy()}"
@@ -70,12 +70,12 @@ class Revision:
 
     def file(self, path: str) -> bytes | None:
         """A file as it was committed; None if there was none."""
-        done = _git("cat-file", "blob", f"{self.commit}:{path}")
+        done = attempt("cat-file", "blob", f"{self.commit}:{path}")
         return None if done.returncode else done.stdout
 
     def names(self, folder: str) -> list[str]:
         """Files right in a folder, by name."""
-        done = _git("ls-tree", "-z", "--name-only", self.commit, f"{folder}/")
+        done = attempt("ls-tree", "-z", "--name-only", self.commit, f"{folder}/")
         return sorted(each.rpartition("/")[2] for each in done.stdout.decode().split("\0") if each)
 
     @cached_property
@@ -189,18 +189,11 @@ def _is(content: bytes, md5: str) -> bool:
     return hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir")
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=False)
-    except FileNotFoundError:
-        raise UnreachableError("git is not installed") from None
-
-
 def _remedy() -> str:
-    asked = _git("rev-parse", "--git-dir")
+    asked = attempt("rev-parse", "--git-dir")
     if trust := re.search(rb"git config --global --add safe\.directory .+", asked.stderr):
         return f"the clone belongs to another user; trust it with `{trust[0].decode(errors='replace')}`"
     if asked.returncode:
         return "this is not a git repository; run this from a clone's top folder"
-    shallow = _git("rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
+    shallow = attempt("rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
     return "the clone is shallow, run `git fetch --unshallow`" if shallow else "run `git fetch origin`"

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 
 from app.contract import Frozen, ModelFile, Score
-from training.base import files
+from common import files
 from training.base.errors import DataError
 
 MODELS = Path("models")

@@ -21,8 +21,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.contract import BundleError
-from training.base import cli, config, files
-from training.base.errors import ConfigError, EspalierError, GateError
+from common import files
+from common.errors import EspalierError
+from training.base import cli, config
+from training.base.errors import ConfigError, GateError
 from training.data.dataset import ORIGIN_FILE, PROFILE_FILE, RAW_FILE, TEST_FILE, TRAIN_FILE, Origin, Profile
 from training.production import command as production
 from training.production.command import ProductionSettings

@@ -26,7 +26,8 @@ from app.contract import (
     Score,
 )
 from app.predictor import Predictor
-from training.base import cli, config, files
+from common import files
+from training.base import cli, config
 from training.base.config import AlgorithmsSettings, CardSettings, SelectSettings, Settings
 from training.base.errors import DataError
 from training.data.dataset import TEST_FILE, Profile, Split, read_profile, read_split

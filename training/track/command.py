@@ -32,7 +32,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
-from training.base import cli, config, files
+from common import files
+from training.base import cli, config
 from training.base.config import Settings, TrackSettings
 from training.base.errors import DataError
 from training.data.dataset import EXPLORE

@@ -25,7 +25,8 @@ from sklearn.pipeline import Pipeline
 
 from app.contract import ModelFile, Score, sha256
 from app.predictor import Predictor
-from training.base import cli, config, files
+from common import files
+from training.base import cli, config
 from training.base.config import AlgorithmSettings, AlgorithmsSettings, EvaluateSettings, Settings
 from training.base.errors import ConfigError, ParityError
 from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, Split, joined, read_profile, read_split

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from common.git import GitError
 from deploy.ci import lockback, patches
-from deploy.errors import DeployError, GitError
+from deploy.errors import DeployError
 from tests.deploy.ci.conftest import Clone, Origin
 from tests.e2e.clone import ROOT
 

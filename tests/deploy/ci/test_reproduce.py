@@ -35,9 +35,10 @@ def reviewed(repository: Repository) -> Repository:
     """With a module `training.review` that takes the real one's arguments; our own package comes from ROOT."""
     folder = repository.clone.folder
     repository.clone.write(**{"training/__init__.py": "", "training/review.py": REVIEW})
-    # In the job all is one repository; here `deploy` is found beside it.
-    (folder / "deploy").symlink_to(ROOT / "deploy")
-    (folder / ".git/info/exclude").write_text("deploy\ntraining\nbuild\n")
+    # In the job all is one repository; here these two are found beside it.
+    for name in ("common", "deploy"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".git/info/exclude").write_text("common\ndeploy\ntraining\nbuild\n")
     return repository
 
 
@@ -61,7 +62,7 @@ def text(repository: Repository, name: str = "comment.md") -> str:
 
 
 def test_the_stand_in_takes_what_the_real_review_takes() -> None:
-    import training.review as real
+    import training.review.command as real
 
     source = Path(real.__file__).read_text()
     for option in ("--base", "--output", "--failure", "--artifact-url", "--no-production"):

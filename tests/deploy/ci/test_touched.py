@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from common.git import GitError
 from deploy.ci import patches, touched
-from deploy.errors import GitError
 from tests.deploy.ci.conftest import Origin
 from tests.e2e.clone import ROOT
 

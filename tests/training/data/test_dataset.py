@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common import files
 from tests.training.rows import mixed
-from training.base import files
 from training.base.errors import DataError
 from training.data import dataset
 

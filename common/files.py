@@ -29,6 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
+        if path.is_file():
+            shutil.copymode(path, temporary)
         if temporary.is_dir() and path.exists():
             # A directory cannot be renamed over one that has files in it.
             _remove(former)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.base import files
+from common import files
 
 
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_one_succeeds(tmp_path:
     path = tmp_path / "result.json"
     path.write_text("old")
     code = (
-        "import sys, time; from pathlib import Path; from training.base import files\n"
+        "import sys, time; from pathlib import Path; from common import files\n"
         "with files.replacing(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half'); print('written', flush=True); time.sleep(60)"
     )
@@ -74,6 +74,13 @@ def test_a_directory_is_never_there_in_part(tmp_path: Path, monkeypatch: pytest.
             (temporary / name).write_text("new")
     assert seen == [{"a": "new", "b": "new"}]
     assert [each.name for each in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_file_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "script"
+    path.touch(mode=0o700)
+    files.write_text(path, "new")
+    assert path.stat().st_mode & 0o777 == 0o700
 
 
 def test_folders_are_made(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Runs a command and ends the process: one clear line per error, and a status that says how it went."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from common.errors import EspalierError
+
+
+def run(main: Callable[[], None], *others: type[Exception], status: int = 1) -> None:
+    """End with 0 when the command worked, with `status` and one line on stderr for an error a person can act on.
+
+    Any other error is a bug and shows its traceback, with the same status: 1 may be an answer of the command's.
+
+    Args:
+        main: the command.
+        others: further errors that a person can act on.
+        status: exit status of a failure.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        # Names of files in params.yaml are UTF-8, too.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+    expected: tuple[type[Exception], ...] = (EspalierError, *others)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # As files are read, whatever the locale is.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        try:
+            main()
+        finally:
+            # Also what `--help` has printed before it exits.
+            sys.stdout.flush()
+    except expected as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(status)
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was left behind", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader closed the pipe, as `head` does; what is left must not be written at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(status)

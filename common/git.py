@@ -1,0 +1,79 @@
+"""Runs git: it never asks for a password, and answers in English."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from common.errors import EspalierError
+
+NO_VARIABLES: Mapping[str, str] = {}
+
+
+class GitError(EspalierError):
+    """Git does not do what it was asked, or the clone lacks what is needed."""
+
+
+class GitTimeoutError(GitError):
+    """Git did not end in time; it may the next time."""
+
+
+def git(
+    *arguments: str,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] = NO_VARIABLES,
+) -> str:
+    """What git printed.
+
+    Raises:
+        GitError: it failed; the message says why.
+    """
+    done = attempt(*arguments, cwd=cwd, stdin=stdin, environment=environment)
+    if done.returncode:
+        raise GitError(f"git {arguments[0]}: {reason(done.stderr)}")
+    return done.stdout.decode(errors="replace")
+
+
+def attempt(
+    *arguments: str,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    seconds: float | None = None,
+    environment: Mapping[str, str] = NO_VARIABLES,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git and leave it to the caller what a failure means.
+
+    Raises:
+        GitError: git is not installed.
+        GitTimeoutError: it did not end within `seconds`.
+    """
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=cwd,
+            input=stdin,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **environment},
+        )
+    except FileNotFoundError:
+        raise GitError("git is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise GitTimeoutError(f"git {arguments[0]} does not end within {seconds:g} s") from None
+
+
+def reason(said: bytes) -> str:
+    """Why git failed, in one line, from what it wrote to stderr."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith(("fatal: ", "error: "))]
+    line = fatal[0] if fatal else (lines or ["git said nothing"])[-1]
+    found = line.removeprefix("fatal: ").removeprefix("error: ")
+    # Of a clone that belongs to another user; git's remedy is on a line of its own.
+    trust = next(
+        (line for line in lines if line.startswith("git config --global --add safe.directory ")), None
+    )
+    return f"{found}; trust it with `{trust}`" if trust else found
