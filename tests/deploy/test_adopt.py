@@ -27,7 +27,7 @@ MINE = Names(
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for name in ("app", "deploy", "monitoring", ".github"):
+    for name in ("app", "common", "deploy", "monitoring", ".github"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 

@@ -380,7 +380,7 @@ def test_checkov_looks_at_what_is_rendered(old: str, new: str, said: str | None,
 
 def _copy_project(folder: Path) -> None:
     """What the command needs: the manifests, its own code, and the service's settings."""
-    for name in ("app", "deploy", "monitoring"):
+    for name in ("app", "common", "deploy", "monitoring"):
         shutil.copytree(
             render.FOLDER.parent / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
         )

@@ -226,7 +226,7 @@ def test_nothing_outside_of_the_clone(
     monkeypatch.chdir(clone.folder)
     patch = tmp_path / "p.patch"
     patch.write_text(f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+evil\n")
-    with pytest.raises(DeployError):
+    with pytest.raises(GitError, match="invalid path"):
         patches.apply(patch)
     assert not (tmp_path / "outside").exists()
 
