@@ -175,7 +175,8 @@ Refused is an image that the registry does not have, that was built from what wa
 runs, or that was rolled back from. Setting what already runs writes nothing and succeeds.
 
 Without --push, the overlay in the working tree is edited. With it, the change is committed on top of origin's branch
-and pushed, again and again while others push too. If one of them released something newer, this one ends without a change."""
+and pushed, again and again while others push too. If one of them released something newer, this one ends without a
+change."""
 PROMOTE = """\
 Propose that production runs the image that staging runs, as origin has it now.
 
