@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.git import GitError
 from deploy.ci import retrain
-from deploy.errors import DeployError
 from monitoring import drift as monitoring
 from tests.deploy.ci.actions import GitHubActions
 from tests.deploy.ci.conftest import Clone, Origin
@@ -135,7 +135,7 @@ def test_a_push_in_between_is_not_overwritten(
     later = origin.clone("later")
     later.commit("Again", {"dvc.lock": "other\n"})
     monkeypatch.chdir(later.folder)
-    with pytest.raises(DeployError, match="cannot push to retrain"):
+    with pytest.raises(GitError, match="cannot push to retrain"):
         retrain._push(seen)
     assert origin.tip("retrain") == mine
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.git import GitError
 from tests.training.repository import Repository
 from training.production.revisions import Output, Revision, Store, UnreachableError, outputs_of
 
@@ -33,7 +34,7 @@ class TestRevision:
 
     def test_without_git(self, committed: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "/nowhere")
-        with pytest.raises(UnreachableError, match="git is not installed"):
+        with pytest.raises(GitError, match="git is not installed"):
             Revision.find("HEAD")
 
     def test_files_are_as_they_were(self, committed: Repository) -> None:
