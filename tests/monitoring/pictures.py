@@ -31,7 +31,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from monitoring.errors import MonitoringError, run
+from common.command import run
+from monitoring.errors import MonitoringError
 from monitoring.prometheus import Prometheus, Sample
 from monitoring.queries import DASHBOARDS, VARIABLES, substitute
 from tests.app.processes import ROOT
