@@ -1,7 +1,7 @@
 """Puts your names in place of the ones that are here: repository, registry, region, hosts, Argo CD, the VPC's network.
 
-Reads what deploy/ says now, and replaces that everywhere in deploy/, monitoring/ and .github/. Run again it changes nothing,
-and with other values it changes them again. What it changed is for you to read, with git diff, and to commit.
+Reads what deploy/ says now, and replaces that everywhere in deploy/, monitoring/, .github/ and zensical.toml. Run again it
+changes nothing, and with other values it changes them again. What it changed is for you to read, with git diff, and to commit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from common import files
 from common.command import run
 from deploy.errors import DeployError
 
-PLACES = ("deploy", "monitoring", ".github")
+PLACES = ("deploy", "monitoring", ".github", "zensical.toml")
 _SKIPPED = ("__pycache__", "schemas")
 _HOST_PATCH = {"production": "deploy/overlays/production", "staging": "deploy/overlays/staging"}
 _ECR = re.compile(r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/.+")
@@ -186,7 +186,7 @@ def _host(overlay: Mapping[str, Any]) -> str:
 def _files(root: Path) -> Iterator[Path]:
     """What people and machines are told: no code, nothing generated."""
     for place in PLACES:
-        for path in sorted((root / place).rglob("*")):
+        for path in sorted([root / place, *(root / place).rglob("*")]):
             inside = path.relative_to(root).parts
             if path.is_file() and path.suffix != ".py" and not set(_SKIPPED) & set(inside):
                 yield path

@@ -29,6 +29,7 @@ MINE = Names(
 def copy(tmp_path: Path) -> Path:
     for name in ("app", "common", "deploy", "monitoring", ".github"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
     return tmp_path
 
 
@@ -43,7 +44,7 @@ def _options(names: Names) -> list[str]:
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:
-    paths = [path for place in adopt.PLACES for path in (folder / place).rglob("*")]
+    paths = [path for place in adopt.PLACES for path in (folder / place, *(folder / place).rglob("*"))]
     files = [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
@@ -69,6 +70,7 @@ def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
     assert "runbook_url: https://github.com/acme/flowers/blob/main/docs/operations.md#" in watching
     assert _run(copy, "--check", module="monitoring.cluster").returncode == 0
     assert "argocdUrl: https://argocd.acme.io" in (copy / "build/manifests/argocd.yaml").read_text()
+    assert 'repo_url = "https://github.com/acme/flowers"' in (copy / "zensical.toml").read_text()
     assert "@acme/production" in (copy / ".github/CODEOWNERS").read_text()
 
 
