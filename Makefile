@@ -67,6 +67,10 @@ serve: setup ## Serve model/ on port 8000
 test: setup ## Run all tests and hold the coverage; PYTEST_ARGS="-k page" for some
 	python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov)
 
+.PHONY: test-long
+test-long: setup ## Run the tests that take minutes; PYTEST_ARGS="--changed-since=REV" for those whose subject changed
+	python -m pytest -n $(WORKERS) --dist loadscope -m long $(PYTEST_ARGS) || [[ $$? == 5 ]]  # 5: no test to run
+
 .PHONY: explore
 explore: setup ## Run the property tests on other examples than `make test` does, chosen by chance
 	@mkdir -p build

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from coverage import Coverage
@@ -44,7 +46,20 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--changed-since",
+        metavar="REV",
+        help="of the tests marked long, run those whose subject changed after this commit",
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if revision := config.getoption("--changed-since"):
+        changed = _changed_since(revision)
+        untouched = [item for item in items if not _is_about(item, changed)]
+        config.hook.pytest_deselected(items=untouched)
+        items[:] = [item for item in items if item not in untouched]
     for item in items:
         # The same lines hundreds of times: to trace them makes these tests up to ten times as slow.
         if is_hypothesis_test(getattr(item, "obj", None)):
@@ -55,3 +70,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(
             key=lambda item: places.get(item.nodeid.removeprefix("tests/").partition(".py")[0], len(places))
         )
+
+
+def _changed_since(revision: str) -> list[str]:
+    names = subprocess.run(
+        ["git", "diff", "--name-only", "--no-renames", "-z", revision, "HEAD"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [name for name in names.split("\0") if name]
+
+
+def _is_about(item: pytest.Item, changed: list[str]) -> bool:
+    """Whether a file changed that a long test is about. Every other test is about all files."""
+    mark = item.get_closest_marker("long")
+    return mark is None or any(Path(name).is_relative_to(path) for name in changed for path in mark.args)

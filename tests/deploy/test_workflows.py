@@ -45,7 +45,7 @@ RELEASING = {("promote", "promote"), ("release", "build"), ("release", "stage"),
 """The only jobs in the environment that a branch cannot get into."""
 WITHOUT_PACKAGES = {
     ("ci", "gate"),
-    ("explore", "tell"),
+    ("nightly", "tell"),
     ("report", "report"),
     ("reproduce", "record"),
     ("reproduce", "reproduced"),
@@ -93,7 +93,7 @@ def test_there_are_the_workflows_that_the_documentation_lists() -> None:
         "reproduce",
         "report",
         "verify",
-        "explore",
+        "nightly",
         "release",
         "promote",
         "rollback",

@@ -12,7 +12,7 @@ from tests.rehearsal.__main__ import TOOLS
 from tests.tools import require
 
 
-@pytest.mark.slow
+@pytest.mark.long(".github", "app", "common", "deploy", "dvc.yaml", "tests/rehearsal", "training")
 def test_a_change_goes_to_production_and_comes_back() -> None:
     for tool in TOOLS:
         require(tool)
