@@ -19,8 +19,9 @@ settings.register_profile("repeat", deadline=None, print_blob=True, derandomize=
 settings.register_profile("explore", deadline=None, print_blob=True, derandomize=False)
 settings.load_profile("repeat")
 
-# Behind `nohup … &` an interrupt is ignored, and processes inherit that: those that tests interrupt would never end.
+# Behind `nohup … &` interrupts and hang-ups are ignored, and processes inherit that: tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A worker of xdist is a subprocess, which coverage follows, and has pytest's options, which pytest-cov takes for those of
 # the first process. What measures the worker comes after these two and cannot pause them: it found the tests traced still.
