@@ -317,6 +317,13 @@ class AlgorithmSettings(Settings):
             _check_no_number_in_text(name, value)
         return self
 
+    @model_validator(mode="after")
+    def _what_is_searched_is_not_fixed(self) -> Self:
+        space = self.search.space if self.search else {}
+        if both := sorted(space.keys() & self.parameters.keys()):
+            raise ValueError(f"{both[0]} is fixed and in search.space, which takes its place: remove one of the two")
+        return self
+
 
 class AlgorithmsSettings(Settings):
     algorithms: dict[str, AlgorithmSettings] = Field(min_length=1)

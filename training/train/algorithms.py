@@ -129,7 +129,7 @@ def create(name: str) -> Algorithm:
         hint = f"did you mean {guess[0]}? " if guess else ""
         raise ConfigError(
             f"train.algorithms.{name}: no such algorithm; {hint}There are {', '.join(FACTORIES)}; "
-            "another one takes a factory function in training/algorithms.py"
+            "another one takes a factory function in training/train/algorithms.py"
         )
     return FACTORIES[name]()
 

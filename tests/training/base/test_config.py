@@ -66,6 +66,7 @@ def test_every_parameters_file_in_the_project_is_sound(path: Path) -> None:
         ("    svm:", "    SVM!:", "becomes a folder"),
         ("method: grid", "method: guess", "search.method"),
         ("C: [0.3, 1.0, 3.0]", "C: []", "the list of values is empty"),
+        ("      gamma: scale", "      C: 1.0", "C is fixed and in search.space"),
         ("C: [0.3, 1.0, 3.0]", "C: {low: 1, high: 2}", "a grid needs a list"),
         ("C: [0.3, 1.0, 3.0]", "C: {low: 3, high: 2}", "low must be below high"),
         ("      accuracy: 0.9\n", "      log_loss: 0.9\n", "use maximum_log_loss"),

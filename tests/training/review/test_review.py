@@ -108,7 +108,7 @@ class TestVerdict:
         if as_file:
             (tmp_path / "log").write_text(said)
             argument = str(tmp_path / "log")
-        branch.change(train__algorithms__svm__C=0.001)
+        branch.change(train__algorithms__svm__gamma=0.001)
         text, data = reviewed(branch, "--failure", argument)
         assert (data["passed"], data["outcome"]) == (False, "refused")
         assert "### ❌ The gate fails: the champion is not good enough" in text
@@ -116,7 +116,7 @@ class TestVerdict:
         assert "Running stage" not in text
         assert data["production"] is None
         assert data["after"]["champion"] is None
-        assert "`train.algorithms.svm.C`" in text
+        assert "`train.algorithms.svm.gamma`" in text
 
     def test_the_pipeline_broke(self, branch: Repository) -> None:
         text, data = reviewed(branch, "--failure", "one\n```\nlast ``` line @all")
@@ -128,7 +128,7 @@ class TestVerdict:
         assert reviewed(branch, "--failure", "")[1]["reason"] == "the pipeline failed and says nothing"
 
     def test_parameters_that_nobody_reproduced(self, branch: Repository) -> None:
-        branch.change(train__algorithms__svm__C=0.001)
+        branch.change(train__algorithms__svm__gamma=0.001)
         text, data = reviewed(branch)
         assert (data["passed"], data["outcome"]) == (False, "undecided")
         assert "params.yaml was changed after" in first_lines(text)
