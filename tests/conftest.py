@@ -19,6 +19,9 @@ settings.register_profile("repeat", deadline=None, print_blob=True, derandomize=
 settings.register_profile("explore", deadline=None, print_blob=True, derandomize=False)
 settings.load_profile("repeat")
 
+# DVC starts a second process after each command to send statistics, in repositories that tests make.
+os.environ["DVC_NO_ANALYTICS"] = "1"
+
 # Behind `nohup … &` interrupts and hang-ups are ignored, and processes inherit that: tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

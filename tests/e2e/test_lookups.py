@@ -42,7 +42,7 @@ class Traced:
     def environment(self) -> dict[str, str]:
         """Tracking as it is when nothing is said about it, and telemetry asked for."""
         # Through a proxy nothing would be looked up here; some reporters keep quiet in CI.
-        foreign = ("WANDB_", "XDG_", "GITHUB_", "http_proxy", "https_proxy", "all_proxy", "CI")
+        foreign = ("WANDB_", "DVC_", "XDG_", "GITHUB_", "http_proxy", "https_proxy", "all_proxy", "CI")
         kept = {
             name: value
             for name, value in self.clone.environment().items()
