@@ -374,6 +374,8 @@ def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
         [label for _, (_, label) in sorted(joined.matched.items())], pa.string()
     )
     try:
+        # A folder that was mistyped is not made.
+        file.parent.stat()
         with files.replacing(file) as temporary:
             _WRITERS[file.suffix](pa.table(arrays), temporary)
     except OSError as error:

@@ -66,7 +66,8 @@ def test_the_clusters_rules_are_those_that_are_tested(tmp_path: Path) -> None:
 def test_the_file_is_as_it_is_made_and_a_difference_is_named(tmp_path: Path) -> None:
     assert cluster.OUTPUT.read_text() == cluster.generate()
     copy = tmp_path / "monitoring"
-    shutil.copytree(ROOT / "monitoring", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("common", "monitoring"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
 
     def run(*arguments: str) -> tuple[int, str, str]:
         done = subprocess.run(

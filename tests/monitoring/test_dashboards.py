@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,7 @@ def test_a_change_by_hand_is_named(tmp_path: Path) -> None:
         (copy / "dashboards" / path.name).write_bytes(path.read_bytes())
     for name in ("__init__.py", "errors.py"):
         (copy / name).write_bytes((FOLDER.parent / name).read_bytes())
+    shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "monitoring.dashboards", *options]

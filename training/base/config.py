@@ -321,7 +321,9 @@ class AlgorithmSettings(Settings):
     def _what_is_searched_is_not_fixed(self) -> Self:
         space = self.search.space if self.search else {}
         if both := sorted(space.keys() & self.parameters.keys()):
-            raise ValueError(f"{both[0]} is fixed and in search.space, which takes its place: remove one of the two")
+            raise ValueError(
+                f"{both[0]} is fixed and in search.space, which takes its place: remove one of the two"
+            )
         return self
 
 
