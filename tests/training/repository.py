@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -123,10 +124,13 @@ class Repository(Project):
 def make(project: Path, root: Path) -> None:
     """Put a trained project under git and DVC, with the pipeline of this repository and nothing released."""
     shutil.copytree(project, root)
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+    for name in (".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, root / name)
-    # Stages depend on code and on locked versions; for what is tested here their content does not matter.
-    for name in touched.pipeline_paths((ROOT / "dvc.yaml").read_text()):
+    # Stages depend on code and on locked versions; for what is tested here their content does not matter. Without
+    # `__init__.py` these folders are no packages, and commands that run here find the real ones.
+    pipeline = re.sub(r" +- \w+/__init__\.py\n", "", (ROOT / "dvc.yaml").read_text())
+    (root / "dvc.yaml").write_text(pipeline)
+    for name in touched.pipeline_paths(pipeline):
         if name.startswith(("app/", "common/", "training/", "data/source")):
             file = root / name if (ROOT / name).is_file() else root / name / "README.md"
             file.parent.mkdir(parents=True, exist_ok=True)
