@@ -313,11 +313,14 @@ def test_sighup_drains_and_sigusr_is_ignored(number_model: Path, workers: int) -
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_during_the_start_is_no_error(number_model: Path, sig: signal.Signals) -> None:
     with start(number_model, port=free_port()) as process:
-        wait_until_handled(process.pid, sig)
-        process.send_signal(sig)
-        assert process.wait(timeout=PATIENCE) == 0
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        try:
+            wait_until_handled(process.pid, sig)
+            process.send_signal(sig)
+            assert process.wait(timeout=PATIENCE) == 0
+            assert process.stderr is not None
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
 
 
 def wait_until_handled(pid: int, sig: signal.Signals) -> None:
