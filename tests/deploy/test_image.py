@@ -35,6 +35,9 @@ from tests.tools import free_port, require
 
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 1_000_000
+LONG = pytest.mark.long(
+    ".dockerignore", "app", "common", "deploy/image", "deploy/registry.py", "pyproject.toml", "uv.lock"
+)
 Tagged = Callable[..., Path]
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
 
@@ -469,7 +472,7 @@ def tree(built: Built) -> Iterator[Path]:
     containers.call("podman", "image", "unmount", built.reference)
 
 
-@pytest.mark.slow
+@LONG
 def test_the_record_says_what_was_built(built: Built) -> None:
     record, source = built.record, read_source(built.clone)
     assert record.revision == source.commit
@@ -484,7 +487,7 @@ def test_the_record_says_what_was_built(built: Built) -> None:
     assert shown["Created"] == shown["Labels"]["org.opencontainers.image.created"]
 
 
-@pytest.mark.slow
+@LONG
 def test_labels_say_where_it_comes_from(built: Built) -> None:
     source = read_source(built.clone)
     project = tomllib.loads((built.clone / "pyproject.toml").read_text())["project"]
@@ -507,7 +510,7 @@ def test_labels_say_where_it_comes_from(built: Built) -> None:
     }
 
 
-@pytest.mark.slow
+@LONG
 def test_the_configuration_is_what_a_cluster_expects(built: Built) -> None:
     config = inspect_image(built.reference)["Config"]
     assert config["User"] == "10001:10001"
@@ -522,14 +525,14 @@ def test_the_configuration_is_what_a_cluster_expects(built: Built) -> None:
     )
 
 
-@pytest.mark.slow
+@LONG
 def test_it_is_small(built: Built) -> None:
     over = inspect_image(built.reference)["Size"] - inspect_image(containers.BASE)["Size"]
     print(f"{over / MEGABYTE:.0f} MB over the base")
     assert over < 170 * MEGABYTE, "the issue grants 250; it was 151 when this was written"
 
 
-@pytest.mark.slow
+@LONG
 def test_a_later_commit_with_a_new_model_changes_the_last_layer_alone(built: Built, spare: Path) -> None:
     """What a cluster pulls for a new model is some kilobytes, and not the libraries with a new date."""
     write_number_bundle(spare / "model", out_of_range="accept")
@@ -548,7 +551,7 @@ def test_a_later_commit_with_a_new_model_changes_the_last_layer_alone(built: Bui
     assert [unit for _, unit in sizes] == ["kB", "kB", "MB"]
 
 
-@pytest.mark.slow
+@LONG
 def test_only_what_the_service_needs_is_installed(tree: Path) -> None:
     found = importlib.metadata.distributions(path=[str(site_packages(tree))])
     installed = {normal(distribution.name) for distribution in found}
@@ -560,7 +563,7 @@ def test_only_what_the_service_needs_is_installed(tree: Path) -> None:
     assert not installed & {"pip", "setuptools", "uv", "wheel", "scikit-learn", "onnx"}
 
 
-@pytest.mark.slow
+@LONG
 def test_no_tool_to_install_or_build_is_there(tree: Path) -> None:
     programs = re.compile(r"(uv|uvx|pip[\d.]*|gcc|g\+\+|cc|c\+\+|ld|make|git|curl|wget)(-[\d.]+)?")
     folders = ["bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin", "app/.venv/bin"]
@@ -573,7 +576,7 @@ def test_no_tool_to_install_or_build_is_there(tree: Path) -> None:
         assert not [*library.rglob("ensurepip"), *library.rglob("site-packages/pip*")]
 
 
-@pytest.mark.slow
+@LONG
 def test_app_holds_the_service_and_the_bundle_and_nothing_else(built: Built, tree: Path) -> None:
     expected = set(git(built.clone, "ls-files", "app").splitlines()) - {"app/Dockerfile", "app/uv.txt"}
     expected |= {"model/model.json", "model/model.onnx"}
@@ -588,7 +591,7 @@ def test_app_holds_the_service_and_the_bundle_and_nothing_else(built: Built, tre
     assert programs == {"python", "python3", "python3.13"}
 
 
-@pytest.mark.slow
+@LONG
 def test_the_service_can_read_its_files_and_change_none(tree: Path) -> None:
     for path in (tree / "app").rglob("*"):
         if not path.is_symlink():
@@ -597,7 +600,7 @@ def test_the_service_can_read_its_files_and_change_none(tree: Path) -> None:
             assert shown.st_mode & 0o777 == (0o755 if path.is_dir() or shown.st_mode & 0o100 else 0o644), path
 
 
-@pytest.mark.slow
+@LONG
 def test_nothing_is_compiled_at_start(running: containers.Container) -> None:
     modules = "app.main, app.server, app.supervisor, app.healthcheck, app.__main__"
     done = running.execute("python", "-v", "-c", f"import {modules}")
@@ -606,7 +609,7 @@ def test_nothing_is_compiled_at_start(running: containers.Container) -> None:
     assert re.findall(r"^# code object from .*\.py\b.*", done.stderr, re.MULTILINE) == []
 
 
-@pytest.mark.slow
+@LONG
 def test_answers_with_nothing_to_write_to_and_no_capabilities(
     built: Built, running: containers.Container
 ) -> None:
@@ -632,13 +635,13 @@ def test_answers_with_nothing_to_write_to_and_no_capabilities(
         assert "Read-only file system" in refused.stderr
 
 
-@pytest.mark.slow
+@LONG
 def test_says_nothing_to_anybody(running: containers.Container) -> None:
     """With its telemetry on, onnxruntime would complain in plain text that it cannot write a device id."""
     assert [json.loads(line)["level"] for line in running.log().splitlines()] == ["info"]
 
 
-@pytest.mark.slow
+@LONG
 def test_is_healthy_until_told_to_stop_then_ends_with_0(built: Built) -> None:
     with containers.container(built.reference, drain_seconds=2) as container:
         assert health(container) == 0
@@ -652,7 +655,7 @@ def test_is_healthy_until_told_to_stop_then_ends_with_0(built: Built) -> None:
         assert 2 <= time.monotonic() - told < 5
 
 
-@pytest.mark.slow
+@LONG
 def test_several_workers_need_a_place_for_their_metrics(built: Built) -> None:
     """Which nobody has on a read-only root: it is said at once, and a volume at /tmp helps."""
     with (
@@ -668,7 +671,7 @@ def test_several_workers_need_a_place_for_their_metrics(built: Built) -> None:
         assert several.wait() == 0
 
 
-@pytest.mark.slow
+@LONG
 def test_another_clone_and_another_builder_give_the_same_digest(built: Built, tmp_path: Path) -> None:
     second = tmp_path / "second"
     subprocess.run(["git", "clone", "-q", str(built.clone), str(second)], check=True)
@@ -683,7 +686,7 @@ def test_another_clone_and_another_builder_give_the_same_digest(built: Built, tm
     assert (record.tool, record.id, record.digest) == (other, built.record.id, built.record.digest)
 
 
-@pytest.mark.slow
+@LONG
 def test_a_build_that_fails_says_why(built: Built, spare: Path) -> None:
     """Here a lock that was left behind; the builder's own last words are the step and say nothing."""
     former = (spare / "build" / "image.json").read_text()
@@ -694,7 +697,7 @@ def test_a_build_that_fails_says_why(built: Built, spare: Path) -> None:
     assert (spare / "build" / "image.json").read_text() == former
 
 
-@pytest.mark.slow
+@LONG
 def test_a_damaged_bundle_fails_the_build_without_our_tool_too(built: Built, spare: Path) -> None:
     file = spare / "model" / "model.json"
     file.write_text(file.read_text().replace("setosa", "Setosa"))
@@ -716,7 +719,7 @@ def test_a_damaged_bundle_fails_the_build_without_our_tool_too(built: Built, spa
         )
 
 
-@pytest.mark.slow
+@LONG
 @pytest.mark.parametrize("tool", ["podman", "buildah"])
 def test_inspect_shows_what_was_built(built: Built, capfd: pytest.CaptureFixture[str], tool: str) -> None:
     main(["inspect", "--tool", tool], built.clone)
@@ -728,7 +731,7 @@ def test_inspect_shows_what_was_built(built: Built, capfd: pytest.CaptureFixture
     assert json.loads(capfd.readouterr().out)["labels"] == {}
 
 
-@pytest.mark.slow
+@LONG
 def test_is_pushed_once_and_pulled_by_digest(built: Built, capfd: pytest.CaptureFixture[str]) -> None:
     main(["push"], built.clone)
     record = read_record(built.clone / "build" / "image.json")
@@ -749,7 +752,7 @@ def test_is_pushed_once_and_pulled_by_digest(built: Built, capfd: pytest.Capture
     assert f"sha256:{pulled}" == record.id
 
 
-@pytest.mark.slow
+@LONG
 def test_the_same_image_packed_otherwise_is_the_same(built: Built, tagged: Tagged) -> None:
     """As after a release that is run again, on a machine whose builder writes manifests in another way."""
     root = tagged("otherwise/espalier")
@@ -770,7 +773,7 @@ def test_the_same_image_packed_otherwise_is_the_same(built: Built, tagged: Tagge
     assert record.pushed == f"{built.registry}/{name}@{record.digest}"
 
 
-@pytest.mark.slow
+@LONG
 def test_another_image_keeps_its_tag(built: Built, tagged: Tagged) -> None:
     root = tagged("taken/espalier")
     reference = read_record(root / "build" / "image.json").reference
@@ -781,7 +784,7 @@ def test_another_image_keeps_its_tag(built: Built, tagged: Tagged) -> None:
     assert read_record(root / "build" / "image.json").digest == built.record.digest
 
 
-@pytest.mark.slow
+@LONG
 def test_an_image_that_was_replaced_is_not_pushed(built: Built, tagged: Tagged) -> None:
     root = tagged("replaced/espalier")
     containers.call("podman", "tag", containers.BASE, read_record(root / "build" / "image.json").reference)
@@ -789,14 +792,14 @@ def test_an_image_that_was_replaced_is_not_pushed(built: Built, tagged: Tagged) 
         main(["push"], root)
 
 
-@pytest.mark.slow
+@LONG
 def test_a_registry_that_is_away_is_said(tagged: Tagged) -> None:
     root = tagged("espalier", f"127.0.0.1:{free_port()}")
     with pytest.raises(DeployError, match=r"127\.0\.0\.1:\d+ cannot be"):
         main(["push"], root)
 
 
-@pytest.mark.slow
+@LONG
 def test_docker_gives_one_digest_as_well(first: Path, tmp_path: Path) -> None:
     """Where there is an engine, as on GitHub's machines; no other test needs one."""
     if fault := Docker().fault():

@@ -17,7 +17,7 @@ from tests.app.processes import running
 from tests.browsing import Visit
 from tests.e2e.clone import ROOT, Clone, clone
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long("app", "common", "dvc.yaml", "examples", "training")
 
 EXAMPLES = ("wine", "breast_cancer", "digits", "penguins")
 
