@@ -64,7 +64,7 @@ serve: setup ## Serve model/ on port 8000
 	python -m app
 
 .PHONY: test
-test: setup ## Run all tests and hold the coverage; PYTEST_ARGS="-k page" for some
+test: setup ## Run the tests but the long ones, and hold the coverage; PYTEST_ARGS="-k page" for some
 	python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov)
 
 .PHONY: test-long

@@ -39,7 +39,7 @@ def run(main: Callable[[], None], *others: type[Exception], status: int = 1) -> 
         print(f"error: {error}", file=sys.stderr)
         sys.exit(status)
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written was left behind", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader closed the pipe, as `head` does; what is left must not be written at the end either.
