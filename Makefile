@@ -18,6 +18,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.uv/bin
 UV := $(if $(shell command -v uv 2>/dev/null),,.uv/bin/uv)
 # Python's programs read and print UTF-8 in every locale.
 export PYTHONUTF8 := 1
+# Tests and stages start the same modules many times; a machine that caches no bytecode compiles them each time.
+unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
 
 .PHONY: all
