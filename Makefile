@@ -21,6 +21,8 @@ export PYTHONUTF8 := 1
 # Tests and stages start the same modules many times; a machine that caches no bytecode compiles them each time.
 unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
+# A module's tests stay in one process, because they share fixtures.
+PYTEST = python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .PHONY: all
 all: setup repro ## Set up, reproduce the pipeline, show the champion (the default)
@@ -66,12 +68,20 @@ serve: setup ## Serve model/ on port 8000
 	python -m app
 
 .PHONY: test
-test: setup ## Run the tests but the long ones, and hold the coverage; PYTEST_ARGS="-k page" for some
-	python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov)
+test: setup ## Run all tests but the long ones; PYTEST_ARGS="-k page" for some
+	$(PYTEST) $(PYTEST_ARGS)
+
+.PHONY: test-fast
+test-fast: setup ## Run the tests that take at most three seconds each
+	$(PYTEST) -m "not slow and not long" $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: setup ## Run all tests but the long ones with a record of what ran; fails below the limit (twice the time)
+	$(PYTEST) --cov $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: setup ## Run the tests that take minutes; PYTEST_ARGS="--changed-since=REV" for those whose subject changed
-	python -m pytest -n $(WORKERS) --dist loadscope -m long $(PYTEST_ARGS) || [[ $$? == 5 ]]  # 5: no test to run
+	$(PYTEST) -m long $(PYTEST_ARGS) || [[ $$? == 5 ]]  # 5: no test to run
 
 .PHONY: explore
 explore: setup ## Run the property tests on other examples than `make test` does, chosen by chance
