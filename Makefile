@@ -148,9 +148,8 @@ rehearse: setup ## Play the way from a pull request to production and back on th
 	python -m tests.rehearsal
 
 .PHONY: dashboards
-dashboards: setup ## Write what dashboards and rules are deployed as, from what they are written in
-	python -m monitoring.dashboards
-	python -m monitoring.cluster
+dashboards: setup ## Write rules, dashboards and limits from the objectives and the dashboards' Python
+	python -m monitoring.generate
 
 .PHONY: monitor
 monitor: setup ## Watch the service here with Prometheus and, where they are, Alertmanager and Grafana; MONITOR_ARGS="--traffic"

@@ -8,21 +8,22 @@ standard deviation. `tests/monitoring/test_drift_rules.py` shows with a real Pro
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from app.contract import NumberFeature, read_bundle
+from monitoring.objectives import objectives
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "drift.md"
-FLOOR, ROWS, ROWS_PER_BIN, ROWS_PER_BIN_OF_A_DAY = 0.001, 200, 10, 20
-THRESHOLD, BEYOND, WINDOWS = 0.2, 4, 6
+DRIFT = objectives().drift
+FLOOR, ROWS = DRIFT.floor, DRIFT.rows
+ROWS_PER_BIN, ROWS_PER_BIN_OF_A_DAY = DRIFT.rows_per_bin["1h"], DRIFT.rows_per_bin["24h"]
+THRESHOLD, BEYOND, WINDOWS = DRIFT.alert, DRIFT.beyond, DRIFT.windows
 HOURS = 168
 DAY = 24
 CHUNK = 1000
@@ -66,26 +67,6 @@ def of_days(counts: Ints, reference: Floats, per_bin: int = ROWS_PER_BIN_OF_A_DA
 def day_alerts(hours: Floats, days: Floats) -> Bools:
     """At which hours the day raises the alert: where the hours cannot judge."""
     return alerts(days) & ~most(~np.isnan(hours))
-
-
-def check_numbers() -> None:
-    """Refuse to compute with other numbers than the rules have."""
-    rules = {
-        (rule.get("record") or rule["alert"], rule.get("labels", {}).get("window")): rule["expr"]
-        for group in yaml.safe_load((ROOT / "monitoring/rules/drift.yaml").read_text(encoding="utf-8"))[
-            "groups"
-        ]
-        for rule in group["rules"]
-    }
-    for window, per_bin in (("1h", ROWS_PER_BIN), ("24h", ROWS_PER_BIN_OF_A_DAY)):
-        index = rules[f"espalier:feature_psi:{window}", None]
-        assert set(re.findall(r", ([\d.]+)\)", index)) == {str(FLOOR)}, "the floor"
-        assert re.findall(r">= (\d+)", index) == [str(ROWS), str(per_bin)], "the minimum"
-    beyond, looks = (str(THRESHOLD), str(BEYOND)), rf"\[{WINDOWS - 1}h59m59s:1h\]"
-    for window in ("1h", "1d"):
-        alert = rules["EspalierFeatureDrift", window]
-        assert re.findall(rf"> ([\d.]+)\){looks}\) >= (\d)", alert) == [beyond], "the alert"
-    assert re.findall(rf"unless\n.*:1h >= 0\){looks}\) >= (\d)$", alert) == [str(BEYOND)], "who judges"
 
 
 def one_window(random: np.random.Generator, draws: int) -> list[str]:
@@ -268,7 +249,6 @@ def main() -> None:
     parser.add_argument("--weeks", type=int, default=10_000)
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="the folder of train.parquet")
     arguments = parser.parse_args()
-    check_numbers()
     random = np.random.default_rng(arguments.seed)
     manifest = read_bundle(ROOT / "model").manifest
     shares = {f.name: np.array([each.share for each in f.bins]) for f in manifest.features}

@@ -34,12 +34,10 @@ from app.contract import as_label
 from common import files
 from common.command import run
 from monitoring.errors import MonitoringError, PrometheusError
+from monitoring.objectives import objectives
 from monitoring.prometheus import Prometheus, Series
 
-THRESHOLD = 0.2
-BEYOND, WINDOWS = 4, 6
 HOUR = 3600
-"""The constants of the alerts of drift; a test holds them against these."""
 
 FEATURE_PSI, CLASS_PSI, PREDICTIONS = (
     "espalier:feature_psi",
@@ -60,9 +58,15 @@ Names = tuple[str, str, str]
 class Limits:
     """Drift is an index above `threshold` in `beyond` of the last `windows` windows."""
 
-    threshold: float = THRESHOLD
-    beyond: int = BEYOND
-    windows: int = WINDOWS
+    threshold: float
+    beyond: int
+    windows: int
+
+
+def alert_limits() -> Limits:
+    """Those of the alerts."""
+    table = objectives().drift
+    return Limits(table.alert, table.beyond, table.windows)
 
 
 @dataclass(frozen=True)
@@ -487,6 +491,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
+    limits = alert_limits()
     given = os.environ.get("PROMETHEUS_URL")
     add(
         "--prometheus",
@@ -504,15 +509,15 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--threshold",
         type=_threshold,
-        default=THRESHOLD,
+        default=limits.threshold,
         help="an index above it is beyond (default: %(default)s)",
     )
     add(
         "--windows",
         type=_k_of_n,
         metavar="K/N",
-        default=(BEYOND, WINDOWS),
-        help=f"drift is K of the last N windows beyond (default: {BEYOND}/{WINDOWS})",
+        default=(limits.beyond, limits.windows),
+        help=f"drift is K of the last N windows beyond (default: {limits.beyond}/{limits.windows})",
     )
     add(
         "--window",

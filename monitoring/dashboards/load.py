@@ -18,11 +18,14 @@ from monitoring.dashboards.parts import (
     number,
     pick,
 )
+from monitoring.objectives import objectives, percent
 
 CLIENT, SERVER = ORANGE, BLUE
 
 
 def build() -> Dashboard:
+    table = objectives()
+    limit = table.latency.seconds
     return dashboard(
         LOAD,
         "Espalier / Load test",
@@ -50,8 +53,8 @@ def build() -> Dashboard:
                     "sum(rate(locust_failures_total[$__rate_interval])) / "
                     "sum(rate(locust_requests_total[$__rate_interval]))",
                     "The share of the requests without the right answer. A refusal of a request that must be refused "
-                    "is right. The budget is 0.1 %.",
-                    ((None, GREEN), (0.001, RED)),
+                    f"is right. The budget is {percent(table.error_budget)}.",
+                    ((None, GREEN), (table.error_budget, RED)),
                     decimals=2,
                     empty="no run",
                 ),
@@ -59,8 +62,8 @@ def build() -> Dashboard:
                     "p95 as users see it",
                     "s",
                     _client(0.95),
-                    "95 % of the answers came within this time. The budget is 0.1 s.",
-                    ((None, GREEN), (0.05, YELLOW), (0.1, RED)),
+                    f"95 % of the answers came within this time. The budget is {limit:g} s.",
+                    ((None, GREEN), (limit / 2, YELLOW), (limit, RED)),
                     empty="no run",
                 ),
                 number(
@@ -69,7 +72,7 @@ def build() -> Dashboard:
                     _server(0.95),
                     "The same in the service's own measure, from a request's arrival to its answer. What is missing is "
                     "the network, the ingress, or a busy load generator.",
-                    ((None, GREEN), (0.05, YELLOW), (0.1, RED)),
+                    ((None, GREEN), (limit / 2, YELLOW), (limit, RED)),
                 ),
                 number(
                     "CPU of the busiest pod",
@@ -130,7 +133,7 @@ def build() -> Dashboard:
                         "^p50, service": "light-blue",
                         "^p99, service": SERVER,
                     },
-                    limits=((None, GREEN), (0.1, RED)),
+                    limits=((None, GREEN), (limit, RED)),
                 ),
                 lines(
                     "Which kind of request is slow?",

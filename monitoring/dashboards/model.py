@@ -23,15 +23,18 @@ from monitoring.dashboards.parts import (
     number,
     pick,
 )
+from monitoring.objectives import objectives
 
-DRIFT = ((None, GREEN), (0.1, YELLOW), (0.2, RED))
-"""The population stability index: below 0.1 nothing happened, above 0.2 it did, and the alert says so."""
 DAY = 86_400
-AGE = ((None, GREEN), (120 * DAY, YELLOW), (180 * DAY, RED))
 SEEN, TRAINED = BLUE, "#808080"
 
 
 def build() -> Dashboard:
+    table = objectives()
+    look, drifted = table.drift.look, table.drift.alert
+    drift = ((None, GREEN), (look, YELLOW), (drifted, RED))
+    age = table.model_age_days
+    refused = ((None, GREEN), (0.05, YELLOW), (table.rejected_share, RED))
     return dashboard(
         MODEL,
         "Espalier / Model",
@@ -42,9 +45,9 @@ def build() -> Dashboard:
                     "Strongest drift of a feature",
                     "none",
                     "max(" + pick("espalier:feature_psi:24h", VERSION) + ")",
-                    "The largest population stability index of a feature over 24 hours. Below 0.1 the inputs are like "
-                    "those of training; above 0.2 they are not.",
-                    DRIFT,
+                    "The largest population stability index of a feature over 24 hours. "
+                    f"Below {look:g} the inputs are like those of training; above {drifted:g} they are not.",
+                    drift,
                     decimals=2,
                 ),
                 number(
@@ -53,7 +56,7 @@ def build() -> Dashboard:
                     "max(" + pick("espalier:class_psi:24h", VERSION) + ")",
                     "The population stability index of the predicted classes over 24 hours, against their shares in "
                     "training.",
-                    DRIFT,
+                    drift,
                     decimals=2,
                 ),
                 number(
@@ -70,7 +73,7 @@ def build() -> Dashboard:
                     "max(" + pick("espalier:rejected:ratio_rate5m", VERSION) + ")",
                     "The share of the requests for predictions of the last 5 minutes that the schema refused, where "
                     "it is worst.",
-                    ((None, GREEN), (0.05, YELLOW), (0.2, RED)),
+                    refused,
                     decimals=1,
                 ),
                 number(
@@ -78,7 +81,7 @@ def build() -> Dashboard:
                     "s",
                     "max(" + pick("espalier:model_age_seconds", VERSION) + ")",
                     "Time since this model was committed, of the oldest that runs.",
-                    AGE,
+                    ((None, GREEN), (age.look * DAY, YELLOW), (age.alert * DAY, RED)),
                 ),
                 number(
                     "Accuracy on labelled predictions",
@@ -215,10 +218,10 @@ def build() -> Dashboard:
                     "none",
                     {"{{feature}}": "max by (feature) (" + pick("espalier:feature_psi:1h", VERSION) + ")"},
                     "The population stability index of each feature over the hour before, against training. The alert "
-                    "wants it above 0.2, the line, in most hours of several. Nothing is shown for an hour with too "
+                    f"wants it above {drifted:g}, the line, in most hours of several. Nothing is shown for an hour with too "
                     "few predictions.",
                     at_least_to=0.3,
-                    limits=((None, GREEN), DRIFT[-1]),
+                    limits=((None, GREEN), drift[-1]),
                 ),
                 gauges(
                     "Which features drifted over a day?",
@@ -226,8 +229,8 @@ def build() -> Dashboard:
                     "sort_desc(max by (feature) (" + pick("espalier:feature_psi:24h", VERSION) + "))",
                     "{{feature}}",
                     "The population stability index of each feature over 24 hours: 0 is the training distribution, "
-                    "0.1 wants a look, 0.2 is another population.",
-                    DRIFT,
+                    f"{look:g} wants a look, {drifted:g} is another population.",
+                    drift,
                     most=0.5,
                 ),
                 lines(
@@ -242,7 +245,7 @@ def build() -> Dashboard:
                     "The population stability index of the predicted classes against training. It may rise without "
                     "any feature's when features change together.",
                     at_least_to=0.3,
-                    limits=((None, GREEN), DRIFT[-1]),
+                    limits=((None, GREEN), drift[-1]),
                 ),
                 compared(
                     "How do the values of a feature differ from training?",
@@ -322,10 +325,14 @@ def build() -> Dashboard:
                     "same mix of requests, so what differs is the model.",
                     width=16,
                     limits={
-                        "Errors": ((None, GREEN), (0.001, YELLOW), (0.01, RED)),
-                        "p99": ((None, GREEN), (0.1, RED)),
-                        "Refused": ((None, GREEN), (0.05, YELLOW), (0.2, RED)),
-                        "Drift, 1 h": DRIFT,
+                        "Errors": (
+                            (None, GREEN),
+                            (table.error_budget, YELLOW),
+                            (table.canary.error_share, RED),
+                        ),
+                        "p99": ((None, GREEN), (table.latency.seconds, RED)),
+                        "Refused": refused,
+                        "Drift, 1 h": drift,
                     },
                 ),
                 lines(

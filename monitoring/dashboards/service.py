@@ -23,19 +23,23 @@ from monitoring.dashboards.parts import (
     phases,
     pick,
 )
-
-OBJECTIVE_SECONDS = 0.1
-"""99 % of the answers take no longer."""
-ERROR_BUDGET, SLOW_BUDGET = 0.001, 0.01
-"""The shares of errors and of slow answers that the objectives leave; see docs/operations.md."""
-PAGES = (6, 14.4)
-"""How many times as fast as they may the budgets burn when an alert pages: over six hours, and over one."""
+from monitoring.objectives import BurnRate, objectives, percent, spaced
+from monitoring.prometheus import seconds
 
 LEFT = ((None, RED), (0.0, ORANGE), (0.25, YELLOW), (0.5, GREEN))
 ROLLOUT = {1: ("Healthy", GREEN), 2: ("Progressing", BLUE), 3: ("Paused", YELLOW), 4: ("Failed", RED)}
 
 
 def build() -> Dashboard:
+    table = objectives()
+    limit = table.latency.seconds
+    budgets = (
+        ("availability", "http_errors", table.error_budget),
+        ("latency", "http_slow", table.slow_budget),
+    )
+    slow, fast = table.pages()
+    period = f"{table.period_days} days"
+    left = f"budget_left_ratio{table.period_days}d"
     return dashboard(
         SERVICE,
         "Espalier / Service",
@@ -65,8 +69,8 @@ def build() -> Dashboard:
                     "percentunit",
                     "max(" + pick("espalier:http_errors:ratio_rate5m", PLACE) + ")",
                     "The share of the requests of the last 5 minutes answered with a status of 500 or more, where it "
-                    "is worst. The objective leaves 0.1 %.",
-                    ((None, GREEN), (ERROR_BUDGET, YELLOW), (10 * ERROR_BUDGET, RED)),
+                    f"is worst. The objective leaves {percent(table.error_budget)}.",
+                    ((None, GREEN), (table.error_budget, YELLOW), (table.canary.error_share, RED)),
                     decimals=2,
                 ),
                 number(
@@ -74,14 +78,15 @@ def build() -> Dashboard:
                     "s",
                     "max(" + pick("espalier:http_request_duration_seconds:p99_5m", VERSION) + ")",
                     "Of the requests of the last 5 minutes, 99 % were answered within this time, where it is worst. "
-                    "The objective is 0.1 s.",
-                    ((None, GREEN), (OBJECTIVE_SECONDS / 2, YELLOW), (OBJECTIVE_SECONDS, RED)),
+                    f"The objective is {limit:g} s.",
+                    ((None, GREEN), (limit / 2, YELLOW), (limit, RED)),
                 ),
                 number(
                     "Availability: budget left",
                     "percentunit",
-                    "min(" + pick("espalier:http_errors:budget_left_ratio30d", PLACE) + ")",
-                    "What is left of the errors that the objective (99.9 % in 30 days) leaves: 100 % is untouched, "
+                    "min(" + pick(f"espalier:http_errors:{left}", PLACE) + ")",
+                    f"What is left of the errors that the objective ({percent(table.availability)} in {period}) leaves: "
+                    "100 % is untouched, "
                     "below 0 it is missed.",
                     LEFT,
                     decimals=1,
@@ -89,8 +94,9 @@ def build() -> Dashboard:
                 number(
                     "Latency: budget left",
                     "percentunit",
-                    "min(" + pick("espalier:http_slow:budget_left_ratio30d", PLACE) + ")",
-                    "What is left of the slow answers that the objective (99 % within 0.1 s in 30 days) leaves: "
+                    "min(" + pick(f"espalier:http_slow:{left}", PLACE) + ")",
+                    f"What is left of the slow answers that the objective ({percent(table.latency.share)} within "
+                    f"{limit:g} s in {period}) leaves: "
                     "100 % is untouched, below 0 it is missed.",
                     LEFT,
                     decimals=1,
@@ -150,18 +156,19 @@ def build() -> Dashboard:
                     },
                     "Of the requests of the last 5 minutes, half, 90 % and 99 % were answered within this time; the "
                     "slowest version counts. The line is the objective.",
-                    limits=((None, GREEN), (OBJECTIVE_SECONDS, RED)),
+                    limits=((None, GREEN), (limit, RED)),
                 ),
                 lines(
-                    "What share takes longer than 0.1 s?",
+                    f"What share takes longer than {limit:g} s?",
                     "percentunit",
                     {
                         "{{environment}}": "max by (environment) ("
                         + pick("espalier:http_slow:ratio_rate5m", PLACE)
                         + ")"
                     },
-                    "Answers of the last 5 minutes that took longer than the objective. It leaves 1 %, the line.",
-                    limits=((None, GREEN), (SLOW_BUDGET, RED)),
+                    "Answers of the last 5 minutes that took longer than the objective. It leaves "
+                    f"{percent(table.slow_budget)}, the line.",
+                    limits=((None, GREEN), (table.slow_budget, RED)),
                 ),
                 lines(
                     "How many requests are in flight?",
@@ -261,26 +268,23 @@ def build() -> Dashboard:
                         f"{name}, {window}, {{{{environment}}}}": "max by (environment) ("
                         + pick(f"espalier:{metric}:ratio_rate{window}", PLACE)
                         + f") / {budget:g}"
-                        for name, metric, budget in (
-                            ("availability", "http_errors", ERROR_BUDGET),
-                            ("latency", "http_slow", SLOW_BUDGET),
-                        )
-                        for window in ("1h", "6h")
+                        for name, metric, budget in budgets
+                        for window in (fast.long, slow.long)
                     },
-                    "1 spends the budget in exactly 30 days. The lines are where an alert pages: 14.4 over an hour "
-                    "(2 % of the budget gone), 6 over six hours (5 % gone).",
-                    limits=((None, GREEN), (PAGES[0], ORANGE), (PAGES[1], RED)),
+                    f"1 spends the budget in exactly {period}. The lines are where an alert pages: {fast.factor:g} over "
+                    f"{spaced(fast.long)} ({_spent(fast)} of the budget gone), {slow.factor:g} over {spaced(slow.long)} ({_spent(slow)} gone).",
+                    limits=((None, GREEN), (slow.factor, ORANGE), (fast.factor, RED)),
                 ),
                 lines(
                     "What is left of the budgets?",
                     "percentunit",
                     {
                         f"{name}, {{{{environment}}}}": "min by (environment) ("
-                        + pick(f"espalier:{metric}:budget_left_ratio30d", PLACE)
+                        + pick(f"espalier:{metric}:{left}", PLACE)
                         + ")"
-                        for name, metric in (("availability", "http_errors"), ("latency", "http_slow"))
+                        for name, metric, _ in budgets
                     },
-                    "100 % is untouched; below 0 the objective of these 30 days is missed.",
+                    f"100 % is untouched; below 0 the objective of these {period} is missed.",
                     least=None,
                     most=1,
                     statistics=("lastNotNull", "min"),
@@ -290,6 +294,11 @@ def build() -> Dashboard:
             ],
         },
     )
+
+
+def _spent(row: BurnRate) -> str:
+    """How much of the budget is gone when an alert pages."""
+    return percent(row.factor * seconds(row.long) / seconds(f"{objectives().period_days}d"))
 
 
 def _phase() -> str:

@@ -31,6 +31,7 @@ from deploy.errors import DeployError
 from deploy.image.ages import read_ages
 from monitoring.drift import HOUR
 from monitoring.errors import StackError
+from monitoring.objectives import objectives
 from monitoring.stack import configuration, speed, traffic
 from monitoring.stack.configuration import ROOT, Places
 from monitoring.stack.processes import Part, Processes
@@ -201,7 +202,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
                 prometheus,
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={data / 'prometheus'}",
-                f"--storage.tsdb.retention.time={configuration.RETENTION}",
+                f"--storage.tsdb.retention.time={objectives().period_days}d",
                 f"--web.listen-address={at['prometheus']}",
                 f"--query.lookback-delta={speed.shown(speed.lookback_seconds(options.speed))}",
             ],

@@ -16,14 +16,13 @@ import yaml
 
 from common import files
 from monitoring.errors import StackError
+from monitoring.prometheus import seconds
 from monitoring.stack import speed as speeds
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "monitoring/rules"
 ALERTMANAGER = ROOT / "monitoring/alertmanager"
 DASHBOARDS = ROOT / "monitoring/dashboards"
-RETENTION = "30d"
-"""As long as the budgets look back."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def _quick_route(route: dict[str, Any], speed: float) -> dict[str, Any]:
     if speed != 1:
         for name in ("group_wait", "group_interval", "repeat_interval"):
             if name in route:
-                made[name] = speeds.shown(max(1.0, speeds.seconds(route[name]) / speed))
+                made[name] = speeds.shown(max(1.0, seconds(route[name]) / speed))
     if "routes" in route:
         made["routes"] = [_quick_route(each, speed) for each in route["routes"]]
     return made

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
+from monitoring.prometheus import seconds
+
 SCRAPE_SECONDS = 15.0
 FASTEST_SCRAPE = 0.2
 FASTEST_GROUP = 0.25
@@ -34,14 +35,6 @@ def lookback_seconds(speed: float) -> float:
 def quicken(rules: dict[str, Any], speed: float) -> dict[str, Any]:
     """A file of rules in which an hour lasts an hour divided by `speed`."""
     return {"groups": [_group(group, speed) for group in rules["groups"]]}
-
-
-def seconds(text: str) -> float:
-    """What Prometheus understands by `1h30m`."""
-    parts = re.findall(r"(\d+)(ms|[smhdwy])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is no time")
-    return sum(int(number) * UNITS[unit] for number, unit in parts)
 
 
 def shown(length: float) -> str:

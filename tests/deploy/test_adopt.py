@@ -27,7 +27,7 @@ MINE = Names(
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for name in ("app", "common", "deploy", "monitoring", ".github"):
+    for name in ("app", "common", "deploy", "docs", "monitoring", ".github"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "zensical.toml", tmp_path)
     return tmp_path
@@ -68,7 +68,7 @@ def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
     watching = (copy / "build/manifests/monitoring.yaml").read_text()
     assert "--repository=acme/flowers" in watching
     assert "runbook_url: https://github.com/acme/flowers/blob/main/docs/operations.md#" in watching
-    assert _run(copy, "--check", module="monitoring.cluster").returncode == 0
+    assert _run(copy, "--check", module="monitoring.generate").returncode == 0
     assert "argocdUrl: https://argocd.acme.io" in (copy / "build/manifests/argocd.yaml").read_text()
     assert 'repo_url = "https://github.com/acme/flowers"' in (copy / "zensical.toml").read_text()
     assert "@acme/production" in (copy / ".github/CODEOWNERS").read_text()

@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.metrics import LATENCY_LIMIT
 from app.settings import Settings
 from deploy import render
 from tests.bundles import write_number_bundle
@@ -22,7 +23,7 @@ from tests.deploy.prometheus import NOW, STEP, Prometheus, serving
 
 METRICS = ("scraped", "error-share", "p95-seconds", "more-rejected", "class-distance")
 NAMESPACE = "espalier-production"
-BUCKETS = ("0.0005", "0.005", "0.05", "0.1", "0.25", "1.0", "+Inf")
+BUCKETS = (*map(str, sorted({0.0005, 0.005, 0.05, LATENCY_LIMIT, 2.5 * LATENCY_LIMIT, 1.0})), "+Inf")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ SCENARIOS: dict[str, tuple[Version, ...]] = {
     "errors": (replace(CANARY, errors=0.2), STABLE),
     "burst": (replace(CANARY, burst=40.0), STABLE),
     "few-errors": (replace(CANARY, errors=0.01), STABLE),
-    "slow": (replace(CANARY, seconds=0.2), STABLE),
+    "slow": (replace(CANARY, seconds=2 * LATENCY_LIMIT), STABLE),
     "rejects": (replace(CANARY, rejected=1.0), STABLE),
     "all-reject": (replace(CANARY, rejected=1.2), replace(STABLE, rejected=1.2)),
     "other-mix": (

@@ -28,6 +28,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.contract import Manifest
+from monitoring.objectives import objectives
 from tests.load import options as types
 
 ROOT = Path(__file__).parents[2]
@@ -225,17 +226,18 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("LOAD_RATE") or "5",
         help="requests a second that each user sends on average; LOAD_RATE (default: %(default)s)",
     )
+    table = objectives()
     budget = parser.add_argument_group("budget")
     budget.add_argument(
         "--p95-ms",
         type=types.positive,
-        default=os.environ.get("LOAD_P95_MS") or "100",
+        default=os.environ.get("LOAD_P95_MS") or f"{1000 * table.latency.seconds:g}",
         help="95 %% of the answers must be this fast; LOAD_P95_MS (default: %(default)s)",
     )
     budget.add_argument(
         "--max-error-share",
         type=types.share,
-        default=os.environ.get("LOAD_MAX_ERROR_SHARE") or "0.001",
+        default=os.environ.get("LOAD_MAX_ERROR_SHARE") or f"{table.error_budget:g}",
         help="share of the answers that may be wrong or absent; LOAD_MAX_ERROR_SHARE (default: %(default)s)",
     )
     files = parser.add_argument_group("files")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shutil
 import subprocess
 import sys
 from copy import deepcopy
@@ -17,8 +16,9 @@ import pytest
 import yaml
 
 from deploy import render, watchers
-from monitoring.cluster import __main__ as cluster
+from monitoring import generate
 from monitoring.errors import MonitoringError
+from monitoring.objectives import objectives
 from monitoring.queries import panel_queries, rule_queries
 from tests.deploy.project import ROOT
 from tests.deploy.spoiling import REMOVE, spoil
@@ -42,7 +42,7 @@ def _all(kind: str) -> list[Document]:
 
 def test_the_clusters_rules_are_those_that_are_tested(tmp_path: Path) -> None:
     """Prometheus' own tool finds as many in them, and they say the same."""
-    files = sorted(cluster.RULES.glob("*.yaml"))
+    files = sorted(generate.RULES.glob("*.yaml"))
     assert [each["metadata"]["name"] for each in _all("PrometheusRule")] == [
         f"espalier-{f.stem}" for f in files
     ]
@@ -63,38 +63,11 @@ def test_the_clusters_rules_are_those_that_are_tested(tmp_path: Path) -> None:
         assert found[0] == found[1] != []
 
 
-def test_the_file_is_as_it_is_made_and_a_difference_is_named(tmp_path: Path) -> None:
-    assert cluster.OUTPUT.read_text() == cluster.generate()
-    copy = tmp_path / "monitoring"
-    for name in ("common", "monitoring"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "monitoring.cluster", *arguments],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return done.returncode, done.stdout, done.stderr
-
-    assert run("--check") == (0, "", "")
-    rules = next(copy.glob("rules/*.yaml"))
-    rules.write_text(rules.read_text().replace("interval: ", "interval: 1", 1))
-    status, _, said = run("--check")
-    assert status == 1
-    assert said == (
-        "error: monitoring/cluster/rules.yaml differs from monitoring/rules: run python -m monitoring.cluster\n"
-    )
-    assert run() == (0, "wrote rules.yaml\n", "")
-    assert run("--check") == (0, "", "")
-
-
 @pytest.mark.parametrize("text", ["groups: [", "- a", "rules: []"])
 def test_what_is_no_file_of_rules_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "broken.yaml").write_text(text)
     with pytest.raises(MonitoringError, match=r"^broken\.yaml is no file of rules: [^\n]*$"):
-        cluster.generate(tmp_path)
-    with pytest.raises(MonitoringError, match="there are no rules in"):
-        cluster.generate(tmp_path / "nowhere")
+        generate.cluster_rules(generate.rule_files(objectives(), tmp_path))
 
 
 # Labels.
@@ -253,7 +226,7 @@ def test_prometheus_keeps_what_the_rules_look_back_over() -> None:
         for query in (*rule_queries(), *panel_queries())
         for number, unit in re.findall(r"\[(\d+)([dw])[]:]", query.expression)
     ]
-    assert kept > max(windows) == 30
+    assert kept > max(windows) == objectives().period_days
 
 
 def test_there_is_a_configmap_for_each_dashboard() -> None:

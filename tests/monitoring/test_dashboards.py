@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.dashboards import FOLDER, generate, model, service
+from monitoring.dashboards import FOLDER
 from monitoring.queries import (
     exported_names,
     metric_names,
@@ -52,40 +48,6 @@ def everything(content: object) -> Iterator[dict[str, Any]]:
 @pytest.fixture(params=NAMES)
 def dashboard(request: pytest.FixtureRequest) -> dict[str, Any]:
     return board(request.param)
-
-
-def test_the_committed_files_are_what_the_python_says() -> None:
-    committed = {path: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
-
-    assert committed == generate()
-
-
-def test_a_change_by_hand_is_named(tmp_path: Path) -> None:
-    """The command works on its own folder, so it runs from a copy."""
-    copy = tmp_path / "monitoring"
-    for path in [*FOLDER.glob("*.py"), *FOLDER.glob("*.json")]:
-        (copy / "dashboards").mkdir(parents=True, exist_ok=True)
-        (copy / "dashboards" / path.name).write_bytes(path.read_bytes())
-    for name in ("__init__.py", "errors.py"):
-        (copy / name).write_bytes((FOLDER.parent / name).read_bytes())
-    shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))
-
-    def run(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "monitoring.dashboards", *options]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    assert run("--check").returncode == 0
-    changed = copy / "dashboards" / "model.json"
-    changed.write_text(changed.read_text().replace('"title"', '"titel"', 1))
-    (copy / "dashboards" / "old.json").write_text("{}")
-    found = run("--check")
-
-    assert found.returncode == 1
-    assert found.stderr == (
-        "error: model.json, old.json in dashboards/ differ from the Python: run `make dashboards`\n"
-    )
-    assert run().returncode == 0
-    assert run("--check").returncode == 0
 
 
 def test_uids_and_titles_are_unique_and_links_lead_to_the_others() -> None:
@@ -215,37 +177,6 @@ def service_names(model: Path, log: Path, serve: Serve) -> set[str]:
         client.post("/predict", json={})
         text = client.get("/metrics").text
     return {s.name for family in text_string_to_metric_families(text) for s in family.samples}
-
-
-@pytest.mark.parametrize(
-    ("alert", "window", "condition"),
-    [
-        ("EspalierFeatureDrift", "1h", f"espalier:feature_psi:1h > {model.DRIFT[-1][0]}"),
-        ("EspalierClassDrift", "1h", f"espalier:class_psi:1h > {model.DRIFT[-1][0]}"),
-        (
-            "EspalierModelTooOld",
-            None,
-            f"espalier:model_age_seconds > {model.AGE[-1][0] // model.DAY} * {model.DAY}",
-        ),
-        ("EspalierAvailabilityBudgetBurn", "1h", f"> {service.PAGES[1]} * {service.ERROR_BUDGET}"),
-        ("EspalierAvailabilityBudgetBurn", "6h", f"> {service.PAGES[0]} * {service.ERROR_BUDGET}"),
-        ("EspalierLatencyBudgetBurn", "1h", f"> {service.PAGES[1]} * {service.SLOW_BUDGET}"),
-        ("EspalierLatencyBudgetBurn", "6h", f"> {service.PAGES[0]} * {service.SLOW_BUDGET}"),
-    ],
-)
-def test_lines_are_drawn_where_alerts_fire(alert: str, window: str | None, condition: str) -> None:
-    rules = [
-        rule
-        for file in (ROOT / "monitoring/rules").glob("*.yaml")
-        for group in yaml.safe_load(file.read_text())["groups"]
-        for rule in group["rules"]
-        if rule.get("alert") == alert
-    ]
-    expressions = [
-        rule["expr"] for rule in rules if len(rules) == 1 or rule["labels"].get("window") == window
-    ]
-    assert len(expressions) == 1
-    assert condition in expressions[0]
 
 
 def test_runbooks_name_panels_that_exist() -> None:

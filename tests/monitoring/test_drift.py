@@ -368,10 +368,11 @@ ALERTS = {
 @pytest.mark.parametrize("alert", ["EspalierFeatureDrift", "EspalierClassDrift"])
 def test_its_numbers_are_the_alerts(alert: str) -> None:
     name = drift.FEATURE_PSI if alert == "EspalierFeatureDrift" else drift.CLASS_PSI
-    looks, k = f"[{drift.WINDOWS - 1}h59m59s:1h]", drift.BEYOND
-    assert ALERTS[alert, "1h"] == f"count_over_time(({name}:1h > {drift.THRESHOLD}){looks}) >= {k}"
+    limits = drift.alert_limits()
+    looks, k = f"[{limits.windows - 1}h59m59s:1h]", limits.beyond
+    assert ALERTS[alert, "1h"] == f"count_over_time(({name}:1h > {limits.threshold}){looks}) >= {k}"
     assert ALERTS[alert, "1d"].splitlines() == [
-        f"count_over_time(({name}:24h > {drift.THRESHOLD}){looks}) >= {k}",
+        f"count_over_time(({name}:24h > {limits.threshold}){looks}) >= {k}",
         "unless",
         f"count_over_time(({name}:1h >= 0){looks}) >= {k}",
     ]
@@ -410,7 +411,7 @@ def test_it_finds_what_the_alert_finds(prometheus: Prometheus) -> None:
                 for (_, window), expression in ALERTS.items()
                 for each in asked.query(expression, at)
             )
-            report = drift.read(asked, {}, Limits(), at=at)
+            report = drift.read(asked, {}, drift.alert_limits(), at=at)
             drifting = sorted(
                 (version.namespace, version.model_version, row.name, windows[row.judge(report.limits) or ""])
                 for version, row in report.drifting()
@@ -538,7 +539,7 @@ def test_a_feature_with_the_name_of_the_classes_row_is_another_row() -> None:
         predictions_day=[],
         end=6 * 3600,
         window=3600,
-        limits=Limits(),
+        limits=drift.alert_limits(),
     )
     (version,) = report.versions
     verdicts = {(row.name, row.feature): row.verdict(report.limits) for row in version.rows}
@@ -559,6 +560,6 @@ def test_a_feature_with_the_name_of_the_classes_row_is_another_row() -> None:
 def test_a_terminal_gets_colours() -> None:
     console = Console(width=100, force_terminal=True, record=True, file=StringIO())
     version = Version("n", "e", "v", 10, None, (Row("petal", (0.9,) * 6, (None,) * 6),))
-    drift.show(Report(END, 3600, Limits(), (version,)), console)
+    drift.show(Report(END, 3600, drift.alert_limits(), (version,)), console)
     assert "DRIFT" in (text := console.export_text(styles=True))
     assert "\x1b[31m" in text

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 
 from app.contract import as_label
 from monitoring.errors import MonitoringError, StackError
-from monitoring.prometheus import Prometheus
+from monitoring.objectives import objectives
+from monitoring.prometheus import Prometheus, seconds
 from monitoring.stack import __main__ as stack
 from monitoring.stack import configuration, speed, traffic
 from monitoring.stack.configuration import Places
@@ -352,14 +353,14 @@ def test_at_its_own_speed_the_rules_are_the_clusters(tmp_path: Path) -> None:
     ("text", "length"), [("15s", 15), ("1h30m", 5400), ("359m", 21540), ("250ms", 0.25), ("30d", 2_592_000)]
 )
 def test_times(text: str, length: float) -> None:
-    assert speed.seconds(text) == length
-    assert speed.seconds(speed.shown(length)) == length
+    assert seconds(text) == length
+    assert seconds(speed.shown(length)) == length
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "1h 30m", "-5m"])
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(ValueError, match="is no time"):
-        speed.seconds(text)
+        seconds(text)
 
 
 def test_sixty_times_as_fast_an_hour_is_a_minute() -> None:
@@ -639,7 +640,7 @@ def test_compose_and_the_local_stack_are_alike() -> None:
     pinned = (ROOT / "pyproject.toml").read_text()
     assert f"grafana-foundation-sdk==1769699379!{stack.GRAFANA_VERSION}" in pinned
     command = SERVICES["prometheus"]["command"]
-    assert f"--storage.tsdb.retention.time={configuration.RETENTION}" in command
+    assert f"--storage.tsdb.retention.time={objectives().period_days}d" in command
     settings = stack._grafana_settings(Path("/"), Path("/"), 3000)
     for name, value in SERVICES["grafana"]["environment"].items():
         assert settings[name] == value

@@ -1,1 +1,0 @@
-"""What watches the service in a cluster: rules, the delivery exporter, the relay. Argo CD applies the folder above."""
