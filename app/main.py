@@ -1,4 +1,4 @@
-"""Puts the application together: routes, errors, metrics and documentation around one service."""
+"""Builds the application: routes, errors, metrics and documentation around one service."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from app import metrics
 from app.contract import Bundle, read_bundle
 from app.fastpath import Endpoint
 from app.http import BINARY, JSON
-from app.metrics import Exposition, HttpMetrics, export_age, export_process
-from app.openapi import Documentation
+from app.metrics import Exposition, HttpMetrics, export_age
+from app.openapi import description, document
 from app.page import DOCUMENTATION_FILES, documentation_file, documentation_page, read_page
-from app.predictionlog import Operation, PredictionLog, WatchedProtocol, WatchedService
+from app.predictionlog import PredictionLog, RecordedOperation
 from app.protocol import Protocol
 from app.service import Service
 from app.settings import Settings, body_limit, read_settings
-from app.transport import AccessLog, Budget, add_error_handlers, as_get, response
+from app.transport import AccessLog, Budget, add_error_handlers, response
 
 _PROTOCOL: list[str | Enum] = ["open inference protocol"]
 _INFER = "/v2/models/{model_name}/infer"
@@ -35,20 +35,17 @@ _INFER_VERSION = "/v2/models/{model_name}/versions/{version}/infer"
 
 @dataclass
 class Lifecycle:
-    """Whether the process is about to end; the server sets it and readiness reports it."""
+    """Whether the process is shutting down; the server sets it and readiness reports it."""
 
     draining: bool = False
 
 
 class Application(FastAPI):
-    """FastAPI, with the operations that predict answered before the router is asked.
-
-    Args:
-        prefix: in front of paths, if a proxy passes it on.
+    """FastAPI, but predictions bypass the router.
 
     Attributes:
-        fast_path: endpoints by path, for POST. Empty if there is middleware that must see every request: then
-            the ordinary routes answer.
+        fast_path: endpoints by path, for POST. Empty if there is middleware that must see every request; the ordinary
+            routes then answer.
     """
 
     def __init__(self, prefix: str = "", **options: Any) -> None:
@@ -64,20 +61,27 @@ class Application(FastAPI):
                 await endpoint(scope, receive, send)
                 return
         elif method == "HEAD":
-            scope, send = as_get(scope, send)
+            # FastAPI's routes do not accept HEAD. uvicorn leaves out the body.
+            scope = {**scope, "method": "GET"}
         if self._prefix and scope["type"] == "http":
             if scope["path"] == self._prefix and scope["method"] == "GET":
                 # Relative addresses in the page need the slash at the end.
                 await RedirectResponse(self._prefix.rpartition("/")[2] + "/")(scope, receive, send)
                 return
-            # Paths with the prefix and without it are routed alike.
+            # Paths with the prefix and without it have the same routes.
             scope = {**scope, "root_path": self._prefix}
         await super().__call__(scope, receive, send)
 
     def add_middleware(self, *arguments: Any, **options: Any) -> None:
-        """Add middleware; from then on the router answers everything, so that nothing gets past it."""
+        """Add middleware, and let the router answer everything, so that no request bypasses it."""
         self.fast_path = {}
         super().add_middleware(*arguments, **options)
+
+    def openapi(self) -> dict[str, Any]:
+        """The API's description; made on first use, to keep the start fast."""
+        if self.openapi_schema is None:
+            self.openapi_schema = document(self, self.state.service)
+        return self.openapi_schema
 
 
 class _ExactRoute(APIRoute):
@@ -93,112 +97,82 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     """The application for one bundle.
 
     Args:
-        settings: from the environment if None.
-        bundle: read from `settings.model_dir` if None.
+        settings: read from the environment by default.
+        bundle: read from `settings.model_dir` by default.
 
     Returns:
-        A FastAPI application; its `state` holds `service`, `prediction_log` (or None), `lifecycle`, `http`
-        (metrics), `exposition`, `settings` and `budget` for the server.
+        A FastAPI application. Its `state` has what the server needs.
 
     Raises:
         SettingsError, BundleError: it cannot start; the message says why in one line.
     """
     settings = settings or read_settings()
+    bundle = bundle or read_bundle(settings.model_dir)
     registry = CollectorRegistry()
-    operations = _operations(settings, bundle or read_bundle(settings.model_dir), registry)
-    service, protocol, log = operations.service, operations.protocol, operations.log
-    http = HttpMetrics(registry)
-    exposition = Exposition(registry, (service.metrics, http, *([log] if log else [])))
-    export_process(registry)
-    export_age(registry, settings.model_created, settings.data_created)
-    lifecycle = Lifecycle()
-    largest = body_limit(settings, len(service.manifest.features))
-    budget = Budget(settings.max_buffered_bytes, largest)
-    documentation = Documentation(service)
-
+    service = Service(
+        bundle, registry, settings.max_answer_bytes, ignore_unknown=settings.unknown_fields == "ignore"
+    )
+    protocol = Protocol(service)
     app = Application(
         title=f"Espalier: {service.manifest.name}",
         version=service.manifest.version,
-        description=documentation.description,
-        # FastAPI's page loads its script from elsewhere, and runs what a bundle's name contains.
+        description=description(service.manifest),
+        # FastAPI's page loads its script from another host, and does not escape the bundle's name.
         docs_url=None,
         redoc_url=None,
         prefix=settings.root_path,
-        # The document says where it is by a relative address.
+        # The document gives its own address, which is relative.
         root_path_in_servers=False,
-        # A redirect would send a body on a second trip, to wherever the Host header says.
+        # A redirect would send a body twice, to whatever the Host header names.
         redirect_slashes=False,
     )
-    app.state.settings = settings
-    app.state.budget = budget
-    app.state.service = service
-    app.state.lifecycle = lifecycle
-    app.state.prediction_log = log
-    app.state.http = http
-    app.state.exposition = exposition
-    app.openapi = lambda: documentation.of(app)  # type: ignore[method-assign]
-    fast_path = _add_predictions(app, operations, http, settings, budget)
-    _add_protocol(app, protocol, lifecycle)
-    _add_health(app, lifecycle)
-    _add_about(app, service, exposition)
+    state = app.state
+    state.settings = settings
+    state.service = service
+    state.prediction_log = (
+        PredictionLog(settings, bundle.manifest, registry) if settings.prediction_log else None
+    )
+    state.http = HttpMetrics(registry)
+    state.budget = Budget(settings.max_buffered_bytes, body_limit(settings, len(service.manifest.features)))
+    state.lifecycle = Lifecycle()
+    sources = [each for each in (service.metrics, state.http, state.prediction_log) if each is not None]
+    state.exposition = Exposition(registry, sources)
+    export_age(registry, settings.model_created, settings.data_created)
+    fast_path = _add_predictions(app, protocol)
+    _add_protocol(app, protocol)
+    _add_health(app)
+    _add_about(app)
     add_error_handlers(app, service)
-    http.instrument(app)
+    state.http.instrument(app)
     if settings.access_log:
         app.add_middleware(AccessLog)
-    # Last, because middleware closes it; the endpoints do the work of these two themselves.
+    # Last, because middleware clears it; the endpoints count and log by themselves.
     app.fast_path = {
         prefix + path: each for prefix in ("", settings.root_path) for path, each in fast_path.items()
     }
     return app
 
 
-@dataclass(frozen=True)
-class _Operations:
-    """What answers, and what is done beside answering."""
+def _add_predictions(app: Application, protocol: Protocol) -> dict[str, Endpoint]:
+    """Add the ordinary routes, and return their fast path."""
+    service: Service = app.state.service
+    settings: Settings = app.state.settings
+    log: PredictionLog | None = app.state.prediction_log
 
-    service: Service
-    protocol: Protocol
-    predict: Operation
-    infer: Operation
-    log: PredictionLog | None
-
-
-def _operations(settings: Settings, bundle: Bundle, registry: CollectorRegistry) -> _Operations:
-    options: dict[str, Any] = {
-        "max_answer_bytes": settings.max_answer_bytes,
-        "ignore_unknown": settings.unknown_fields == "ignore",
-    }
-    if not settings.prediction_log:
-        service = Service(bundle, registry, **options)
-        protocol = Protocol(service)
-        return _Operations(service, protocol, service.predict, protocol.infer, None)
-    watched = WatchedService(bundle, registry, **options)
-    watched_protocol = WatchedProtocol(watched)
-    log = PredictionLog(settings, bundle.manifest, registry)
-    predict, infer = (log.logged(each, watched) for each in (watched.predict, watched_protocol.infer))
-    return _Operations(watched, watched_protocol, predict, infer, log)
-
-
-def _add_predictions(
-    app: FastAPI, operations: _Operations, http: HttpMetrics, settings: Settings, budget: Budget
-) -> dict[str, Endpoint]:
-    """Add the ordinary routes, and return their short cuts."""
-    service, protocol = operations.service, operations.protocol
-
-    def endpoint(handler: str, answer: Any, **options: Any) -> Endpoint:
+    def endpoint(handler: str, answer: RecordedOperation, **options: Any) -> Endpoint:
         return Endpoint(
-            answer,
-            http.route(handler, "POST"),
+            log.logged(answer) if log else answer,
+            app.state.http.route(handler, "POST"),
             service.refuse,
             body_limit(settings, len(service.manifest.features)),
-            budget,
+            app.state.budget,
             access_log=settings.access_log,
             **options,
         )
 
-    predictions = endpoint("/predict", operations.predict)
-    inference = endpoint(_INFER, operations.infer, media_types=(BINARY.encode(),))
-    inference_of_version = endpoint(_INFER_VERSION, operations.infer, media_types=(BINARY.encode(),))
+    predictions = endpoint("/predict", service.predict)
+    inference = endpoint(_INFER, protocol.infer, media_types=(BINARY.encode(),))
+    inference_of_version = endpoint(_INFER_VERSION, protocol.infer, media_types=(BINARY.encode(),))
 
     @app.post("/predict", tags=["predict"], summary="Classify one row or many")
     async def predict(request: Request) -> Response:
@@ -218,7 +192,9 @@ def _add_predictions(
     }
 
 
-def _add_protocol(app: FastAPI, protocol: Protocol, lifecycle: Lifecycle) -> None:
+def _add_protocol(app: Application, protocol: Protocol) -> None:
+    lifecycle: Lifecycle = app.state.lifecycle
+
     @app.get("/v2", tags=_PROTOCOL, summary="Server metadata")
     async def server() -> Response:
         return _json(protocol.server())
@@ -249,7 +225,9 @@ def _add_protocol(app: FastAPI, protocol: Protocol, lifecycle: Lifecycle) -> Non
         return _json(answer, 503 if lifecycle.draining else 200)
 
 
-def _add_health(app: FastAPI, lifecycle: Lifecycle) -> None:
+def _add_health(app: Application) -> None:
+    lifecycle: Lifecycle = app.state.lifecycle
+
     @app.get("/health/live", tags=["health"], summary="Whether the process answers")
     async def live() -> Response:
         return _json({"status": "live"})
@@ -261,19 +239,20 @@ def _add_health(app: FastAPI, lifecycle: Lifecycle) -> None:
         return _json({"status": "ready"})
 
 
-def _add_about(app: FastAPI, service: Service, exposition: Exposition) -> None:
+def _add_about(app: Application) -> None:
+    exposition: Exposition = app.state.exposition
     page, page_headers = read_page()
-    card = service.manifest.model_dump_json().encode()
+    card = app.state.service.manifest.model_dump_json().encode()
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        return Response(page, media_type="text/html; charset=utf-8", headers=page_headers)
+        return Response(page, headers=page_headers)
 
     documentation, documentation_headers = documentation_page(app.title)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return Response(documentation, media_type="text/html; charset=utf-8", headers=documentation_headers)
+        return Response(documentation, headers=documentation_headers)
 
     @app.get("/docs/{name}", include_in_schema=False)
     async def docs_file(name: str) -> Response:

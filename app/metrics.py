@@ -363,6 +363,8 @@ class Exposition:
     """`/metrics`: of this process, or of all workers when they share a directory."""
 
     def __init__(self, registry: CollectorRegistry, sources: Sequence[_Settles]) -> None:
+        # With several workers `/metrics` leaves the process out, because no single process is the service.
+        ProcessCollector(registry=registry)
         self._registry = registry
         self._sources = sources
 
@@ -378,14 +380,6 @@ class Exposition:
         merged = CollectorRegistry()
         multiprocess.MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
         return generate_latest(merged)
-
-
-def export_process(registry: CollectorRegistry) -> None:
-    """Processor time, memory and open files of this process, under the names that every Prometheus client uses.
-
-    With several workers `/metrics` leaves these out, because no single process stands for the service.
-    """
-    ProcessCollector(registry=registry)
 
 
 def export_age(registry: CollectorRegistry, model_created: float | None, data_created: float | None) -> None:

@@ -1,4 +1,4 @@
-"""The documentation at `/docs` and `/openapi.json`, made from the bundle's schema."""
+"""The OpenAPI document, made from the bundle's schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from app.schema import object_of
 from app.service import Service
 
 _REF = "#/components/schemas/{model}"
-_INFER = ("/v2/models/{model_name}/infer", "/v2/models/{model_name}/versions/{version}/infer")
+_MODEL = "/v2/models/{model_name}"
+_READINESS = (("200", "Ready"), ("503", "Draining"))
 _ERRORS = {
     404: "No such model or version",
     408: "The body did not arrive in time",
@@ -97,100 +98,100 @@ class Status(TypedDict):
     status: Literal["live", "ready", "draining"]
 
 
-class Documentation:
-    """Completes FastAPI's document: the routes read raw bytes, so what they take is described here."""
+def description(manifest: Manifest) -> str:
+    return (
+        f"Predicts **{manifest.target}** ({', '.join(manifest.classes)}) from "
+        f"{len(manifest.features)} features with {manifest.algorithm}, version {manifest.version}."
+    )
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        manifest = service.manifest
-        self.description = (
-            f"Predicts **{manifest.target}** ({', '.join(manifest.classes)}) from "
-            f"{len(manifest.features)} features with {manifest.algorithm}, version {manifest.version}."
-        )
 
-    def of(self, app: FastAPI) -> dict[str, Any]:
-        """The document; made on first use, because start-up should not pay for it."""
-        if app.openapi_schema is None:
-            app.openapi_schema = self._build(app)
-        return app.openapi_schema
+def document(app: FastAPI, service: Service) -> dict[str, Any]:
+    """FastAPI's document, completed: the routes read raw bytes, so FastAPI does not know their types."""
+    made = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        # Relative to the document's own address, whatever prefix a proxy adds.
+        servers=[{"url": "."}],
+    )
+    components = _Components()
+    paths = made["paths"]
+    _describe_predict(paths["/predict"]["post"], service, components)
+    _describe_answers(paths, components)
+    served = {"model_name": service.manifest.name, "version": service.manifest.version}
+    error = _json(components.add(Error))
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            # FastAPI documents its own 422, which these routes never send.
+            operation["responses"].pop("422", None)
+            expected = [404] if "{model_name}" in path else []
+            expected += [408, 413, 415, 422, 503] if method == "post" else []
+            for status in expected:
+                operation["responses"][str(status)] = {"description": _ERRORS[status], "content": error}
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = {"type": "string", "enum": [served[parameter["name"]]]}
+    made["components"] = {"schemas": components.schemas}
+    return made
 
-    def _build(self, app: FastAPI) -> dict[str, Any]:
-        document = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=self.description,
-            routes=app.routes,
-            # From where the document itself is, whatever prefix a proxy puts in front.
-            servers=[{"url": "."}],
-        )
-        components = _Components()
-        paths = document["paths"]
-        self._describe_predict(paths["/predict"]["post"], components)
-        self._describe_protocol(paths, components)
-        _describe_about(paths, components)
-        error = _json(components.add(Error))
-        for path, operations in paths.items():
-            for method, operation in operations.items():
-                expected = [404] if "{model_name}" in path else []
-                expected += [408, 413, 415, 422, 503] if method == "post" else []
-                # FastAPI documents its own 422, which these routes never send.
-                operation["responses"].pop("422", None)
-                for status in expected:
-                    operation["responses"][str(status)] = {"description": _ERRORS[status], "content": error}
-        document["components"] = {"schemas": components.schemas}
-        return document
 
-    def _describe_predict(self, operation: dict[str, Any], components: _Components) -> None:
-        schema = self._service.schema
-        shapes = [components.add(adapter) for adapter in (schema.instance, schema.instances, schema.columns)]
-        answers = [components.add(each) for each in _answers(self._service.manifest)]
-        content = _json({"anyOf": shapes})
-        examples = _examples(self._service.manifest)
-        if examples:
-            content["application/json"]["examples"] = examples
-        operation["description"] = (
-            "Takes one instance as an object, several as `instances`, or big batches as `columns` with one "
-            "array per feature. The answer has the shape of the question."
-        )
-        operation["requestBody"] = {"required": True, "content": content}
-        operation["responses"]["200"] = {
-            "description": "The prediction",
-            "content": _json({"anyOf": answers}),
+def _describe_predict(operation: dict[str, Any], service: Service, components: _Components) -> None:
+    schema = service.schema
+    shapes = [components.add(adapter) for adapter in (schema.instance, schema.instances, schema.columns)]
+    answers = [components.add(each) for each in _answers(service.manifest)]
+    content = _json({"anyOf": shapes})
+    examples = _examples(service.manifest)
+    if examples:
+        content["application/json"]["examples"] = examples
+    operation["description"] = (
+        "Takes one instance as an object, several as `instances`, or big batches as `columns` with one "
+        "array per feature. The answer has the shape of the question."
+    )
+    operation["requestBody"] = {"required": True, "content": content}
+    operation["responses"]["200"] = {"description": "The prediction", "content": _json({"anyOf": answers})}
+
+
+def _describe_answers(paths: dict[str, Any], components: _Components) -> None:
+    """The answers of all other routes, and the body of `infer`."""
+
+    def answer(path: str, status: str, about: str, kind: Any, **more: Any) -> None:
+        (operation,) = paths[path].values()
+        operation["responses"][status] = {
+            "description": about,
+            "content": {**_json(components.add(kind)), **more},
         }
 
-    def _describe_protocol(self, paths: dict[str, Any], components: _Components) -> None:
-        not_ready = {"description": "Draining"}
-        for path in _INFER:
-            operation = paths[path]["post"]
-            operation["requestBody"] = {"required": True, "content": _json(components.add(InferRequest))}
-            answer = {**_json(components.add(InferResponse)), "application/octet-stream": {}}
-            operation["responses"]["200"] = {"description": "The outputs", "content": answer}
-        for path, operations in paths.items():
-            if path.endswith("/ready") and path.startswith("/v2/"):
-                kind = ModelReady if "models" in path else Ready
-                content = _json(components.add(kind))
-                operations["get"]["responses"]["200"] = {"description": "Ready", "content": content}
-                operations["get"]["responses"]["503"] = {**not_ready, "content": content}
-            elif path.endswith(("{model_name}", "{version}")):
-                _answers_with(operations["get"], components.add(ModelMetadata))
-        _answers_with(paths["/v2"]["get"], components.add(ServerMetadata))
-        _answers_with(paths["/v2/health/live"]["get"], components.add(Live))
-        served = {"model_name": self._service.manifest.name, "version": self._service.manifest.version}
-        for operations in paths.values():
-            for operation in operations.values():
-                for parameter in operation.get("parameters", ()):
-                    parameter["schema"] = {"type": "string", "enum": [served[parameter["name"]]]}
+    for model in (_MODEL, f"{_MODEL}/versions/{{version}}"):
+        operation = paths[f"{model}/infer"]["post"]
+        operation["requestBody"] = {"required": True, "content": _json(components.add(InferRequest))}
+        answer(f"{model}/infer", "200", "The outputs", InferResponse, **{"application/octet-stream": {}})
+        answer(model, "200", "Successful", ModelMetadata)
+        for status, about in _READINESS:
+            answer(f"{model}/ready", status, about, ModelReady)
+    for status, about in _READINESS:
+        answer("/v2/health/ready", status, about, Ready)
+        answer("/health/ready", status, about, Status)
+    answer("/v2", "200", "Successful", ServerMetadata)
+    answer("/v2/health/live", "200", "Successful", Live)
+    answer("/health/live", "200", "Successful", Status)
+    answer("/model", "200", "Successful", Manifest)
+    paths["/metrics"]["get"]["responses"]["200"] = {
+        "description": "Prometheus text format",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
 
 
 class _Components:
-    """Schemas by name, so that the document says each thing once."""
+    """Schemas by name, so that the document contains each once."""
 
     def __init__(self) -> None:
         self.schemas: dict[str, Any] = {}
 
-    def add(self, described: Any, mode: JsonSchemaMode = "validation") -> dict[str, Any]:
-        """Add a type or an adapter and what it needs, and return a reference to it."""
+    def add(self, described: Any) -> dict[str, Any]:
+        """Add a type or an adapter with its references, and return a reference to it."""
         adapter = described if isinstance(described, TypeAdapter) else TypeAdapter(described)
+        # Answers contain the fields that have defaults.
+        mode: JsonSchemaMode = "serialization" if described is Manifest else "validation"
         schema = adapter.json_schema(mode=mode, ref_template=_REF)
         self.schemas.update(schema.pop("$defs", {}))
         if "$ref" in schema:
@@ -199,22 +200,8 @@ class _Components:
         return {"$ref": _REF.format(model=schema["title"])}
 
 
-def _describe_about(paths: dict[str, Any], components: _Components) -> None:
-    status = _json(components.add(Status))
-    _answers_with(paths["/health/live"]["get"], components.add(Status))
-    paths["/health/ready"]["get"]["responses"] = {
-        "200": {"description": "Ready", "content": status},
-        "503": {"description": "Draining", "content": status},
-    }
-    _answers_with(paths["/model"]["get"], components.add(Manifest, mode="serialization"))
-    paths["/metrics"]["get"]["responses"]["200"] = {
-        "description": "Prometheus text format",
-        "content": {"text/plain": {"schema": {"type": "string"}}},
-    }
-
-
 def _answers(manifest: Manifest) -> tuple[Any, Any, Any]:
-    """Types of the three answers to `/predict`."""
+    """The types of the three answers to `/predict`."""
     classes = manifest.classes
     label: Any = Annotated[Literal[classes], Field(description="The most likely class.")]
     one = {"label": label, "probabilities": object_of("Probabilities", dict.fromkeys(classes, float))}
@@ -230,7 +217,7 @@ def _answers(manifest: Manifest) -> tuple[Any, Any, Any]:
 
 
 def _examples(manifest: Manifest) -> dict[str, Any]:
-    """Working requests in each shape, made of rows of the test split."""
+    """Valid requests in each shape, from rows of the test split."""
     rows = [example.values for example in manifest.examples]
     if not rows:
         return {}
@@ -240,10 +227,6 @@ def _examples(manifest: Manifest) -> dict[str, Any]:
         "instances": {"summary": "Several rows", "value": {"instances": rows}},
         "columns": {"summary": "Columns", "value": {"columns": columns}},
     }
-
-
-def _answers_with(operation: dict[str, Any], schema: dict[str, Any]) -> None:
-    operation["responses"]["200"] = {"description": "Successful", "content": _json(schema)}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The Open Inference Protocol (v2) over the same service: tensors in, tensors out, as JSON or binary.
+"""The Open Inference Protocol (v2): tensors in, tensors out, as JSON or binary.
 
-Each feature is an input tensor of shape [rows] or [rows, 1]: FP64, or another numeric type, for a number;
-BYTES for a category. Values in JSON must be of the tensor's type. NaN, null and an empty string stand for a missing value. The outputs are `label`
-(BYTES, [rows]) and `probabilities` (FP64, [rows, classes], in the order of the classes in `/model`).
+Each feature is an input tensor of shape [rows] or [rows, 1]: FP64, or another numeric type, for a number; BYTES for a
+category. JSON values must fit the tensor's type. NaN, null and an empty string mean a missing value. The outputs are
+`label` (BYTES, [rows]) and `probabilities` (FP64, [rows, classes], in the order of the classes in `/model`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, V
 from typing_extensions import TypeAliasType, TypedDict, get_type_hints
 
 from app import __version__
-from app.errors import Detail, RequestError, invalid
+from app.errors import Detail, Reason, RequestError, invalid
 from app.http import BINARY, Answer, RequestHeaders, json_answer
 from app.limits import Output
 from app.predictor import LABEL, PROBABILITIES
 from app.schema import list_of, object_of, optional
-from app.service import Labels, Probabilities, Service
+from app.service import Labels, Prediction, Probabilities, Service
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
@@ -43,32 +43,32 @@ _NUMBERS = {
     "UINT16": "<u2",
     "UINT8": "<u1",
 }
-"""Numeric data types and their layout in the binary extension, which is little-endian."""
+"""Numeric data types and their layout in the binary extension."""
 
 
 def _range(layout: str) -> tuple[float, float]:
     if layout[1] != "f":
         return float(np.iinfo(layout).min), float(np.iinfo(layout).max)
-    # Decimal numbers up to half a step above the greatest value are rounded to it.
+    # A decimal number up to half a step above the greatest value is rounded to it.
     greatest = float(np.finfo(layout).max) * (1 + float(np.finfo(layout).eps) / 4)
     return -greatest, greatest
 
 
 _RANGES = {datatype: _range(layout) for datatype, layout in _NUMBERS.items() if datatype != "FP64"}
-"""What values in JSON may be, other than any number."""
+"""The bounds of JSON values, for types that do not hold every number."""
 
 _STRICT = ConfigDict(strict=True)
 Parameters = dict[str, Any]
-"""Extensions' parameters. Those of this service are `binary_data_size`, `binary_data` and
-`binary_data_output`; others are ignored, as the protocol asks, unless ignoring them would change the answer."""
+"""Parameters of extensions. This service knows `binary_data_size`, `binary_data` and `binary_data_output`. It ignores
+others, as the protocol requires, except those that would change the answer."""
 
 
 def _array(numbers: list[float]) -> list[float] | NDArray[np.float64]:
-    # A few values are looked at faster one by one.
+    # A few values are checked faster one by one.
     return np.frombuffer(struct.pack(f"={len(numbers)}d", *numbers)) if len(numbers) > 16 else numbers
 
 
-# Finite numbers become an array as they are read; anything else is a list that the schema looks at.
+# Finite numbers become an array when they are parsed; anything else stays a list, which the schema checks.
 _Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Numbers = TypeAliasType("_Numbers", Annotated[list[_Finite], FailFast(), AfterValidator(_array)])
 _Values = Annotated[
@@ -117,19 +117,17 @@ _TENSOR_FIELDS: dict[str, Any] = {
     for name, hint in get_type_hints(Tensor, include_extras=True).items()
     if name not in ("parameters", "data")
 }
-"""What every tensor must have."""
+"""The fields that every tensor must have."""
 
 
 class Protocol:
-    """Speaks the protocol for one service."""
-
     def __init__(self, service: Service) -> None:
         self._service = service
         self._manifest = service.manifest
         self._requests: TypeAdapter[InferRequest] = TypeAdapter(_without_required_fields())
         self._features = {each.name: each for each in self._manifest.features}
         self._classes = np.array(self._manifest.classes, dtype=object)
-        self._encoded_classes = np.array([_encoded(name) for name in self._manifest.classes], dtype=object)
+        self._encoded_classes = np.array([_encode(name) for name in self._manifest.classes], dtype=object)
 
     def server(self) -> dict[str, Any]:
         return {"name": "espalier", "version": __version__, "extensions": ["binary_tensor_data"]}
@@ -152,42 +150,33 @@ class Protocol:
         }
 
     def check(self, name: str, version: str | None) -> None:
-        """Refuse names and versions that are not served.
-
-        Raises:
-            RequestError: 404.
-        """
+        """Raise a 404 for names and versions that are not served."""
         served = self._manifest
         if name != served.name:
             raise RequestError(404, "not_found", f"model {name} is not here; {served.name} is")
         if version is not None and version != served.version:
             raise RequestError(404, "not_found", f"version {version} is not here; {served.version} is")
 
-    def infer(self, body: bytes, headers: RequestHeaders) -> Answer:
+    def infer(self, body: bytes, headers: RequestHeaders, prediction: Prediction | None = None) -> Answer:
         """Answer an inference request.
 
-        Args:
-            body: JSON, followed by binary tensors if the header `Inference-Header-Content-Length` says where
-                the JSON ends.
-            headers: of the request.
+        The body is JSON. If the header `Inference-Header-Content-Length` says where it ends, binary tensors follow.
 
         Raises:
-            RequestError: 422 that names tensor and row.
+            RequestError: 422 that names the tensor and the row; 413 for too many rows.
         """
         head, binary = _split(body, headers.get(_HEADER_LENGTH))
-        request = self.read(head)
+        request = self._read(head)
         outputs = self._outputs(request)
         tensors = self._tensors(request["inputs"], binary)
         rows = self._service.schema.from_tensors(tensors, self._service.limits.tensors(outputs))
         labels, probabilities = self._service.run(rows)
+        if prediction is not None:
+            prediction.id = request.get("id")
+            prediction.record(rows, labels, probabilities)
         return self._answer(request, outputs, labels, probabilities)
 
-    def read(self, head: bytes) -> InferRequest:
-        """The JSON part of a request.
-
-        Raises:
-            RequestError: 422.
-        """
+    def _read(self, head: bytes) -> InferRequest:
         try:
             request = self._requests.validate_json(head)
         except ValidationError as error:
@@ -209,7 +198,7 @@ class Protocol:
         return request
 
     def _outputs(self, request: InferRequest) -> tuple[Output, ...]:
-        """Names of the outputs in order, and whether each is wanted as binary."""
+        """The names of the outputs in order, and whether each is requested as binary."""
         binary = False
         if "parameters" in request:
             binary = _flag("parameters", request["parameters"], "binary_data_output", default=False)
@@ -220,25 +209,25 @@ class Protocol:
         for each in wanted:
             name, parameters = each["name"], each.get("parameters", {})
             if name in outputs:
-                raise invalid([Detail(f"outputs.{name}", "is requested twice", "wrong_shape")])
-            _supported(f"outputs.{name}", parameters)
+                raise _fault(f"outputs.{name}", "is requested twice")
+            _check_supported(f"outputs.{name}", parameters)
             outputs[name] = _flag(f"outputs.{name}", parameters, "binary_data", default=binary)
         return tuple(outputs.items())
 
     def _tensors(self, inputs: list[Tensor], binary: memoryview) -> dict[str, list[Any] | NDArray[Any]]:
-        """Each tensor's values by feature, taken from the JSON or, in order, from the binary part."""
+        """Each feature's values, from the JSON or, in order, from the binary part."""
         tensors: dict[str, list[Any] | NDArray[Any]] = {}
         offset = 0
         for tensor in inputs:
             name = tensor["name"]
             known = name in self._features
             if not known and not self._service.schema.ignore_unknown:
-                raise invalid([Detail(name, "is not a feature of this model", "unknown_field")])
+                raise _fault(name, "is not a feature of this model", "unknown_field")
             if name in tensors:
-                raise invalid([Detail(name, "is given twice", "wrong_shape", name)])
+                raise _fault(name, "is given twice", feature=name)
             feature = name if known else None
             parameters = tensor.get("parameters", {})
-            _supported(name, parameters, feature)
+            _check_supported(name, parameters, feature)
             size = parameters.get("binary_data_size")
             count = self._rows_of(tensor) if known else 0
             if size is None:
@@ -251,25 +240,25 @@ class Protocol:
                     or not 0 <= size <= len(binary) - offset
                 ):
                     follow = len(binary) - offset
-                    raise _shape(name, f"binary_data_size is {size}, but {follow} bytes follow", feature)
+                    raise _fault(
+                        name, f"binary_data_size is {size}, but {follow} bytes follow", feature=feature
+                    )
                 if known:
                     tensors[name] = _binary_values(tensor, count, binary[offset : offset + size])
                 offset += size
         if offset != len(binary):
-            raise _shape("inputs", f"{len(binary) - offset} bytes follow the last tensor")
+            raise _fault("inputs", f"{len(binary) - offset} bytes follow the last tensor")
         return tensors
 
     def _rows_of(self, tensor: Tensor) -> int:
-        """How many rows a tensor has, after checking its shape and type against the feature."""
+        """The number of rows of a tensor whose shape and type fit the feature."""
         name, shape = tensor["name"], tensor["shape"]
         if len(shape) == 2 and shape[1] != 1:
-            raise _shape(name, f"shape must be [rows] or [rows, 1], not {shape}", name)
+            raise _fault(name, f"shape must be [rows] or [rows, 1], not {shape}", feature=name)
         number = self._features[name].type == "number"
         if (tensor["datatype"] in _NUMBERS) != number or not (number or tensor["datatype"] == "BYTES"):
             wanted = "FP64 or another number type" if number else "BYTES"
-            raise invalid(
-                [Detail(name, f"datatype must be {wanted}, not {tensor['datatype']}", "wrong_type", name)]
-            )
+            raise _fault(name, f"datatype must be {wanted}, not {tensor['datatype']}", "wrong_type", name)
         return shape[0]
 
     def _answer(
@@ -317,7 +306,7 @@ class Protocol:
 
 
 def _without_required_fields() -> Any:
-    """`InferRequest` as it is read: pydantic copies a whole tensor into the error about each missing field."""
+    """`InferRequest` for parsing: pydantic would copy a whole tensor into the error about each missing field."""
     hints = get_type_hints(Tensor, include_extras=True)
     tensor = object_of("Tensor", {**hints, **optional(_TENSOR_FIELDS)}, _STRICT)
     inputs: Any = Annotated[list_of(tensor), Field(min_length=1), FailFast()]
@@ -327,33 +316,38 @@ def _without_required_fields() -> Any:
 
 
 def _split(body: bytes, header_length: bytes | None) -> tuple[bytes, memoryview]:
-    """The JSON and what follows it."""
+    """The JSON, and the binary part after it."""
     if header_length is None:
         return body, memoryview(b"")
-    # Python converts no more than some thousand digits.
+    # Python refuses to convert thousands of digits.
     end = int(header_length) if header_length.isdigit() and len(header_length) <= 20 else None
     if end is None or end > len(body):
         shown = header_length.decode("latin-1")
-        raise _shape(HEADER_LENGTH, f"is {shown}, but the body has {len(body)} bytes")
+        raise _fault(HEADER_LENGTH, f"is {shown}, but the body has {len(body)} bytes")
     return body[:end], memoryview(body)[end:]
 
 
 def _json_values(tensor: Tensor, count: int) -> list[Any] | NDArray[np.float64]:
     name = tensor["name"]
-    values = tensor.get("data")
+    values: list[Any] | NDArray[np.float64] | None = tensor.get("data")
     if values is None:
-        raise invalid([Detail(name, "has neither data nor binary_data_size", "missing_field", name)])
-    if isinstance(values, list) and len(tensor["shape"]) == 2:
-        values = _flat(values)
+        raise _fault(name, "has neither data nor binary_data_size", "missing_field", name)
+    # Rows of one value; other lists are left for the schema to refuse.
+    if (
+        isinstance(values, list)
+        and len(tensor["shape"]) == 2
+        and all(isinstance(value, list) and len(value) == 1 for value in values)
+    ):
+        values = [value for (value,) in values]
     if len(values) != count:
-        raise _shape(name, f"shape says {count} values, data has {len(values)}", name)
+        raise _fault(name, f"shape says {count} values, data has {len(values)}", feature=name)
     if tensor["datatype"] in _RANGES:
         _check_datatype(name, tensor["datatype"], values)
     return values
 
 
 def _check_datatype(name: str, datatype: str, values: list[Any] | NDArray[np.float64]) -> None:
-    """Refuse numbers that a data type does not have; anything else is looked at by the schema."""
+    """Refuse numbers that a data type cannot hold; the schema checks other values."""
     low, high = _RANGES[datatype]
     whole = "INT" in datatype
     if isinstance(values, np.ndarray):
@@ -365,7 +359,7 @@ def _check_datatype(name: str, datatype: str, values: list[Any] | NDArray[np.flo
         row = next((row for row, value in enumerate(values) if not _fits(value, low, high, whole)), None)
     if row is not None:
         article = "a" if datatype.startswith("U") else "an"
-        raise invalid([Detail(f"{name}.{row}", f"must be {article} {datatype} value", "wrong_type", name)])
+        raise _fault(f"{name}.{row}", f"must be {article} {datatype} value", "wrong_type", name)
 
 
 def _fits(value: Any, low: float, high: float, whole: bool) -> bool:
@@ -374,28 +368,21 @@ def _fits(value: Any, low: float, high: float, whole: bool) -> bool:
     return low <= value <= high and not (whole and value % 1)
 
 
-def _flat(values: list[Any]) -> list[Any]:
-    """Values of a column that came as rows of one."""
-    if all(isinstance(value, list) and len(value) == 1 for value in values):
-        return [value for (value,) in values]
-    return values
-
-
 def _binary_values(tensor: Tensor, count: int, content: memoryview) -> list[Any] | NDArray[Any]:
     name, datatype = tensor["name"], tensor["datatype"]
     if "data" in tensor:
-        raise _shape(name, "has both data and binary_data_size", name)
+        raise _fault(name, "has both data and binary_data_size", feature=name)
     if datatype == "BYTES":
-        return _decoded(name, count, content)
+        return _decode(name, count, content)
     layout = np.dtype(_NUMBERS[datatype])
     if len(content) != count * layout.itemsize:
         made = len(content) / layout.itemsize
-        raise _shape(name, f"shape says {count} values, binary_data_size makes {made:g}", name)
+        raise _fault(name, f"shape says {count} values, binary_data_size makes {made:g}", feature=name)
     return np.frombuffer(content, layout)
 
 
-def _decoded(name: str, count: int, content: memoryview) -> list[Any]:
-    """Strings that are each preceded by their length as four bytes."""
+def _decode(name: str, count: int, content: memoryview) -> list[Any]:
+    """Strings, each after its length in four bytes."""
     values: list[Any] = []
     offset = 0
     while offset + 4 <= len(content) and len(values) < count:
@@ -404,33 +391,31 @@ def _decoded(name: str, count: int, content: memoryview) -> list[Any]:
         try:
             values.append(str(content[offset : offset + length], "utf-8"))
         except UnicodeDecodeError:
-            fault = Detail(f"{name}.{len(values)}", "must be UTF-8", "wrong_type", name)
-            raise invalid([fault]) from None
+            raise _fault(f"{name}.{len(values)}", "must be UTF-8", "wrong_type", name) from None
         offset += length
     if len(values) != count or offset != len(content):
-        raise _shape(name, f"the binary data does not hold exactly {count} strings", name)
+        raise _fault(name, f"the binary data does not hold exactly {count} strings", feature=name)
     return values
 
 
-def _encoded(text: str) -> bytes:
+def _encode(text: str) -> bytes:
     content = text.encode()
     return struct.pack("<I", len(content)) + content
 
 
-def _supported(where: str, parameters: Parameters, feature: str | None = None) -> None:
+def _check_supported(where: str, parameters: Parameters, feature: str | None = None) -> None:
     """Refuse the extensions that would change the answer if they were ignored."""
     for name in ("shared_memory_region", "classification"):
         if parameters.get(name):
-            raise invalid([Detail(where, f"parameter {name} is not supported", "unsupported", feature)])
+            raise _fault(where, f"parameter {name} is not supported", "unsupported", feature)
 
 
 def _flag(where: str, parameters: Parameters, name: str, *, default: bool) -> bool:
-    """A parameter that is true or false."""
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise invalid([Detail(f"{where}.{name}", "must be true or false", "wrong_type")])
+        raise _fault(f"{where}.{name}", "must be true or false", "wrong_type")
     return value
 
 
-def _shape(where: str, reason: str, feature: str | None = None) -> RequestError:
-    return invalid([Detail(where, reason, "wrong_shape", feature)])
+def _fault(where: str, reason: str, kind: Reason = "wrong_shape", feature: str | None = None) -> RequestError:
+    return invalid([Detail(where, reason, kind, feature)])

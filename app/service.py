@@ -1,7 +1,7 @@
-"""What the service does with a request, however it came: a body in, an answer out.
+"""What the service does with a request: a request body in, an answer out.
 
-Connections, routes, the protocol and tests all come through here, so there is one implementation of validation,
-inference, counting and the shape of answers.
+Connections, routes, the inference protocol and tests all use it, so validation, inference, counting and the shape of
+answers have one implementation.
 """
 
 from __future__ import annotations
@@ -29,14 +29,29 @@ Probabilities = NDArray[np.float64]
 DEFAULT_ANSWER_BYTES: int = Settings.model_fields["max_answer_bytes"].default
 
 
+class Prediction:
+    """The rows of a request and their answers, recorded for the prediction log."""
+
+    id: str | None = None
+    time: float
+    rows: Row | Rows
+    labels: int | Labels
+    probabilities: list[float] | Probabilities
+
+    def __len__(self) -> int:
+        return len(self.rows) if isinstance(self.rows, Rows) else 1
+
+    def record(
+        self, rows: Row | Rows, labels: int | Labels, probabilities: list[float] | Probabilities
+    ) -> None:
+        self.rows, self.labels, self.probabilities = rows, labels, probabilities
+
+
 class Service:
     """A loaded bundle.
 
-    Attributes:
-        manifest: what is served.
-        limits: how many rows a request may have.
-        schema: what is accepted.
-        metrics: what is counted.
+    Raises:
+        BundleError: onnxruntime cannot run the model, or the model does not fit its manifest.
     """
 
     def __init__(
@@ -47,11 +62,6 @@ class Service:
         *,
         ignore_unknown: bool = False,
     ) -> None:
-        """Load the model.
-
-        Raises:
-            BundleError: onnxruntime cannot run it, or it does not fit its manifest.
-        """
         self.manifest = bundle.manifest
         self.limits = RowLimits(bundle.manifest, max_answer_bytes)
         self.schema = Schema(bundle.manifest, self.limits, ignore_unknown=ignore_unknown)
@@ -66,24 +76,32 @@ class Service:
             )
         self._model = {"name": self.manifest.name, "version": self.manifest.version}
 
-    def predict(self, body: bytes, _: RequestHeaders = NO_HEADERS) -> Answer:
-        """Answer the body of `/predict` in the shape in which it asks.
+    def predict(
+        self, body: bytes, _: RequestHeaders = NO_HEADERS, prediction: Prediction | None = None
+    ) -> Answer:
+        """Answer the body of `/predict` in the shape of the request.
 
         Raises:
-            RequestError: 422, with each field at fault.
+            RequestError: 422 that names each invalid field; 413 for too many rows.
         """
         shape, rows = self.schema.parse(body)
         if isinstance(rows, tuple):
             label, row_probabilities = self.run_row(rows)
-            answer: dict[str, Any] = {
-                "label": self._classes[label],
-                "probabilities": dict(zip(self._classes, row_probabilities)),  # noqa: B905  checked at the start
-                "model": self._model,
-            }
+            if prediction is not None:
+                prediction.record(rows, label, row_probabilities)
+            answer = self._one(label, row_probabilities)
+            answer["model"] = self._model
             return orjson.dumps(answer), 200, JSON_HEADERS
         labels, probabilities = self.run(rows)
+        if prediction is not None:
+            prediction.record(rows, labels, probabilities)
         if shape == "columns":
-            answer = self._columns(labels, probabilities)
+            # orjson needs contiguous arrays, and the transpose's rows are the classes.
+            by_class = np.ascontiguousarray(probabilities.T)
+            answer = {
+                "labels": self._names[labels].tolist(),
+                "probabilities": dict(zip(self._classes, by_class, strict=True)),
+            }
         else:
             answer = {"predictions": list(map(self._one, labels.tolist(), probabilities.tolist()))}
         answer["model"] = self._model
@@ -102,7 +120,7 @@ class Service:
         """Class indices of shape (rows,) and probabilities of shape (rows, classes), counted.
 
         Raises:
-            RequestError: 422, the model has no finite answer, as huge values can bring about.
+            RequestError: 422, the model has no finite answer, which huge values can cause.
         """
         if len(rows) == 1:
             categories = () if rows.categories is None else rows.categories[0].tolist()
@@ -110,15 +128,15 @@ class Service:
             return np.array([label]), np.array([row_probabilities])
         labels, raw = self._predictor.predict(rows.numbers, rows.categories)
         probabilities = raw.astype(np.float64, copy=False)
-        # One sum finds NaN and infinity wherever they are.
+        # The sum is NaN or infinite if any value is.
         if not math.isfinite(probabilities.sum()):
             raise _unpredictable(int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0]))
-        # Along whole columns numpy is ten times as fast as along short rows.
+        # numpy reduces whole columns ten times as fast as short rows.
         self.metrics.count(rows, labels, np.ascontiguousarray(probabilities.T).max(axis=0))
         return labels, probabilities
 
     def refuse(self, error: RequestError) -> Answer:
-        """The answer that an error is, counted."""
+        """Count an error, and return it as an answer."""
         if error.reason is not None:
             self.metrics.reject(error.reason, error.details)
         body, status, headers = json_answer(error.body(), error.status)
@@ -126,14 +144,9 @@ class Service:
 
     def _one(self, label: int, probabilities: list[float]) -> dict[str, Any]:
         classes = self._classes
-        return {"label": classes[label], "probabilities": dict(zip(classes, probabilities))}  # noqa: B905  as above
-
-    def _columns(self, labels: Labels, probabilities: Probabilities) -> dict[str, Any]:
-        # orjson wants contiguous arrays, and the transpose's rows are the classes.
-        by_class = np.ascontiguousarray(probabilities.T)
         return {
-            "labels": self._names[labels].tolist(),
-            "probabilities": dict(zip(self._classes, by_class, strict=True)),
+            "label": classes[label],
+            "probabilities": dict(zip(classes, probabilities)),  # noqa: B905  checked at the start
         }
 
 

@@ -1,4 +1,4 @@
-"""Between HTTP and the service: bounded bodies, media types, and errors in their one shape."""
+"""Between HTTP and the service: bounded bodies, media types, and errors in one shape."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from app.http import JSON, Answer, RequestHeaders, content_length, json_answer
 from app.service import Service
 
 CLIENT_CLOSED_REQUEST = json_answer(b"", 499)
-"""Nobody reads this; the status only marks the request in the metrics."""
+"""Never sent; the status marks the request in the metrics."""
 
-_BODIES_THAT_FIT = 8
-"""A body may take this part of the budget that is left."""
+_SHARE = 8
+"""A body may take an eighth of the remaining budget."""
 
 FAILED = json_answer(error_body("internal", "the service failed; its log says why"), 500)
 
@@ -32,28 +32,28 @@ _access = logging.getLogger("app.access")
 
 
 class Budget:
-    """Bytes held for all clients of this process, and how many there may be.
+    """Bytes that this process holds for its clients, and their limit.
 
-    Held are bodies until they are answered, input behind a request that is not answered, and responses that the
-    client has not read. A body may take a share of what is left only. So while few bytes are held every size is
-    accepted, and clients that hold a lot and stall cannot keep smaller requests out.
+    It holds bodies until they are answered, input behind an unanswered request, and responses that the client has not
+    read. A body may take only a share of the remaining bytes. So every size is accepted while few bytes are held, and
+    clients that hold a lot and stall cannot keep smaller requests out.
 
     Args:
-        limit: the most that may be held.
-        max_body_bytes: a body of this size is accepted while less than half is held.
+        limit: of the held bytes.
+        max_body_bytes: a body of this size is accepted while less than half of the limit is held.
 
     Attributes:
-        held: changed by the event loop's thread only.
+        held: changed only by the event loop's thread.
     """
 
     def __init__(self, limit: int, max_body_bytes: int) -> None:
         self.held = 0
         self._limit = max(limit, max_body_bytes)
-        self._parts = max(1, min(_BODIES_THAT_FIT, self._limit // max_body_bytes // 2))
+        self._share = max(1, min(_SHARE, self._limit // max_body_bytes // 2))
 
     @property
     def pressed(self) -> bool:
-        """Whether more than half is used."""
+        """Whether more than half is held."""
         return 2 * self.held > self._limit
 
     @property
@@ -61,16 +61,8 @@ class Budget:
         return self.held > self._limit
 
     def check(self, size: int, held: int = 0) -> None:
-        """Refuse something that would take more than its share of what is left.
-
-        Args:
-            size: in bytes.
-            held: how much of it is held already.
-
-        Raises:
-            RequestError: 503.
-        """
-        if self._parts * size > self._limit - (self.held - held):
+        """Raise a 503 if a size, of which `held` is held already, exceeds its share of the remaining bytes."""
+        if self._share * size > self._limit - (self.held - held):
             raise RequestError(
                 503,
                 "overloaded",
@@ -81,7 +73,7 @@ class Budget:
 
     @contextmanager
     def holding(self) -> Iterator[Callable[[int], None]]:
-        """Hold the bytes that the given function is told of, until the end of the block."""
+        """Yields a function that holds more bytes; all are released at the end of the block."""
         held = 0
 
         def hold(size: int) -> None:
@@ -97,27 +89,23 @@ class Budget:
 
 
 def check_length(headers: RequestHeaders, limit: int) -> None:
-    """Refuse a body that is announced to be over the limit.
-
-    Raises:
-        RequestError: 413.
-    """
+    """Raise a 413 if the announced length exceeds the limit."""
     if content_length(headers) > limit:
         raise _too_large(limit)
 
 
 async def read_body(message: Message, receive: Receive, limit: int, hold: Callable[[int], None]) -> bytes:
-    """The body that starts with a message, refused as soon as it is known to be over the limit.
+    """The body that starts with a message.
 
     Args:
         message: the first one.
         receive: for the others.
         limit: of the body's length.
-        hold: told of bytes as they arrive; raises RequestError if there is no room for them.
+        hold: called with the number of bytes as they arrive; raises RequestError if there is no room for them.
 
     Raises:
-        RequestError: 413, or what `hold` raises.
-        ClientDisconnect: there is no more to come.
+        RequestError: 413 as soon as the limit is exceeded, or what `hold` raises.
+        ClientDisconnect: the client closed the connection before the end of the body.
     """
     body = bytearray()
     while message["type"] == "http.request":
@@ -133,11 +121,7 @@ async def read_body(message: Message, receive: Receive, limit: int, hold: Callab
 
 
 def check_media_type(headers: RequestHeaders, extra: Collection[bytes] = ()) -> None:
-    """Accept JSON, no type at all, and `extra`.
-
-    Raises:
-        RequestError: 415.
-    """
+    """Raise a 415 unless the media type is JSON, missing, or in `extra`, and the encoding is supported."""
     encoding = content_encoding(headers)
     if encoding not in (b"", *_ENCODINGS):
         accepted = b", ".join(_ENCODINGS)
@@ -163,16 +147,16 @@ def check_media_type(headers: RequestHeaders, extra: Collection[bytes] = ()) -> 
 
 
 def content_encoding(headers: RequestHeaders) -> bytes:
-    """How the body is compressed, nothing if it is not."""
+    """The compression of the body; empty if there is none."""
     encoding = headers.get(b"content-encoding", b"").lower()
     return b"" if encoding == b"identity" else encoding
 
 
 def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """A body as it was before it was compressed.
+    """Decompress a body, at most to the limit.
 
     Raises:
-        RequestError: 413 if it is longer than the limit, of which no more is decompressed; 422 if it is broken.
+        RequestError: 413 if it exceeds the limit; 422 if it is damaged.
     """
     try:
         plain = _ENCODINGS[encoding](body, limit + 1)
@@ -190,7 +174,7 @@ def _gunzip(body: bytes, most: int) -> bytes:
 
 
 def _inflate(body: bytes, most: int) -> bytes:
-    """The zlib format, as HTTP has it, or without its frame, as some clients send it."""
+    """The zlib format, which HTTP prescribes, or raw deflate, which some clients send."""
     for window in (zlib.MAX_WBITS, -zlib.MAX_WBITS):
         inflater = zlib.decompressobj(window)
         try:
@@ -210,7 +194,7 @@ _ENCODINGS: dict[bytes, Callable[[bytes, int], bytes]] = {
 
 
 def add_error_handlers(app: FastAPI, service: Service) -> None:
-    """Answer every error, the framework's own included, in the one JSON shape."""
+    """Answer every error, including the framework's own, in one JSON shape."""
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)  # noqa: S101  the handler is registered for this class
@@ -218,14 +202,12 @@ def add_error_handlers(app: FastAPI, service: Service) -> None:
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  as above
-        codes = {404: "not_found", 405: "method_not_allowed"}
-        messages = {
-            404: f"there is nothing at {request.url.path}",
-            405: f"{request.method} is not possible at {request.url.path}",
-        }
-        body = error_body(
-            codes.get(error.status_code, "http_error"), messages.get(error.status_code, error.detail)
-        )
+        path = request.url.path
+        code, message = {
+            404: ("not_found", f"there is nothing at {path}"),
+            405: ("method_not_allowed", f"{request.method} is not possible at {path}"),
+        }.get(error.status_code, ("http_error", error.detail))
+        body = error_body(code, message)
         headers = dict(error.headers or {})
         if headers.get("Allow") == "GET":
             headers["Allow"] = "GET, HEAD"
@@ -243,22 +225,8 @@ def add_error_handlers(app: FastAPI, service: Service) -> None:
     app.add_exception_handler(Exception, failed)
 
 
-def as_get(scope: Scope, send: Send) -> tuple[Scope, Send]:
-    """A HEAD request as the GET that it stands for, with the same answer but for the body.
-
-    FastAPI's routes know no HEAD, unlike Starlette's.
-    """
-
-    async def without_body(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await send(message)
-
-    return {**scope, "method": "GET"}, without_body
-
-
 def response(answer: Answer) -> Response:
-    """An answer as the framework's routes give it."""
+    """An answer as the framework's response."""
     body, status, headers = answer
     made = Response(body, status)
     made.raw_headers.extend(headers)
@@ -266,7 +234,7 @@ def response(answer: Answer) -> Response:
 
 
 class AccessLog:
-    """ASGI middleware that logs one line a request."""
+    """ASGI middleware that logs one line for each request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
