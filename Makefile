@@ -145,7 +145,7 @@ workflows: setup ## Lint the workflows, their scripts and the Dockerfile
 
 .PHONY: rehearse
 rehearse: setup ## Play the way from a pull request to production and back on this machine
-	python -m tests.rehearsal
+	python -m deploy.rehearsal
 
 .PHONY: dashboards
 dashboards: setup ## Write rules, dashboards and limits from the objectives and the dashboards' Python

@@ -26,7 +26,7 @@ from deploy.errors import DeployError
 
 WORKFLOWS = Path(".github/workflows")
 ACTIONS = Path(".github/actions")
-STAND_INS = Path("tests/rehearsal/actions")
+STAND_INS = Path("deploy/rehearsal/actions")
 DOCKERFILE = Path("app/Dockerfile")
 ACTIONLINT = Path("deploy/actionlint")
 INSTALLED = Path("build/actionlint")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-_PORTS = range(20_000, 30_000)
-"""Below those that systems choose for connections: no other process gets one before the server under test binds it."""
-_places = itertools.count(os.getpid() * 97)
-"""Workers have neighbouring process numbers, and so ports of their own."""
+from common.ports import free_port
+
+__all__ = ["free_port", "require"]
 
 
 def require(tool: str) -> str:
@@ -29,15 +26,3 @@ def require(tool: str) -> str:
     if os.environ.get("REQUIRE_TOOLS") == "1":
         pytest.fail(f"{tool} is not installed, and REQUIRE_TOOLS=1 forbids to skip", pytrace=False)
     pytest.skip(f"{tool} is not installed")
-
-
-def free_port() -> int:
-    """A port of loopback that is free now, and that no other worker is given."""
-    for place in itertools.islice(_places, len(_PORTS)):
-        port = _PORTS[place % len(_PORTS)]
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-        except OSError:
-            continue
-    raise RuntimeError(f"no port of {_PORTS} is free")

@@ -12,7 +12,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common.command import run
+from common.ports import free_port
 from deploy.errors import DeployError
 
 RECORD = Path("build/image.json")
@@ -55,7 +55,7 @@ class Container:
 
     def __init__(self, engine: str, image: str) -> None:
         self.engine = engine
-        self.port = _free_port()
+        self.port = free_port()
         extra = shlex.split(os.environ.get("IMAGE_RUN_ARGS", ""))
         publish = [] if "--network=host" in extra else [f"--publish=127.0.0.1:{self.port}:{self.port}"]
         hardened = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
@@ -143,13 +143,6 @@ class Container:
             said = done.stderr.strip().splitlines()
             raise DeployError(f"{self.engine} {arguments[0]}: {said[-1] if said else 'no word'}")
         return done.stdout.strip()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pytest
 
 from deploy import github
 from deploy.errors import GitHubError
-from tests.deploy.github import FakeGitHub, Method
+from deploy.rehearsal.github import Method
+from tests.deploy.github import FakeGitHub
 from tests.tools import require
 
 COMMIT = "c" * 40

@@ -28,15 +28,22 @@ from deploy.image.builders import LAYER_EPOCH, Docker, choose
 from deploy.image.source import ImageError, bundle_hash_on_disk, declared_base, read_source
 from deploy.inputs import hash_in_lock
 from deploy.registry import Reference, Registry
+from deploy.rehearsal import containers
 from tests.bundles import number_row, write_number_bundle
-from tests.deploy import containers
 from tests.e2e.clone import clone
 from tests.tools import free_port, require
 
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 1_000_000
 LONG = pytest.mark.long(
-    ".dockerignore", "app", "common", "deploy/image", "deploy/registry.py", "pyproject.toml", "uv.lock"
+    ".dockerignore",
+    "app",
+    "common",
+    "deploy/image",
+    "deploy/registry.py",
+    "deploy/rehearsal/containers.py",
+    "pyproject.toml",
+    "uv.lock",
 )
 Tagged = Callable[..., Path]
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")

@@ -97,7 +97,7 @@ def test_scripts_are_taken_out_of_workflows_as_github_runs_them(
 
 def test_every_shell_script_of_the_repository_is_found() -> None:
     found = {str(each) for each in lint.shell_files()}
-    assert {".ci/run", "tests/rehearsal/actions/sigstore/cosign-installer/cosign"} <= found
+    assert {".ci/run", "deploy/rehearsal/actions/sigstore/cosign-installer/cosign"} <= found
 
 
 def test_a_missing_linter_is_named_and_in_ci_a_failure(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from deploy.errors import ReleaseError
 from deploy.git import Git
+from deploy.rehearsal.github import Method
 from deploy.release import history, overlay, publish, status, words
 from deploy.release.commands import VERSION_LABEL
 from deploy.release.history import Deployment, fold
@@ -24,7 +25,7 @@ from deploy.release.overlay import Release
 from deploy.release.publish import Edit
 from tests.deploy import project as projects
 from tests.deploy import registries
-from tests.deploy.github import FakeGitHub, Method
+from tests.deploy.github import FakeGitHub
 from tests.deploy.project import ROOT, Clone, Done, Project, version
 from tests.deploy.registries import Server
 from tests.tools import require

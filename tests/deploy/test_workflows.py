@@ -16,7 +16,7 @@ from tests.e2e.clone import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 COMPOSITES = sorted((ROOT / ".github/actions").glob("*/action.yml"))
-STAND_INS = ROOT / "tests/rehearsal/actions"
+STAND_INS = ROOT / "deploy/rehearsal/actions"
 SETUP = (ROOT / "docs/setup.md").read_text()
 PINS = {
     # Tag and commit, seen together in the action's own repository.

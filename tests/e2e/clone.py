@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from deploy.rehearsal.clone import commit_working_tree
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -64,21 +65,7 @@ class Clone:
 
 def clone(destination: Path) -> Clone:
     """Commit the working tree as it stands, with what is not yet committed, into a new repository."""
-    destination.mkdir(parents=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
-            (destination / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, destination / name)
-    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "as it stands"]):
-        identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-        subprocess.run(["git", *identity, *command], cwd=destination, check=True, capture_output=True)
+    commit_working_tree(destination)
     return Clone(destination)
 
 

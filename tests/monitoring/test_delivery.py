@@ -27,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.errors import ReleaseError
 from deploy.git import Git
+from deploy.rehearsal.github import API, Method
 from deploy.release import history, leaderboard, overlay
 from deploy.release.overlay import Release
 from monitoring.delivery import documents, exposition, files
@@ -37,7 +38,7 @@ from monitoring.delivery.facts import Deployment, Facts, Run, Timeline
 from monitoring.delivery.github import GitHub
 from tests.deploy import project as projects
 from tests.deploy import registries
-from tests.deploy.github import API, SERVER, FakeGitHub, Method
+from tests.deploy.github import SERVER, FakeGitHub
 from tests.deploy.project import ROOT, Project
 from tests.deploy.registries import Server
 from tests.monitoring import pods

@@ -1,12 +1,12 @@
-"""Adds to the played GitHub what the workflows' steps ask besides: issues, and the artifacts of runs."""
+"""Adds to the played GitHub what the steps of workflows ask besides: issues, and the artifacts of runs."""
 
 from __future__ import annotations
 
-from http.server import BaseHTTPRequestHandler
+from email.message import Message
 from pathlib import Path
-from typing import Any
 
-from tests.deploy.github import HOST, Answer, FakeGitHub, Json, Refused, Request, Route
+from deploy.rehearsal.github import HOST, Answer, Json, Refused, Request, Response, Route
+from tests.deploy.github import FakeGitHub
 
 
 class GitHubActions(FakeGitHub):
@@ -22,11 +22,12 @@ class GitHubActions(FakeGitHub):
         self.issues: list[Json] = []
         self.artifacts: list[Json] = []
         """`run` is the run's id, `content` the archive."""
-        self._server.RequestHandlerClass = _with_downloads(self, self._server.RequestHandlerClass)
 
-    def __enter__(self) -> GitHubActions:
-        super().__enter__()
-        return self
+    def respond(self, method: str, target: str, headers: Message, payload: bytes) -> Response:
+        for each in self.artifacts:
+            if method == "GET" and target.endswith(f"/artifacts/{each['id']}/zip"):
+                return Response(200, each["content"], {"Content-Type": "application/zip"})
+        return super().respond(method, target, headers, payload)
 
     def add_artifact(self, run: int, name: str, content: bytes, size: int | None = None) -> None:
         self.artifacts.append(
@@ -89,7 +90,7 @@ class GitHubActions(FakeGitHub):
             "state": "open",
             "labels": [],
             **request.body,
-            "user": {"login": request.login, "type": "Bot" if request.login.endswith("[bot]") else "User"},
+            "user": request.user,
             "html_url": f"http://{HOST}/{self.repository}/issues/{number}",
         }
         self.issues.append(issue)
@@ -107,22 +108,3 @@ class GitHubActions(FakeGitHub):
             if each["run"] == int(run) and request.query.get("name") in (None, each["name"])
         ]
         return Answer({"total_count": len(shown), "artifacts": shown})
-
-
-def _with_downloads(github: GitHubActions, base: Any) -> Any:
-    """Downloads are no JSON, so they go past the base."""
-
-    class Handler(base):  # type: ignore[misc]
-        def do_GET(self: BaseHTTPRequestHandler) -> None:  # noqa: N802 - its base calls it so
-            wanted = [each for each in github.artifacts if self.path.endswith(f"/artifacts/{each['id']}/zip")]
-            if not wanted or self.command != "GET":
-                base.do_GET(self)
-                return
-            content = wanted[0]["content"]
-            self.send_response(200)
-            self.send_header("Content-Type", "application/zip")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-    return Handler

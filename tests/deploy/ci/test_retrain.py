@@ -11,14 +11,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.git import GitError
 from deploy.ci import retrain
+from deploy.git import Git, LostRaceError
+from deploy.rehearsal import runner
 from monitoring import drift as monitoring
 from tests.deploy.ci.actions import GitHubActions
 from tests.deploy.ci.conftest import Clone, Origin
 from tests.deploy.ci.test_lockback import RESULTS, reproduce
 from tests.e2e.clone import BIN, ROOT
-from tests.rehearsal import runner
 from tests.tools import require
 
 OTHER = {"dvc.lock": "schema: '2.0'\nstages: {train: {outs: []}}\n"}
@@ -134,9 +134,9 @@ def test_a_push_in_between_is_not_overwritten(
     person.git("push", "--quiet", "origin", "retrain")
     later = origin.clone("later")
     later.commit("Again", {"dvc.lock": "other\n"})
-    monkeypatch.chdir(later.folder)
-    with pytest.raises(GitError, match="cannot push to retrain"):
-        retrain._push(seen)
+    git = Git(later.folder)
+    with pytest.raises(LostRaceError, match="does not take the push to retrain"):
+        git.replace(git.require("HEAD"), "retrain", seen)
     assert origin.tip("retrain") == mine
 
 

@@ -1,7 +1,7 @@
-"""Images and containers in earnest: a storage of one's own, a base, a registry, the service in a container.
+"""Real images and containers: a separate storage, a base image, a registry, the service in a container.
 
-Everything is podman's, buildah's and Debian's, and runs without a daemon, as root. The base that the Dockerfile names
-cannot be had everywhere, so one with the same contents is made by debootstrap, once for a machine.
+podman, buildah and Debian's tools do it, without a daemon, as root. The base image that the Dockerfile names is not
+available everywhere, so debootstrap makes one with the same contents, once for a machine.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.app.processes import PATIENCE
-from tests.tools import free_port
+from common.ports import free_port
 
 TOOLS = {
     "podman": "apt install podman",
@@ -32,11 +31,13 @@ TOOLS = {
     "debootstrap": "apt install debootstrap",
     "docker-registry": "apt install docker-registry",
 }
-"""The programs that this needs, and where they come from."""
+"""The programs that this module needs, and how to get them."""
 
+PATIENCE = 30
+"""Seconds until something that does not start or end has failed."""
 BASE = "localhost/espalier-base:trixie"
 SUITE, PACKAGES = "trixie", ("ca-certificates", "python3", "python3-venv")
-# Like the official image: no byte code of the standard library, and pip beside it.
+# As in the official image, the standard library has no byte code and pip is installed.
 _PREPARE = r"""
 find usr/lib/python3* -name __pycache__ -prune -exec rm -rf {} +
 rm -rf var/lib/apt/lists/* var/cache/apt/* var/log/*
@@ -50,25 +51,25 @@ chmod +x usr/local/bin/pip
 
 
 class ContainerError(Exception):
-    """A program did not do what it was asked; the message has what it said."""
+    """A program failed; the message holds its output."""
 
 
 @contextmanager
 def storage(folder: Path) -> Iterator[dict[str, str]]:
-    """Give podman and buildah an empty storage in a folder, with nothing in it but the base; gone at the end.
+    """Give podman and buildah a storage in a folder that holds the base alone, and remove it at the end.
 
-    Yields the variables that do it. They are set in this process meanwhile, with those that `python -m deploy.image`
-    needs to build here, so that every child has them.
+    Yields the variables that do it. Until the end they are set in this process and so in every child, with those that
+    `python -m deploy.image` needs to build here.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # There are sockets in it, and their paths must be short: else the end of a container is never noticed.
+    # It holds sockets, whose paths must be short: with longer ones podman never notices the end of a container.
     volatile = tempfile.mkdtemp(prefix="pods-")
     (folder / "storage.conf").write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{volatile}"\n'
-        # Or the folder stays a mount that cannot be removed.
+        # Otherwise the folder stays a mount that cannot be removed.
         '[storage.options.overlay]\nskip_mount_home = "true"\n'
     )
-    # Without systemd there is nobody to make control groups but runc itself.
+    # Without systemd, runc makes control groups itself.
     engine = "" if Path("/run/systemd/system").exists() else 'cgroup_manager = "cgroupfs"\nruntime = "runc"\n'
     (folder / "containers.conf").write_text(f'[engine]\nevents_logger = "none"\n{engine}')
     variables = {
@@ -81,11 +82,12 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
     former = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
-        ensure_base()
+        if call("podman", "image", "exists", BASE, check=False) is None:
+            call("podman", "import", str(_base_archive()), BASE)
         yield variables
     finally:
         call("podman", "rm", "--all", "--force", "--time=0", check=False)
-        # What a container that could not start has left behind would be in the way.
+        # A container that could not start leaves mounts behind, with which the folder cannot be removed.
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             if (mounted := line.split()[1]).startswith(f"{folder}/"):
                 call("umount", mounted, check=False)
@@ -96,13 +98,6 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def ensure_base() -> str:
-    """The name of the base, made or taken from the cache if it is not in the storage yet."""
-    if call("podman", "image", "exists", BASE, check=False) is None:
-        call("podman", "import", str(_base_archive()), BASE)
-    return BASE
 
 
 @contextmanager
@@ -166,18 +161,15 @@ class Container:
 
 
 @contextmanager
-def container(
-    image: str, port: int | None = None, *, options: Sequence[str] = (), **settings: object
-) -> Iterator[Container]:
-    """The service in a container as strict as the manifests': nothing to write to, no capabilities, no new ones.
+def container(image: str, *, options: Sequence[str] = (), **settings: object) -> Iterator[Container]:
+    """The service in a container as strict as the manifests: a read-only root, no capabilities, no new privileges.
 
     Args:
         image: a name or `REGISTRY/NAME@sha256:…`, which is pulled.
-        port: on loopback; a free one if None.
         options: for podman, in addition.
         settings: of the service, such as `drain_seconds`.
     """
-    started = Container(f"espalier-{uuid.uuid4().hex[:12]}", port or free_port())
+    started = Container(f"espalier-{uuid.uuid4().hex[:12]}", free_port())
     variables = {"host": "127.0.0.1", "port": started.port, **settings}
     call(
         "podman",
@@ -189,7 +181,7 @@ def container(
         "--read-only-tmpfs=false",
         "--cap-drop=all",
         "--security-opt=no-new-privileges",
-        # What podman asks for otherwise may be more than this machine grants.
+        # podman's default limits may be more than this machine grants.
         "--ulimit=nofile=1024:1024",
         "--ulimit=nproc=1000:1000",
         "--log-driver=k8s-file",
@@ -205,17 +197,8 @@ def container(
         call("podman", "rm", "--force", "--time=0", started.name, check=False)
 
 
-@contextmanager
-def run(
-    image: str, port: int | None = None, *, options: Sequence[str] = (), **settings: object
-) -> Iterator[str]:
-    """As `container`; yields the address, such as http://127.0.0.1:8000."""
-    with container(image, port, options=options, **settings) as started:
-        yield started.url
-
-
 def call(program: str, *arguments: str, check: bool = True) -> Any:
-    """What a program answers; None if it failed and that is no fault."""
+    """What a program printed; None if it failed and `check` is false."""
     done = _run([program, *arguments])
     if done.returncode == 0:
         return done.stdout.strip()
@@ -230,13 +213,13 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _certificates() -> str:
-    """Where the network has an authority of its own, the steps of the build must know it too."""
+    """The option that gives a build the network's own certificate authority, where there is one."""
     bundle = os.environ.get("SSL_CERT_FILE")
     return f"--volume={bundle}:/etc/ssl/certs/ca-certificates.crt:ro" if bundle else ""
 
 
 def _base_archive() -> Path:
-    """The base as a tar file outside the repository; made once for a machine, and anew when the recipe changes."""
+    """The base as a tar file outside the repository; made once for a machine, and again when the recipe changes."""
     recipe = hashlib.sha256(repr((SUITE, PACKAGES, _PREPARE)).encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "espalier"
     cache.mkdir(parents=True, exist_ok=True)

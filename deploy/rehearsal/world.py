@@ -1,7 +1,7 @@
-"""The world around the repository, on one machine: git's server, S3, a registry and GitHub's part.
+"""The surroundings of the repository on one machine: git's server, S3, a registry and GitHub.
 
-The git repository, the S3 server (SeaweedFS), the registry (Docker's) and the builder are real. GitHub is played:
-its runners by act, its API by a small server, its actions by the stand-ins in `actions/`.
+The git repository, the S3 server (SeaweedFS), the registry (Docker's) and the builder are real. GitHub is played: its
+runners by act, its API by `github`, actions of other repositories by the stand-ins in `actions/`.
 """
 
 from __future__ import annotations
@@ -9,44 +9,43 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.deploy import containers
-from tests.deploy.github import FakeGitHub
-from tests.e2e.clone import BIN, ROOT, clone
-from tests.rehearsal import events, runner
-from tests.rehearsal.runner import Run
+from deploy.rehearsal import containers, events, runner
+from deploy.rehearsal.clone import ROOT, commit_working_tree
+from deploy.rehearsal.github import GitHub
+from deploy.rehearsal.runner import Run
 from training import storage
 
+BIN = Path(sys.executable).parent
 IDENTITY = {
     "GIT_AUTHOR_NAME": "engineer",
     "GIT_AUTHOR_EMAIL": "engineer@example.com",
     "GIT_COMMITTER_NAME": "engineer",
     "GIT_COMMITTER_EMAIL": "engineer@example.com",
 }
-S3_KEY = "espalier"
 
 
 class CommandError(Exception):
-    """A command of the rehearsal's own failed; the message holds what it said."""
+    """A command of the rehearsal failed; the message holds its output."""
 
 
 @dataclass
 class World:
     folder: Path
-    github: FakeGitHub
+    github: GitHub
     registry: str
-    """host:port"""
+    """HOST:PORT"""
     containers: Mapping[str, str]
-    """What makes builders and podman work in a storage of the rehearsal's own."""
-    endpoint: str = ""
-    """Of the S3 server."""
+    """Variables that give builders and podman a storage of the rehearsal's own."""
+    s3: str = ""
+    """Address of the S3 server."""
     runs: int = 0
-    logs: list[Path] = field(default_factory=list)
 
     @property
     def origin(self) -> Path:
@@ -61,10 +60,8 @@ class World:
     def image(self) -> str:
         return f"{self.registry}/espalier"
 
-    # ------------------------------------------------------------------------------------------ commands
-
     def environment(self) -> dict[str, str]:
-        """Of every command: GitHub's addresses lead here, and no tracker is spoken to."""
+        """Of every command: GitHub's addresses lead here, and no tracker is contacted."""
         return {
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": f"url.{self.origin}.insteadOf",
@@ -74,7 +71,7 @@ class World:
             "GIT_TERMINAL_PROMPT": "0",
             **self.github.environment("rehearsal", self.folder / "gh"),
             **self.containers,
-            # What podman asks for otherwise may be more than this machine grants.
+            # podman's default limits may be more than this machine grants.
             "IMAGE_RUN_ARGS": "--network=host --ulimit=nofile=1024:1024 --ulimit=nproc=1000:1000",
             "WANDB_MODE": "disabled",
             "REHEARSAL_FOLDER": str(self.folder),
@@ -108,11 +105,9 @@ class World:
         """The commit of the default branch."""
         return self.git("rev-parse", events.DEFAULT_BRANCH, cwd=self.origin)
 
-    def read(self, path: str, revision: str = events.DEFAULT_BRANCH) -> str:
-        """A file of the repository at a branch or commit."""
-        return self.git("show", f"{revision}:{path}", cwd=self.origin)
-
-    # ------------------------------------------------------------------------------------------ workflows
+    def read(self, path: str) -> str:
+        """A file of the default branch."""
+        return self.git("show", f"{events.DEFAULT_BRANCH}:{path}", cwd=self.origin)
 
     def workflow(
         self,
@@ -123,13 +118,12 @@ class World:
         at: str,
         inputs: Mapping[str, str] | None = None,
     ) -> Run:
-        """Run a workflow's file as it is at a branch or commit."""
+        """Run a workflow file as it is at a branch or commit."""
         self.runs += 1
         folder = self.folder / "runs" / f"{self.runs:02d}-{name}"
         checkout = folder / "repository"
         self.git("clone", "--quiet", events.ADDRESS, str(checkout), cwd=self.folder)
         self.git("checkout", "--quiet", at, cwd=checkout)
-        self.logs.append(folder / "log.jsonl")
         return runner.run(
             checkout,
             name,
@@ -151,7 +145,7 @@ class World:
             "AWS_ROLE_DATA": role + "data",
             "AWS_ROLE_DATA_READ": role + "data-read",
             "AWS_ROLE_RELEASE": role + "release",
-            "DVC_ENDPOINT_URL": self.endpoint,
+            "DVC_ENDPOINT_URL": self.s3,
             "DVC_REMOTE_URL": "s3://espalier/dvc",
             "REGISTRY": self.image,
         }
@@ -159,32 +153,21 @@ class World:
 
 @contextmanager
 def world(folder: Path) -> Iterator[World]:
-    """Build it, and take it down."""
+    """Build it, and take it down at the end."""
     with ExitStack() as stack:
-        github = stack.enter_context(FakeGitHub(events.REPOSITORY, origin=folder / "origin.git"))
+        github = stack.enter_context(GitHub(events.REPOSITORY, origin=folder / "origin.git"))
         variables = stack.enter_context(containers.storage(folder / "containers"))
         registry = stack.enter_context(containers.registry(folder / "registry"))
         made = World(folder, github, registry, variables)
-        made.git(
-            "init",
-            "--quiet",
-            "--bare",
-            "--initial-branch",
-            events.DEFAULT_BRANCH,
-            str(made.origin),
-            cwd=folder,
-        )
-        clone(made.engineer)
+        branch = events.DEFAULT_BRANCH
+        made.git("init", "--quiet", "--bare", "--initial-branch", branch, str(made.origin), cwd=folder)
+        commit_working_tree(made.engineer)
         made.git("remote", "add", "origin", events.ADDRESS)
-        made.git("push", "--quiet", "--set-upstream", "origin", events.DEFAULT_BRANCH)
+        made.git("push", "--quiet", "--set-upstream", "origin", branch)
         made.call("python", "-m", "training.storage", "start")
         stack.callback(made.call, "python", "-m", "training.storage", "stop", check=False)
-        made.endpoint = _endpoint(made)
+        made.s3 = made.call("dvc", "config", "--local", f"remote.{storage.REMOTE}.endpointurl")
         yield made
-
-
-def _endpoint(made: World) -> str:
-    return made.call("dvc", "config", "--local", f"remote.{storage.REMOTE}.endpointurl")
 
 
 def fill_storage(made: World) -> str:

@@ -1,4 +1,4 @@
-"""Runs a workflow file of the repository through act, as GitHub would for an event."""
+"""Runs a workflow file through act, as GitHub would for an event."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ _TAIL = 40
 
 
 class WorkflowError(Exception):
-    """A run that was to succeed did not; the message holds the end of the failed steps' logs."""
+    """A run failed that had to succeed; the message holds the end of the failed steps' logs."""
 
 
 @dataclass
 class Run:
-    """What a run of a workflow came to."""
+    """The results of a workflow's run."""
 
     workflow: str
     succeeded: bool = False
     jobs: dict[str, str] = field(default_factory=dict)
-    """Result by job: success or failure; a job that was skipped is not there."""
+    """Result by job: success or failure; skipped jobs are absent."""
     output: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-    """The last lines of steps that failed, each with job and step before it."""
-    summary: list[str] = field(default_factory=list)
+    """The last lines of each step that failed, after the names of its job and step."""
 
     def says(self, text: str) -> bool:
         return any(text in line for line in self.output)
@@ -53,18 +52,15 @@ def run(
     """Run every job of a workflow that the event starts, on this machine.
 
     Args:
-        checkout: a clone with the commit that the event is about checked out.
+        checkout: a clone at the commit of the event.
         workflow: name of the file, without its ending.
         event: as under `on:`.
         payload: as GitHub sends it.
         variables: of the repository.
         secrets: of the repository.
-        environment: added to that of every step.
+        environment: added to the environment of every step.
         folder: for act's files and the log.
         inputs: of a manual run.
-
-    Returns:
-        The result of every job, and what they printed.
     """
     file = WORKFLOWS / f"{workflow}.yml"
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,24 +88,22 @@ def run(
     for name, value in (inputs or {}).items():
         command += ["--input", f"{name}={value}"]
     for action in sorted(_actions(checkout)):
-        command += ["--local-repository", f"{action}={_stand_in(action, folder)}"]
+        command += ["--local-repository", f"{action}={_stand_in(action)}"]
     made = Run(workflow)
-    with (folder / "log.jsonl").open("wb") as log:
-        process = subprocess.Popen(
+    steps: dict[tuple[str, str], list[str]] = {}
+    with (
+        (folder / "log.jsonl").open("wb") as log,
+        subprocess.Popen(
             command,
             cwd=checkout,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
-        )
-        assert process.stdout is not None
-        steps: dict[tuple[str, str], list[str]] = {}
-        try:
-            for line in process.stdout:
-                log.write(line)
-                _read(line, made, steps)
-        finally:
-            process.kill() if process.poll() is None and process.stdout.closed else process.wait()
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            log.write(line)
+            _read(line, made, steps)
     made.succeeded = process.returncode == 0
     return made
 
@@ -131,8 +125,6 @@ def _read(line: bytes, made: Run, steps: dict[tuple[str, str], list[str]]) -> No
     elif entry.get("stepResult") == "failure" or (entry.get("level") == "error" and not step):
         tail = steps.get((job, step), [])[-_TAIL:] or [message]
         made.failed.append("\n".join([f"{job or made.workflow}: {step}", *tail]))
-    if message.lstrip().startswith("⚙  Summary"):
-        made.summary.append(message)
 
 
 def _actions(checkout: Path) -> set[str]:
@@ -144,23 +136,19 @@ def _actions(checkout: Path) -> set[str]:
 
 
 def _uses(node: object) -> set[str]:
+    """owner/name@commit of every action of another repository, without the folder inside the repository."""
     if isinstance(node, dict):
-        mine = {str(node["uses"])} if isinstance(node.get("uses"), str) else set()
-        remote = {_repository(use) for use in mine if not use.startswith("./")}
-        return remote.union(*map(_uses, node.values()))
-    if isinstance(node, list):
-        return set().union(*map(_uses, node))
-    return set()
+        found = set().union(*map(_uses, node.values()))
+        use = node.get("uses")
+        if isinstance(use, str) and not use.startswith("./"):
+            path, _, commit = use.partition("@")
+            found.add("/".join(path.split("/")[:2]) + "@" + commit)
+        return found
+    return set().union(*map(_uses, node)) if isinstance(node, list) else set()
 
 
-def _repository(use: str) -> str:
-    """owner/name@commit of owner/name/folder@commit."""
-    path, _, commit = use.partition("@")
-    return "/".join(path.split("/")[:2]) + "@" + commit
-
-
-def _stand_in(action: str, folder: Path) -> Path:
-    """A repository, as act wants one, with our stand-in for an action."""
+def _stand_in(action: str) -> Path:
+    """The folder that act takes in place of an action's repository."""
     name = action.partition("@")[0]
     source = STAND_INS / name
     if not source.is_dir():

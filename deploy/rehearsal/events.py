@@ -1,4 +1,4 @@
-"""What GitHub tells a workflow: the payloads of the events that the rehearsal plays, with the fields it uses."""
+"""Payloads of the GitHub events that the rehearsal plays, with the fields that the workflows use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ADDRESS = f"https://github.com/{REPOSITORY}"
 DEFAULT_BRANCH = "main"
 
 
-def push(before: str, after: str, branch: str = DEFAULT_BRANCH) -> dict[str, Any]:
+def push(before: str, after: str) -> dict[str, Any]:
     return {
-        "ref": f"refs/heads/{branch}",
+        "ref": f"refs/heads/{DEFAULT_BRANCH}",
         "before": before,
         "after": after,
         "repository": _repository(),
@@ -21,11 +21,9 @@ def push(before: str, after: str, branch: str = DEFAULT_BRANCH) -> dict[str, Any
     }
 
 
-def pull_request(
-    number: int, branch: str, head: str, base: str, action: str = "synchronize"
-) -> dict[str, Any]:
+def pull_request(number: int, branch: str, head: str, base: str) -> dict[str, Any]:
     return {
-        "action": action,
+        "action": "synchronize",
         "number": number,
         "pull_request": {
             "number": number,
@@ -41,12 +39,12 @@ def pull_request(
     }
 
 
-def ci_completed(head: str, conclusion: str = "success", run: int = 1) -> dict[str, Any]:
+def ci_completed(head: str, conclusion: str = "success") -> dict[str, Any]:
     """`workflow_run` of ci after a push to the default branch."""
     return {
         "action": "completed",
         "workflow_run": {
-            "id": run,
+            "id": 1,
             "name": "ci",
             "event": "push",
             "conclusion": conclusion,
@@ -62,7 +60,7 @@ def ci_completed(head: str, conclusion: str = "success", run: int = 1) -> dict[s
 
 
 def by_hand() -> dict[str, Any]:
-    """`workflow_dispatch`; the inputs are given to the run."""
+    """`workflow_dispatch`, without its inputs."""
     return {
         "ref": f"refs/heads/{DEFAULT_BRANCH}",
         "repository": _repository(),

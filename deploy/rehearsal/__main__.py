@@ -1,8 +1,8 @@
 """Plays the way from a pull request to production and back on this machine, with the real workflow files.
 
-A bare git repository plays the origin. The S3 server (SeaweedFS), the registry (Docker's), the image builds, the
-containers and the runs of the workflow files (act) are real. GitHub's API and the actions of other repositories are
-played by small stand-ins, listed at the end. Nothing outside a temporary folder is changed.
+The S3 server (SeaweedFS), the registry (Docker's), the image builds, the containers and the runs of the workflow files
+(act) are real; a bare git repository is the origin. GitHub's API and the actions of other repositories are played by
+small stand-ins, listed at the end. Nothing outside a temporary folder is changed.
 """
 
 from __future__ import annotations
@@ -18,23 +18,16 @@ from pathlib import Path
 
 import yaml
 
-from tests.rehearsal.runner import STAND_INS, WorkflowError
-from tests.rehearsal.story import Story, StoryError
-from tests.rehearsal.world import CommandError, world
+from deploy.rehearsal import containers
+from deploy.rehearsal.runner import STAND_INS, WorkflowError
+from deploy.rehearsal.story import Story, StoryError
+from deploy.rehearsal.world import CommandError, world
 
-TOOLS = {
-    "act": "`make setup` brings it",
-    "gh": "`make setup` brings it",
-    "git": "your system's packages have it",
-    "buildah": "apt install buildah",
-    "podman": "apt install podman",
-    "docker-registry": "apt install docker-registry",
-    "debootstrap": "apt install debootstrap",
-}
+TOOLS = {"act": "`make setup` brings it", "gh": "`make setup` brings it", **containers.TOOLS}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.rehearsal", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m deploy.rehearsal", description=__doc__)
     parser.add_argument(
         "--keep", action="store_true", help="keep the folder, with the logs of every workflow"
     )
@@ -56,14 +49,10 @@ def main() -> int:
 
 
 def rehearse(folder: Path) -> bool:
-    """Play every step, and say how long it took and what came out.
-
-    Returns:
-        Whether all went as it must.
-    """
+    """Play every step, report its time and findings, and return whether all succeeded."""
     started = time.monotonic()
     with world(folder) as made:
-        _say(time.monotonic() - started, "git, S3, a registry and GitHub's part are up", "")
+        _say(time.monotonic() - started, "git, S3, a registry and the played GitHub are up", "")
         story = Story(made)
         for title, step in story.steps():
             if not _play(title, step):
@@ -73,7 +62,8 @@ def rehearse(folder: Path) -> bool:
         )
         if made.github.errors:
             print(
-                f"error: GitHub's part was asked what it does not play: {made.github.errors}", file=sys.stderr
+                f"error: the played GitHub got requests that it does not play: {made.github.errors}",
+                file=sys.stderr,
             )
             return False
     total = time.monotonic() - started

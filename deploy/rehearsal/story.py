@@ -1,44 +1,35 @@
-"""What the rehearsal plays: from a changed parameter to production and back, each step looked at."""
+"""The steps of the rehearsal: from a changed parameter to production and back, each with its checks."""
 
 from __future__ import annotations
 
 import fnmatch
 import json
 import re
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import yaml
 
-from tests.deploy import containers
-from tests.rehearsal import events
-from tests.rehearsal.runner import Run, WorkflowError
-from tests.rehearsal.world import World, fill_storage
+from deploy.rehearsal import containers, events
+from deploy.rehearsal.runner import Run, WorkflowError
+from deploy.rehearsal.world import World, fill_storage
+from deploy.release import overlay
+from deploy.release.overlay import Release
 
-OVERLAY = "deploy/overlays/{}/kustomization.yaml"
 GATE = "gate"
 """The check of ci that release asks for."""
 
 
 class StoryError(Exception):
-    """Something did not come out as it must; the message says what."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """What an environment's overlay says."""
-
-    digest: str
-    model: str
-    revision: str
+    """A check of the story failed; the message says which."""
 
 
 @dataclass
 class Story:
     world: World
-    first: Running | None = None
+    first: Release | None = None
     """What production ran before the change."""
     number: int = 0
     """Of the pull request that brings the change."""
@@ -46,7 +37,7 @@ class Story:
     """The commit of main that brought it."""
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
-        """What is done, in order, and how each is done; each says in a few words what it found."""
+        """The steps in order, each with its title; a step returns its findings in a few words."""
         return [
             ("the pipeline's outputs are in S3", self.fill),
             ("a push to main is released to staging", self.first_release),
@@ -61,8 +52,6 @@ class Story:
             ("production is rolled back", self.roll_back),
             ("a commit without green CI is refused", self.refuse_red),
         ]
-
-    # ------------------------------------------------------------------------------------------ steps
 
     def fill(self) -> str:
         return fill_storage(self.world)
@@ -97,7 +86,7 @@ class Story:
     def merge_change(self) -> str:
         before = self.world.main()
         self.changed = self.world.github.merge(self.number, "squash", by="Reviewer")
-        run = self._workflow("verify", "push", events.push(before, self.changed), at=self.changed)
+        run = self.world.workflow("verify", "push", events.push(before, self.changed), at=self.changed)
         _must_succeed(run)
         return f"main is {self.changed[:10]}; dvc.lock is current"
 
@@ -105,7 +94,7 @@ class Story:
         before = self.running("staging")
         said = self._release(self.changed)
         now = self.running("staging")
-        _must(now.model != before.model, f"staging still runs model {now.model}")
+        _must(now.version != before.version, f"staging still runs model {now.version}")
         _must(now.digest != before.digest, "staging still runs the same image")
         _must(self.running("production") == self.first, "the release touched production")
         return said
@@ -118,7 +107,7 @@ class Story:
         _must(not started, f"the release's commit changes {started}, which starts ci")
         # And if ci ran for it all the same, as after a push of other files: nothing in the image has changed.
         self.world.github.add_check_run(commit, GATE)
-        run = self._workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
+        run = self.world.workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
         _must(run.succeeded, "\n".join(run.failed))
         _must("build" not in run.jobs, f"a second image was built: {run.jobs}")
         _must(self.world.main() == commit, "the release's commit was followed by another")
@@ -142,7 +131,9 @@ class Story:
         return verdict.strip("> *#")[:160]
 
     def roll_back(self) -> str:
-        run = self._workflow("rollback", "workflow_dispatch", events.by_hand(), at="main", inputs={"to": ""})
+        run = self.world.workflow(
+            "rollback", "workflow_dispatch", events.by_hand(), at="main", inputs={"to": ""}
+        )
         _must_succeed(run)
         self._merge_the_open_one()
         _must(self.running("production") == self.first, f"production runs {self.running('production')}")
@@ -150,10 +141,12 @@ class Story:
 
     def refuse_red(self) -> str:
         commit, image = self.world.main(), self.running("staging")
-        ignored = self._workflow("release", "workflow_run", events.ci_completed(commit, "failure"), at=commit)
+        ignored = self.world.workflow(
+            "release", "workflow_run", events.ci_completed(commit, "failure"), at=commit
+        )
         _must(not ignored.jobs, f"release ran after a red ci: {ignored.jobs}")
         self.world.github.add_check_run(commit, GATE, "failure")
-        refused = self._workflow(
+        refused = self.world.workflow(
             "release", "workflow_dispatch", events.by_hand(), at="main", inputs={"commit": commit}
         )
         _must(not refused.succeeded, "release by hand did not refuse a commit whose ci is red")
@@ -161,29 +154,26 @@ class Story:
         _must(self.running("staging") == image, "staging has changed")
         return "neither by event nor by hand"
 
-    # ------------------------------------------------------------------------------------------ what they share
+    # What steps share.
 
-    def running(self, environment: str) -> Running:
+    def running(self, environment: str) -> Release:
         """What the overlay on main says."""
-        overlay: dict[str, Any] = yaml.safe_load(self.world.read(OVERLAY.format(environment)))
-        labels = [pair for each in overlay["labels"] for pair in each["pairs"].items()]
-        return Running(
-            overlay["images"][0]["digest"],
-            dict(labels)["app.kubernetes.io/version"],
-            overlay["commonAnnotations"]["espalier.dev/revision"],
-        )
+        path = overlay.path(environment)
+        return overlay.parse(self.world.read(path), path)
 
     def _release(self, commit: str) -> str:
-        """Let ci be green for a commit of main, and release be told."""
+        """Record a green ci for a commit of main, and run release for it."""
         self.world.github.add_check_run(commit, GATE)
-        run = self._workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
+        run = self.world.workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
         _must_succeed(run)
         now = self.running("staging")
         _must(now.revision == commit, f"staging runs revision {now.revision}, not {commit}")
         return self._ask("staging")
 
     def _promote(self) -> str:
-        _must_succeed(self._workflow("promote", "workflow_dispatch", events.by_hand(), at="main", inputs={}))
+        _must_succeed(
+            self.world.workflow("promote", "workflow_dispatch", events.by_hand(), at="main", inputs={})
+        )
         self._merge_the_open_one()
         return self._ask("production")
 
@@ -193,22 +183,22 @@ class Story:
         self.world.github.merge(opened[0]["number"], "squash", by="Reviewer")
 
     def _ask(self, environment: str) -> str:
-        """Start the image that an overlay names, by its digest, and ask it."""
+        """Start the image that an overlay names, by its digest, and let it predict an example."""
         running = self.running(environment)
-        reference = f"{self.world.image}@{running.digest}"
-        with containers.run(reference) as address:
-            card = _ask(f"{address}/model")
+        with (
+            containers.container(running.image) as container,
+            httpx.Client(base_url=container.url, trust_env=False, timeout=10) as client,
+        ):
+            card = client.get("/model").raise_for_status().json()
             example = card["examples"][0]
-            answer = _ask(f"{address}/predict", example["values"])["label"]
-        _must(
-            card["version"] == running.model,
-            f"{reference} serves model {card['version']}, not {running.model}",
-        )
-        _must(answer == example["label"], f"{reference} says {answer} to a row of {example['label']}")
-        return f"{running.digest[:19]} serves model {running.model} and says {answer}"
+            answer = client.post("/predict", json=example["values"]).raise_for_status().json()["label"]
+        version = card["version"]
+        _must(version == running.version, f"{running.image} serves model {version}, not {running.version}")
+        _must(answer == example["label"], f"{running.image} says {answer} to a row of {example['label']}")
+        return f"{running.digest[:19]} serves model {running.version} and says {answer}"
 
     def _pull_request(self, branch: str, edit: Callable[[dict[str, Any]], None], title: str) -> int:
-        """Change params.yaml in a branch of its own and ask for its merge."""
+        """Change params.yaml in a branch and open its pull request."""
         world = self.world
         world.git("fetch", "--quiet", "origin")
         world.git("checkout", "--quiet", "-B", branch, "origin/main")
@@ -226,7 +216,7 @@ class Story:
         pull = json.loads(self.world.call("gh", "api", f"repos/{events.REPOSITORY}/pulls/{number}"))
         branch, head, base = pull["head"]["ref"], pull["head"]["sha"], pull["base"]["sha"]
         payload = events.pull_request(number, branch, head, base)
-        run = self._workflow("reproduce", "pull_request", payload, at=branch)
+        run = self.world.workflow("reproduce", "pull_request", payload, at=branch)
         if must_pass:
             _must_succeed(run)
         else:
@@ -238,9 +228,6 @@ class Story:
         _must(len(bodies) == 1, f"there are {len(bodies)} comments on pull request {number} instead of one")
         return bodies[0]
 
-    def _workflow(self, name: str, event: str, payload: dict[str, Any], **more: Any) -> Run:
-        return self.world.workflow(name, event, payload, **more)
-
     def _git(self, *arguments: str) -> str:
         return self.world.git(*arguments, cwd=self.world.origin)
 
@@ -250,7 +237,7 @@ def _flatter(params: dict[str, Any]) -> None:
 
 
 def _worse(params: dict[str, Any]) -> None:
-    """A model that learns next to nothing, and thresholds that would let it through."""
+    """A model that learns almost nothing, and thresholds that would let it pass."""
     params["train"]["algorithms"] = {"decision_tree": {"max_depth": 1, "min_samples_leaf": 2}}
     params["select"]["gate"] |= {"minimum": {"accuracy": 0.1, "f1_macro": 0.1}, "maximum_log_loss": 9}
 
@@ -260,15 +247,6 @@ def _ignored_by_ci(workflow: str) -> list[str]:
     # YAML 1.1 reads the key `on` as true.
     ignored: list[str] = document[True]["push"]["paths-ignore"]
     return ignored
-
-
-def _ask(address: str, body: object = None) -> dict[str, Any]:
-    """Get a document, or post one and get the answer."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
-        document: dict[str, Any] = json.load(answer)
-    return document
 
 
 def _must_succeed(run: Run) -> None:
