@@ -1,4 +1,4 @@
-"""Runs git: it never asks for a password, and answers in English."""
+"""Runs git without password prompts and with English messages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ NO_VARIABLES: Mapping[str, str] = {}
 
 
 class GitError(EspalierError):
-    """Git does not do what it was asked, or the clone lacks what is needed."""
+    """Git failed, or the clone lacks what is needed."""
 
 
-class GitTimeoutError(GitError):
-    """Git did not end in time; it may the next time."""
+class PassingError(GitError):
+    """Git failed for a reason that may be gone the next time: no answer in time, or no connection."""
 
 
 def git(
@@ -44,11 +44,11 @@ def attempt(
     seconds: float | None = None,
     environment: Mapping[str, str] = NO_VARIABLES,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git and leave it to the caller what a failure means.
+    """Run git and let the caller decide what a failure means.
 
     Raises:
         GitError: git is not installed.
-        GitTimeoutError: it did not end within `seconds`.
+        PassingError: it did not end within `seconds`.
     """
     try:
         return subprocess.run(
@@ -63,7 +63,7 @@ def attempt(
     except FileNotFoundError:
         raise GitError("git is not installed") from None
     except subprocess.TimeoutExpired:
-        raise GitTimeoutError(f"git {arguments[0]} does not end within {seconds:g} s") from None
+        raise PassingError(f"git {arguments[0]} does not end within {seconds:g} s") from None
 
 
 def reason(said: bytes) -> str:
@@ -72,7 +72,7 @@ def reason(said: bytes) -> str:
     fatal = [line for line in lines if line.startswith(("fatal: ", "error: "))]
     line = fatal[0] if fatal else (lines or ["git said nothing"])[-1]
     found = line.removeprefix("fatal: ").removeprefix("error: ")
-    # Of a clone that belongs to another user; git's remedy is on a line of its own.
+    # When the clone belongs to another user, git writes its remedy on a separate line.
     trust = next(
         (line for line in lines if line.startswith("git config --global --add safe.directory ")), None
     )

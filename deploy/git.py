@@ -1,8 +1,7 @@
-"""Runs git, and makes commits without a working tree.
+"""Reads history, commits without a working tree, and pushes without overwriting anybody's commit.
 
-A commit is built from git's objects: the tip's tree with one file exchanged. No branch is checked out, no file of the
-person's is touched, no hook of theirs runs, and a process that is killed leaves nothing behind but objects that
-git collects by itself.
+The release tool builds a commit from git's objects: the tip's tree with one file replaced. It checks out no branch,
+touches no file and runs no hook of the user, and if it is killed, only objects stay that git collects by itself.
 """
 
 from __future__ import annotations
@@ -17,13 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import SystemRandom
 
-from common import git
-from common.git import GitError, GitTimeoutError
-from common.git import reason as git_reason
+from common.git import NO_VARIABLES, GitError, PassingError, attempt, reason
 
 REMOTE = "origin"
 SECONDS = 120
 """For one command; only fetch and push can take long."""
+FETCHES = 6
+UNSHALLOW = "get all of it: `git fetch --unshallow`, or `fetch-depth: 0` for actions/checkout"
+BOT = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in {"NAME": "espalier[bot]", "EMAIL": "espalier[bot]@users.noreply.github.com"}.items()
+}
+# Git gives no codes for these, so its English messages are read.
 _LOST_RACE = re.compile(
     r"\[rejected\]|cannot lock ref|failed to update ref|incorrect old value|reference already exists|"
     r"Unable to create .*\.lock|is at [0-9a-f]+ but expected",
@@ -37,22 +42,18 @@ _HOPELESS = re.compile(
 
 
 class LostRaceError(GitError):
-    """Somebody else's push was first: look again and try once more."""
-
-
-class PassingError(GitError):
-    """The remote could not be talked to: it may be better in a moment."""
+    """Another push came first: read the branch again and retry."""
 
 
 @dataclass(frozen=True)
 class Git:
-    """A clone, by its top folder; paths that methods take begin there."""
+    """A clone, by its top folder; paths are relative to it."""
 
     top: Path
 
     @classmethod
     def around(cls, folder: Path) -> Git:
-        """The clone that `folder` is anywhere inside of."""
+        """The clone that `folder` lies in."""
         return cls(Path(cls(folder).run("rev-parse", "--show-toplevel").removesuffix("\n")))
 
     # Reading.
@@ -63,7 +64,7 @@ class Git:
         return done.stdout.decode().strip() if done.returncode == 0 else None
 
     def require(self, name: str) -> str:
-        """As `commit`, but raises, with the remedy, where there is none."""
+        """As `commit`; where there is none, raises GitError with the remedy."""
         found = self.commit(name)
         if found is None:
             remedy = "the clone is shallow: " + UNSHALLOW if self.shallow else f"git fetch {REMOTE}"
@@ -75,7 +76,7 @@ class Git:
         return self.run("rev-parse", "--is-shallow-repository").strip() == "true"
 
     def require_history(self) -> None:
-        """Refuse a shallow clone: what was released before, and what contains what, cannot be seen in it."""
+        """Refuse a shallow clone: it shows neither former releases nor which commit contains which."""
         if self.shallow:
             raise GitError(f"this clone is shallow, and the history says what was released; {UNSHALLOW}")
 
@@ -93,25 +94,19 @@ class Git:
         """Whether `older` is `newer` or one of its ancestors."""
         done = self._call("merge-base", "--is-ancestor", older, newer)
         if done.returncode not in (0, 1):
-            raise GitError(git_reason(done.stderr))
+            raise GitError(reason(done.stderr))
         return done.returncode == 0
 
     def read(self, commit: str, path: str) -> str | None:
-        """A file's text at a commit; None where it is not there (or is no UTF-8)."""
-        done = self._call("cat-file", "blob", f"{commit}:{path}")
-        if done.returncode:
-            return None
-        try:
-            return done.stdout.decode()
-        except UnicodeDecodeError:
-            return None
+        """A file's text at a commit; None where it does not exist."""
+        return self.read_many(path, [commit])[0]
 
     def read_many(self, path: str, commits: Sequence[str]) -> list[str | None]:
         """A file's text at each of many commits, by one process."""
         asked = "".join(f"{commit}:{path}\n" for commit in commits)
         answer = self._call("cat-file", "--batch", content=asked)
         if answer.returncode:
-            raise GitError(f"git cat-file: {git_reason(answer.stderr)}")
+            raise GitError(f"git cat-file: {reason(answer.stderr)}")
         texts: list[str | None] = []
         said = io.BytesIO(answer.stdout)
         for _ in commits:
@@ -122,22 +117,26 @@ class Git:
         return texts
 
     def run(self, *arguments: str, content: str | None = None, **environment: str) -> str:
-        """What git prints; raises with git's own last line where it fails."""
+        """What git prints.
+
+        Raises:
+            GitError: it failed; the message says why.
+        """
         done = self._call(*arguments, content=content, environment=environment)
         if done.returncode:
-            raise GitError(f"git {arguments[0]}: {git_reason(done.stderr)}")
+            raise GitError(f"git {arguments[0]}: {reason(done.stderr)}")
         return done.stdout.decode(errors="replace")
 
     # The remote.
 
     def fetch(self, branch: str) -> str:
-        """Bring origin's branch here and give its commit.
+        """Fetch origin's branch and give its commit.
 
         Raises:
             GitError: the remote cannot be reached, or has no such branch.
         """
         refspec = f"+refs/heads/{branch}:refs/remotes/{REMOTE}/{branch}"
-        for attempt in range(FETCHES):
+        for number in range(FETCHES):
             done = self._call("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", REMOTE, refspec)
             if done.returncode == 0:
                 return self.require(f"refs/remotes/{REMOTE}/{branch}")
@@ -146,15 +145,12 @@ class Git:
                 raise GitError(f"{REMOTE} has no branch {branch}")
             if _HOPELESS.search(said):
                 break
-            # Another process of this clone may hold the ref's lock, or the network may have hiccuped.
-            pause(attempt)
-        raise GitError(f"cannot fetch {branch} from {REMOTE}: {git_reason(done.stderr)}")
+            # Another process of this clone may hold the ref's lock, or the connection may have failed.
+            pause(number)
+        raise GitError(f"cannot fetch {branch} from {REMOTE}: {reason(done.stderr)}")
 
     def remote_tip(self, branch: str) -> str | None:
-        """The commit that a branch has at origin this moment; None where there is no such branch.
-
-        The commit is brought here too.
-        """
+        """The present commit of origin's branch, which is fetched; None where there is no such branch."""
         said = self.run("ls-remote", REMOTE, f"refs/heads/{branch}")
         if not said:
             return None
@@ -170,21 +166,21 @@ class Git:
 
         Raises:
             LostRaceError: the branch has moved on.
-            PassingError: the remote cannot be talked to.
+            PassingError: the remote cannot be reached.
             GitError: the remote refuses, and would again.
         """
         self._push(commit, branch)
 
     def replace(self, commit: str, branch: str, former: str | None) -> None:
-        """Make `commit` the tip of origin's branch instead of `former`; None where there must be no such branch.
+        """Make `commit` the tip of origin's branch in place of `former`; with None the branch must not exist.
 
         Raises:
-            GitError: as `push`.
+            LostRaceError, PassingError, GitError: as `push`.
         """
         self._push(commit, branch, f"--force-with-lease=refs/heads/{branch}:{former or ''}")
 
     def _push(self, commit: str, branch: str, *options: str) -> None:
-        # A hook of the person's would check their working tree, which is not what is pushed.
+        # The user's hooks would check the working tree, which is not what is pushed.
         command = ["push", "--porcelain", "--no-verify", *options, REMOTE, f"{commit}:refs/heads/{branch}"]
         done = self._call(*command)
         if done.returncode == 0:
@@ -194,7 +190,7 @@ class Git:
         ]
         refusals = [line.split("\t")[-1] for line in said if line.startswith("!\t")]
         remote = [line.removeprefix("remote:").strip() for line in said if line.startswith("remote:")]
-        reasons = [*refusals, *filter(None, remote)][:4] or [git_reason(done.stderr)]
+        reasons = [*refusals, *filter(None, remote)][:4] or [reason(done.stderr)]
         message = f"{REMOTE} does not take the push to {branch}: {'; '.join(reasons)}"
         if any(map(_LOST_RACE.search, refusals)):
             raise LostRaceError(message)
@@ -205,7 +201,7 @@ class Git:
     # Writing.
 
     def commit_file(self, parent: str, path: str, content: str, message: str) -> str:
-        """A new commit on `parent` that differs from it in one existing file; no branch points to it yet."""
+        """A new commit on `parent` that differs from it in one existing file; no branch points to it."""
         listed = self.run("ls-tree", parent, "--", path).split()
         if not listed:
             raise GitError(f"{path} is not in {parent[:12]}")
@@ -215,8 +211,9 @@ class Git:
             self.run("read-tree", parent, **index)
             self.run("update-index", "--cacheinfo", f"{listed[0]},{blob},{path}", **index)
             tree = self.run("write-tree", **index).strip()
-        # commit-tree, unlike commit, heeds this setting only when told.
-        sign = ["-S"] if self._setting("commit.gpgsign") == "true" else []
+        # Unlike commit, commit-tree ignores this setting.
+        signs = self._call("config", "--type=bool", "--get", "commit.gpgsign").stdout.strip() == b"true"
+        sign = ["-S"] if signs else []
         done = self._call("commit-tree", *sign, tree, "-p", parent, "-F", "-", content=message)
         if done.returncode:
             said = done.stderr.decode(errors="replace")
@@ -225,35 +222,30 @@ class Git:
                     "git does not know who commits: set user.name and user.email with `git config`, or "
                     "GIT_AUTHOR_NAME, GIT_AUTHOR_EMAIL, GIT_COMMITTER_NAME and GIT_COMMITTER_EMAIL"
                 )
-            raise GitError(f"git commit-tree: {git_reason(done.stderr)}")
+            raise GitError(f"git commit-tree: {reason(done.stderr)}")
         return done.stdout.decode().strip()
 
     def set_branch(self, branch: str, commit: str) -> None:
-        """Make a local branch point to `commit`, unless somebody has it checked out."""
+        """Make a local branch point to `commit`, unless it is checked out."""
         done = self._call("branch", "--force", "--no-track", branch, commit)
         if done.returncode:
-            raise GitError(f"cannot write the branch {branch}: {git_reason(done.stderr)}")
+            raise GitError(f"cannot write the branch {branch}: {reason(done.stderr)}")
 
-    def _setting(self, name: str) -> str | None:
-        done = self._call("config", "--type=bool", "--get", name)
-        return done.stdout.decode().strip() if done.returncode == 0 else None
+    def commit_index(self, message: str) -> None:
+        """Commit the index as the project's bot; none of the user's hooks run."""
+        self.run("commit", "--quiet", "--no-verify", "--file=-", content=message, **BOT)
+
+    def trailer(self, commit: str, key: str) -> str:
+        """The value of a trailer in a commit's message; empty where it has none."""
+        return self.run("log", "-1", f"--format=%(trailers:key={key},valueonly)", commit).strip()
 
     def _call(
-        self, *arguments: str, content: str | None = None, environment: Mapping[str, str] | None = None
+        self, *arguments: str, content: str | None = None, environment: Mapping[str, str] = NO_VARIABLES
     ) -> subprocess.CompletedProcess[bytes]:
-        stdin = content.encode() if content is not None else b""
-        try:
-            return git.attempt(
-                *arguments, cwd=self.top, stdin=stdin, seconds=SECONDS, environment=environment or {}
-            )
-        except GitTimeoutError as error:
-            raise PassingError(str(error)) from None
+        stdin = (content or "").encode()
+        return attempt(*arguments, cwd=self.top, stdin=stdin, seconds=SECONDS, environment=environment)
 
 
-FETCHES = 6
-UNSHALLOW = "get all of it: `git fetch --unshallow`, or `fetch-depth: 0` for actions/checkout"
-
-
-def pause(attempt: int) -> None:
-    """Sleep for a random time that grows with the attempt: two who collided must not collide again."""
-    time.sleep(SystemRandom().uniform(0, min(4.0, 0.1 * 2**attempt)))
+def pause(number: int) -> None:
+    """Sleep for a random time that grows with the number of the try, so that two who collided do not do it again."""
+    time.sleep(SystemRandom().uniform(0, min(4.0, 0.1 * 2**number)))

@@ -1,8 +1,8 @@
 """Commits what a reproduction changed to the branch of a pull request: dvc.lock, metrics and reports.
 
-It never loops: on the commit that this makes, the reproduction finds nothing to do and the patch is empty; should it
-not be, the pipeline is not reproducible, and that is an error. It pushes only if the branch still
-points at the reproduced commit: a newer commit has a run of its own.
+It never loops: reproducing the commit that this makes gives an empty patch; any other patch means that the pipeline is
+not reproducible, and is an error. It pushes only if the branch still points at the reproduced commit: a newer commit
+has its own run.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import os
 from pathlib import Path
 
 from common.command import run
-from common.git import GitError, attempt, git
-from common.git import reason as git_reason
+from common.git import GitError
 from deploy.ci import patches, steps
-from deploy.ci.git import commit, trailer
 from deploy.errors import DeployError
+from deploy.git import Git
 
 TRAILER = "Reproduced-from"
 """Names the commit whose results a commit records."""
@@ -39,15 +38,16 @@ def record(patch: Path, branch: str, head: str, *, can_push: bool = True) -> boo
         DeployError: the patch is not acceptable, the pipeline not reproducible, or there is no token to push with.
         GitError: the push failed although the branch has not moved.
     """
-    if git("rev-parse", "HEAD").strip() != head:
+    git = Git(Path())
+    if git.require("HEAD") != head:
         raise DeployError(f"HEAD is not {head[:10]}, the commit that was reproduced")
     changed = patches.apply(patch)
     if not changed:
         print("dvc.lock was current: nothing to record")
         return False
-    if origin := trailer(head, TRAILER):
+    if origin := git.trailer(head, TRAILER):
         raise DeployError(
-            f"{head[:10]} records what {origin[:10]} came to, and reproducing it changed {', '.join(changed)} again: "
+            f"{head[:10]} records what {origin[:10]} reproduces to, and reproducing it changed {', '.join(changed)} again: "
             "the pipeline does not give the same result twice. Find the stage with `dvc repro --force`"
         )
     if not can_push:
@@ -55,30 +55,32 @@ def record(patch: Path, branch: str, head: str, *, can_push: bool = True) -> boo
             f"{', '.join(changed)} must be committed, and there is no GitHub App to do it (vars.APP_ID): "
             "run `make repro` and commit them, or see docs/setup.md"
         )
-    commit(message(changed, head))
-    return _push(branch, head)
+    git.commit_index(message(changed, head))
+    return _push(git, branch, head)
 
 
 def message(changed: list[str], head: str) -> str:
-    files = "\n".join(f"- {name}" for name in changed)
-    return f"Record what {head[:10]} reproduces to\n\n{files}\n\n{TRAILER}: {head}\n"
+    names = "\n".join(f"- {name}" for name in changed)
+    return f"Record what {head[:10]} reproduces to\n\n{names}\n\n{TRAILER}: {head}\n"
 
 
-def _push(branch: str, head: str) -> bool:
-    target = f"refs/heads/{branch}"
-    # The lease names what the branch must be, so it is neither overtaken nor brought back after it was deleted.
-    pushed = attempt("push", "--quiet", f"--force-with-lease={target}:{head}", "origin", f"HEAD:{target}")
-    if pushed.returncode == 0:
-        print(f"pushed {git('rev-parse', '--short=10', 'HEAD').strip()} to {branch}")
-        return True
-    now = git("ls-remote", "origin", target).split()
-    if not now:
-        print(f"{branch} is gone: nothing to record")
+def _push(git: Git, branch: str, head: str) -> bool:
+    commit = git.require("HEAD")
+    try:
+        git.replace(commit, branch, head)
+    except GitError:
+        now = git.remote_tip(branch)
+        if now is None:
+            print(f"{branch} is gone: nothing to record")
+        elif now != head:
+            print(
+                f"{branch} has moved on to {now[:10]}, whose own run records its results: nothing is pushed"
+            )
+        else:
+            raise
         return False
-    if now[0] != head:
-        print(f"{branch} has moved on to {now[0][:10]}, whose own run records its results: nothing is pushed")
-        return False
-    raise GitError(f"cannot push to {branch}: {git_reason(pushed.stderr)}")
+    print(f"pushed {commit[:10]} to {branch}")
+    return True
 
 
 if __name__ == "__main__":

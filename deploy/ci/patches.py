@@ -1,7 +1,7 @@
 """What a reproduction changed in git, as a patch: made where the training ran, applied where there is a token.
 
-The two are different jobs, so that no training code, and no package it brings, ever runs beside a token that can
-write to the repository. The patch is therefore not trusted: it may change recorded results and nothing else.
+The two are different jobs, so that training code and its packages never run beside a token that can write to the
+repository. The patch is therefore untrusted: it may change recorded results and nothing else.
 """
 
 from __future__ import annotations

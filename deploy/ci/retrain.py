@@ -1,8 +1,8 @@
-"""Opens a pull request with what retraining changed, or brings the one that is open up to date.
+"""Opens a pull request with what retraining changed, or updates the one that is open.
 
-There is one branch for it. It is made again from main each time, unless somebody has added a commit to it: then it is
-theirs. The pull request is reviewed like any other, and its own run of `reproduce` compares the models. What monitoring
-says of drift stands in it when there is something to say; whether anything is proposed does not depend on it.
+It has one branch, which is made from main each time and never replaced once somebody has added a commit to it. The pull
+request is reviewed like any other, and its own run of `reproduce` compares the models. Drift that monitoring reports is
+quoted in it, and does not decide whether anything is proposed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import re
 from pathlib import Path
 
 from common.command import run
-from common.git import GitError, attempt, git
-from common.git import reason as git_reason
 from deploy import github
 from deploy.ci import lockback, patches, steps
-from deploy.ci.git import commit, trailer
 from deploy.errors import DeployError
+from deploy.git import Git
 
 BRANCH = "retrain"
 TRAILER = "Retrained-from"
@@ -41,7 +39,7 @@ def main() -> None:
         "--drift",
         type=Path,
         metavar="FILE",
-        help="the table of `python -m monitoring.drift --markdown`; what became of its job is in DRIFT",
+        help="the table of `python -m monitoring.drift --markdown`; DRIFT holds the result of its job",
     )
     arguments = parser.parse_args()
     reason = why(os.environ.get("TRIGGER", ""), os.environ.get("REASON", ""))
@@ -51,7 +49,7 @@ def main() -> None:
 
 
 def why(trigger: str, reason: str) -> str:
-    """The trigger, and the reason that came with it as one quoted line in which nothing means anything to GitHub."""
+    """The trigger and its reason, as one quoted line in which GitHub finds no markup."""
     text = TRIGGERS.get(trigger, "It was started by hand.")
     if cleaned := sanitise(reason):
         text += f" It says:\n\n> {cleaned}"
@@ -59,15 +57,15 @@ def why(trigger: str, reason: str) -> str:
 
 
 def sanitise(reason: str) -> str:
-    """Words, figures and plain punctuation on one line: whoever may send the event may write anything into it."""
+    """Words, figures and plain punctuation on one line: whoever sends the event can write anything into it."""
     return _words(reason)[:LONGEST_REASON]
 
 
 def drift(file: Path, job: str) -> str:
     """The section on drift, from the table in a file and the result of the job that should have made it.
 
-    The names in the table are whatever Prometheus holds, so nothing of it but words, figures and the table's own bars
-    gets through. Empty when the job was skipped: the address of Prometheus is not set.
+    Prometheus decides the names in the table, so only words, figures and the table's own bars are kept. Empty when the
+    job was skipped: the address of Prometheus is not set.
     """
     if job == "skipped":
         return ""
@@ -93,12 +91,14 @@ def propose(patch: Path, base: str, reason: str, found: str = "") -> str:
     Raises:
         DeployError: somebody works on the branch.
     """
-    start = git("rev-parse", "HEAD").strip()
+    git = Git(Path())
+    start = git.require("HEAD")
     changed = patches.apply(patch)
     if not changed:
         return ""
-    commit(f"Retrain on what the source holds now\n\n{reason}\n\n{TRAILER}: {start}\n")
-    _push(_ours())
+    git.commit_index(f"Retrain on what the source holds now\n\n{reason}\n\n{TRAILER}: {start}\n")
+    # Only the tip that was checked is replaced.
+    git.replace(git.require("HEAD"), BRANCH, replaceable_tip(git))
     body = (
         f"{reason}\n\nThis changes {', '.join(f'`{name}`' for name in changed)}. The comment below compares the models "
         "as soon as they are reproduced. Nothing is deployed before this is merged and promoted."
@@ -111,51 +111,36 @@ def propose(patch: Path, base: str, reason: str, found: str = "") -> str:
 
 
 def _row(line: str) -> str:
-    """A line of a table, or of text that is nothing but text."""
+    """A line of a table or of plain text."""
     if not line.startswith("|"):
         return _words(line)[:LONGEST_LINE]
     return f"| {' | '.join(_words(cell)[:LONGEST_LINE] for cell in line.strip('| ').split('|'))} |"
 
 
 def _words(text: str) -> str:
-    """No mention, no link, no reference to an issue: what starts them is gone, and so is the start of an address."""
+    """The text without the characters that start a mention, link or issue reference, and without URL schemes."""
     words = re.sub(r"[^\w .,:;%()'+=/-]", " ", text)
     words = re.sub(r"(?i)\b(https?:|www\.)/*", " ", words)
     return " ".join(words.split())
 
 
-def _ours() -> str:
-    """The branch's tip on origin, which may be replaced; empty when there is no such branch.
+def replaceable_tip(git: Git) -> str | None:
+    """The branch's tip on origin, all of whose commits workflows made; None when there is no such branch.
 
     Raises:
         DeployError: it holds a commit that no workflow made.
     """
-    found = git("ls-remote", "origin", f"refs/heads/{BRANCH}").split()
-    if not found:
-        return ""
-    git("fetch", "--quiet", "origin", f"refs/heads/{BRANCH}")
-    tip = found[0]
-    for each in git("rev-list", f"HEAD..{tip}").split():
-        # `reproduce` may have recorded its results on top of ours.
-        if not trailer(each, TRAILER) and not trailer(each, lockback.TRAILER):
+    tip = git.remote_tip(BRANCH)
+    if tip is None:
+        return None
+    for each in git.run("rev-list", f"HEAD..{tip}").split():
+        # `reproduce` may have recorded its results after ours.
+        if not git.trailer(each, TRAILER) and not git.trailer(each, lockback.TRAILER):
             raise DeployError(
                 f"branch {BRANCH} holds a commit that was made by hand ({each[:10]}): "
                 "merge or delete the branch, then start again"
             )
     return tip
-
-
-def _push(tip: str) -> None:
-    """Replace the tip that was looked at, and no other."""
-    pushed = attempt(
-        "push",
-        "--quiet",
-        f"--force-with-lease=refs/heads/{BRANCH}:{tip}",
-        "origin",
-        f"HEAD:refs/heads/{BRANCH}",
-    )
-    if pushed.returncode:
-        raise GitError(f"cannot push to {BRANCH}: {git_reason(pushed.stderr)}")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.git import GitError
+from common.git import GitError, PassingError
 from deploy import github
 from deploy.errors import ReleaseError
-from deploy.git import Git, LostRaceError, PassingError, pause
+from deploy.git import Git, LostRaceError, pause
 
 TRIES = 12
 
