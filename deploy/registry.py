@@ -1,7 +1,7 @@
-"""Asks a registry about images, by the HTTP API that all of them speak (OCI distribution, version 2).
+"""Asks registries about images through the HTTP API that all of them have (OCI distribution, version 2).
 
-Credentials are those of docker and podman: `docker login`, `podman login`, ECR's login action and credential helpers
-leave them where this looks. A registry on this machine is spoken to over plain HTTP, as docker does.
+Credentials are read from where `docker login`, `podman login`, ECR's login action and credential helpers leave them. A
+registry on this machine is asked over plain HTTP, as docker does.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict
 
 from deploy.errors import RegistryError
 
 SECONDS = 20
 TRIES = 4
 MAX_BYTES = 4 * 2**20
-"""Manifests and configurations are a few kB; registries themselves refuse manifests beyond this."""
-INDEXES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
+"""Manifests and configurations are a few kB; registries refuse larger manifests too."""
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
+)
+ACCEPT = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        *MANIFESTS,
+    )
 )
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -56,10 +58,10 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Read a reference that names registry and digest, and nothing that may move.
+        """Read a reference that names registry and digest, and no tag, which may move.
 
         Raises:
-            RegistryError: it does not, with what is wrong with it.
+            RegistryError: says what is wrong with it.
         """
         found = _REFERENCE.fullmatch(text)
         if found is None or not _is_host(found["host"]):
@@ -82,10 +84,9 @@ class Reference:
         return f"{self.name}@{self.digest}"
 
 
-class ImageInfo(BaseModel):
-    """What a registry says of an image."""
-
-    model_config = ConfigDict(frozen=True)
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a registry says about an image."""
 
     reference: str
     labels: dict[str, str]
@@ -93,31 +94,33 @@ class ImageInfo(BaseModel):
 
 
 class MissingImageError(RegistryError):
-    """The registry answered, and does not have the image."""
+    """The registry answers and lacks the image."""
 
 
 class Registry:
-    """A client of the registries that images are in. Close it, or use it in a `with`."""
+    """A client for registries, to be used in a `with`."""
 
     def __init__(self) -> None:
-        self._clients: dict[str, httpx.Client] = {}
+        # Blobs of cloud registries lie elsewhere; httpx follows there without the credentials. Only registries on this
+        # machine are asked over plain HTTP, and a proxy is for those outside.
+        direct = {"http://": httpx.HTTPTransport()}
+        self._client = httpx.Client(timeout=SECONDS, follow_redirects=True, mounts=direct)
         self._authorizations: dict[tuple[str, str], str] = {}
 
     def __enter__(self) -> Registry:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for client in self._clients.values():
-            client.close()
+        self._client.close()
 
     def inspect(self, image: Reference) -> ImageInfo:
         """The labels and platforms of an image.
 
-        Of an index, all images count: they must carry the same labels where they share one.
+        All images of an index count: a label that several of them have must be the same.
 
         Raises:
-            MissingImageError: the registry does not have it, or not all of it.
-            RegistryError: the registry cannot be asked, or what it answers does not match the digest.
+            MissingImageError: the registry lacks it or a part of it.
+            RegistryError: the registry cannot be asked, or its answer does not match the digest.
         """
         labels: dict[str, str] = {}
         platforms = []
@@ -128,7 +131,13 @@ class Registry:
                 raise RegistryError(
                     f"{image} is no container image: its manifest names no configuration"
                 ) from None
-            config = _json(self._blob(image, digest), f"the configuration of {image}")
+            name = f"the configuration of {image}"
+            content = self._get(image.host, image.path, f"blobs/{digest}", "*/*")
+            if content is None:
+                raise MissingImageError(
+                    f"{image.host} has lost a part of {image}: its configuration {digest}"
+                )
+            config = _json(_verified(content, digest, name), name)
             found = (config.get("config") or {}).get("Labels") or {}
             for key, value in found.items():
                 if labels.setdefault(key, value) != value:
@@ -139,19 +148,14 @@ class Registry:
         return ImageInfo(reference=str(image), labels=labels, platforms=tuple(platforms))
 
     def require(self, image: Reference) -> None:
-        """Raise MissingImageError unless the registry has the manifest, and for an index those of its images."""
+        """Raise MissingImageError unless the registry has the manifest and, for an index, those of its images."""
         for _ in self._manifests(image):
             pass
 
     def digest_of(self, host: str, path: str, tag: str) -> str | None:
         """The digest that a tag has now; None where there is no such tag."""
-        answer = self._get(host, path, f"manifests/{tag}", ", ".join((*INDEXES, *MANIFESTS)))
-        return None if answer is None else f"sha256:{hashlib.sha256(answer).hexdigest()}"
-
-    def tags(self, host: str, path: str) -> tuple[str, ...]:
-        """The tags of a repository, in the registry's order; none where there is no such repository."""
-        answer = self._get(host, path, "tags/list?n=1000", "application/json")
-        return () if answer is None else tuple(_json(answer, f"the tags of {host}/{path}").get("tags") or ())
+        answer = self._get(host, path, f"manifests/{tag}", ACCEPT)
+        return None if answer is None else _digest(answer)
 
     def _manifests(self, image: Reference) -> Iterator[dict[str, Any]]:
         manifest = _json(self._manifest(image, image.digest), f"the manifest of {image}")
@@ -161,7 +165,7 @@ class Registry:
         images = [
             each
             for each in manifest["manifests"]
-            # Attestations of docker's build lie beside the images, for a platform that is none.
+            # docker's build puts attestations beside the images, with the platform "unknown".
             if (each.get("platform") or {}).get("os") != "unknown"
             and each.get("mediaType") in (None, *MANIFESTS)
         ]
@@ -172,29 +176,23 @@ class Registry:
             yield _json(content, f"the manifest {each['digest']} of {image}")
 
     def _manifest(self, image: Reference, digest: str) -> bytes:
-        content = self._get(image.host, image.path, f"manifests/{digest}", ", ".join((*INDEXES, *MANIFESTS)))
+        content = self._get(image.host, image.path, f"manifests/{digest}", ACCEPT)
         if content is None:
             raise MissingImageError(f"{image.host} has no image {image.path}@{digest}")
         return _verified(content, digest, f"{image.name}@{digest}")
 
-    def _blob(self, image: Reference, digest: str) -> bytes:
-        content = self._get(image.host, image.path, f"blobs/{digest}", "*/*")
-        if content is None:
-            raise MissingImageError(f"{image.host} has lost a part of {image}: its configuration {digest}")
-        return _verified(content, digest, f"the configuration of {image}")
-
     def _get(self, host: str, path: str, what: str, accept: str) -> bytes | None:
-        """The content; None where the registry says that there is no such thing."""
+        """The content; None where the registry answers that it does not exist."""
         url = f"{_base(host)}/v2/{path}/{what}"
         headers = {"Accept": accept}
         if known := self._authorizations.get((host, path)):
             headers["Authorization"] = known
-        status, content, challenge = self._fetch(host, url, headers)
+        status, content, challenge = self._request(host, url, headers)
         if status == 401 and challenge:
             authorization = self._authorize(host, path, challenge)
             if authorization is not None:
                 self._authorizations[host, path] = authorization
-                status, content, _ = self._fetch(host, url, {**headers, "Authorization": authorization})
+                status, content, _ = self._request(host, url, {**headers, "Authorization": authorization})
         if status == 404:
             return None
         if status in (401, 403):
@@ -207,7 +205,7 @@ class Registry:
         return content
 
     def _authorize(self, host: str, path: str, challenge: str) -> str | None:
-        """The Authorization header that a 401 asks for; None where we have no credentials to try."""
+        """The Authorization header that a 401 asks for; None where there are no credentials to try."""
         scheme, _, rest = challenge.partition(" ")
         credentials = credentials_for(host, path)
         if scheme.lower() == "basic":
@@ -219,21 +217,13 @@ class Registry:
         if not realm.startswith("https://") and not (_base(host).startswith("http://") and realm):
             raise RegistryError(f"{host} sends us to {realm!r} for a token, where passwords could be read")
         wanted = {"service": asked.get("service", ""), "scope": asked.get("scope", f"repository:{path}:pull")}
-        client = self._client(host)
         try:
             if credentials and credentials.identity:
-                answer = client.post(
-                    realm,
-                    data={
-                        "grant_type": "refresh_token",
-                        "refresh_token": credentials.identity,
-                        "client_id": "espalier",
-                        **wanted,
-                    },
-                )
+                grant = {"grant_type": "refresh_token", "refresh_token": credentials.identity}
+                answer = self._client.post(realm, data={**grant, "client_id": "espalier", **wanted})
             else:
                 headers = {"Authorization": credentials.basic()} if credentials else {}
-                answer = client.get(realm, params=wanted, headers=headers)
+                answer = self._client.get(realm, params=wanted, headers=headers)
         except httpx.HTTPError as error:
             raise RegistryError(
                 f"{realm}, which gives out the tokens of {host}, does not answer: {error}"
@@ -250,12 +240,12 @@ class Registry:
             raise RegistryError(f"{realm} answers without a token")
         return f"Bearer {token}"
 
-    def _fetch(self, host: str, url: str, headers: dict[str, str]) -> tuple[int, bytes, str]:
-        """Status, content and challenge. Busy and broken servers are asked again."""
+    def _request(self, host: str, url: str, headers: dict[str, str]) -> tuple[int, bytes, str]:
+        """Status, content and challenge. Requests that fail, or that a busy server refuses, are repeated."""
         for attempt in range(TRIES):
             last = attempt == TRIES - 1
             try:
-                with self._client(host).stream("GET", url, headers=headers) as answer:
+                with self._client.stream("GET", url, headers=headers) as answer:
                     busy = answer.status_code == 429 or answer.status_code >= 500
                     if not busy or last:
                         content = b"".join(_limited(answer.iter_bytes(), url))
@@ -266,14 +256,6 @@ class Registry:
                     raise RegistryError(f"the registry {host} cannot be reached: {said}") from None
             time.sleep(0.2 * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
-
-    def _client(self, host: str) -> httpx.Client:
-        if host not in self._clients:
-            # A proxy is for the world outside; httpx would use it for this machine too.
-            outside = _base(host).startswith("https://")
-            # Blobs of cloud registries lie elsewhere; httpx does not take our credentials there.
-            self._clients[host] = httpx.Client(timeout=SECONDS, follow_redirects=True, trust_env=outside)
-        return self._clients[host]
 
 
 @dataclass(frozen=True)
@@ -287,11 +269,11 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
     def __repr__(self) -> str:
-        return f"Credentials(user={self.user!r})"  # no trace shows the rest
+        return f"Credentials(user={self.user!r})"  # so that no traceback shows the rest
 
 
 def credentials_for(host: str, path: str) -> Credentials | None:
-    """What docker or podman would log in with; the first file that knows the registry decides.
+    """The credentials that docker or podman would use; the first file that has some for the registry decides.
 
     Raises:
         RegistryError: a file cannot be read, or a credential helper fails.
@@ -305,7 +287,7 @@ def credentials_for(host: str, path: str) -> Credentials | None:
             continue
         except (OSError, ValueError, AttributeError) as error:
             raise RegistryError(f"cannot read the logins in {file}: {error}") from None
-        # As docker does: with a helper, what the file says of a registry may be old.
+        # As docker does: where there is a helper, the file's own entry may be old.
         found = (_ask_helper(str(helper), host) if helper else None) or _stored(entries, host, path, file)
         if found is not None:
             return found
@@ -325,19 +307,17 @@ def _config_files() -> Iterator[Path]:
 
 
 def _entry(key: str) -> str:
-    """The registry, and with podman the path, that a login is for: docker also writes addresses."""
-    key = re.sub(r"^https?://", "", key)
-    return re.sub(r"/v[12]/?$", "", key).rstrip("/")
+    """The registry, and with podman the path, of a login; docker also writes URLs."""
+    return re.sub(r"^https?://|/v[12]/?$", "", key).rstrip("/")
 
 
 def _stored(entries: dict[str, Any], host: str, path: str, file: Path) -> Credentials | None:
-    whole = f"{host}/{path}"
-    while True:
-        if entry := entries.get(whole):
-            break
-        if "/" not in whole:
-            return None
-        whole = whole.rpartition("/")[0]
+    # The most specific entry first: HOST/TEAM/NAME, HOST/TEAM, HOST.
+    names = [f"{host}/{path}", *(f"{host}/{parent}" for parent in PurePosixPath(path).parents), host]
+    whole = next((name for name in names if entries.get(name)), None)
+    if whole is None:
+        return None
+    entry = entries[whole]
     if identity := entry.get("identitytoken"):
         return Credentials(identity=str(identity))
     if "auth" in entry:
@@ -367,7 +347,7 @@ def _ask_helper(helper: str, host: str) -> Credentials | None:
         raise RegistryError(f"cannot ask {program} for the login of {host}: {error}") from None
     said = (done.stdout + done.stderr).strip()
     if done.returncode:
-        # The helper's way to say that it has none; helpers word it alike, and the registry may be public.
+        # docker's protocol for helpers has these words for "none"; the registry may be public.
         if "credentials not found" in said.lower():
             return None
         raise RegistryError(
@@ -379,7 +359,7 @@ def _ask_helper(helper: str, host: str) -> Credentials | None:
 
 
 def _is_host(host: str) -> bool:
-    """Whether it can be a registry's: docker takes a first part without dot or port for a part of the name."""
+    """Whether it can be a registry's: docker reads a first part without dot or port as a part of the name."""
     return "." in host or ":" in host or host == "localhost"
 
 
@@ -404,9 +384,13 @@ def _limited(parts: Iterator[bytes], url: str) -> Iterator[bytes]:
 
 
 def _verified(content: bytes, digest: str, name: str) -> bytes:
-    if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+    if _digest(content) != digest:
         raise RegistryError(f"the registry answers with other content than {name} must have: do not trust it")
     return content
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _json(content: bytes, name: str) -> dict[str, Any]:
@@ -420,7 +404,7 @@ def _json(content: bytes, name: str) -> dict[str, Any]:
 
 
 def _said(content: bytes) -> str:
-    """What the registry gives as its reason, if it speaks as the standard says."""
+    """The registry's reason, if its answer has the standard's form."""
     try:
         error = json.loads(content)["errors"][0]
         return f", {error.get('message') or error.get('code')}"
