@@ -7,7 +7,6 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from monitoring.dashboards.parts import (
     BLUE,
     DELIVERY,
-    ENVIRONMENT,
     GREEN,
     ORANGE,
     RED,
@@ -18,12 +17,9 @@ from monitoring.dashboards.parts import (
     lines,
     listing,
     number,
-    pick,
 )
 
 HOUR, DAY = 3_600, 86_400
-OF_VERSION = 'version=~"$model_version"'
-APPLICATIONS = 'name=~"espalier-.+", dest_namespace=~"$namespace|"'
 ACTIONS = {"release": BLUE, "promote": GREEN, "rollback": RED}
 
 
@@ -37,11 +33,10 @@ def build() -> Dashboard:
                 number(
                     "Applications that differ from git",
                     "short",
-                    "count("
-                    + pick("argocd_app_info", APPLICATIONS, 'sync_status!="Synced"')
-                    + ") or 0 * count("
-                    + pick("argocd_app_info", APPLICATIONS)
-                    + ")",
+                    (
+                        'count(argocd_app_info{APPLICATIONS, sync_status!="Synced"})'
+                        " or 0 * count(argocd_app_info{APPLICATIONS})"
+                    ),
                     "How many of Argo CD's applications are not what git says.",
                     ((None, GREEN), (1, RED)),
                 ),
@@ -55,7 +50,7 @@ def build() -> Dashboard:
                 number(
                     "Lead time to production",
                     "s",
-                    pick("espalier_lead_time_seconds", 'environment="production"'),
+                    'espalier_lead_time_seconds{environment="production"}',
                     "From the commit that production runs to the commit that deployed it there, for the last "
                     "deployment.",
                     ((None, GREEN), (7 * DAY, YELLOW), (30 * DAY, RED)),
@@ -63,11 +58,10 @@ def build() -> Dashboard:
                 number(
                     "Changes that failed",
                     "percentunit",
-                    "sum("
-                    + pick("espalier_failed_changes_total", ENVIRONMENT)
-                    + ") / sum("
-                    + pick("espalier_deployments_total", ENVIRONMENT, 'action!="rollback"')
-                    + ")",
+                    (
+                        "sum(espalier_failed_changes_total{ENVIRONMENT}) / sum("
+                        'espalier_deployments_total{ENVIRONMENT, action!="rollback"})'
+                    ),
                     "The share of deployments that were rolled back, since the first one.",
                     ((None, GREEN), (0.15, YELLOW), (0.3, RED)),
                     decimals=1,
@@ -75,7 +69,7 @@ def build() -> Dashboard:
                 number(
                     "Time to restore",
                     "s",
-                    "max(" + pick("espalier_restore_seconds", ENVIRONMENT) + ")",
+                    "max(espalier_restore_seconds{ENVIRONMENT})",
                     "From the last deployment that failed to the rollback that took it back.",
                     ((None, GREEN), (HOUR, YELLOW), (DAY, RED)),
                     empty="none failed",
@@ -103,11 +97,12 @@ def build() -> Dashboard:
                     {
                         "Deployed": (
                             "dateTimeFromNow",
-                            "max by (environment, version, action, revision, digest) ("
-                            + pick("espalier_deployment_info", ENVIRONMENT, OF_VERSION)
-                            + " * on (environment) group_left () max by (environment) ("
-                            + pick("espalier_deployed_timestamp_seconds", ENVIRONMENT)
-                            + ") * 1000)",
+                            (
+                                "max by (environment, version, action, revision, digest) ("
+                                "espalier_deployment_info{ENVIRONMENT, OF_VERSION}"
+                                " * on (environment) group_left () max by (environment) ("
+                                "espalier_deployed_timestamp_seconds{ENVIRONMENT}) * 1000)"
+                            ),
                         )
                     },
                     "The last deployment of each environment on main: its image, the commit it was built from, and "
@@ -122,9 +117,7 @@ def build() -> Dashboard:
                     {
                         "Applications": (
                             "",
-                            "max by (name, sync_status, health_status) ("
-                            + pick("argocd_app_info", APPLICATIONS)
-                            + ")",
+                            "max by (name, sync_status, health_status) (argocd_app_info{APPLICATIONS})",
                         )
                     },
                     "Argo CD's applications of this project: whether each is what git says, and whether it is well.",
@@ -146,7 +139,7 @@ def build() -> Dashboard:
                 lines(
                     "How long from commit to deployment?",
                     "s",
-                    {"{{environment}}": pick("espalier_lead_time_seconds", ENVIRONMENT)},
+                    {"{{environment}}": "espalier_lead_time_seconds{ENVIRONMENT}"},
                     "From the commit that an environment runs to the commit that deployed it, for the last "
                     "deployment at each time.",
                     width=6,
@@ -157,9 +150,7 @@ def build() -> Dashboard:
                     "How many deployments, by action?",
                     "short",
                     {
-                        "{{environment}}, {{action}}": "sum by (environment, action) ("
-                        + pick("espalier_deployments_total", ENVIRONMENT)
-                        + ")"
+                        "{{environment}}, {{action}}": "sum by (environment, action) (espalier_deployments_total{ENVIRONMENT})"
                     },
                     "All deployments since the first one. A release goes to staging, a promotion to production.",
                     width=6,
@@ -170,11 +161,7 @@ def build() -> Dashboard:
                 lines(
                     "How many changes failed?",
                     "short",
-                    {
-                        "{{environment}}": "sum by (environment) ("
-                        + pick("espalier_failed_changes_total", ENVIRONMENT)
-                        + ")"
-                    },
+                    {"{{environment}}": "sum by (environment) (espalier_failed_changes_total{ENVIRONMENT})"},
                     "Deployments that a rollback took back, since the first one.",
                     width=6,
                     steps=True,
@@ -184,7 +171,7 @@ def build() -> Dashboard:
                 lines(
                     "How long until service was restored?",
                     "s",
-                    {"{{environment}}": pick("espalier_restore_seconds", ENVIRONMENT)},
+                    {"{{environment}}": "espalier_restore_seconds{ENVIRONMENT}"},
                     "From the last deployment that failed to its rollback, at each time.",
                     width=6,
                     steps=True,
@@ -197,16 +184,12 @@ def build() -> Dashboard:
                     "percentunit",
                     "metric",
                     {
-                        environment: "max by (metric) ("
-                        + pick(
-                            "espalier_release_metric",
-                            ENVIRONMENT,
-                            OF_VERSION,
-                            f'environment="{environment}"',
-                            'split="test"',
-                            'metric!~".*loss"',
+                        environment: (
+                            "max by (metric) ("
+                            f'espalier_release_metric{{ENVIRONMENT, OF_VERSION, environment="{environment}", '
+                            'split="test", metric!~".*loss"}'
+                            ")"
                         )
-                        + ")"
                         for environment in ("staging", "production")
                     },
                     "Training metrics of what is deployed, measured on the file that is served and on rows that "
@@ -225,9 +208,7 @@ def build() -> Dashboard:
                     {
                         "Score": (
                             "none",
-                            "max by (environment, version, split, metric) ("
-                            + pick("espalier_release_metric", ENVIRONMENT, OF_VERSION)
-                            + ")",
+                            "max by (environment, version, split, metric) (espalier_release_metric{ENVIRONMENT, OF_VERSION})",
                         )
                     },
                     "Every score of the champion at the commit that each environment runs.",

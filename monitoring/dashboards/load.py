@@ -11,12 +11,10 @@ from monitoring.dashboards.parts import (
     ORANGE,
     PURPLE,
     RED,
-    VERSION,
     YELLOW,
     dashboard,
     lines,
     number,
-    pick,
 )
 from monitoring.objectives import objectives, percent
 
@@ -77,7 +75,7 @@ def build() -> Dashboard:
                 number(
                     "CPU of the busiest pod",
                     "percentunit",
-                    "max(rate(" + pick("process_cpu_seconds_total", VERSION) + "[$__rate_interval]))",
+                    "max(rate(process_cpu_seconds_total{VERSION}[$__rate_interval]))",
                     "100 % is one core, which is what one worker can use for single rows.",
                     ((None, GREEN), (0.7, YELLOW), (0.95, RED)),
                     decimals=0,
@@ -89,9 +87,7 @@ def build() -> Dashboard:
                     "reqps",
                     {
                         "sent by locust": "sum(rate(locust_requests_total[$__rate_interval]))",
-                        "answered by the service": "sum(rate("
-                        + pick("http_requests_total", VERSION)
-                        + "[$__rate_interval]))",
+                        "answered by the service": "sum(rate(http_requests_total{VERSION}[$__rate_interval]))",
                     },
                     "They should be one line, unless others call as well or requests do not arrive.",
                     width=12,
@@ -103,11 +99,11 @@ def build() -> Dashboard:
                     {
                         "wrong for locust": "sum(rate(locust_failures_total[$__rate_interval])) / "
                         "sum(rate(locust_requests_total[$__rate_interval]))",
-                        "errors of the service": "(sum(rate("
-                        + pick("http_requests_total", VERSION, 'status=~"5.."')
-                        + "[$__rate_interval])) or vector(0)) / sum(rate("
-                        + pick("http_requests_total", VERSION)
-                        + "[$__rate_interval]))",
+                        "errors of the service": (
+                            '(sum(rate(http_requests_total{VERSION, status=~"5.."}[$__rate_interval]))'
+                            " or vector(0)) / sum(rate("
+                            "http_requests_total{VERSION}[$__rate_interval]))"
+                        ),
                     },
                     "Failures that only locust sees never reached the service, or were answered wrongly with a good "
                     "status.",
@@ -149,8 +145,8 @@ def build() -> Dashboard:
                     "short",
                     {
                         "users": "sum(locust_users)",
-                        "connections": "sum(" + pick("http_connections", VERSION) + ")",
-                        "in flight": "sum(" + pick("http_requests_in_flight", VERSION) + ")",
+                        "connections": "sum(http_connections{VERSION})",
+                        "in flight": "sum(http_requests_in_flight{VERSION})",
                     },
                     "Each user keeps a connection. Requests in flight that approach the number of users mean that all "
                     "of them wait.",
@@ -159,18 +155,14 @@ def build() -> Dashboard:
                 lines(
                     "CPU used by each process",
                     "percentunit",
-                    {
-                        "{{pod}}": "sum by (pod) (rate("
-                        + pick("process_cpu_seconds_total", VERSION)
-                        + "[$__rate_interval]))"
-                    },
+                    {"{{pod}}": "sum by (pod) (rate(process_cpu_seconds_total{VERSION}[$__rate_interval]))"},
                     "CPU that the process uses; 100 % is one core.",
                     at_least_to=1,
                 ),
                 lines(
                     "Memory of each process",
                     "bytes",
-                    {"{{pod}}": "sum by (pod) (" + pick("process_resident_memory_bytes", VERSION) + ")"},
+                    {"{{pod}}": "sum by (pod) (process_resident_memory_bytes{VERSION})"},
                     "Memory that the process holds. It should stop growing soon after a run begins.",
                 ),
             ],
@@ -188,5 +180,5 @@ def _client(quantile: float, *by: str) -> str:
 
 
 def _server(quantile: float) -> str:
-    metric = pick("http_request_duration_highr_seconds_bucket", VERSION)
+    metric = "http_request_duration_highr_seconds_bucket{VERSION}"
     return f"histogram_quantile({quantile:g}, sum by (le) (rate({metric}[$__rate_interval])))"

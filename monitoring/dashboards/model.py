@@ -6,14 +6,11 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from monitoring.dashboards.parts import (
     BLUE,
-    ENVIRONMENT,
     GREEN,
     MODEL,
     ORANGE,
-    PLACE,
     PURPLE,
     RED,
-    VERSION,
     YELLOW,
     compared,
     dashboard,
@@ -21,7 +18,6 @@ from monitoring.dashboards.parts import (
     lines,
     listing,
     number,
-    pick,
 )
 from monitoring.objectives import objectives
 
@@ -44,7 +40,7 @@ def build() -> Dashboard:
                 number(
                     "Strongest drift of a feature",
                     "none",
-                    "max(" + pick("espalier:feature_psi:24h", VERSION) + ")",
+                    "max(espalier:feature_psi:24h{VERSION})",
                     "The largest population stability index of a feature over 24 hours. "
                     f"Below {look:g} the inputs are like those of training; above {drifted:g} they are not.",
                     drift,
@@ -53,7 +49,7 @@ def build() -> Dashboard:
                 number(
                     "Drift of the classes",
                     "none",
-                    "max(" + pick("espalier:class_psi:24h", VERSION) + ")",
+                    "max(espalier:class_psi:24h{VERSION})",
                     "The population stability index of the predicted classes over 24 hours, against their shares in "
                     "training.",
                     drift,
@@ -62,7 +58,7 @@ def build() -> Dashboard:
                 number(
                     "Confidence",
                     "percentunit",
-                    "min(" + pick("espalier:confidence:mean1h", VERSION) + ")",
+                    "min(espalier:confidence:mean1h{VERSION})",
                     "The mean of the highest class probability over the last hour, of the least sure version.",
                     ((None, RED), (0.6, YELLOW), (0.75, GREEN)),
                     decimals=1,
@@ -70,7 +66,7 @@ def build() -> Dashboard:
                 number(
                     "Refused requests",
                     "percentunit",
-                    "max(" + pick("espalier:rejected:ratio_rate5m", VERSION) + ")",
+                    "max(espalier:rejected:ratio_rate5m{VERSION})",
                     "The share of the requests for predictions of the last 5 minutes that the schema refused, where "
                     "it is worst.",
                     refused,
@@ -79,16 +75,14 @@ def build() -> Dashboard:
                 number(
                     "Age of the model",
                     "s",
-                    "max(" + pick("espalier:model_age_seconds", VERSION) + ")",
+                    "max(espalier:model_age_seconds{VERSION})",
                     "Time since this model was committed, of the oldest that runs.",
                     ((None, GREEN), (age.look * DAY, YELLOW), (age.alert * DAY, RED)),
                 ),
                 number(
                     "Accuracy on labelled predictions",
                     "percentunit",
-                    "min("
-                    + pick("model_live_accuracy_ratio", ENVIRONMENT, 'model_version=~"$model_version"')
-                    + ")",
+                    'min(model_live_accuracy_ratio{ENVIRONMENT, model_version=~"$model_version"})',
                     "The share of right predictions among those whose truth became known, of the worst version. "
                     "Computed by `python -m monitoring.labels`, where the prediction log is on.",
                     ((None, RED), (0.8, YELLOW), (0.9, GREEN)),
@@ -108,9 +102,7 @@ def build() -> Dashboard:
                     {
                         "Running": (
                             "",
-                            "max by (environment, pod, version, algorithm) ("
-                            + pick("model_info", VERSION)
-                            + ")",
+                            "max by (environment, pod, version, algorithm) (model_info{VERSION})",
                         )
                     },
                     "Every pod that answers, and the model that it loaded, as it says itself.",
@@ -120,9 +112,8 @@ def build() -> Dashboard:
                     "How many predictions, by version?",
                     "short",
                     {
-                        "{{environment}} {{model_version}}": "sum by (environment, model_version) (rate("
-                        + pick("model_predictions_total", VERSION)
-                        + "[$__rate_interval]))"
+                        "{{environment}} {{model_version}}": "sum by (environment, model_version) ("
+                        "rate(model_predictions_total{VERSION}[$__rate_interval]))"
                     },
                     "Rows predicted a second. A batch counts with all its rows.",
                     width=7,
@@ -132,12 +123,8 @@ def build() -> Dashboard:
                     "How old are model and data?",
                     "s",
                     {
-                        "model, {{environment}}": "max by (environment) ("
-                        + pick("espalier:model_age_seconds", VERSION)
-                        + ")",
-                        "data, {{environment}}": "max by (environment) ("
-                        + pick("espalier:data_age_seconds", VERSION)
-                        + ")",
+                        "model, {{environment}}": "max by (environment) (espalier:model_age_seconds{VERSION})",
+                        "data, {{environment}}": "max by (environment) (espalier:data_age_seconds{VERSION})",
                     },
                     "Time since the model, and the data that it was trained on, were committed.",
                     width=7,
@@ -150,8 +137,8 @@ def build() -> Dashboard:
                     "percentunit",
                     "class",
                     {
-                        "last 24 h": "avg by (class) (" + pick("espalier:class_share:24h", VERSION) + ")",
-                        "training": "avg by (class) (" + pick("model_class_reference_ratio", VERSION) + ")",
+                        "last 24 h": "avg by (class) (espalier:class_share:24h{VERSION})",
+                        "training": "avg by (class) (model_class_reference_ratio{VERSION})",
                     },
                     "The share of each class among the predictions of 24 hours, beside its share in the training "
                     "data.",
@@ -160,7 +147,7 @@ def build() -> Dashboard:
                 lines(
                     "How does the mix of classes change?",
                     "percentunit",
-                    {"{{class}}": "avg by (class) (" + pick("espalier:class_share:1h", VERSION) + ")"},
+                    {"{{class}}": "avg by (class) (espalier:class_share:1h{VERSION})"},
                     "The share of each class among the predictions of the hour before.",
                     stacked=True,
                     most=1,
@@ -170,12 +157,12 @@ def build() -> Dashboard:
                     "How sure is the model?",
                     "percentunit",
                     {
-                        "mean, {{model_version}}": "avg by (model_version) ("
-                        + pick("espalier:confidence:mean1h", VERSION)
-                        + ")",
-                        "a tenth is below": "histogram_quantile(0.1, sum by (le) (rate("
-                        + pick("model_prediction_confidence_bucket", VERSION)
-                        + "[$__rate_interval])))",
+                        "mean, {{model_version}}": "avg by (model_version) (espalier:confidence:mean1h{VERSION})",
+                        "a tenth is below": (
+                            "histogram_quantile(0.1, sum by (le) ("
+                            "rate(model_prediction_confidence_bucket{VERSION}"
+                            "[$__rate_interval])))"
+                        ),
                     },
                     "The highest class probability of each prediction: its mean over an hour by version, and the "
                     "value that a tenth of the latest predictions do not reach.",
@@ -188,9 +175,7 @@ def build() -> Dashboard:
                     "Why are requests refused?",
                     "reqps",
                     {
-                        "{{reason}}": "sum by (reason) (rate("
-                        + pick("model_rejected_total", VERSION)
-                        + "[$__rate_interval])) > 0"
+                        "{{reason}}": "sum by (reason) (rate(model_rejected_total{VERSION}[$__rate_interval])) > 0"
                     },
                     "Refused requests a second by reason. Reasons that do not occur are left out.",
                     width=12,
@@ -202,9 +187,7 @@ def build() -> Dashboard:
                     {
                         "In the last hour": (
                             "short",
-                            "topk(10, sum by (field, reason) (increase("
-                            + pick("model_rejected_fields_total", VERSION)
-                            + "[1h])) >= 1)",
+                            "topk(10, sum by (field, reason) (increase(model_rejected_fields_total{VERSION}[1h])) >= 1)",
                         ),
                     },
                     "Faults in the fields of refused requests; one request may have several. Names that the model "
@@ -216,7 +199,7 @@ def build() -> Dashboard:
                 lines(
                     "Does a feature drift now?",
                     "none",
-                    {"{{feature}}": "max by (feature) (" + pick("espalier:feature_psi:1h", VERSION) + ")"},
+                    {"{{feature}}": "max by (feature) (espalier:feature_psi:1h{VERSION})"},
                     "The population stability index of each feature over the hour before, against training. The alert "
                     f"wants it above {drifted:g}, the line, in most hours of several. Nothing is shown for an hour with too "
                     "few predictions.",
@@ -226,7 +209,7 @@ def build() -> Dashboard:
                 gauges(
                     "Which features drifted over a day?",
                     "none",
-                    "sort_desc(max by (feature) (" + pick("espalier:feature_psi:24h", VERSION) + "))",
+                    "sort_desc(max by (feature) (espalier:feature_psi:24h{VERSION}))",
                     "{{feature}}",
                     "The population stability index of each feature over 24 hours: 0 is the training distribution, "
                     f"{look:g} wants a look, {drifted:g} is another population.",
@@ -237,9 +220,9 @@ def build() -> Dashboard:
                     "Do the predicted classes drift?",
                     "none",
                     {
-                        f"{window}, {{{{environment}}}}": "max by (environment) ("
-                        + pick(f"espalier:class_psi:{window}", VERSION)
-                        + ")"
+                        f"{window}, {{{{environment}}}}": (
+                            f"max by (environment) (espalier:class_psi:{window}{{VERSION}})"
+                        )
                         for window in ("1h", "24h")
                     },
                     "The population stability index of the predicted classes against training. It may rise without "
@@ -252,12 +235,8 @@ def build() -> Dashboard:
                     "percentunit",
                     "bin",
                     {
-                        "last 24 h": "avg by (bin) ("
-                        + pick("espalier:feature_share:24h", VERSION, 'feature="$feature"')
-                        + ")",
-                        "training": "avg by (bin) ("
-                        + pick("model_feature_reference_ratio", VERSION, 'feature="$feature"')
-                        + ")",
+                        "last 24 h": 'avg by (bin) (espalier:feature_share:24h{VERSION, feature="$feature"})',
+                        "training": 'avg by (bin) (model_feature_reference_ratio{VERSION, feature="$feature"})',
                     },
                     "The share of the values of the feature chosen above in each bin, over 24 hours and in training. "
                     "It shows in which direction a feature drifts.",
@@ -272,53 +251,41 @@ def build() -> Dashboard:
                     {
                         "Pods": (
                             "short",
-                            "count by (environment, model_version) (" + pick("model_info", VERSION) + ")",
+                            "count by (environment, model_version) (model_info{VERSION})",
                         ),
                         "Requests": (
                             "reqps",
-                            "sum by (environment, model_version) ("
-                            + pick("espalier:http_requests:rate5m", VERSION)
-                            + ")",
+                            "sum by (environment, model_version) (espalier:http_requests:rate5m{VERSION})",
                         ),
                         "p50": (
                             "s",
-                            "max by (environment, model_version) ("
-                            + pick("espalier:http_request_duration_seconds:p50_5m", VERSION)
-                            + ")",
+                            "max by (environment, model_version) (espalier:http_request_duration_seconds:p50_5m{VERSION})",
                         ),
                         "p99": (
                             "s",
-                            "max by (environment, model_version) ("
-                            + pick("espalier:http_request_duration_seconds:p99_5m", VERSION)
-                            + ")",
+                            "max by (environment, model_version) (espalier:http_request_duration_seconds:p99_5m{VERSION})",
                         ),
                         "Errors": (
                             "percentunit",
-                            "sum by (environment, model_version) (("
-                            + pick("espalier:http_requests:rate5m", VERSION, 'status=~"5.."')
-                            + ") or 0 * "
-                            + pick("espalier:http_requests:rate5m", VERSION)
-                            + ") / sum by (environment, model_version) ("
-                            + pick("espalier:http_requests:rate5m", VERSION)
-                            + ")",
+                            (
+                                "sum by (environment, model_version) ("
+                                '(espalier:http_requests:rate5m{VERSION, status=~"5.."})'
+                                " or 0 * espalier:http_requests:rate5m{VERSION})"
+                                " / sum by (environment, model_version) ("
+                                "espalier:http_requests:rate5m{VERSION})"
+                            ),
                         ),
                         "Refused": (
                             "percentunit",
-                            "max by (environment, model_version) ("
-                            + pick("espalier:rejected:ratio_rate5m", VERSION)
-                            + ")",
+                            "max by (environment, model_version) (espalier:rejected:ratio_rate5m{VERSION})",
                         ),
                         "Confidence": (
                             "percentunit",
-                            "min by (environment, model_version) ("
-                            + pick("espalier:confidence:mean1h", VERSION)
-                            + ")",
+                            "min by (environment, model_version) (espalier:confidence:mean1h{VERSION})",
                         ),
                         "Drift, 1 h": (
                             "none",
-                            "max by (environment, model_version) ("
-                            + pick("espalier:feature_psi:1h", VERSION)
-                            + ")",
+                            "max by (environment, model_version) (espalier:feature_psi:1h{VERSION})",
                         ),
                     },
                     "One row for each version that runs. During a rollout both versions of an environment get the "
@@ -339,9 +306,7 @@ def build() -> Dashboard:
                     "Do the versions answer alike?",
                     "percentunit",
                     {
-                        "{{class}}, {{model_version}}": "avg by (class, model_version) ("
-                        + pick("espalier:class_share:1h", VERSION)
-                        + ")"
+                        "{{class}}, {{model_version}}": "avg by (class, model_version) (espalier:class_share:1h{VERSION})"
                     },
                     "The share of each class among the predictions of the hour before, by version. Lines of one class "
                     "that part mean that the versions disagree.",
@@ -353,9 +318,7 @@ def build() -> Dashboard:
                     "How many labelled predictions are right?",
                     "percentunit",
                     {
-                        "{{environment}} {{model_version}}": pick(
-                            "model_live_accuracy_ratio", ENVIRONMENT, 'model_version=~"$model_version"'
-                        )
+                        "{{environment}} {{model_version}}": 'model_live_accuracy_ratio{ENVIRONMENT, model_version=~"$model_version"}'
                     },
                     "Accuracy among the predictions whose truth became known. Computed by `python -m "
                     "monitoring.labels`, where the prediction log is on.",
@@ -366,9 +329,7 @@ def build() -> Dashboard:
                 gauges(
                     "Which classes are found?",
                     "percentunit",
-                    "avg by (class) ("
-                    + pick("model_live_recall_ratio", ENVIRONMENT, 'model_version=~"$model_version"')
-                    + ")",
+                    'avg by (class) (model_live_recall_ratio{ENVIRONMENT, model_version=~"$model_version"})',
                     "{{class}}",
                     "Recall: of the rows that truly were of a class, the share that was predicted so.",
                     ((None, RED), (0.7, YELLOW), (0.85, GREEN)),
@@ -378,10 +339,8 @@ def build() -> Dashboard:
                     "How does the prediction log keep up?",
                     "short",
                     {
-                        "{{outcome}}": "sum by (outcome) (rate("
-                        + pick("prediction_log_rows_total", PLACE)
-                        + "[$__rate_interval]))",
-                        "waiting (rows)": "sum(" + pick("prediction_log_queue_rows", PLACE) + ")",
+                        "{{outcome}}": "sum by (outcome) (rate(prediction_log_rows_total{PLACE}[$__rate_interval]))",
+                        "waiting (rows)": "sum(prediction_log_queue_rows{PLACE})",
                     },
                     "Rows a second that were written, dropped because the log could not keep up, or failed; and rows "
                     "that wait. Nothing is shown where the log is off.",

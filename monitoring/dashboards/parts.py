@@ -1,4 +1,4 @@
-"""What the dashboards have in common: variables, links, annotations, selectors, and one way to make each kind of panel.
+"""The dashboards' common parts: variables, links, annotations, selectors, and one function for each kind of panel.
 
 Colours mean the same everywhere: green is fine, yellow wants a look, red wants somebody now; 2xx green, 4xx yellow
 and orange, 5xx red. A series keeps its colour from panel to panel, because the palette goes by name.
@@ -6,7 +6,8 @@ and orange, 5xx red. A series keeps its colour from panel to panel, because the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -21,12 +22,19 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 SERVICE, MODEL, DELIVERY, LOAD = "espalier-service", "espalier-model", "espalier-delivery", "espalier-load"
 TAG = "espalier"
 
-# Which series a panel looks at. A recorded series has fewer labels than what it was made of.
 ENVIRONMENT = 'environment=~"$environment"'
 NAMESPACE = 'namespace=~"$namespace"'
-PLACE = f"{NAMESPACE}, {ENVIRONMENT}"
-VERSION = f'{PLACE}, model_version=~"$model_version"'
-CONTAINER = f'{NAMESPACE}, container="espalier"'
+SELECTORS = {
+    "ENVIRONMENT": ENVIRONMENT,
+    "NAMESPACE": NAMESPACE,
+    # A recorded series has fewer labels than what it was made of.
+    "PLACE": f"{NAMESPACE}, {ENVIRONMENT}",
+    "VERSION": f'{NAMESPACE}, {ENVIRONMENT}, model_version=~"$model_version"',
+    "CONTAINER": f'{NAMESPACE}, container="espalier"',
+    "APPLICATIONS": 'name=~"espalier-.+", dest_namespace=~"$namespace|"',
+    "OF_VERSION": 'version=~"$model_version"',
+}
+"""What the words in capitals stand for in a query, such as `up{VERSION}`: the series that the reader has chosen."""
 
 GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
     "green",
@@ -44,12 +52,14 @@ Limits = Sequence[tuple[float | None, str]]
 """Colours from a value on; the first has no value."""
 NEUTRAL: Limits = ((None, BLUE),)
 Queries = Mapping[str, str]
-"""Expressions by how their series are called: a text, or `{{label}}`."""
+"""Expressions by the names of their series: a text, or `{{label}}`."""
 
 
-def pick(metric: str, *selectors: str) -> str:
-    """A metric with selectors: `pick("up", 'job="espalier"')`."""
-    return f"{metric}{{{', '.join(selectors)}}}"
+Panel = TypeVar(
+    "Panel", barchart.Panel, bargauge.Panel, stat.Panel, statetimeline.Panel, table.Panel, timeseries.Panel
+)
+Tabular = TypeVar("Tabular", table.Panel, barchart.Panel)
+Set = models.DynamicConfigValue
 
 
 def dashboard(
@@ -61,9 +71,9 @@ def dashboard(
     span: str = "now-6h",
     feature: bool = False,
 ) -> models.Dashboard:
-    """A dashboard with what all of them have, and rows of panels by their titles.
+    """A dashboard with the common parts, and rows of panels by their titles.
 
-    With `feature` there is a variable for one feature of the model, too.
+    With `feature` it also has a variable for one feature of the model.
     """
     made = (
         builders.Dashboard(title)
@@ -81,53 +91,48 @@ def dashboard(
             .type("prometheus")
             .current(models.VariableOption(text="default", value="default", selected=True))
         )
-        # Environment first: the namespaces offered are those of the chosen environments. `up` is there for a pod that
-        # does not answer, too.
+        # Environment first: the namespaces offered are those of the chosen environments. `up` also exists for a pod
+        # that does not answer.
         .with_variable(_several("environment", "Environment", 'up{job="espalier"}'))
-        .with_variable(_several("namespace", "Namespace", f'up{{job="espalier", {ENVIRONMENT}}}'))
-        .with_variable(_several("model_version", "Model version", f'up{{job="espalier", {PLACE}}}'))
+        .with_variable(_several("namespace", "Namespace", 'up{job="espalier", ENVIRONMENT}'))
+        .with_variable(_several("model_version", "Model version", 'up{job="espalier", PLACE}'))
         .annotation(
-            _Note(
+            _Annotation(
                 "Deployments",
-                f"{pick('espalier_deployed_timestamp_seconds', ENVIRONMENT)} * 1000",
+                "espalier_deployed_timestamp_seconds{ENVIRONMENT} * 1000",
                 BLUE,
                 "Deployed to {{environment}}",
                 value_is_time=True,
             )
         )
         .annotation(
-            _Note(
+            _Annotation(
                 "Alerts",
-                pick("ALERTS", 'alertstate="firing", team="espalier", environment=~"$environment|"'),
+                'ALERTS{alertstate="firing", team="espalier", environment=~"$environment|"}',
                 RED,
                 "{{alertname}}",
             )
         )
-    )
-    made = made.link(
-        builders.DashboardLink("Espalier")
-        .type(models.DashboardLinkType.DASHBOARDS)
-        .tags([TAG])
-        .include_vars(True)
-        .keep_time(True)
-        .icon("external link")
+        .link(
+            builders.DashboardLink("Espalier")
+            .type(models.DashboardLinkType.DASHBOARDS)
+            .tags([TAG])
+            .include_vars(True)
+            .keep_time(True)
+            .icon("external link")
+        )
     )
     if feature:
-        made = made.with_variable(
-            _variable("feature", "Feature", pick("model_feature_reference_ratio", VERSION))
-        )
+        made = made.with_variable(_variable("feature", "Feature", "model_feature_reference_ratio{VERSION}"))
     for name, panels in rows.items():
         made = made.with_row(builders.Row(name))
         for panel in panels:
             made = made.with_panel(panel)
-    return _numbered(made.build())
-
-
-def _numbered(made: models.Dashboard) -> models.Dashboard:
-    """The dashboard with an id for each panel, which links to a single panel need."""
-    for index, panel in enumerate(made.panels or [], start=1):
+    built = made.build()
+    # A link to a single panel needs an id.
+    for index, panel in enumerate(built.panels or [], start=1):
         panel.id_val = index
-    return made
+    return built
 
 
 def number(
@@ -137,20 +142,20 @@ def number(
     description: str,
     limits: Limits = NEUTRAL,
     *,
-    width: int = 4,
     decimals: int | None = None,
     empty: str = "no data",
     words: Mapping[int, tuple[str, str]] | None = None,
 ) -> stat.Panel:
     """One number with its colour, and its past as a thin line behind it."""
     made = (
-        _panel(stat.Panel(), title, description, unit, width, 4, empty)
+        _panel(stat.Panel(), title, description, unit, 4, 4)
+        .no_value(empty)
         .thresholds(_limits(limits))
         .color_scheme(_by_limits())
         .color_mode(kinds.BigValueColorMode.BACKGROUND_SOLID)
         .graph_mode(kinds.BigValueGraphMode.NONE if words else kinds.BigValueGraphMode.AREA)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .with_target(_query(expression, title, "A"))
+        .with_target(_query(expression, title))
     )
     if decimals is not None:
         made = made.decimals(decimals)
@@ -164,7 +169,6 @@ def lines(
     description: str,
     *,
     width: int = 8,
-    height: int = 8,
     stacked: bool = False,
     least: float | None = 0,
     most: float | None = None,
@@ -172,22 +176,31 @@ def lines(
     limits: Limits | None = None,
     colours: Mapping[str, str] | None = None,
     dashed: Sequence[str] = (),
-    bars: bool = False,
     steps: bool = False,
     statistics: Sequence[str] = ("lastNotNull", "max"),
 ) -> timeseries.Panel:
     """Quantities over time.
 
-    Attributes:
+    Args:
+        title: a question or a quantity.
+        unit: Grafana's name of it.
+        queries: expressions by the names of their series.
+        description: says when to act.
+        width: in columns of 24.
+        stacked: series are parts of a whole.
+        least: where the axis begins; None for the data's own minimum.
+        most: where the axis ends.
+        at_least_to: the axis reaches at least to here, so that a small value looks small.
+        limits: lines at these values.
         colours: regular expressions of names, and the colours of what they match.
         dashed: regular expressions of names that are limits or references rather than measurements.
-        at_least_to: the axis reaches at least to here, so that little does not look like much.
         steps: values hold until the next one.
+        statistics: columns of the legend.
     """
     made = (
-        _panel(timeseries.Panel(), title, description, unit, width, height)
-        .line_width(2 if not stacked else 1)
-        .fill_opacity(80 if bars else 35 if stacked else 8)
+        _panel(timeseries.Panel(), title, description, unit, width)
+        .line_width(1 if stacked else 2)
+        .fill_opacity(35 if stacked else 8)
         .show_points(kinds.VisibilityMode.NEVER)
         # A gap stays a gap: nothing is known there.
         .span_nulls(False)
@@ -199,8 +212,6 @@ def lines(
     )
     if unit == "none":
         made = made.decimals(2)
-    if bars:
-        made = made.draw_style(kinds.GraphDrawStyle.BARS)
     if steps:
         made = made.line_interpolation(kinds.LineInterpolation.STEP_AFTER)
     if stacked:
@@ -218,15 +229,12 @@ def lines(
     for pattern, colour in (colours or {}).items():
         made = made.override_by_regexp(pattern, [_fixed(colour)])
     for pattern in dashed:
+        style = {"fill": "dash", "dash": [6, 6]}
         made = made.override_by_regexp(
-            pattern,
-            [
-                models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [6, 6]}),
-                models.DynamicConfigValue("custom.fillOpacity", 0),
-            ],
+            pattern, [Set("custom.lineStyle", style), Set("custom.fillOpacity", 0)]
         )
     for index, (name, expression) in enumerate(queries.items()):
-        made = made.with_target(_query(expression, name, chr(ord("A") + index)))
+        made = made.with_target(_query(expression, name, index))
     return made
 
 
@@ -236,26 +244,23 @@ def gauges(
     expression: str,
     name: str,
     description: str,
-    limits: Limits = NEUTRAL,
+    limits: Limits,
     *,
-    width: int = 8,
-    height: int = 8,
-    most: float | None = None,
+    most: float,
 ) -> bargauge.Panel:
     """A bar for each series, as things are now."""
     made = (
-        _panel(bargauge.Panel(), title, description, unit, width, height)
+        _panel(bargauge.Panel(), title, description, unit)
         .min(0)
+        .max(most)
         .thresholds(_limits(limits))
         .color_scheme(_by_limits())
         .orientation(kinds.VizOrientation.HORIZONTAL)
         .display_mode(kinds.BarGaugeDisplayMode.BASIC)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .with_target(_query(expression, name, "A", instant=True))
+        .with_target(_query(expression, name).instant())
     )
-    if unit == "none":
-        made = made.decimals(2)
-    return made.max(most) if most is not None else made
+    return made.decimals(2) if unit == "none" else made
 
 
 def compared(
@@ -267,11 +272,10 @@ def compared(
     *,
     colours: Sequence[str],
     width: int = 8,
-    height: int = 8,
 ) -> barchart.Panel:
     """Groups of bars, one group for each value of the label `by`, one colour for each query."""
     made = (
-        _panel(barchart.Panel(), title, description, unit, width, height)
+        _panel(barchart.Panel(), title, description, unit, width)
         .min(0)
         .fill_opacity(80)
         .group_width(0.8)
@@ -279,11 +283,9 @@ def compared(
         .show_value(kinds.VisibilityMode.NEVER)
         .legend(_legend(kinds.LegendDisplayMode.LIST))
     )
-    for index, expression in enumerate(queries.values()):
-        made = made.with_target(_query(expression, "", chr(ord("A") + index), instant=True, as_table=True))
     for name, colour in zip(queries, colours, strict=True):
         made = made.override_by_name(name, [_fixed(colour)])
-    return _columns(made, {by: by}, list(queries))
+    return _joined(made, {by: by}, queries.values(), list(queries))
 
 
 def listing(
@@ -294,53 +296,48 @@ def listing(
     *,
     width: int = 12,
     height: int = 8,
-    unit: str = "short",
     limits: Mapping[str, Limits] | None = None,
     words: Mapping[str, Mapping[int, tuple[str, str]]] | None = None,
     words_of: Mapping[str, Mapping[str, str]] | None = None,
 ) -> table.Panel:
     """A table: a row for each set of labels, a column for each label and each query.
 
-    Attributes:
+    Args:
+        title: a question or a quantity.
         labels: names of columns by label.
-        queries: unit and expression by name of the column; without a unit the column is not shown.
+        queries: unit and expression by name of the column; without a unit the column is hidden.
+        description: says when to act.
+        width: in columns of 24.
+        height: in Grafana's rows.
         limits: colours of a column's values, by its name.
-        words: what to write instead of a column's values, with its colour.
+        words: texts with their colours that replace a column's values.
         words_of: colours of a label's values, by the column's name.
     """
     made = (
-        _panel(table.Panel(), title, description, unit, width, height)
+        _panel(table.Panel(), title, description, "short", width, height)
         .cell_height(kinds.TableCellHeight.SM)
         .show_header(True)
     )
-    for index, (_, expression) in enumerate(queries.values()):
-        made = made.with_target(_query(expression, "", chr(ord("A") + index), instant=True, as_table=True))
-    for name, (its_unit, _) in queries.items():
-        properties = [models.DynamicConfigValue("unit", its_unit or "short")]
+    coloured = Set("custom.cellOptions", {"type": "color-text"})
+    for name, (unit, _) in queries.items():
+        properties = [Set("unit", unit or "short")]
         if limits and name in limits:
-            properties += [
-                models.DynamicConfigValue("thresholds", _limits(limits[name]).build()),
-                models.DynamicConfigValue("color", {"mode": "thresholds"}),
-                models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
-            ]
+            steps = _limits(limits[name]).build()
+            properties += [Set("thresholds", steps), Set("color", {"mode": "thresholds"}), coloured]
         if words and name in words:
-            properties += [
-                models.DynamicConfigValue("mappings", _mappings(words[name])),
-                models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
-            ]
+            properties += [Set("mappings", _mappings(words[name])), coloured]
         made = made.override_by_name(name, properties)
-    for name, coloured in (words_of or {}).items():
-        options: dict[str, models.ValueMappingResult] = {
-            text: models.ValueMappingResult(text=text, color=colour) for text, colour in coloured.items()
+    for name, colours in (words_of or {}).items():
+        options = {
+            text: models.ValueMappingResult(text=text, color=colour) for text, colour in colours.items()
         }
-        made = made.override_by_name(
-            name,
-            [
-                models.DynamicConfigValue("mappings", [models.ValueMap(options=options)]),
-                models.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
-            ],
-        )
-    return _columns(made, labels, [name if its_unit else None for name, (its_unit, _) in queries.items()])
+        made = made.override_by_name(name, [Set("mappings", [models.ValueMap(options=options)]), coloured])
+    return _joined(
+        made,
+        labels,
+        (expression for _, expression in queries.values()),
+        [name if unit else None for name, (unit, _) in queries.items()],
+    )
 
 
 def phases(
@@ -349,13 +346,10 @@ def phases(
     name: str,
     description: str,
     words: Mapping[int, tuple[str, str]],
-    *,
-    width: int = 12,
-    height: int = 8,
 ) -> statetimeline.Panel:
     """In which of a few states each series was, over time."""
     return (
-        _panel(statetimeline.Panel(), title, description, "short", width, height)
+        _panel(statetimeline.Panel(), title, description, "short")
         .mappings(_mappings(words))
         .color_scheme(_by_limits())
         .merge_values(True)
@@ -364,18 +358,11 @@ def phases(
         .line_width(0)
         .fill_opacity(80)
         .legend(_legend(kinds.LegendDisplayMode.LIST))
-        .with_target(_query(expression, name, "A"))
+        .with_target(_query(expression, name))
     )
 
 
-Panel = TypeVar(
-    "Panel", barchart.Panel, bargauge.Panel, stat.Panel, statetimeline.Panel, table.Panel, timeseries.Panel
-)
-
-
-def _panel(
-    made: Panel, title: str, description: str, unit: str, width: int, height: int, empty: str = "no data"
-) -> Panel:
+def _panel(made: Panel, title: str, description: str, unit: str, width: int = 8, height: int = 8) -> Panel:
     """With what every kind of panel has."""
     return (
         made.title(title)
@@ -384,7 +371,7 @@ def _panel(
         .unit(unit)
         .height(height)
         .span(width)
-        .no_value(empty)
+        .no_value("no data")
     )
 
 
@@ -398,60 +385,65 @@ def _legend(mode: kinds.LegendDisplayMode, statistics: Sequence[str] = ()) -> co
     )
 
 
-def _variable(name: str, label: str, of: str) -> builders.QueryVariable:
+def _variable(name: str, label: str, series: str) -> builders.QueryVariable:
     """A variable for one value of a label."""
     return (
         builders.QueryVariable(name)
         .label(label)
         .datasource(SOURCE)
-        .query({"query": f"label_values({of}, {name})", "refId": name})
+        .query({"query": f"label_values({_expanded(series)}, {name})", "refId": name})
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
     )
 
 
-def _several(name: str, label: str, of: str) -> builders.QueryVariable:
+def _several(name: str, label: str, series: str) -> builders.QueryVariable:
     """A variable for any number of values of a label, at first for all."""
     return (
-        _variable(name, label, of)
+        _variable(name, label, series)
         .multi(True)
         .include_all(True)
-        # What exporters say carries a namespace only: "all" must be the service's own there.
+        # Exporters' series carry only a namespace, so "all" must mean the service's own there.
         .all_value(None if name == "namespace" else ".*")  # type: ignore[arg-type]
         .current(models.VariableOption(text="All", value="$__all", selected=True))
     )
 
 
-def _query(
-    expression: str, name: str, reference: str, *, instant: bool = False, as_table: bool = False
-) -> Dataquery:
-    made = Dataquery().expr(expression).legend_format(name).ref_id(reference).datasource(SOURCE)
-    made = made.instant() if instant else made.range()
-    return made.format(PromQueryFormat.TABLE if as_table else PromQueryFormat.TIME_SERIES)
+def _query(expression: str, name: str = "", index: int = 0) -> Dataquery:
+    """A query over the dashboard's time."""
+    return (
+        Dataquery()
+        .expr(_expanded(expression))
+        .legend_format(name)
+        .ref_id(chr(ord("A") + index))
+        .datasource(SOURCE)
+        .range()
+        .format(PromQueryFormat.TIME_SERIES)
+    )
 
 
-Tabular = TypeVar("Tabular", table.Panel, barchart.Panel)
+def _expanded(expression: str) -> str:
+    return re.sub(r"\b[A-Z_]+\b", lambda word: SELECTORS.get(word[0], word[0]), expression)
 
 
-def _columns(made: Tabular, labels: Mapping[str, str], values: Sequence[str | None]) -> Tabular:
-    """Join the queries' tables by their labels; name and order the columns, and hide those without a name."""
-    fields = ["Value"] if len(values) == 1 else [f"Value #{chr(ord('A') + i)}" for i in range(len(values))]
-    renamed = dict(labels) | {
-        field: name for field, name in zip(fields, values, strict=True) if name is not None
+def _joined(
+    made: Tabular, labels: Mapping[str, str], expressions: Iterable[str], names: Sequence[str | None]
+) -> Tabular:
+    """Join the tables of queries by their labels; name and order the columns, and hide those without a name."""
+    for index, expression in enumerate(expressions):
+        made = made.with_target(_query(expression, index=index).instant().format(PromQueryFormat.TABLE))
+    fields = ["Value"] if len(names) == 1 else [f"Value #{chr(ord('A') + i)}" for i in range(len(names))]
+    columns = dict(zip(fields, names, strict=True))
+    renamed = dict(labels) | {field: name for field, name in columns.items() if name is not None}
+    hidden: list[str] = [field for field, name in columns.items() if name is None]
+    organize = {
+        "excludeByName": dict.fromkeys(["Time", *hidden], True),
+        "indexByName": {field: index for index, field in enumerate(renamed)},
+        "renameByName": {field: name for field, name in renamed.items() if field != name},
     }
-    hidden: list[str] = [field for field, name in zip(fields, values, strict=True) if name is None]
     return made.with_transformation(
         models.DataTransformerConfig(id_val="merge", options={})
-    ).with_transformation(
-        models.DataTransformerConfig(
-            id_val="organize",
-            options={
-                "excludeByName": dict.fromkeys(["Time", *hidden], True),
-                "indexByName": {field: index for index, field in enumerate(renamed)},
-                "renameByName": {field: name for field, name in renamed.items() if field != name},
-            },
-        )
-    )
+    ).with_transformation(models.DataTransformerConfig(id_val="organize", options=organize))
 
 
 def _limits(limits: Limits) -> builders.ThresholdsConfig:
@@ -467,7 +459,7 @@ def _by_limits() -> builders.FieldColor:
 
 
 def _fixed(colour: str) -> models.DynamicConfigValue:
-    return models.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
+    return Set("color", {"mode": "fixed", "fixedColor": colour})
 
 
 def _mappings(words: Mapping[int, tuple[str, str]]) -> list[models.ValueMapping]:
@@ -478,13 +470,15 @@ def _mappings(words: Mapping[int, tuple[str, str]]) -> list[models.ValueMapping]
     return [models.ValueMap(options=options)]
 
 
-class _Note(Builder[models.AnnotationQuery]):
-    """An annotation from a query, as Prometheus' data source understands it."""
+class _Annotation(Builder[models.AnnotationQuery]):
+    """An annotation from a query, in the form that Prometheus' data source reads."""
 
     def __init__(
         self, name: str, expression: str, colour: str, title: str, *, value_is_time: bool = False
     ) -> None:
-        self._made = _PrometheusAnnotation(name=name, datasource=SOURCE, icon_color=colour, expr=expression)
+        self._made = _PrometheusAnnotation(
+            name=name, datasource=SOURCE, icon_color=colour, expr=_expanded(expression)
+        )
         self._made.more = {"titleFormat": title, "step": "60s", "useValueForTime": value_is_time}
 
     def build(self) -> models.AnnotationQuery:
@@ -492,7 +486,7 @@ class _Note(Builder[models.AnnotationQuery]):
 
 
 class _PrometheusAnnotation(models.AnnotationQuery):
-    """The library's class does not know what Prometheus' annotations have besides a query."""
+    """The library's class lacks the fields that Prometheus' annotations have besides a query."""
 
     more: Mapping[str, object] = MappingProxyType({})
 

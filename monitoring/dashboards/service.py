@@ -6,22 +6,17 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from monitoring.dashboards.parts import (
     BLUE,
-    CONTAINER,
     GREEN,
     GREY,
-    NAMESPACE,
     ORANGE,
-    PLACE,
     RED,
     SERVICE,
     STATUS_COLOURS,
-    VERSION,
     YELLOW,
     dashboard,
     lines,
     number,
     phases,
-    pick,
 )
 from monitoring.objectives import BurnRate, objectives, percent, spaced
 from monitoring.prometheus import seconds
@@ -49,16 +44,14 @@ def build() -> Dashboard:
                 number(
                     "Alerts that fire",
                     "short",
-                    "count("
-                    + pick("ALERTS", 'alertstate="firing", team="espalier", environment=~"$environment|"')
-                    + ") or vector(0)",
+                    'count(ALERTS{alertstate="firing", team="espalier", environment=~"$environment|"}) or vector(0)',
                     "How many of this project's alerts are firing now. Each links to its section of the runbook.",
                     ((None, GREEN), (1, RED)),
                 ),
                 number(
                     "Pods that answer",
                     "percentunit",
-                    "avg(" + pick("up", 'job="espalier"', VERSION) + ")",
+                    'avg(up{job="espalier", VERSION})',
                     "The share of the pods whose metrics can be read. A pod that does not answer Prometheus "
                     "usually answers nobody.",
                     ((None, RED), (0.5, ORANGE), (1, GREEN)),
@@ -67,7 +60,7 @@ def build() -> Dashboard:
                 number(
                     "Server errors",
                     "percentunit",
-                    "max(" + pick("espalier:http_errors:ratio_rate5m", PLACE) + ")",
+                    "max(espalier:http_errors:ratio_rate5m{PLACE})",
                     "The share of the requests of the last 5 minutes answered with a status of 500 or more, where it "
                     f"is worst. The objective leaves {percent(table.error_budget)}.",
                     ((None, GREEN), (table.error_budget, YELLOW), (table.canary.error_share, RED)),
@@ -76,7 +69,7 @@ def build() -> Dashboard:
                 number(
                     "Time of 99 % of the answers",
                     "s",
-                    "max(" + pick("espalier:http_request_duration_seconds:p99_5m", VERSION) + ")",
+                    "max(espalier:http_request_duration_seconds:p99_5m{VERSION})",
                     "Of the requests of the last 5 minutes, 99 % were answered within this time, where it is worst. "
                     f"The objective is {limit:g} s.",
                     ((None, GREEN), (limit / 2, YELLOW), (limit, RED)),
@@ -84,7 +77,7 @@ def build() -> Dashboard:
                 number(
                     "Availability: budget left",
                     "percentunit",
-                    "min(" + pick(f"espalier:http_errors:{left}", PLACE) + ")",
+                    f"min(espalier:http_errors:{left}{{PLACE}})",
                     f"What is left of the errors that the objective ({percent(table.availability)} in {period}) leaves: "
                     "100 % is untouched, "
                     "below 0 it is missed.",
@@ -94,7 +87,7 @@ def build() -> Dashboard:
                 number(
                     "Latency: budget left",
                     "percentunit",
-                    "min(" + pick(f"espalier:http_slow:{left}", PLACE) + ")",
+                    f"min(espalier:http_slow:{left}{{PLACE}})",
                     f"What is left of the slow answers that the objective ({percent(table.latency.share)} within "
                     f"{limit:g} s in {period}) leaves: "
                     "100 % is untouched, below 0 it is missed.",
@@ -106,22 +99,14 @@ def build() -> Dashboard:
                 lines(
                     "How many requests, by route?",
                     "reqps",
-                    {
-                        "{{handler}}": "sum by (handler) ("
-                        + pick("espalier:http_requests:rate5m", VERSION)
-                        + ")"
-                    },
+                    {"{{handler}}": "sum by (handler) (espalier:http_requests:rate5m{VERSION})"},
                     "Requests a second over the last 5 minutes. Probes and scrapes are not counted.",
                     stacked=True,
                 ),
                 lines(
                     "How are they answered?",
                     "reqps",
-                    {
-                        "{{status}}": "sum by (status) ("
-                        + pick("espalier:http_requests:rate5m", VERSION)
-                        + ")"
-                    },
+                    {"{{status}}": "sum by (status) (espalier:http_requests:rate5m{VERSION})"},
                     "Answers a second by status. 422 is a request that the model's schema refuses, 413 one that is "
                     "too large; both are the client's. 500 and more are ours.",
                     stacked=True,
@@ -131,12 +116,8 @@ def build() -> Dashboard:
                     "What share fails, and whose fault is it?",
                     "percentunit",
                     {
-                        "server errors, {{environment}}": "max by (environment) ("
-                        + pick("espalier:http_errors:ratio_rate5m", PLACE)
-                        + ")",
-                        "refused, {{environment}}": "max by (environment) ("
-                        + pick("espalier:rejected:ratio_rate5m", VERSION)
-                        + ")",
+                        "server errors, {{environment}}": "max by (environment) (espalier:http_errors:ratio_rate5m{PLACE})",
+                        "refused, {{environment}}": "max by (environment) (espalier:rejected:ratio_rate5m{VERSION})",
                     },
                     "Errors of the server as a share of all requests, and refused requests as a share of all "
                     "requests for predictions.",
@@ -150,8 +131,7 @@ def build() -> Dashboard:
                     "s",
                     {
                         f"p{quantile}, {{{{environment}}}}": "max by (environment) ("
-                        + pick(f"espalier:http_request_duration_seconds:p{quantile}_5m", VERSION)
-                        + ")"
+                        f"espalier:http_request_duration_seconds:p{quantile}_5m{{VERSION}})"
                         for quantile in (50, 90, 99)
                     },
                     "Of the requests of the last 5 minutes, half, 90 % and 99 % were answered within this time; the "
@@ -161,11 +141,7 @@ def build() -> Dashboard:
                 lines(
                     f"What share takes longer than {limit:g} s?",
                     "percentunit",
-                    {
-                        "{{environment}}": "max by (environment) ("
-                        + pick("espalier:http_slow:ratio_rate5m", PLACE)
-                        + ")"
-                    },
+                    {"{{environment}}": "max by (environment) (espalier:http_slow:ratio_rate5m{PLACE})"},
                     "Answers of the last 5 minutes that took longer than the objective. It leaves "
                     f"{percent(table.slow_budget)}, the line.",
                     limits=((None, GREEN), (table.slow_budget, RED)),
@@ -174,8 +150,8 @@ def build() -> Dashboard:
                     "How many requests are in flight?",
                     "short",
                     {
-                        "in flight": "sum(" + pick("http_requests_in_flight", VERSION) + ")",
-                        "open connections": "sum(" + pick("http_connections", VERSION) + ")",
+                        "in flight": "sum(http_requests_in_flight{VERSION})",
+                        "open connections": "sum(http_connections{VERSION})",
                     },
                     "Requests whose answer is not finished, and connections that are open. In flight rises before "
                     "latency does.",
@@ -186,11 +162,11 @@ def build() -> Dashboard:
                     "CPU, of what was requested",
                     "percentunit",
                     {
-                        "{{pod}}": "sum by (pod) (rate("
-                        + pick("container_cpu_usage_seconds_total", CONTAINER)
-                        + "[$__rate_interval])) / sum by (pod) ("
-                        + pick("kube_pod_container_resource_requests", CONTAINER, 'resource="cpu"')
-                        + ")"
+                        "{{pod}}": (
+                            "sum by (pod) (rate(container_cpu_usage_seconds_total{CONTAINER}[$__rate_interval]))"
+                            " / sum by (pod) ("
+                            'kube_pod_container_resource_requests{CONTAINER, resource="cpu"})'
+                        )
                     },
                     "CPU used by each pod against what it asks for. The autoscaler adds pods above 70 %, the line. "
                     "Needs the cluster's exporters.",
@@ -201,11 +177,10 @@ def build() -> Dashboard:
                     "Memory, of its limit",
                     "percentunit",
                     {
-                        "{{pod}}": "sum by (pod) ("
-                        + pick("container_memory_working_set_bytes", CONTAINER)
-                        + ") / sum by (pod) ("
-                        + pick("kube_pod_container_resource_limits", CONTAINER, 'resource="memory"')
-                        + ")"
+                        "{{pod}}": (
+                            "sum by (pod) (container_memory_working_set_bytes{CONTAINER}) / sum by (pod) ("
+                            'kube_pod_container_resource_limits{CONTAINER, resource="memory"})'
+                        )
                     },
                     "Memory in use by each pod against its limit, at which it is killed. Needs the cluster's "
                     "exporters.",
@@ -217,9 +192,7 @@ def build() -> Dashboard:
                     "How often were pods restarted?",
                     "short",
                     {
-                        "{{pod}}": "sum by (pod) (increase("
-                        + pick("kube_pod_container_status_restarts_total", CONTAINER)
-                        + "[1h]))"
+                        "{{pod}}": "sum by (pod) (increase(kube_pod_container_status_restarts_total{CONTAINER}[1h]))"
                     },
                     "Restarts of each pod's container in the hour before. Needs the cluster's exporters.",
                     width=6,
@@ -229,13 +202,7 @@ def build() -> Dashboard:
                     "How far can the autoscaler still go?",
                     "short",
                     {
-                        name: "sum("
-                        + pick(
-                            f"kube_horizontalpodautoscaler_{metric}",
-                            NAMESPACE,
-                            'horizontalpodautoscaler="espalier"',
-                        )
-                        + ")"
+                        name: f'sum(kube_horizontalpodautoscaler_{metric}{{NAMESPACE, horizontalpodautoscaler="espalier"}})'
                         for name, metric in {
                             "running": "status_current_replicas",
                             "wanted": "status_desired_replicas",
@@ -259,29 +226,26 @@ def build() -> Dashboard:
                     "Healthy: one version serves everything. Progressing: a canary is being judged. Paused: it waits "
                     "for a person. Failed: it was aborted, and the stable version serves. Needs Argo Rollouts.",
                     ROLLOUT,
-                    width=8,
                 ),
                 lines(
                     "How fast are the budgets burnt?",
                     "none",
                     {
                         f"{name}, {window}, {{{{environment}}}}": "max by (environment) ("
-                        + pick(f"espalier:{metric}:ratio_rate{window}", PLACE)
-                        + f") / {budget:g}"
+                        f"espalier:{metric}:ratio_rate{window}{{PLACE}}) / {budget:g}"
                         for name, metric, budget in budgets
                         for window in (fast.long, slow.long)
                     },
                     f"1 spends the budget in exactly {period}. The lines are where an alert pages: {fast.factor:g} over "
-                    f"{spaced(fast.long)} ({_spent(fast)} of the budget gone), {slow.factor:g} over {spaced(slow.long)} ({_spent(slow)} gone).",
+                    f"{spaced(fast.long)} ({_spent(fast)} of the budget gone), "
+                    f"{slow.factor:g} over {spaced(slow.long)} ({_spent(slow)} gone).",
                     limits=((None, GREEN), (slow.factor, ORANGE), (fast.factor, RED)),
                 ),
                 lines(
                     "What is left of the budgets?",
                     "percentunit",
                     {
-                        f"{name}, {{{{environment}}}}": "min by (environment) ("
-                        + pick(f"espalier:{metric}:{left}", PLACE)
-                        + ")"
+                        f"{name}, {{{{environment}}}}": f"min by (environment) (espalier:{metric}:{left}{{PLACE}})"
                         for name, metric, _ in budgets
                     },
                     f"100 % is untouched; below 0 the objective of these {period} is missed.",
@@ -305,7 +269,7 @@ def _phase() -> str:
     """The rollout's phase as a number; Argo Rollouts has it as a label, and names it differently in places."""
     names = ("Healthy|Completed", "Progressing", "Paused", "Degraded|Error|Timeout|Abort|InvalidSpec")
     parts = (
-        pick("rollout_info", NAMESPACE, 'name="espalier"', f'phase=~"{phase}"') + f" * {number}"
+        f'rollout_info{{NAMESPACE, name="espalier", phase=~"{phase}"}} * {number}'
         for number, phase in enumerate(names, start=1)
     )
     return f"max by (namespace) ({' or '.join(parts)})"
