@@ -1,13 +1,13 @@
-"""Tells Prometheus what was delivered: what runs where and since when, lead times, changes that failed, CI's last runs.
+"""Exports to Prometheus what was delivered: what runs where and since when, lead times, failed changes, CI's last runs.
 
-All but the last comes from git's history, and nothing is stored: a restarted exporter knows as much as before. The history
-is that of a clone on this machine (`--git PATH`), or of one that each reading fetches into a temporary folder
-(`--repository OWNER/NAME`). Git knows no workflow runs: with `--repository`, GitHub's REST API gives the last ones.
+All but the workflow runs come from git's history, so nothing is stored: a restarted exporter knows as much as before. It
+reads a clone on this machine (`--git PATH`), or fetches one into a temporary folder (`--repository OWNER/NAME`). Git has no
+record of workflow runs; with `--repository` they come from GitHub's REST API.
 
-A deployment is a commit on the branch's own line (first parents) that gave an overlay another digest; merges, squashes
-and rebases are alike, and no message is relied on. Its date is the commit's, which the merge made.
+A deployment is a commit on the branch's own line (first parents) that changed an overlay's digest. Merge, squash and rebase
+give the same result, because commit messages do not matter. Its date is the date of the commit that the merge made.
 `deploy.release.history` reads the same history for the release tool.
 
-Here it is `python -m monitoring.delivery`. In the cluster it is `python -m delivery` in an image with Python
-and git, from a ConfigMap: so the standard library alone, and relative imports.
+Locally it runs as `python -m monitoring.delivery`. The cluster runs it as `python -m delivery` from a ConfigMap, in an image
+with Python and git only: hence the standard library and relative imports.
 """

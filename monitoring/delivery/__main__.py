@@ -1,4 +1,4 @@
-"""Tells Prometheus what was delivered, as git says it."""
+"""Exports to Prometheus what was delivered, read from git."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import urllib.parse
 from pathlib import Path
 
 from . import exposition
-from .clone import Clone
-from .errors import DeliveryError
+from .clone import Clone, DeliveryError
 from .exporter import Exporter, log, server
 from .github import API, SERVER, GitHub
 
@@ -39,7 +38,7 @@ def main() -> None:
         exporter.stopping.set()
         threading.Thread(target=serving.shutdown).start()
 
-    # Process 1 of a container is not ended by signals that it has not asked for.
+    # A container's process 1 ignores signals for which it has no handler.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, stop)
     threading.Thread(target=exporter.run, daemon=True).start()
@@ -60,7 +59,7 @@ def _source(options: argparse.Namespace) -> Clone:
             found = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise DeliveryError(f"--token-file {file}: {error}") from None
-        # A header with a line break in it would be two.
+        # A line break would end the header and begin another.
         if not re.fullmatch(r"[!-~]+", found):
             raise DeliveryError(f"--token-file {file}: it must hold a token and nothing else")
         return found
@@ -86,8 +85,8 @@ def _options() -> argparse.Namespace:
         help="file with GitHub's token; without, GitHub answers 60 requests an hour",
     )
     parser.add_argument("--branch", default="main", help="(default: %(default)s)")
-    parser.add_argument("--server", default=SERVER, help="what git fetches from (default: %(default)s)")
-    parser.add_argument("--api", default=API, help="what is asked for workflows (default: %(default)s)")
+    parser.add_argument("--server", default=SERVER, help="where git fetches from (default: %(default)s)")
+    parser.add_argument("--api", default=API, help="where workflow runs are read from (default: %(default)s)")
     parser.add_argument(
         "--interval", type=float, default=INTERVAL, help="seconds from one reading to the next (%(default)s)"
     )

@@ -1,4 +1,4 @@
-"""Reads the facts of a clone on this machine."""
+"""Reads the facts from a clone on this machine."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .errors import DeliveryError
 from .facts import Change, Facts, Run, Timeline, fold
 from .files import LEADERBOARD, OVERLAYS, champion_scores, ordered, overlay, parse
 
 SECONDS = 120
-"""Then a command of git has failed."""
+"""A command of git that takes longer has failed."""
+
+
+class DeliveryError(Exception):
+    """The clone or GitHub cannot be read; the message is one line with what to do."""
 
 
 class Clone:
-    """A clone on this machine. The branch is origin's, as far as the clone knows it, else the local one, else HEAD."""
+    """A clone on this machine. Its branch is origin's if the clone has that, else the local one, else HEAD."""
 
     def __init__(self, folder: Path, branch: str = "main", name: str = "") -> None:
-        """Look whether it can be read.
+        """Check that it can be read.
 
         Args:
             folder: of the clone.
-            branch: what environments are deployed from.
-            name: what messages call the clone; its folder if empty.
+            branch: the branch that environments are deployed from.
+            name: the clone's name in messages; its folder if empty.
 
         Raises:
             DeliveryError: it is no clone, or a shallow one.
@@ -63,7 +66,7 @@ class Clone:
         )
 
     def _refresh(self) -> None:
-        """Look at the branch again; what is asked afterwards is as of the same commit."""
+        """Find the branch's commit; everything read afterwards is as of that commit."""
         for name in (f"refs/remotes/origin/{self._branch}", f"refs/heads/{self._branch}", "HEAD"):
             found = self._call("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
             if found.returncode == 0:
@@ -76,7 +79,7 @@ class Clone:
         return ordered(each.rpartition("/")[2] for each in listed if each)
 
     def _changes(self, environment: str) -> Sequence[Change]:
-        """What the overlay said, oldest first, at each commit of the branch's own line that changed it."""
+        """The overlay's content at each commit of the branch's own line that changed it, oldest first."""
         path = overlay(environment)
         listed = self._git(
             "log", "--first-parent", "--reverse", "--format=%H %ct", self._tip, "--", path
@@ -93,7 +96,7 @@ class Clone:
         return int(said) if found.returncode == 0 and said else None
 
     def _runs(self) -> Sequence[Run]:
-        """Git knows no workflows."""
+        """None: git has no record of workflows."""
         return ()
 
     def _prepare(self) -> None:
@@ -106,11 +109,11 @@ class Clone:
             )
 
     def _environment(self) -> Mapping[str, str]:
-        """What git is told by its environment."""
+        """Variables for git."""
         return {}
 
     def _texts(self, path: str, commits: Sequence[str]) -> list[str | None]:
-        """A file's text at each of many commits, by one process."""
+        """A file's text at each of many commits, read by one process."""
         asked = "".join(f"{commit}:{path}\n" for commit in commits)
         said = self._call("cat-file", "--batch", content=asked)
         if said.returncode:

@@ -1,4 +1,4 @@
-"""Reads a clone again and again, and serves the facts of the last reading."""
+"""Reads a clone at intervals, and serves the facts of the last reading."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from . import exposition
-from .clone import Clone
-from .errors import DeliveryError
+from .clone import Clone, DeliveryError
 from .facts import Facts
 
 LONGEST_WAIT = 3600
-"""Seconds from a reading that failed to the next."""
+"""The most seconds between a failed reading and the next."""
 
 
 class Exporter:
-    """Reads the clone again and again; keeps the last facts while it cannot be read."""
+    """Reads the clone at intervals; keeps the last facts while it cannot be read."""
 
     def __init__(self, source: Clone, interval: float) -> None:
         self.source = source
@@ -31,17 +30,17 @@ class Exporter:
         self.stopping = threading.Event()
 
     def text(self) -> str:
-        """What `/metrics` answers."""
+        """The body of `/metrics`."""
         return exposition.text(self._facts, self._up, self._read_at)
 
     def refresh(self) -> float:
-        """Read once, and say how many seconds to wait before the next time."""
+        """Read once; returns the seconds to wait before the next time."""
         try:
             self._facts = self.source.read()
         except DeliveryError as error:
             return self._failed(str(error))
         except Exception as error:
-            # GitHub's answer may have an unknown form; what is known stays true, and the next answer may be right.
+            # GitHub's answer may have an unknown form. The last facts stay true, and the next answer may be valid.
             return self._failed(f"{self.source.name}: an answer is not what it was: {error!r}")
         self._read_at, self._up = time.time(), True
         if self._failures:
@@ -55,7 +54,7 @@ class Exporter:
             self.stopping.wait(self.refresh())
 
     def _failed(self, reason: str) -> float:
-        """Say why, and wait twice as long after each failure: an hour at most, which is when GitHub's limit is renewed."""
+        """Log the reason, and double the wait after each failure, up to the hour after which GitHub renews its limit."""
         self._up = False
         self._failures += 1
         log("error", reason)
@@ -63,7 +62,7 @@ class Exporter:
 
 
 def log(level: str, message: str) -> None:
-    """One line of JSON on stderr, as the service's."""
+    """Write one line of JSON to stderr, in the service's form."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     print(json.dumps({"time": now, "level": level, "message": message}), file=sys.stderr, flush=True)
 
@@ -94,6 +93,6 @@ def server(exporter: Exporter, host: str, port: int) -> ThreadingHTTPServer:
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """A scrape is nothing to tell."""
+            """Scrapes are not logged."""
 
     return ThreadingHTTPServer((host, port), Handler)

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Writes the facts in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Sample = tuple[str, float, Mapping[str, str]]
 
 
 def text(facts: Facts | None, up: bool, read_at: float | None) -> str:
-    """The text of Prometheus' format.
+    """The text that Prometheus scrapes.
 
     Args:
-        facts: what was read last; None before the first time.
+        facts: those of the last reading that worked; None before the first.
         up: whether the last reading worked.
-        read_at: seconds since 1970 of the last one that worked.
+        read_at: time of the last reading that worked, in seconds since 1970.
     """
     found: list[Sample] = [("espalier_delivery_up", float(up), {})]
     if read_at is not None:
@@ -57,7 +57,7 @@ def _samples(facts: Facts) -> Iterator[Sample]:
 
 
 def _running(facts: Facts, current: Deployment, at: Mapping[str, str]) -> Iterator[Sample]:
-    """What is told of the deployment that runs now."""
+    """Samples of the deployment that runs now."""
     release = current.release
     about = {
         **at,

@@ -1,4 +1,4 @@
-"""The facts, and how they follow from what an overlay said at each commit."""
+"""The exported facts, and how they follow from an overlay's content at each commit."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Timeline:
 
     deployments: tuple[Deployment, ...] = ()
     failed: int = 0
-    """Changes that were gone back from."""
+    """Changes that a rollback took back."""
     restored: tuple[Deployment, Deployment] | None = None
-    """The last change that was gone back from, and the deployment that did it."""
+    """The last change that was taken back, and the rollback that did it."""
 
     @property
     def current(self) -> Deployment | None:
@@ -38,13 +38,13 @@ class Timeline:
 
     @property
     def forward(self) -> Deployment | None:
-        """The last one that was no way back."""
+        """The last one that was no rollback."""
         return next((each for each in reversed(self.deployments) if each.action != "rollback"), None)
 
 
 @dataclass(frozen=True)
 class Run:
-    """The last run of a workflow on the branch that came to a verdict."""
+    """The last run of a workflow on the branch that succeeded or failed."""
 
     workflow: str
     """The stem of its file's name."""
@@ -55,12 +55,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is told, as of one commit."""
+    """Everything that is exported, as of one commit."""
 
     timelines: Mapping[str, Timeline]
     """By environment."""
     revised: Mapping[str, int]
-    """When each revision that is needed was committed, where that is known."""
+    """Commit time of each deployed revision, where it is known."""
     scores: Mapping[str, Mapping[tuple[str, str], float]]
     """Of the champion at a revision, by split and metric."""
     runs: Sequence[Run] = ()
@@ -68,7 +68,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Change:
-    """A commit of the branch's own line, and what the overlay says since (None: nothing that can be read)."""
+    """A commit of the branch's own line, and what the overlay says since; None if it cannot be read."""
 
     commit: str
     time: int
@@ -76,10 +76,10 @@ class Change:
 
 
 def fold(environment: str, changes: Sequence[Change]) -> Timeline:
-    """Read changes of an overlay as steps forth and back.
+    """Read changes of an overlay as releases and rollbacks.
 
-    A digest that is still among the good ones is a step back to it, and all that came after it has failed. Any other
-    digest is a step forth, one that failed before too. The same digest under another label is no step.
+    A digest that is still among the good ones is a rollback to it, and everything after it has failed. Any other digest is
+    a release, even one that failed before. The same digest under another label is no deployment.
     """
     forth = "release" if environment == "staging" else "promote"
     every: list[Deployment] = []

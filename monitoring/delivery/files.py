@@ -1,4 +1,4 @@
-"""What is read of the repository's files, whichever the source: overlays and the leaderboard."""
+"""Reads the repository's files: the values that the release tool writes into overlays, and the leaderboard."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .documents import Value, load
-
 OVERLAYS = "deploy/overlays"
-IMAGE = "espalier"
-VERSION = "app.kubernetes.io/version"
-REVISION = "espalier.dev/revision"
 LEADERBOARD = "reports/leaderboard.json"
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+# The exporter's image has no YAML library, so the values are found by their keys, in block or flow style.
+_COMMENT = re.compile(r"(?<!\S)#.*")
+_ITEM = re.compile(r"^ *- |[{}]", re.MULTILINE)
+
+
+def _key(key: str) -> str:
+    return rf"""(?<![\w./-])["']?{key}["']?\s*:"""
+
+
+def _pair(key: str, value: str) -> re.Pattern[str]:
+    return re.compile(rf"""{_key(key)}\s*(?:&\w+\s+)?["']?({value})["']?(?=[\s,}}\]]|\Z)""")
+
+
+_SECTIONS = [re.compile(_key(key)) for key in ("images", "labels", "commonAnnotations")]
+_IMAGE = _pair("name", "espalier")
+_DIGEST = _pair("digest", "sha256:[0-9a-f]{64}")
+_VERSION = _pair(r"app\.kubernetes\.io/version", r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_REVISION = _pair(r"espalier\.dev/revision", "[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -40,41 +50,21 @@ def overlay(environment: str) -> str:
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
     """Names of environments, staging and production first."""
-    found = set(names)
-    first = [name for name in ("staging", "production") if name in found]
-    return (*first, *sorted(found - set(first)))
+    return tuple(sorted(names, key=lambda name: (name != "staging", name != "production", name)))
 
 
 def parse(text: str | None) -> Release | None:
-    """The three values that the release tool writes; None where one is missing, or the text cannot be read."""
-    try:
-        document = load(text or "")
-    except (ValueError, RecursionError):
+    """The three values that the release tool writes; None where one is missing or is given twice."""
+    said = _COMMENT.sub("", text or "")
+    digests = [each for item in _ITEM.split(said) if _IMAGE.search(item) for each in _DIGEST.findall(item)]
+    if not all(section.search(said) for section in _SECTIONS):
         return None
-    digests = [
-        _get(each, "digest") for each in _items(_get(document, "images")) if _get(each, "name") == IMAGE
-    ]
-    pairs = [_get(each, "pairs") for each in _items(_get(document, "labels"))]
-    versions = [each[VERSION] for each in pairs if isinstance(each, dict) and VERSION in each]
-    revisions = [_get(_get(document, "commonAnnotations"), REVISION)]
-    found = [
-        values[0]
-        for values, form in ((digests, _DIGEST), (versions, _LABEL), (revisions, _COMMIT))
-        if len(values) == 1 and isinstance(values[0], str) and form.fullmatch(values[0])
-    ]
-    return Release(*found) if len(found) == 3 else None
-
-
-def _get(value: Value, key: str) -> Value:
-    return value.get(key) if isinstance(value, dict) else None
-
-
-def _items(value: Value) -> list[Value]:
-    return value if isinstance(value, list) else []
+    found = [digests, _VERSION.findall(said), _REVISION.findall(said)]
+    return Release(*(each[0] for each in found)) if all(len(each) == 1 for each in found) else None
 
 
 def champion_scores(text: str | None) -> dict[tuple[str, str], float]:
-    """The champion's metrics by split and name; nothing where the leaderboard is none, or of another form."""
+    """The champion's metrics by split and name; nothing where the text is no leaderboard of the known form."""
     try:
         board = json.loads(text or "")
         row = next(each for each in board["rows"] if each["algorithm"] == board["champion"])

@@ -1,4 +1,4 @@
-"""A clone of a repository on GitHub, and the last runs of its workflows, which git does not know."""
+"""Reads a repository on GitHub: a clone, and the last runs of its workflows from the REST API."""
 
 from __future__ import annotations
 
@@ -16,22 +16,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .clone import Clone
-from .errors import DeliveryError
+from .clone import Clone, DeliveryError
 from .facts import Run
 
 SERVER = "https://github.com"
 API = "https://api.github.com"
 FETCH_SECONDS = 900
 STALLED_SECONDS = 60
-"""Without data for so long, git ends a transfer itself and leaves no lock behind."""
+"""Git ends a transfer that brings no data for so long, and leaves no lock behind."""
 REQUEST_SECONDS = 30
-"""Then a request to the API has failed."""
+"""A request to the API that takes longer has failed."""
 
 _VERDICTS = {"success": 1, "failure": 0, "timed_out": 0, "startup_failure": 0}
-"""What a run's conclusion says of its workflow; one that was skipped or cancelled says nothing."""
-
-
+"""Conclusions that count as success or failure; a run that was skipped or cancelled is ignored."""
 _REMEDIES = {
     401: "; the token is not valid: make a new one",
     403: "; the token must be allowed to read contents and actions of this repository",
@@ -40,7 +37,7 @@ _REMEDIES = {
 
 
 class GitHub(Clone):
-    """A clone that every reading fetches. Only the workflows' runs come from GitHub's REST API."""
+    """A clone that each reading fetches; only workflow runs come from GitHub's REST API."""
 
     def __init__(
         self,
@@ -50,12 +47,12 @@ class GitHub(Clone):
         server: str = SERVER,
         api: str = API,
     ) -> None:
-        """Make an empty clone in a temporary folder, and fetch nothing yet.
+        """Make an empty clone in a temporary folder; `read` fetches.
 
         Args:
             repository: OWNER/NAME.
-            token: asked for each request, as a mounted secret may be renewed; empty if there is no token.
-            branch: what environments are deployed from.
+            token: called for each request, because a mounted secret may be renewed; empty if there is no token.
+            branch: the branch that environments are deployed from.
             server: where git fetches from.
             api: the REST API's address.
         """
@@ -63,7 +60,7 @@ class GitHub(Clone):
         self._api = f"{api}/repos/{repository}/actions/workflows"
         self._opener = urllib.request.build_opener()
         self._answers: dict[str, tuple[str, Any]] = {}
-        """By address, the ETag of the last answer and what was picked of it."""
+        """By address, the ETag of the last answer and what was picked from it."""
         self._folder_kept = TemporaryDirectory(prefix="espalier-delivery-", ignore_cleanup_errors=True)
         super().__init__(Path(self._folder_kept.name), branch, f"{server}/{repository}")
 
@@ -90,15 +87,15 @@ class GitHub(Clone):
         return tuple(sorted(found, key=lambda run: run.workflow))
 
     def _ask(self, where: str, pick: Callable[[Any], Any]) -> Any:
-        """What `pick` takes of the API's answer. While nothing changed, the ETag makes the answer empty and free.
+        """What `pick` takes from the API's answer. The ETag makes an unchanged answer empty, and free of GitHub's limit.
 
         Raises:
-            DeliveryError: GitHub cannot be asked, refuses, or answers something else than `pick` takes.
+            DeliveryError: GitHub cannot be reached, refuses, or its answer has another form.
         """
         address = self._api + where
         request = urllib.request.Request(address, headers={"Accept": "application/vnd.github+json"})  # noqa: S310  --api is http or https
         if token := self._token():
-            # A redirect may lead to another host, which must not get the token.
+            # A redirect to another host must not carry the token.
             request.add_unredirected_header("Authorization", f"Bearer {token}")
         tag, picked = self._answers.get(address, ("", None))
         if tag:
@@ -128,7 +125,7 @@ class GitHub(Clone):
         self._git("config", "remote.origin.url", self.name)
 
     def _environment(self) -> Mapping[str, str]:
-        """Settings of git by its environment: arguments can be read by other processes, and files stay behind."""
+        """Git's settings as variables: other processes can read arguments, and files would stay behind."""
         settings = {
             "gc.autoDetach": "false",
             "http.lowSpeedLimit": "1",
@@ -147,7 +144,7 @@ class GitHub(Clone):
     def _pick_run(self, answer: Any) -> tuple[int, int, int] | None:
         """Verdict, seconds and end of the newest run with a verdict."""
         for each in answer["workflow_runs"]:
-            # A fork may call its branch main, too.
+            # A fork may also call its branch main.
             own = (each["head_repository"] or {}).get("full_name") == self._repository
             if own and each["event"] != "pull_request" and each["conclusion"] in _VERDICTS:
                 began, ended = _seconds(each["run_started_at"]), _seconds(each["updated_at"])
@@ -156,11 +153,11 @@ class GitHub(Clone):
 
 
 def _reason(fetched: subprocess.CompletedProcess[bytes]) -> str:
-    """Git's reason in one line, with the remedy where git only says that it would ask for a password."""
+    """Git's reason in one line, with a remedy where git only says that it wants a password."""
     said = fetched.stderr.decode(errors="replace").strip()
     if re.search(r"could not read Username|Authentication failed|returned error: 40[134]|not found", said):
         return "it was refused; the repository's name must be right, and the token valid and allowed to read contents"
-    # The line with the cause comes first; what follows is advice.
+    # Git gives the cause first, then advice.
     lines = [line for line in said.splitlines() if line.startswith(("fatal:", "error:", "remote:"))]
     return (lines or said.splitlines() or ["git said nothing"])[0].removeprefix("fatal: ")
 
@@ -173,11 +170,11 @@ def _message(error: urllib.error.HTTPError) -> str:
 
 
 def _pick_workflows(answer: Any) -> list[tuple[int, str]]:
-    """Numbers and names; GitHub's own, such as Dependabot's, have no file here."""
+    """Numbers and names; GitHub's own workflows, such as Dependabot's, have no file in the repository."""
     files = [(int(each["id"]), Path(each["path"])) for each in answer["workflows"]]
     return [(number, file.stem) for number, file in files if file.parent == Path(".github/workflows")]
 
 
 def _seconds(text: str) -> int:
-    """Seconds since 1970 of GitHub's times, as 2026-11-21T12:00:00Z."""
+    """Seconds since 1970 of a time in GitHub's form, such as 2026-11-21T12:00:00Z."""
     return int(datetime.fromisoformat(text).timestamp())

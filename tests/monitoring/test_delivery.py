@@ -30,9 +30,8 @@ from deploy.git import Git
 from deploy.rehearsal.github import API, Method
 from deploy.release import history, leaderboard, overlay
 from deploy.release.overlay import Release
-from monitoring.delivery import documents, exposition, files
-from monitoring.delivery.clone import Clone
-from monitoring.delivery.errors import DeliveryError
+from monitoring.delivery import exposition, files
+from monitoring.delivery.clone import Clone, DeliveryError
 from monitoring.delivery.exporter import Exporter
 from monitoring.delivery.facts import Deployment, Facts, Run, Timeline
 from monitoring.delivery.github import GitHub
@@ -383,68 +382,6 @@ labels: [{pairs: {app.kubernetes.io/version: "012345678901"}}], commonAnnotation
 def test_an_overlay_may_be_written_in_any_style(text: str) -> None:
     expected = files.Release(f"sha256:{'a' * 64}", "012345678901", "1" * 40)
     assert files.parse(text) == expected
-
-
-WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
-    ["a", "- b", "x: y", "# c", "a #b", "a#b", "[", "{a}", "*x", "&y", "!t", "| ", "> ", "'", '"', "null", "012", "-",
-     "?", "? a", ":", "a:", "@", "`", "%", "---", "...", "<<", ",", "a,b", "http://x:1/y", "a\nb", "a\n\nb\n", " a", "a "]
-)  # fmt: skip
-
-
-@given(
-    st.dictionaries(
-        WORDS,
-        st.recursive(
-            WORDS, lambda each: st.lists(each, max_size=3) | st.dictionaries(WORDS, each, max_size=3)
-        ),
-        max_size=3,
-    ),
-    st.sampled_from([True, False, None]),
-    st.sampled_from([None, "'", '"']),
-    st.sampled_from([2, 4]),
-    st.sampled_from([20, 80, 10_000]),
-    st.booleans(),
-)
-def test_what_is_read_is_what_yaml_says(
-    document: object, flow: bool | None, quotes: str | None, indent: int, width: int, unicode: bool
-) -> None:
-    text = yaml.safe_dump(
-        document,
-        default_flow_style=flow,
-        default_style=quotes,
-        indent=indent,
-        width=width,
-        allow_unicode=unicode,
-    )
-    try:
-        found = documents.load(text)
-    except ValueError:
-        return  # refused, and not misread
-    assert found == yaml.load(text, yaml.BaseLoader)
-
-
-def test_most_of_yaml_is_read() -> None:
-    """Every YAML file of deploy/ and monitoring/ that is one document."""
-    refused = []
-    for path in sorted([*ROOT.glob("deploy/**/*.yaml"), *ROOT.glob("monitoring/**/*.yaml")]):
-        text = path.read_text(encoding="utf-8")
-        try:
-            found = documents.load(text)
-        except ValueError as error:
-            refused.append((path, str(error)))
-        else:
-            assert without_folding(found) == without_folding(yaml.load(text, yaml.BaseLoader)), path
-    overlays = [path for path, _ in refused if "overlays" in path.parts]
-    assert overlays == []
-
-
-def without_folding(value: object) -> object:
-    """Blocks are read for what is around them: their line ends may differ, and an absent value is an empty one."""
-    if isinstance(value, dict):
-        return {key: without_folding(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [without_folding(each) for each in value]
-    return "".join(str(value or "").split())
 
 
 @pytest.mark.parametrize(
