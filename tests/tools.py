@@ -1,4 +1,4 @@
-"""What tests need beside Python: programs, found or a reason to skip, and ports."""
+"""What tests need beside Python: programs, found or a reason to skip, ports, examples, and DVC."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from common.ports import free_port
 
@@ -26,3 +27,20 @@ def require(tool: str) -> str:
     if os.environ.get("REQUIRE_TOOLS") == "1":
         pytest.fail(f"{tool} is not installed, and REQUIRE_TOOLS=1 forbids to skip", pytrace=False)
     pytest.skip(f"{tool} is not installed")
+
+
+def examples(count: int) -> int:
+    """How many examples a costly property test gets: `make explore` tries ten times as many."""
+    return count * (10 if settings.get_current_profile_name() == "explore" else 1)
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    """Run DVC in this process: its start takes ten times as long as most of its commands."""
+    from dvc.cli import main
+
+    before = Path.cwd()
+    try:
+        status = main(["--cd", str(folder), *arguments])
+    finally:
+        os.chdir(before)
+    assert status == 0, f"dvc {' '.join(arguments)} ended with {status}"

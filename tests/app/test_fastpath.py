@@ -29,6 +29,7 @@ from app.transport import Budget
 from tests.app.conftest import Serve
 from tests.app.wire import answer_on_the_wire
 from tests.bundles import mixed_row, number_row
+from tests.tools import examples
 
 GOOD = number_row((5.1, 3.5, 1.4, 0.2)).values
 PLANT = mixed_row(4.9, 3.0, "clay").values
@@ -164,7 +165,7 @@ def ways(request: pytest.FixtureRequest, number_model: Path, mixed_model: Path, 
     return Ways(serve, model, name)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(100))
 @given(body=bodies | cut_bodies, sent=st.just({}) | headers, path=st.sampled_from([0, 1]))
 def test_all_ways_give_the_same_answer(ways: Ways, body: bytes, sent: dict[str, str], path: int) -> None:
     wired, fast, ordinary = ways.post(ways.paths[path], body, sent)

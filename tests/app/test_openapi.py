@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 from tests.app.conftest import Serve
 from tests.bundles import number_row
+from tests.tools import examples
 
 CHECKS = [
     not_a_server_error,
@@ -145,7 +146,7 @@ def test_the_api_does_what_its_document_says(
             # Without any input there is nothing to get wrong.
             continue
 
-        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case: schemathesis.Case[Any]) -> None:
             case.call_and_validate(checks=CHECKS)

@@ -37,7 +37,7 @@ from tests.app.test_metrics import parse, value
 from tests.app.test_server import read, refused
 from tests.app.wire import answer_on_the_wire
 from tests.bundles import mixed_row, number_row
-from tests.tools import free_port
+from tests.tools import examples, free_port
 
 ROW = number_row((5.1, 3.5, 1.4, 0.2))
 PLANTS = [mixed_row(4.9, 3.0, "clay"), mixed_row(None, 7.9, None)]
@@ -260,7 +260,7 @@ good_tensors = st.lists(plausible, min_size=1, max_size=3).map(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(50))
 @given(
     body=good_bodies.map(lambda each: json.dumps(each).encode())
     | good_tensors.map(lambda each: json.dumps(each).encode())

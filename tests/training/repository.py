@@ -13,6 +13,7 @@ import yaml
 
 from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
 from deploy.ci import touched
+from tests.tools import dvc
 from tests.training.project import ROOT, Project
 from training.packages import PACKAGES_FILE
 
@@ -54,8 +55,8 @@ class Repository(Project):
     def git(self, *arguments: str) -> str:
         return self.command("git", *arguments).stdout.strip()
 
-    def dvc(self, *arguments: str) -> str:
-        return self.command("dvc", *arguments).stdout
+    def dvc(self, *arguments: str) -> None:
+        dvc(self.root, *arguments)
 
     def record(self) -> None:
         """Have dvc.lock and the cache say what the working tree holds, as `dvc repro` would leave them."""

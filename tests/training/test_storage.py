@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import require
+from tests.tools import dvc, require
 from training import storage
 from training.base.errors import ConfigError
 
@@ -21,10 +21,6 @@ ROOT = Path(__file__).parents[2]
 def git(folder: Path, *arguments: str) -> None:
     identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def dvc(folder: Path, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
 
 
 def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from deploy.ci import pipeline
 from deploy.errors import DeployError
 from tests.deploy.ci.conftest import Clone
 from tests.e2e.clone import BIN, ROOT
+from tests.tools import dvc
 
 STAGES = ["model.txt", "other.txt", "profile.json", "raw.txt", "test.parquet"]
 """What they write, by name."""
@@ -84,8 +85,10 @@ class Repository:
         return self.run("deploy.ci.pipeline", command, **more)
 
     def dvc(self, *arguments: str) -> None:
-        done = self.run("dvc", *arguments)
-        assert done.returncode == 0, done.stderr
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            for name, value in self.environment().items():
+                monkeypatch.setenv(name, value)
+            dvc(self.clone.folder, *arguments)
 
     def ran(self) -> list[str]:
         """What was written since it was asked last, by name."""

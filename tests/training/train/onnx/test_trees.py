@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from tests.tools import examples
 from tests.training.problems import Problem, answers, fitted, kinds, problem, problems
 from training.train.onnx import trees
 
@@ -20,7 +21,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(300))
 @given(VALUES, VALUES)
 def test_a_value_passes_the_limit_if_its_cast_passes_the_threshold(threshold: float, value: float) -> None:
     (limit,) = trees.passing(np.array([threshold]))
