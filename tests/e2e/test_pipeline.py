@@ -97,8 +97,14 @@ def test_a_sixth_block_trains_beside_the_others(reproduced: Clone) -> None:
     assert not (reproduced.root / "models/xgboost").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_is_taken_up_again(tmp_path: Path, number: signal.Signals) -> None:
+STOPPED = ("prepare", "train@random_forest", "select")
+INT, KILL = signal.SIGINT, signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "numbers", [(INT, KILL, INT), pytest.param((KILL, INT, KILL), marks=pytest.mark.long(*TRAINED))]
+)
+def test_an_interrupted_run_is_taken_up_again(tmp_path: Path, numbers: tuple[signal.Signals, ...]) -> None:
     project = clone(tmp_path / "project")
     params = project.params()
     params["evaluate"] |= {"parity_rows": 2000, "bootstrap": 100}
@@ -107,7 +113,7 @@ def test_an_interrupted_run_is_taken_up_again(tmp_path: Path, number: signal.Sig
     }
     project.write_params(params)
     interrupted = []
-    for stage in ("prepare", "train@random_forest", "select"):
+    for stage, number in zip(STOPPED, numbers, strict=True):
         running = project.start("dvc", "repro", "select")
         _wait_for(running, f"Running stage '{stage}'")
         time.sleep(0.4)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.contract import Score
+from tests.tools import examples
 from tests.training.base.test_markdown import HOSTILE, Page
 from tests.training.repository import OVERLAY, Repository
 from training.base import markdown
@@ -413,7 +414,7 @@ reviews = st.builds(
 
 
 @given(reviews)
-@settings(max_examples=60)
+@settings(max_examples=examples(20))
 def test_whatever_a_review_holds_the_comment_is_short_and_harmless(review: Review) -> None:
     text = comment.render(review)
     assert text.startswith("<!-- espalier-review -->\n\n### ")
