@@ -1,14 +1,14 @@
-"""Says whether what the service is asked has drifted from what its model was trained on.
+"""Reports whether the service's inputs and predictions have drifted from the model's training data.
 
-It reads the population stability index that Prometheus has recorded (monitoring/rules/drift.yaml) and judges it as the
-alerts do: drift is an index above the threshold in at least k of the last n windows. A window ends with each full
-hour, as the alerts' do, so that they never differ. The windows are hours; where fewer than k of them saw enough
-predictions to have an index, they are the days that end with the same full hours.
+It reads the population stability index that Prometheus recorded (monitoring/rules/drift.yaml) and judges it as the
+alerts do: drift is an index above the threshold in at least k of the last n windows. Windows end at full hours, as the
+alerts' do, so both give the same verdict. The windows are hours; where fewer than k hours have enough predictions for an
+index, they are the days that end at the same full hours.
 
 exit status:
   0  no drift
   1  drift, in a feature or in the classes
-  2  cannot tell: Prometheus does not answer, has no such series, or too little was predicted; one line says which
+  2  unknown: Prometheus does not answer, has no such series, or there were too few predictions; one line says which
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from rich.table import Table
 from app.contract import as_label
 from common import files
 from common.command import run
+from monitoring.arguments import number
 from monitoring.errors import MonitoringError, PrometheusError
 from monitoring.objectives import objectives
 from monitoring.prometheus import Prometheus, Series
@@ -45,13 +46,13 @@ FEATURE_PSI, CLASS_PSI, PREDICTIONS = (
     "espalier:predictions",
 )
 CLASSES = "(classes)"
-"""How the row of the class mix, which is no feature, is shown."""
+"""Name of the row of the class mix, which is not a feature."""
 MOST_WINDOWS = 168
 
 Verdict = Literal["drift", "none", "unknown"]
 Judge = Literal["hours", "days"]
 Names = tuple[str, str, str]
-"""Namespace, environment and model version: what is judged by itself."""
+"""Namespace, environment and model version; each combination is judged separately."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Limits:
 
 
 def alert_limits() -> Limits:
-    """Those of the alerts."""
+    """The limits of the alerts."""
     table = objectives().drift
     return Limits(table.alert, table.beyond, table.windows)
 
@@ -75,8 +76,8 @@ class Row:
 
     Attributes:
         feature: its name; None for the classes.
-        windows: by window, oldest first; None where it was not recorded.
-        days: over the 24 h before the end of each of these windows.
+        windows: index by window, oldest first; None where none was recorded.
+        days: index over the 24 h before the end of each window.
     """
 
     feature: str | None
@@ -85,7 +86,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """As it is shown."""
+        """The name in tables."""
         return CLASSES if self.feature is None else as_label(self.feature, CLASSES)
 
     @property
@@ -94,13 +95,13 @@ class Row:
         return self.days[-1]
 
     def judge(self, limits: Limits) -> Judge | None:
-        """Which of the two judges; None where neither has the figures without which drift could not have been seen."""
+        """Which of the two judges; None where neither has enough figures to show drift."""
         if known(self.windows) >= limits.beyond:
             return "hours"
         return "days" if known(self.days) >= limits.beyond else None
 
     def judged(self, limits: Limits) -> tuple[float | None, ...]:
-        """The figures of the one that judges."""
+        """The figures that count."""
         return self.days if self.judge(limits) == "days" else self.windows
 
     def beyond(self, limits: Limits) -> int:
@@ -114,7 +115,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of the model in one environment, with the predictions of the newest window and of 24 h."""
+    """A model version in an environment, with the number of predictions in the newest window and in 24 h."""
 
     namespace: str
     environment: str
@@ -126,7 +127,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found; `end` is the newest window's, in seconds since 1970."""
+    """The result; `end` is the end of the newest window, in seconds since 1970."""
 
     end: float
     window: float
@@ -135,19 +136,13 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """Drift if anything drifts; unknown only if nothing can be judged."""
+        """Drift if anything drifts; unknown only if no row can be judged."""
         found = {row.verdict(self.limits) for version in self.versions for row in version.rows}
         if "drift" in found:
             return "drift"
         return "none" if "none" in found else "unknown"
 
-    def drifting(self) -> list[tuple[Version, Row]]:
-        return self._with("drift")
-
-    def unknown(self) -> list[tuple[Version, Row]]:
-        return self._with("unknown")
-
-    def _with(self, verdict: Verdict) -> list[tuple[Version, Row]]:
+    def rows(self, verdict: Verdict) -> list[tuple[Version, Row]]:
         return [
             (version, row)
             for version in self.versions
@@ -161,12 +156,12 @@ def known(figures: Iterable[float | None]) -> int:
 
 
 class CannotTellError(MonitoringError):
-    """There is nothing to judge; the message says why and what to do."""
+    """No row can be judged; the message says why and what to do."""
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to `run`; rich would exit with 1, which says drift."""
+        """Let `run` handle it: rich would exit with 1, which means drift."""
         raise  # noqa: PLE0704
 
 
@@ -186,9 +181,8 @@ def main() -> None:
             if report.verdict == "unknown":
                 fault = CannotTellError(_why_unknown(prometheus, report, where))
     except MonitoringError as error:
-        # Whatever was read is then of no use.
         report, fault = None, error
-    # This text may be published, so it does not name the address of Prometheus.
+    # This text may be published, so it must not contain Prometheus' address.
     reason = str(fault) if isinstance(fault, CannotTellError) else "Prometheus could not be asked"
     said = f"Drift could not be judged: {_plain(reason)}." if fault else ""
     if arguments.markdown:
@@ -212,7 +206,7 @@ def read(
     window: float = HOUR,
     at: float | None = None,
 ) -> Report:
-    """What Prometheus recorded up to `at` (now, if it is None), in windows of `window` seconds.
+    """Judge what Prometheus recorded up to `at` (None: now), in windows of `window` seconds.
 
     Raises:
         PrometheusError: it cannot be asked.
@@ -249,7 +243,7 @@ def gather(
     window: float,
     limits: Limits,
 ) -> Report:
-    """One report from the recorded series; what has drifted furthest comes first."""
+    """A report on the recorded series, with the strongest drift first."""
     times = [end - (limits.windows - 1 - index) * window for index in range(limits.windows)]
     recorded: dict[Names, dict[str | None, tuple[float | None, ...]]] = {}
     days: dict[tuple[Names, str | None], tuple[float | None, ...]] = {}
@@ -302,9 +296,9 @@ def show(report: Report, console: Console) -> None:
 
 
 def markdown(report: Report, said: str = "") -> str:
-    """The same for a pull request or the page of a run: tables, and no mark that could be anything else.
+    """The report as Markdown, for a pull request or a run's page. `said` replaces the conclusion.
 
-    `said` stands in the conclusion's place.
+    Names come from outside, so every character with a meaning in Markdown is removed from them.
     """
     lines = [said or conclusion(report), ""]
     for version in report.versions:
@@ -322,11 +316,13 @@ def conclusion(report: Report) -> str:
     limits = report.limits
     rule = f"above {limits.threshold:g} in {limits.beyond} of the last {limits.windows} windows"
     rule += f", the newest until {_clock(report.end)}"
-    said = (_plain(row.name) + " by the day" * (row.judge(limits) == "days") for _, row in report.drifting())
+    said = (
+        _plain(row.name) + " by the day" * (row.judge(limits) == "days") for _, row in report.rows("drift")
+    )
     found = list(dict.fromkeys(said))
     if found:
         return f"Drift: {', '.join(found)} ({rule})."
-    unjudged = list(dict.fromkeys(_plain(row.name) for _, row in report.unknown()))
+    unjudged = list(dict.fromkeys(_plain(row.name) for _, row in report.rows("unknown")))
     text = f"No drift: no index is {rule}."
     return text + (f" Too few figures to judge: {', '.join(unjudged)}." if unjudged else "")
 
@@ -366,11 +362,11 @@ def as_json(report: Report) -> dict[str, object]:
 
 
 def _why_unknown(prometheus: Prometheus, report: Report, where: Mapping[str, str]) -> str:
-    """Which of the reasons it is: no rules, a rule that fails, no such series, too little traffic."""
+    """The reason: no rules, a failing rule, no such series, or too little traffic."""
     try:
         rules = {rule.name: rule for rule in prometheus.rules()}
     except PrometheusError:
-        # Others that speak the API may not have this part of it.
+        # Other servers with this API may lack this part of it.
         rules = None
     name = f"{FEATURE_PSI}:1h"
     if rules is not None and name not in rules and not report.versions:
@@ -412,7 +408,7 @@ def _names(series: Series) -> Names:
 
 
 def _at(series: Series, times: Sequence[float]) -> tuple[float | None, ...]:
-    """The values at these times; None where there is none, or nothing that is a number."""
+    """The values at these times; None where there is no finite value."""
     values = {round(at): value for at, value in series.samples if math.isfinite(value)}
     return tuple(values.get(round(at)) for at in times)
 
@@ -459,15 +455,14 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Words, figures and plain punctuation: a feature's name means nothing to whoever renders it."""
+    """The text with words, figures and plain punctuation only, so that nothing in it is markup."""
     words = re.sub(r"[^\w .,:;%()'+=/-]", " ", text)
-    # What would make a link, and what would make words slanted.
+    # Addresses become links, and underscores make words italic.
     words = re.sub(r"(?i)https?:/*|www\.|\b_+|_+\b", " ", words)
     return " ".join(words.split()) or "(unnamed)"
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
     try:
         files.write_text(path, text)
     except OSError as error:
@@ -501,23 +496,23 @@ def _parser() -> argparse.ArgumentParser:
         help="its address, such as http://127.0.0.1:9090 (default: PROMETHEUS_URL)",
     )
     add(
-        "--token-file", type=Path, metavar="FILE", help="holds a bearer token (default: what PROMETHEUS_TOKEN is)"
+        "--token-file", type=Path, metavar="FILE", help="file with a bearer token (default: the variable PROMETHEUS_TOKEN)"
     )  # fmt: skip
-    add("--namespace", help="this one only (default: all)")
-    add("--environment", help="this one only, such as production (default: all)")
-    add("--model-version", help="this one only (default: all that were asked)")
+    add("--namespace", help="only this one (default: all)")
+    add("--environment", help="only this one, such as production (default: all)")
+    add("--model-version", help="only this one (default: all with predictions)")
     add(
         "--threshold",
-        type=_threshold,
+        type=number(lambda value: value > 0, "no threshold: give a number above 0"),
         default=limits.threshold,
-        help="an index above it is beyond (default: %(default)s)",
+        help="drift is an index above it (default: %(default)s)",
     )
     add(
         "--windows",
         type=_k_of_n,
         metavar="K/N",
         default=(limits.beyond, limits.windows),
-        help=f"drift is K of the last N windows beyond (default: {limits.beyond}/{limits.windows})",
+        help=f"K of the last N windows must be above it (default: {limits.beyond}/{limits.windows})",
     )
     add(
         "--window",
@@ -527,19 +522,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the time between the ends of two windows (default: 1h; 1m where the stack runs 60 times as fast)",
     )
     add("--at", type=_time, metavar="TIME", help="as of then: 2026-01-31T12:00Z or seconds since 1970")
-    add("--markdown", type=Path, metavar="FILE", help="write the table there, too")
-    add("--json", type=Path, metavar="FILE", help="write every figure there, too")
+    add("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
+    add("--json", type=Path, metavar="FILE", help="also write every figure to this file")
     return parser
-
-
-def _threshold(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no threshold: give a number above 0")
-    return value
 
 
 def _k_of_n(text: str) -> tuple[int, int]:

@@ -6,11 +6,11 @@ from common.errors import EspalierError
 
 
 class MonitoringError(EspalierError):
-    """The message names the thing at fault and the remedy."""
+    """An error of this package; the message names the fault and the remedy."""
 
 
 class PrometheusError(MonitoringError):
-    """Prometheus cannot be asked, or does not understand the question."""
+    """Prometheus cannot be reached, or refuses a query."""
 
 
 class StackError(MonitoringError):

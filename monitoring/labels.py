@@ -1,9 +1,8 @@
-"""Joins delayed ground truth to the prediction log: how right is the model, on the rows that it really saw?
+"""Joins delayed ground truth to the prediction log: how accurate is the model on the rows that it really saw?
 
-The truth is a table with a column `id`, which is the answer's `x-request-id`; `label`, what turned out to be right; and
-`row`, the number of the row within its request, 0 if there is no such column. What comes out is a table for people,
-metrics for Prometheus (by a file for the node exporter's textfile collector, or a Pushgateway), and with `--output` the
-joined rows as training data.
+The truth is a table with the columns `id`, the response's `x-request-id`; `label`, the true class; and `row`, the number
+of the row within its request (0 without the column). The result is a table for people, metrics for Prometheus (in a file
+for the node exporter's textfile collector, or through a Pushgateway), and with `--output` the joined rows as training data.
 """
 
 from __future__ import annotations
@@ -40,31 +39,31 @@ COMPUTED = "model_live_computed_timestamp_seconds"
 _SHOWN = 5
 _UNKNOWN_VERSION = "unknown"
 _Z = 1.959963984540054
-"""Of a normal distribution, 95 % is within so many standard deviations."""
+"""95 % of a normal distribution lie within so many standard deviations."""
 
 Key = tuple[str, int]
-"""A request's id and the number of a row in it."""
+"""A request's id, and the number of a row in the request."""
 
 
 class LabelsError(MonitoringError):
-    """The log or the truth cannot be read, or they do not belong together."""
+    """The log or the truth cannot be read, or they have no rows in common."""
 
 
 @dataclass
 class Truth:
-    """What turned out to be right, and what was wrong with the table that said it."""
+    """The true labels, and the faults of their table."""
 
     labels: dict[Key, str]
     rows: int
-    """Of the table."""
+    """Number of rows of the table."""
     unlabelled: int = 0
-    """Rows without an id or a label."""
+    """Number of rows without an id or a label."""
     repeated: int = 0
-    """Rows that say once more what another one says."""
+    """Number of rows that repeat another one."""
     contradicted: set[Key] = field(default_factory=set)
-    """Rows for which the table has several labels; none of them counts."""
+    """Rows for which the table has several labels; they do not count."""
     unknown: Counter[str] = field(default_factory=Counter)
-    """Labels that are no class of the model, and how often."""
+    """Labels that are not a class of the model, with their numbers."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Logged:
     """A line of the log."""
 
     time: str
-    """As in the log, in which later times sort behind; empty if it has none."""
+    """As in the log, where the order of texts is the order of times; empty if the log has none."""
     version: str
     label: str
     features: Mapping[str, Any]
@@ -80,27 +79,27 @@ class Logged:
 
 @dataclass
 class Join:
-    """Lines of the log with their truth."""
+    """The log's lines with their true labels."""
 
     matched: dict[Key, tuple[Logged, str]]
     rows: Counter[str]
-    """Lines of the log by the model's version."""
+    """Number of the log's lines by model version."""
     repeated: int
-    """Lines with an id and a row that another line has too; the last one counts."""
+    """Number of lines that share id and row with another line; the last one counts."""
     missing: list[Key]
-    """What the truth has and the log has not."""
+    """Rows of the truth that the log lacks."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """How right one version was."""
+    """The accuracy of one version."""
 
     version: str
     logged: int
     labelled: int
     right: int
     recall: dict[str, tuple[int, int]]
-    """By class that occurred: how many rows of it were recognised, and how many there were."""
+    """By class that occurred: the number of its rows that were recognised, and of all its rows."""
 
     @property
     def accuracy(self) -> float:
@@ -114,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise LabelsError(f"--output {options.output}: it must end with {' or '.join(_WRITERS)}")
     truth = read_truth(options.truth, manifest)
     joined = join(read_log(options.log, options.since), truth)
-    _say(truth, joined, sys.stderr)
+    _print_notes(truth, joined, sys.stderr)
     if not joined.matched:
         raise LabelsError(_why_nothing(options.log, truth, joined))
     scores = score(joined)
@@ -130,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The model's card, for its classes, its features and what it predicts."""
+    """The model's card, which has its classes, features and target."""
     file = folder / MANIFEST_FILE
     try:
         return Manifest.model_validate_json(file.read_bytes())
@@ -155,7 +154,7 @@ def read_truth(file: Path, manifest: Manifest) -> Truth:
     text = {"id": pa.string(), "label": pa.string(), "row": pa.int64()}
     try:
         if file.suffix == ".csv":
-            # As text, so that an id of 007 keeps its zeros.
+            # Ids are text: 007 keeps its zeros.
             table = pa.csv.read_csv(file, convert_options=pa.csv.ConvertOptions(column_types=text))
         elif file.suffix == ".parquet":
             table = pa.parquet.read_table(file)
@@ -196,16 +195,16 @@ def read_log(target: str, since: datetime | None = None) -> Iterator[tuple[Key, 
 
     Args:
         target: a directory or `s3://BUCKET/PREFIX`.
-        since: only what was predicted at this time or later.
+        since: only lines with this time or a later one.
 
     Raises:
-        LabelsError: it cannot be read, or has lines that are none of a prediction log.
+        LabelsError: it cannot be read, or has lines that do not belong to a prediction log.
     """
     from obstore import get
     from obstore import list as listed
     from obstore.exceptions import BaseError
 
-    # A file has the day of its first line, and may have lines of the day after.
+    # A file is named after the day of its first line, and may hold lines of the next day.
     first = None if since is None else since.astimezone(UTC).date() - timedelta(days=1)
     try:
         store = _open(target)
@@ -265,7 +264,7 @@ def _open(target: str) -> ObjectStore:
 
 
 def join(log: Iterator[tuple[Key, Logged]], truth: Truth) -> Join:
-    """Look up each line of a log in the truth. Memory holds the truth and its matches, and not the log."""
+    """Look up each line of a log in the truth. Memory holds the truth and the matches, but not the log."""
     matched: dict[Key, tuple[Logged, str]] = {}
     rows: Counter[str] = Counter()
     repeated = 0
@@ -276,14 +275,14 @@ def join(log: Iterator[tuple[Key, Logged]], truth: Truth) -> Join:
             continue
         former = matched.get(key)
         repeated += former is not None
-        # The client went on with the last answer.
+        # The client used the last answer.
         if former is None or former[0].time <= logged.time:
             matched[key] = logged, label
     return Join(matched, rows, repeated, [key for key in truth.labels if key not in matched])
 
 
 def score(joined: Join) -> list[Score]:
-    """How right each version was; without those of which no row has its truth."""
+    """The accuracy of each version that has labelled rows."""
     pairs: dict[str, Counter[tuple[str, str]]] = {}
     for logged, label in joined.matched.values():
         pairs.setdefault(logged.version, Counter())[label, logged.label] += 1
@@ -299,7 +298,7 @@ def score(joined: Join) -> list[Score]:
 
 
 def wilson(right: int, number: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share: sensible for few rows, and for none or all of them right."""
+    """Wilson's 95 % interval of a share, which also holds for few rows and for shares of 0 and 1."""
     share, z2 = right / number, _Z * _Z
     middle = share + z2 / (2 * number)
     half = _Z * math.sqrt(share * (1 - share) / number + z2 / (4 * number * number))
@@ -307,16 +306,16 @@ def wilson(right: int, number: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
-# ------------------------------------------------------------------------------ telling
+# ------------------------------------------------------------------------------ output
 
 
 def publish(
     scores: list[Score], environment: str, *, textfile: Path | None = None, pushgateway: str | None = None
 ) -> None:
-    """Give the scores to Prometheus.
+    """Publish the scores for Prometheus.
 
     Raises:
-        LabelsError: the file cannot be written, or the gateway does not take them.
+        LabelsError: the file cannot be written, or the gateway refuses them.
     """
     registry = CollectorRegistry()
     by = ["model_version", "environment"]
@@ -337,7 +336,7 @@ def publish(
     computed.labels(environment).set_to_current_time()
     if textfile is not None:
         try:
-            # Under another name first, then renamed.
+            # It writes under a temporary name and renames the file.
             write_to_textfile(str(textfile), registry)
         except OSError as error:
             raise LabelsError(f"--textfile {textfile}: {error.strerror}") from None
@@ -350,7 +349,7 @@ def publish(
 
 
 def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
-    """Write the labelled rows as a source of training data: the features and the target, named as in the schema.
+    """Write the labelled rows as training data: features and target, named as in the schema.
 
     Raises:
         LabelsError: the log lacks a feature, or the file cannot be written.
@@ -374,7 +373,7 @@ def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
         [label for _, (_, label) in sorted(joined.matched.items())], pa.string()
     )
     try:
-        # A folder that was mistyped is not made.
+        # A mistyped folder must not be created.
         file.parent.stat()
         with files.replacing(file) as temporary:
             _WRITERS[file.suffix](pa.table(arrays), temporary)
@@ -397,8 +396,8 @@ def _write_parquet(table: Any, file: Path) -> None:
 _WRITERS: dict[str, Callable[[Any, Path], None]] = {".csv": _write_csv, ".parquet": _write_parquet}
 
 
-def _say(truth: Truth, joined: Join, stream: Any) -> None:
-    """Whatever makes the figures less than they could be, a line each."""
+def _print_notes(truth: Truth, joined: Join, stream: Any) -> None:
+    """Print a line for everything that does not count."""
     known = [
         (truth.unlabelled, "rows of the truth have no id or no label and do not count"),
         (truth.repeated, "rows of the truth say once more what another one says and count once"),
@@ -448,7 +447,7 @@ def _show(scores: list[Score]) -> None:
         )
         accuracy = f"{each.accuracy:.1%} ({low:.1%} to {high:.1%})"
         table.add_row(each.version, str(each.logged), str(each.labelled), accuracy, recall)
-    # Where nobody looks at a window, such as in a job's log, lines may be as long as they are.
+    # A job's log has no width, so lines are not wrapped there.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
@@ -466,7 +465,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _since(text: str) -> datetime:
-    """A time, a day, or how long ago."""
+    """A time, a day, or a length of time before now."""
     ago = re.fullmatch(r"(\d+)([hd])", text)
     if ago:
         return datetime.now(UTC) - int(ago[1]) * {"h": timedelta(hours=1), "d": timedelta(days=1)}[ago[2]]
@@ -486,7 +485,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--log", required=True, metavar="DIR|s3://…", help="what ESPALIER_PREDICTION_LOG says"
+        "--log", required=True, metavar="DIR|s3://…", help="the value of ESPALIER_PREDICTION_LOG"
     )
     parser.add_argument("--truth", required=True, type=Path, metavar="FILE", help="a .csv or .parquet file")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Asks a Prometheus, or whatever speaks its HTTP API: instant and range queries, and which rules it has loaded."""
+"""A client of Prometheus' HTTP API: instant and range queries, and the loaded rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 from monitoring.errors import PrometheusError
 
 SECONDS = 30
-"""Then a query has failed; Prometheus itself gives up after two minutes."""
+"""A query that takes longer has failed; Prometheus itself gives up after two minutes."""
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 
 
@@ -29,7 +29,7 @@ def seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class Sample:
-    """The value of one series at one time; the name is in the label `__name__`, where the query kept it."""
+    """The value of one series at one time; the label `__name__` has its name if the query keeps it."""
 
     labels: Mapping[str, str]
     value: float
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Series:
-    """The values of one series over time: (seconds since 1970, value), in order; steps without a value are absent."""
+    """The values of one series over time, as (seconds since 1970, value) in order; empty steps are absent."""
 
     labels: Mapping[str, str]
     samples: tuple[tuple[float, float], ...]
@@ -45,7 +45,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Rule:
-    """A loaded rule. `error` is what its last evaluation came to grief on, else empty."""
+    """A loaded rule. `error` is the error of its last evaluation, or empty."""
 
     group: str
     name: str
@@ -55,10 +55,10 @@ class Rule:
 
 
 class Prometheus:
-    """One server. `token` is sent as a bearer token, and over plain HTTP to this machine only.
+    """One server. `token` is sent as a bearer token; over plain HTTP only to this machine.
 
     Raises:
-        PrometheusError: the address is none; or, from every method, the server cannot be reached or refuses.
+        PrometheusError: the address is not valid; from every method: the server cannot be reached or refuses.
     """
 
     def __init__(self, address: str, token: str | None = None, seconds: float = SECONDS) -> None:
@@ -69,7 +69,7 @@ class Prometheus:
         if url.scheme not in ("http", "https") or not url.host:
             raise PrometheusError(f"{address!r} is no address: give http://HOST:9090")
         self.address = str(url.copy_with(username=None, password=None)).rstrip("/")
-        """As it may be shown: a password in it is left out."""
+        """The address without a password, for messages."""
         here = _is_loopback(url.host)
         if token and url.scheme != "https" and not here:
             raise PrometheusError(f"{self.address} would get the token unencrypted: give its https address")
@@ -78,7 +78,7 @@ class Prometheus:
             base_url=url,
             timeout=seconds,
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            # A proxy that is configured for the way out knows nothing of this machine.
+            # A configured proxy does not reach this machine's loopback.
             trust_env=not here,
         )
 
@@ -100,7 +100,7 @@ class Prometheus:
         try:
             if data["resultType"] == "scalar":
                 return [Sample({}, float(data["result"][1]))]
-            # A native histogram has no single value; we record none.
+            # A native histogram has no single value; no rule records one.
             return [
                 Sample(each["metric"], float(each["value"][1])) for each in data["result"] if "value" in each
             ]
@@ -122,7 +122,7 @@ class Prometheus:
             raise self._not_understood(error) from None
 
     def rules(self) -> list[Rule]:
-        """Every recording and alerting rule that is loaded."""
+        """Every loaded recording and alerting rule."""
         data = self._ask("api/v1/rules")
         try:
             return [
@@ -158,7 +158,7 @@ class Prometheus:
 
     def _ask(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         try:
-            # POST: a query may be longer than an address is allowed to be.
+            # POST, because a query may be longer than an address may be.
             if parameters is None:
                 answer = self._client.get(path)
             else:

@@ -1,9 +1,9 @@
-"""Every query of the dashboards and the rules, and what a query asks of whom.
+"""Every query of the dashboards and rules, and the metrics that a query reads.
 
     python -m monitoring.queries [--metrics]
 
-prints them, or the names of the metrics that they read. Grafana's variables are replaced by what "All" means, because
-Prometheus knows nothing of them.
+prints the queries, or the names of the metrics. Grafana's variables are replaced by the meaning of "All", because
+Prometheus does not know them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VARIABLES: Mapping[str, str] = {
     "__interval": "1m",
     "__range": "6h",
 }
-"""Grafana's variables where nothing was chosen."""
+"""The values of Grafana's variables when nothing was chosen."""
 
 Kind = Literal["panel", "annotation", "variable", "record", "alert"]
 COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
@@ -47,13 +47,13 @@ class QueryError(MonitoringError):
 
 @dataclass(frozen=True)
 class Query:
-    """A query and where it stands.
+    """A query and its place.
 
     Attributes:
-        source: the file's name.
-        title: of the panel, or the name of the rule.
+        source: name of the file.
+        title: title of the panel, or name of the rule.
         expression: PromQL with the variables replaced.
-        raw: as it is written, with Grafana's variables.
+        raw: the query as written, with Grafana's variables.
     """
 
     source: str
@@ -83,7 +83,7 @@ def metric_names(expression: str) -> set[str]:
 
 
 def recorded_names() -> set[str]:
-    """The names that recording rules give."""
+    """The names of the recorded series."""
     return {each.title for each in rule_queries() if each.kind == "record"}
 
 
@@ -98,12 +98,10 @@ def exported_names() -> set[str]:
 
 
 def operands(expression: str) -> list[str]:
-    """What an expression compares and combines, as expressions that must have data when all is well.
+    """The parts that an expression compares and combines; each must have data while nothing is wrong.
 
-    An alert is rightly empty while nothing is wrong. `a > 5 and b` is empty then, but `a` and `b` are not; so a
-    comparison stands for its left side unless that is a number, and what is joined by `and`, `or` and `unless` for
-    all of its parts. A selector loses a filter on what only exists in trouble by `!=` or an alternative no more than
-    by `=`: it stays as it is.
+    An alert is empty while nothing is wrong: `a > 5 and b` has no result then, but `a` and `b` have. So a comparison gives
+    both its sides except plain numbers, and `and`, `or` and `unless` give all their parts. Selectors keep their filters.
 
     Raises:
         QueryError: it is not PromQL.
@@ -112,7 +110,7 @@ def operands(expression: str) -> list[str]:
 
 
 def substitute(text: str, variables: Mapping[str, str] = VARIABLES) -> str:
-    """Replace `$name`, `${name}` and `[[name]]` by the variables' values; others are left as they are."""
+    """Replace `$name`, `${name}` and `[[name]]` by the variables' values; other variables stay."""
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2] or match[3]
@@ -141,7 +139,7 @@ def _of_dashboard(path: Path, variables: Mapping[str, str]) -> Iterator[Query]:
 
 
 def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A dashboard's panels without its rows' titles."""
+    """A dashboard's panels without the rows' titles."""
     for panel in board["panels"]:
         if panel["type"] == "row":
             yield from panel.get("panels") or []
@@ -188,7 +186,7 @@ def _children(node: Any) -> list[Any]:
 
 def _operands(node: Any) -> Iterator[str]:
     if not any(_is_choice(each) for each in _descendants(node)):
-        # A number has no data and needs none; `absent` is empty when its metric is there.
+        # A number needs no data; `absent` is empty when its metric exists.
         if isinstance(node, promql_parser.Call) and node.func.name.startswith("absent"):
             yield from (each.prettify() for each in node.args)
         elif next(_selectors(node), None) is not None:

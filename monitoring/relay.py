@@ -1,18 +1,18 @@
-"""Starts retraining when Alertmanager reports drift: its webhook in, GitHub's `repository_dispatch` out.
+"""Starts retraining when Alertmanager reports drift: receives its webhook, sends GitHub's `repository_dispatch`.
 
-It has nothing but the standard library, because it runs from a ConfigMap in a plain Python image. It keeps no state:
-how often a group of alerts is told is Alertmanager's `repeat_interval`, and two dispatches at once are one run, because
-the workflow has a concurrency group.
+It uses only the standard library, because it runs from a ConfigMap in a plain Python image. It keeps no state:
+Alertmanager's `repeat_interval` limits how often a group of alerts is sent, and the workflow's concurrency group turns two
+dispatches at once into one run.
 
     RELAY_REPOSITORY=OWNER/NAME RELAY_TOKEN_FILE=FILE python relay.py
 
-What it answers decides what Alertmanager does next:
+Its status decides what Alertmanager does next:
 
-    200  sent, or there was nothing to send: not again before repeat_interval
-    503  GitHub is in trouble, or slow, or wants us to wait: Alertmanager tries again soon
-    424  GitHub refuses (token, repository, workflow): only with the group's next change or interval, because asking the
-         same again at once would not help; logged and counted
-    400, 411, 413, 404, 405  it was not Alertmanager who asked
+    200  sent, or nothing to send: no repetition before repeat_interval
+    503  GitHub is down, slow or asks to wait: Alertmanager retries soon
+    424  GitHub refuses (token, repository, workflow): a retry only at the group's next change or interval, because the
+         same request would fail again; logged and counted
+    400, 411, 413, 404, 405  the request is not Alertmanager's
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 DRIFT = {"EspalierFeatureDrift": "feature", "EspalierClassDrift": "class"}
-"""The alerts that ask for retraining; nothing else that is sent here does, whatever the routes say."""
+"""The alerts that start retraining; all others are ignored, whatever the routes send."""
 EVENT = "drift"
 MOST_BYTES = 512 * 1024
-"""Of a request. Fifty alerts, which is what the receiver is told to send, are about 60 kB."""
+"""Limit of a request's body. Fifty alerts, the receiver's maximum, are about 60 kB."""
 LONGEST_REASON = 250
 MOST_NAMES = 8
 SECONDS = 15
-"""That GitHub has for an answer, and a client for its request."""
+"""Time limit of GitHub's answer, and of a client's request."""
 OUTCOMES = ("sent", "retry", "refused")
 
 
 class Retry(Exception):  # noqa: N818 - it is an answer
-    """GitHub may well take it later."""
+    """GitHub may accept it later."""
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer
-    """GitHub does not take it, and will not until somebody changes something."""
+    """GitHub refuses it until somebody changes something."""
 
 
 class NotAlertmanager(ValueError):  # noqa: N818 - it is an answer
-    """The request's body is not what Alertmanager sends."""
+    """The request's body is not a notification of Alertmanager."""
 
 
 class Dispatcher:
@@ -63,18 +63,18 @@ class Dispatcher:
     def __init__(self, api: str, repository: str, token_file: Path) -> None:
         self._url = f"{api.rstrip('/')}/repos/{repository}/dispatches"
         self._token_file = token_file
-        # A redirect would carry the token to wherever it leads, and turn the POST into a GET.
+        # A redirect would carry the token to another host, and turn the POST into a GET.
         self._opener = urllib.request.build_opener(_NoRedirects)
 
     def send(self, reason: str) -> None:
         """Send the event with its reason.
 
         Raises:
-            Retry: no answer, 5xx, 429, or a limit on how often one may ask.
-            Refused: any other answer, or no token to be read.
+            Retry: no answer, 5xx, 429, or a rate limit.
+            Refused: any other answer, or the token cannot be read.
         """
         try:
-            # Each time, because the file changes when the token is renewed.
+            # Read each time, because the file changes when the token is renewed.
             token = self._token_file.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             raise Refused(f"the token cannot be read: {type(error).__name__}") from None
@@ -105,15 +105,15 @@ class Dispatcher:
                 raise Retry(said) from None
             raise Refused(said) from None
         except (OSError, http.client.HTTPException) as error:
-            # Only its kind: a message may quote headers.
+            # Only the error's type: its message may quote headers.
             raise Retry(f"GitHub cannot be reached: {type(error).__name__}") from None
 
 
 def reason_of(notification: object) -> str | None:
-    """Why to retrain, in one short line of harmless characters; None when no drift alert of it fires.
+    """Why to retrain, in one short line of harmless characters; None if no drift alert in it fires.
 
     Raises:
-        NotAlertmanager: it has no list of alerts with labels.
+        NotAlertmanager: the notification has no list of alerts with labels.
     """
     alerts = notification.get("alerts") if isinstance(notification, dict) else None
     if not isinstance(alerts, list):
@@ -144,9 +144,9 @@ def _harmless(name: object) -> str:
 
 
 class Relay(ThreadingHTTPServer):
-    """Answers Alertmanager; counts what became of it."""
+    """Answers Alertmanager, and counts the outcomes."""
 
-    # What is being answered is finished before the process ends.
+    # The process ends after the requests in progress.
     daemon_threads = False
 
     def __init__(self, address: tuple[str, int], dispatcher: Dispatcher) -> None:
@@ -160,7 +160,7 @@ class Relay(ThreadingHTTPServer):
             self._counted[name] += 1
 
     def metrics(self) -> str:
-        """What Prometheus reads."""
+        """The body of `/metrics`."""
         with self._lock:
             counted = dict(self._counted)
         lines = [
@@ -191,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, "POST /\n")
             return
         length = self.headers.get("Content-Length", "")
-        # ASCII figures only: int() takes others, and so do isdigit() and \d.
+        # ASCII digits only: int(), isdigit() and \d accept others.
         if not re.fullmatch(r"[0-9]{1,9}", length):
             self._answer(411, "a Content-Length is needed\n")
         elif int(length) > MOST_BYTES:
@@ -227,18 +227,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
-        # One request for each connection: what is left of a body that was not read is no next request.
+        # One request a connection: the rest of an unread body must not be read as the next request.
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Probes and scrapes are not worth a line."""
+        """Probes and scrapes are not logged."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *arguments: Any) -> None:
-        """No redirect is followed; the answer is what it is."""
+        """Follow no redirect; the answer counts as it is."""
 
 
 def log(message: str) -> None:
@@ -250,7 +250,7 @@ def made(environment: Mapping[str, str]) -> Relay:
     """The relay that the environment describes, listening.
 
     Raises:
-        ValueError: a variable is missing or makes no sense, or the address is taken; the message says which, and why.
+        ValueError: a variable is missing or invalid, or the address is taken; the message says which and why.
     """
     repository = environment.get("RELAY_REPOSITORY", "")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII):
@@ -266,7 +266,7 @@ def made(environment: Mapping[str, str]) -> Relay:
     port = environment.get("RELAY_PORT") or "9099"
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(f"RELAY_PORT is {port!r}: say a number up to 65535")
-    # A pod's network is its own; elsewhere say RELAY_HOST=127.0.0.1.
+    # A pod has a network of its own; elsewhere set RELAY_HOST=127.0.0.1.
     host = environment.get("RELAY_HOST") or "0.0.0.0"  # noqa: S104
     try:
         return Relay((host, int(port)), Dispatcher(api, repository, token_file))
@@ -279,7 +279,7 @@ def main() -> None:
         relay = made(os.environ)
     except ValueError as error:
         _stop(f"error: {error}")
-    # shutdown() waits for the loop that this very thread is in.
+    # shutdown() waits for the loop of this thread, so it needs another one.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: threading.Thread(target=relay.shutdown).start())
     log(f"listening on {relay.server_address[0]!s}:{relay.server_address[1]}")

@@ -1,7 +1,7 @@
-"""The dashboards as code: each module builds one, and `python -m monitoring.dashboards` writes them as JSON beside it.
+"""The dashboards as code: each module builds one, and `make dashboards` writes its JSON beside it.
 
-Grafana reads the JSON, people read and change the Python. The JSON is sorted and holds nothing that depends on the
-time or the machine, so a difference in review is a difference that somebody made.
+Grafana reads the JSON; people read and change the Python. The JSON is sorted and independent of time and machine, so a
+review shows only differences that somebody made.
 """
 
 from __future__ import annotations

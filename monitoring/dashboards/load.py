@@ -1,4 +1,4 @@
-"""Load test: what locust's users see beside what the server says of itself."""
+"""Load test: locust's figures beside the server's own."""
 
 from __future__ import annotations
 

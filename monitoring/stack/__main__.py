@@ -1,11 +1,11 @@
-"""Watches the service on this machine: the service itself, Prometheus, Alertmanager and, where it is, Grafana.
+"""Runs the service on this machine with everything that watches it: Prometheus, Alertmanager and Grafana.
 
 Rules and dashboards are the cluster's own. Everything is kept in build/monitor, addresses are printed, Ctrl-C ends it.
 With --speed 60 an hour of the rules lasts a minute: `--traffic --drift petal_length=2 --speed 60` shows the drift
-alert after about four minutes. Alertmanager, Grafana and the delivery exporter run where they are found; the relay that
-starts retraining only where RELAY_REPOSITORY and RELAY_TOKEN_FILE are set.
+alert after about four minutes. Alertmanager, Grafana and the delivery exporter run if they are installed. The relay, which
+starts retraining, runs only if RELAY_REPOSITORY and RELAY_TOKEN_FILE are set.
 
-`configure` writes what monitoring/compose.yaml mounts, for docker compose, and starts nothing.
+`configure` writes the files that monitoring/compose.yaml mounts, for docker compose, and starts nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from common import files
 from common.command import run
 from deploy.errors import DeployError
 from deploy.image.ages import read_ages
+from monitoring.arguments import number
 from monitoring.drift import HOUR
 from monitoring.errors import StackError
 from monitoring.objectives import objectives
@@ -46,9 +47,9 @@ PORTS = {
     "relay": 9099,
 }
 LOAD_PORT = 9646
-"""Where a load test may show its figures; it is scraped whether there is one or not."""
+"""Prometheus always scrapes this port, where a load test may serve its figures."""
 GRAFANA_VERSION = "11.6.0"
-"""What the dashboards are built for."""
+"""The version that the dashboards are built for."""
 FASTEST = 600
 PROMETHEUS_IS_MISSING = (
     "Prometheus is not installed: `apt install prometheus prometheus-alertmanager`, `brew install prometheus "
@@ -61,7 +62,7 @@ def main() -> None:
     if options.command == "configure":
         configure(options.folder)
         return
-    # Whoever ends us, the parts are ended with the same care.
+    # SIGTERM ends the parts in the same way as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _only_one(options.folder), contextlib.suppress(KeyboardInterrupt):
         watch(options)
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def configure(folder: Path) -> None:
-    """Write what monitoring/compose.yaml mounts; the model's version is the one that is in model/ now."""
+    """Write the files that monitoring/compose.yaml mounts, with the version of the model in model/."""
     places = Places(
         service="service:8000",
         prometheus="prometheus:9090",
@@ -86,10 +87,10 @@ def watch(options: argparse.Namespace) -> None:
     """Run everything until a part ends or somebody stops it.
 
     Raises:
-        StackError: something is missing or in use, or a part that is needed has ended.
+        StackError: something is missing or in use, or a necessary part has ended.
     """
     folder: Path = options.folder.absolute()
-    # What a stack that was killed has left.
+    # A killed stack leaves it behind.
     (folder / "state.json").unlink(missing_ok=True)
     parts = plan(options, folder)
     with Processes(folder / "logs") as processes:
@@ -109,7 +110,7 @@ def watch(options: argparse.Namespace) -> None:
 
 
 def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
-    """The parts in the order of their start; what they read is written."""
+    """Write the parts' configuration; returns the parts in the order of their start."""
     labels = configuration.labels(options.model)
     prometheus, alertmanager = _find("prometheus"), _find("alertmanager", "prometheus-alertmanager")
     if prometheus is None:
@@ -136,7 +137,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
         labels=labels,
     )
     configuration.write(folder, places, options.speed)
-    # Another speed is another time, and cannot be continued.
+    # Data of one speed cannot be continued at another.
     data = folder / (f"data-{options.speed:g}" if options.speed != 1 else "data")
     url = {name: f"http://{place}" for name, place in at.items()}
     python = sys.executable
@@ -229,7 +230,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
 
 
 def _ages(model: Path) -> dict[str, str]:
-    """When model and data were made, as the image has it; nothing for a model that is not this clone's own."""
+    """Creation times of model and data, as the image has them; none for a model from outside this clone."""
     if model.absolute() != ROOT / "model":
         return {}
     try:
@@ -241,7 +242,7 @@ def _ages(model: Path) -> dict[str, str]:
 
 
 def _announce(processes: Processes, quick: float) -> None:
-    """Print the addresses, and commands that work as they are in another terminal in this folder."""
+    """Print the addresses, and commands to copy into another terminal in this folder."""
     python, here = Path(sys.executable), Path.cwd()
     command = shlex.quote(str(python.relative_to(here) if python.is_relative_to(here) else python))
     running = processes.running()
@@ -265,7 +266,7 @@ def _announce(processes: Processes, quick: float) -> None:
 
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder: two stacks would write over each other's data."""
+    """Lock the folder, because two stacks would overwrite each other's data."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
@@ -276,10 +277,10 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _ports(names: list[str], given: dict[str, int]) -> dict[str, int]:
-    """A port for each part: the given one, else the usual one; 0 is any free one.
+    """A port for each part: the given one, else its default; 0 takes any free one.
 
     Raises:
-        StackError: one is in use, and not to be had.
+        StackError: a port is in use.
     """
     chosen = {}
     with contextlib.ExitStack() as held:
@@ -303,7 +304,7 @@ def _find(*names: str) -> str | None:
 
 
 def _grafana(folder: Path) -> list[str] | None:
-    """The command that starts Grafana, by its binary or else by docker; None if there is neither."""
+    """The command that starts Grafana, from its binary or else with docker; None without both."""
     binary = _find("grafana", "grafana-server")
     if binary is not None:
         home = next(
@@ -321,7 +322,7 @@ def _grafana(folder: Path) -> list[str] | None:
         command = [binary] if Path(binary).name == "grafana-server" else [binary, "server"]
         return [*command, *([f"--homepath={home}"] if home else [])]
     docker = _find("docker")
-    # Elsewhere a container does not reach what listens on this machine's loopback.
+    # Only on Linux can a container reach this machine's loopback.
     if docker is None or not sys.platform.startswith("linux") or not _daemon_answers(docker):
         return None
     inside = [f"{folder}:{folder}:ro", f"{configuration.DASHBOARDS}:{configuration.DASHBOARDS}:ro"]
@@ -333,7 +334,7 @@ def _grafana(folder: Path) -> list[str] | None:
 
 
 def _daemon_answers(docker: str) -> bool:
-    """Whether this docker is more than a client."""
+    """Whether docker's daemon runs."""
     try:
         return subprocess.run([docker, "info"], capture_output=True, timeout=10, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -347,7 +348,7 @@ def _grafana_settings(folder: Path, data: Path, port: int) -> dict[str, str]:
         "GF_LOG_MODE": "console",
         "GF_SERVER_HTTP_ADDR": "127.0.0.1",
         "GF_SERVER_HTTP_PORT": str(port),
-        # It listens on loopback alone, so whoever can reach it may look.
+        # It listens on loopback only, so everybody who reaches it may look.
         "GF_AUTH_ANONYMOUS_ENABLED": "true",
         "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
         "GF_ANALYTICS_REPORTING_ENABLED": "false",
@@ -376,15 +377,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PART=NUMBER",
         help=f"of one part, or of all; 0 for any free one (default: {', '.join(f'{k}={v}' for k, v in PORTS.items())})",
     )
-    add("--speed", type=_speed, default=1, help=f"how much faster than life the rules run, up to {FASTEST}")
-    add("--no-grafana", action="store_true", help="even where it is installed")
+    add(
+        "--speed",
+        type=number(lambda value: 1 <= value <= FASTEST, f"no speed: 1 to {FASTEST}"),
+        default=1,
+        help=f"run the rules so many times faster than real time, up to {FASTEST}",
+    )
+    add("--no-grafana", action="store_true", help="leave Grafana out")
     sent = parser.add_argument_group("traffic")
-    sent.add_argument("--traffic", action="store_true", help="send some, like the training data")
+    sent.add_argument("--traffic", action="store_true", help="send requests like the training data")
     sent.add_argument(
         "--rate", type=traffic.rate, default=20, help="requests a second (default: %(default)s)"
     )
     sent.add_argument(
-        "--mistakes", type=traffic.share, default=0.01, help="share that has one (default: %(default)s)"
+        "--mistakes",
+        type=traffic.share,
+        default=0.01,
+        help="share of the requests with a mistake (default: %(default)s)",
     )
     sent.add_argument(
         "--drift",
@@ -392,7 +401,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FEATURE=SHIFT",
-        help="shift a number by so much, in its unit; sends traffic, too",
+        help="shift a number by so much, in its unit; implies --traffic",
     )
     return parser
 
@@ -402,16 +411,6 @@ def _port(text: str) -> tuple[str, int]:
     if name not in (*PORTS, "all") or not number.isdecimal() or int(number) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not PART=NUMBER with one of {', '.join(PORTS)}, all")
     return name, int(number)
-
-
-def _speed(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= FASTEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no speed: 1 to {FASTEST}")
-    return value
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Writes what Prometheus, Alertmanager and Grafana read, for this machine or for monitoring/compose.yaml.
+"""Writes the configuration of Prometheus, Alertmanager and Grafana, for this machine or for monitoring/compose.yaml.
 
-Rules and dashboards are the cluster's own. What differs is where things are, and the labels that a cluster's
-ServiceMonitor adds: here they are written down.
+Rules and dashboards are the cluster's own. Only addresses differ, and the labels that a ServiceMonitor adds in a cluster
+are written into the configuration here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DASHBOARDS = ROOT / "monitoring/dashboards"
 
 @dataclass(frozen=True)
 class Places:
-    """Where the parts find each other, as host:port; None for what does not run."""
+    """Addresses of the parts as host:port; None for a part that does not run."""
 
     service: str
     prometheus: str
@@ -37,12 +37,12 @@ class Places:
     load: str | None = None
     dashboards: str = str(DASHBOARDS)
     rules: str = ""
-    """The folder of the rules as Prometheus sees it; empty for the one beside its configuration."""
+    """The folder of the rules as Prometheus sees it; empty for `rules` beside its configuration."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def labels(model: Path) -> dict[str, str]:
-    """What a cluster adds to every series of the service.
+    """The labels that a cluster adds to every series of the service.
 
     Raises:
         StackError: there is no model.
@@ -62,7 +62,7 @@ def write(folder: Path, places: Places, speed: float = 1) -> None:
         quick = speeds.quicken(rules, speed) if speed != 1 else {"groups": rules["groups"]}
         _write_yaml(folder / "rules" / file.name, quick)
         names.append(file.name)
-    # What an earlier version left would still be loaded.
+    # Prometheus would still load rules that an earlier version wrote.
     for left in (folder / "rules").glob("*.yaml"):
         if left.name not in names:
             left.unlink()
@@ -96,7 +96,7 @@ def prometheus(places: Places, speed: float = 1) -> dict[str, Any]:
 
 
 def alertmanager(places: Places, speed: float = 1) -> dict[str, Any]:
-    """The cluster's routes and inhibitions; only the relay that starts retraining is told, where it runs."""
+    """The cluster's routes and inhibitions, with one receiver: the relay that starts retraining, if it runs."""
     files = [file for file in sorted(ALERTMANAGER.glob("*.y*ml")) if _is_configuration(file)]
     if not files:
         return {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
@@ -175,7 +175,7 @@ def _quick_route(route: dict[str, Any], speed: float) -> dict[str, Any]:
 
 
 def _write_yaml(file: Path, document: object) -> None:
-    # No anchors: they would stand where the rules have some, and mean nothing to a reader.
+    # Without anchors, which a reader would have to look up.
     text = yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
     files.write_text(file, text)
 

@@ -1,8 +1,8 @@
-"""Ends the stack's processes when the stack itself is killed and cannot do it.
+"""Ends the stack's processes when the stack is killed and cannot do it itself.
 
-It reads from a pipe whose other end only the stack holds: `+PID` when a process has started, `-PID` when it was ended
-in good order. However the stack ends, the pipe then closes, and every process that is left gets SIGTERM, with its group.
-Linux could do it with PR_SET_PDEATHSIG; this way works on macOS too, and reaches what the processes have started.
+It reads from a pipe whose other end only the stack holds: `+PID` when a process has started, `-PID` when the stack has
+ended it. However the stack ends, the pipe closes, and every remaining process group gets SIGTERM. Linux could do this
+with PR_SET_PDEATHSIG; the pipe also works on macOS, and reaches the children of the processes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 
 SECONDS = 5
-"""Then what is left is killed."""
+"""Processes that take longer to end are killed."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Starts the stack's processes, notices when one ends, and leaves none behind."""
+"""Starts the stack's processes, notices when one ends, and ends all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monitoring.errors import StackError
 
 START_SECONDS = 60
 STOP_SECONDS = 5
-"""Then it is killed. Prometheus and the service need about a second."""
+"""A part that takes longer to end is killed. Prometheus and the service need about a second."""
 LAST_LINES = 8
 
 
@@ -29,8 +29,8 @@ class Part:
     """A program of the stack.
 
     Attributes:
-        address: where a person or another part finds it; empty if nowhere.
-        ready: the path that answers with 200 once it is ready; empty to not wait.
+        address: its URL for people and other parts; empty without one.
+        ready: path that answers with 200 once the part is ready; empty to not wait.
         optional: the stack goes on without it.
     """
 
@@ -43,7 +43,7 @@ class Part:
 
 
 class Processes:
-    """Running parts, each in a group of its own: Ctrl-C reaches the stack alone, which ends them in order."""
+    """Running parts, each in its own process group: Ctrl-C reaches only the stack, which ends them in order."""
 
     def __init__(self, folder: Path) -> None:
         self._logs = folder
@@ -72,7 +72,7 @@ class Processes:
         """Start a part and wait until it is ready.
 
         Raises:
-            StackError: it ends, or does not get ready in time; what it said last is on stderr.
+            StackError: it ends, or is not ready in time; its last lines are on stderr.
         """
         with self.log(part.name).open("wb") as output:
             try:
@@ -101,10 +101,10 @@ class Processes:
             time.sleep(0.1)
 
     def check(self) -> None:
-        """Look whether all still run.
+        """Check that all parts still run.
 
         Raises:
-            StackError: one has ended that is needed; what it said last is on stderr.
+            StackError: a necessary part has ended; its last lines are on stderr.
         """
         for name, (part, process) in list(self._running.items()):
             if process.poll() is None:
@@ -117,14 +117,14 @@ class Processes:
             print(f"{name} ended with {how}: the stack goes on without it", file=sys.stderr)
 
     def running(self) -> dict[str, tuple[Part, int]]:
-        """Every part that runs, with its process id, in the order of their start."""
+        """Every running part with its process id, in the order of their start."""
         return {name: (part, process.pid) for name, (part, process) in self._running.items()}
 
     def log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
     def _stop(self) -> None:
-        """End them all at once; whoever takes too long is killed."""
+        """End all parts at once; one that takes too long is killed."""
         for _, process in self._running.values():
             _send(process, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
@@ -134,7 +134,7 @@ class Processes:
             except subprocess.TimeoutExpired:
                 _send(process, signal.SIGKILL)
                 process.wait()
-            # Its group may hold what it has started itself.
+            # Its children are in the same group.
             _send(process, signal.SIGKILL)
             self._forget(name)
 
@@ -143,7 +143,7 @@ class Processes:
         self._tell("-", process.pid)
 
     def _tell(self, what: str, pid: int) -> None:
-        with contextlib.suppress(OSError):  # somebody ended the keeper
+        with contextlib.suppress(OSError):  # the keeper was killed
             if self._keeper.stdin is not None:
                 self._keeper.stdin.write(f"{what}{pid}\n".encode())
                 self._keeper.stdin.flush()

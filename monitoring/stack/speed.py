@@ -1,8 +1,8 @@
-"""Makes the rules run faster than life, so that an alert of six hours can be seen in minutes.
+"""Makes the rules run faster than real time, so that an alert over six hours shows within minutes.
 
-Every time that PromQL knows as one is divided: ranges, offsets, `for`, and how often a group is evaluated. Three
-numbers in the rules are times too, without looking like it: how often a group records (what sums of rates are
-multiplied by), and the seconds of five minutes. What counts rows, shares and days of age stays as it is.
+It divides every duration of PromQL: ranges, offsets, `for`, and the groups' intervals. Three plain numbers in the rules
+are durations too: the recording interval by which sums of rates are multiplied (30 or 60 s), and the 300 seconds of five
+minutes. Numbers of rows, shares and days of age stay the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TIME = r"(?:\d+(?:ms|[smhdwy]))+"
 _RANGE = re.compile(rf"\[({_TIME})(?::({_TIME}))?\]")
 _OFFSET = re.compile(rf"\boffset ({_TIME})")
 NUMBERS = re.compile(r"(?<=[*/] )(30|60|300)\b(?![.\d])")
-"""Numbers that are seconds: intervals of groups, and five minutes."""
+"""Plain numbers that are seconds: intervals of groups, and five minutes."""
 
 
 def scrape_seconds(speed: float) -> float:
@@ -28,7 +28,7 @@ def scrape_seconds(speed: float) -> float:
 
 
 def lookback_seconds(speed: float) -> float:
-    """How old a sample may be to count as the present one."""
+    """The largest age of a sample that still counts as the present one."""
     return max(3 * scrape_seconds(speed), LOOKBACK_SECONDS / speed)
 
 

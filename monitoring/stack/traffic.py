@@ -1,7 +1,7 @@
-"""Asks the service as clients do: rows drawn from what its model was trained on, with a few mistakes among them.
+"""Sends requests like a client's: rows drawn from the training data's bins, with a few mistakes.
 
-Each feature is drawn by itself, a bin by its share in training and then a value inside the bin, so that nothing drifts
-unless `--drift FEATURE=SHIFT` adds SHIFT, in the feature's own unit, to all its values. It ends with Ctrl-C.
+Each feature is drawn separately, first a bin by its share in training and then a value inside the bin, so nothing drifts
+unless `--drift FEATURE=SHIFT` adds SHIFT, in the feature's own unit, to all its values. Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import httpx
 
 from app.contract import CategoryFeature, Manifest, NumberFeature
 from common.command import run
+from monitoring.arguments import number
 from monitoring.errors import MonitoringError
 
 Value = float | str | None
 ROWS_OF_A_BATCH = 10
 SHARE_OF_BATCHES = 0.1
 SECONDS = 10
-"""Then a request has failed."""
+"""A request that takes longer has failed."""
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def send(client: httpx.Client, manifest: Manifest, options: argparse.Namespace) -> None:
-    """Send `--rate` requests a second until something stops it."""
+    """Send `--rate` requests a second, without end."""
     chance = random.Random(options.seed)  # noqa: S311
     draw = source(manifest, dict(options.drift))
     due = time.monotonic()
@@ -47,10 +48,10 @@ def send(client: httpx.Client, manifest: Manifest, options: argparse.Namespace) 
         rows = ROWS_OF_A_BATCH if chance.random() < SHARE_OF_BATCHES else 1
         instances = [draw(chance) for _ in range(rows)]
         if chance.random() < options.mistakes:
-            # What goes wrong most: a field is left out.
+            # The most frequent mistake: a field is missing.
             instances[0].pop(next(iter(instances[0])))
         client.post("/predict", json={"instances": instances})
-        # After a pause of the machine it does not catch up.
+        # Do not catch up after the machine was suspended.
         due = max(due, time.monotonic() - 1)
 
 
@@ -58,7 +59,7 @@ def source(manifest: Manifest, shifts: Mapping[str, float]) -> Callable[[random.
     """A function that draws a row.
 
     Raises:
-        MonitoringError: a shift names no number of the model.
+        MonitoringError: a shift names something that is not a number of the model.
     """
     numbers = [feature.name for feature in manifest.features if feature.type == "number"]
     for name in shifts:
@@ -82,7 +83,7 @@ def _draw_of(feature: NumberFeature | CategoryFeature, shift: float) -> Callable
         if chosen is None:
             return None
         start, end = chosen
-        # Never the end itself, which belongs to the next bin.
+        # The end itself belongs to the next bin.
         value = min(start + (end - start) * chance.random(), math.nextafter(end, start))
         return min(max(value + shift, low), high)
 
@@ -101,24 +102,8 @@ def shift(text: str) -> tuple[str, float]:
     return name, value
 
 
-def rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of requests a second")
-    return value
-
-
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: 0 to 1")
-    return value
+rate = number(lambda value: 0 < value <= 10_000, "no number of requests a second")
+share = number(lambda value: 0 <= value <= 1, "no share: 0 to 1")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -414,7 +414,7 @@ def test_it_finds_what_the_alert_finds(prometheus: Prometheus) -> None:
             report = drift.read(asked, {}, drift.alert_limits(), at=at)
             drifting = sorted(
                 (version.namespace, version.model_version, row.name, windows[row.judge(report.limits) or ""])
-                for version, row in report.drifting()
+                for version, row in report.rows("drift")
             )
             assert drifting == alerting, at
             assert len({each[:3] for each in alerting}) == len(alerting), "both alerts for one series"
