@@ -33,10 +33,10 @@ from rich.table import Table
 from app.contract import as_label
 from common import files
 from common.command import run
+from common.errors import EspalierError
 from monitoring.arguments import number
-from monitoring.errors import MonitoringError, PrometheusError
 from monitoring.objectives import objectives
-from monitoring.prometheus import Prometheus, Series
+from monitoring.prometheus import Prometheus, PrometheusError, Series
 
 HOUR = 3600
 
@@ -155,7 +155,7 @@ def known(figures: Iterable[float | None]) -> int:
     return sum(value is not None for value in figures)
 
 
-class CannotTellError(MonitoringError):
+class CannotTellError(EspalierError):
     """No row can be judged; the message says why and what to do."""
 
 
@@ -174,13 +174,13 @@ def main() -> None:
         if (value := getattr(arguments, name))
     }
     report: Report | None = None
-    fault: MonitoringError | None = None
+    fault: EspalierError | None = None
     try:
         with Prometheus(arguments.prometheus, _token(arguments.token_file)) as prometheus:
             report = read(prometheus, where, limits, arguments.window, arguments.at)
             if report.verdict == "unknown":
                 fault = CannotTellError(_why_unknown(prometheus, report, where))
-    except MonitoringError as error:
+    except EspalierError as error:
         report, fault = None, error
     # This text may be published, so it must not contain Prometheus' address.
     reason = str(fault) if isinstance(fault, CannotTellError) else "Prometheus could not be asked"
@@ -466,7 +466,7 @@ def _write(path: Path, text: str) -> None:
     try:
         files.write_text(path, text)
     except OSError as error:
-        raise MonitoringError(f"cannot write {path}: {error.strerror}") from None
+        raise EspalierError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _token(file: Path | None) -> str | None:
@@ -475,7 +475,7 @@ def _token(file: Path | None) -> str | None:
     try:
         return file.read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as error:
-        raise MonitoringError(f"cannot read the token from {file}: {error}") from None
+        raise EspalierError(f"cannot read the token from {file}: {error}") from None
 
 
 def _parser() -> argparse.ArgumentParser:

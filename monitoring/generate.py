@@ -21,8 +21,8 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 
 from common import files
 from common.command import run
+from common.errors import EspalierError
 from monitoring import dashboards
-from monitoring.errors import MonitoringError
 from monitoring.objectives import Objectives, objectives, percent, spaced
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def main() -> None:
     if check:
         if differing or stale:
             names = ", ".join(str(path.relative_to(ROOT)) for path in sorted([*differing, *stale]))
-            raise MonitoringError(f"{names}: not what monitoring/ says; run `make dashboards`")
+            raise EspalierError(f"{names}: not what monitoring/ says; run `make dashboards`")
         return
     for path in differing:
         files.write_text(path, generated[path])
@@ -59,7 +59,7 @@ def generate(table: Objectives) -> dict[Path, str]:
     """The text of every generated file.
 
     Raises:
-        MonitoringError: a template or a file of rules cannot be read, or a file no longer has a number in its place.
+        EspalierError: a template or a file of rules cannot be read, or a file no longer has a number in its place.
     """
     rules = rule_files(table)
     return {
@@ -93,7 +93,7 @@ def rule_files(table: Objectives, folder: Path = RULES) -> dict[str, str]:
         try:
             text = environment.from_string(path.read_text(encoding="utf-8")).render(values)
         except jinja2.TemplateError as error:
-            raise MonitoringError(f"{path.name}: {error}") from None
+            raise EspalierError(f"{path.name}: {error}") from None
         made[path.name.removesuffix(".j2")] = HEAD.format(f"{path.name} and ../objectives.yaml") + text
     return dict(sorted(made.items()))
 
@@ -102,7 +102,7 @@ def cluster_rules(rules: Mapping[str, str]) -> str:
     """The rules as the cluster takes them: one PrometheusRule for each file.
 
     Raises:
-        MonitoringError: one is not YAML with groups.
+        EspalierError: one is not YAML with groups.
     """
     editor = YAML()
     editor.indent(mapping=2, sequence=4, offset=2)
@@ -118,7 +118,7 @@ def _manifest(name: str, text: str) -> dict[str, Any]:
     try:
         groups = yaml.safe_load(text)["groups"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise MonitoringError(f"{name} is no file of rules: {' '.join(str(error).split())}") from None
+        raise EspalierError(f"{name} is no file of rules: {' '.join(str(error).split())}") from None
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
@@ -147,7 +147,7 @@ def _files_with_numbers(table: Objectives) -> dict[Path, str]:
         text = made.get(path) or path.read_text(encoding="utf-8")
         found = list(re.finditer(pattern, text))
         if len(found) != 1:
-            raise MonitoringError(f"{file}: {len(found)} places match {pattern!r}, where {value!r} belongs")
+            raise EspalierError(f"{file}: {len(found)} places match {pattern!r}, where {value!r} belongs")
         made[path] = text[: found[0].start(1)] + value + text[found[0].end(1) :]
     return made
 

@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_t
 from app.contract import MANIFEST_FILE, Manifest
 from common import files
 from common.command import run
-from monitoring.errors import MonitoringError
+from common.errors import EspalierError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -43,10 +43,6 @@ _Z = 1.959963984540054
 
 Key = tuple[str, int]
 """A request's id, and the number of a row in the request."""
-
-
-class LabelsError(MonitoringError):
-    """The log or the truth cannot be read, or they have no rows in common."""
 
 
 @dataclass
@@ -110,12 +106,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     manifest = read_manifest(options.model)
     if options.output and options.output.suffix not in _WRITERS:
-        raise LabelsError(f"--output {options.output}: it must end with {' or '.join(_WRITERS)}")
+        raise EspalierError(f"--output {options.output}: it must end with {' or '.join(_WRITERS)}")
     truth = read_truth(options.truth, manifest)
     joined = join(read_log(options.log, options.since), truth)
     _print_notes(truth, joined, sys.stderr)
     if not joined.matched:
-        raise LabelsError(_why_nothing(options.log, truth, joined))
+        raise EspalierError(_why_nothing(options.log, truth, joined))
     scores = score(joined)
     _show(scores)
     if options.textfile or options.pushgateway:
@@ -134,18 +130,18 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(file.read_bytes())
     except OSError as error:
-        raise LabelsError(
+        raise EspalierError(
             f"{file}: {error.strerror}; `dvc pull model` fetches the bundle, --model says where it is"
         ) from None
     except ValueError:
-        raise LabelsError(f"{file} is no card of a model: --model must be the folder of a bundle") from None
+        raise EspalierError(f"{file} is no card of a model: --model must be the folder of a bundle") from None
 
 
 def read_truth(file: Path, manifest: Manifest) -> Truth:
     """A table of ground truth.
 
     Raises:
-        LabelsError: it cannot be read, or lacks a column.
+        EspalierError: it cannot be read, or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.csv
@@ -159,17 +155,17 @@ def read_truth(file: Path, manifest: Manifest) -> Truth:
         elif file.suffix == ".parquet":
             table = pa.parquet.read_table(file)
         else:
-            raise LabelsError(f"--truth {file}: it must end with .csv or .parquet")
+            raise EspalierError(f"--truth {file}: it must end with .csv or .parquet")
         if lacking := [name for name in ("id", "label") if name not in table.column_names]:
-            raise LabelsError(
+            raise EspalierError(
                 f"{file} has no column {' and no '.join(lacking)}, but {', '.join(table.column_names) or 'none'}; "
                 "the truth has the columns id, label and, of requests with several rows, row"
             )
         columns = {name: table.column(name).cast(text[name]) for name in text if name in table.column_names}
     except OSError as error:
-        raise LabelsError(f"{file}: {error.strerror or _first_line(error)}") from None
+        raise EspalierError(f"{file}: {error.strerror or _first_line(error)}") from None
     except pa.ArrowException as error:
-        raise LabelsError(f"{file} cannot be read as a table: {_first_line(error)}") from None
+        raise EspalierError(f"{file} cannot be read as a table: {_first_line(error)}") from None
     ids, labels = columns["id"].to_pylist(), columns["label"].to_pylist()
     numbers = columns["row"].to_pylist() if "row" in columns else [0] * len(ids)
     truth = Truth({}, len(ids))
@@ -198,7 +194,7 @@ def read_log(target: str, since: datetime | None = None) -> Iterator[tuple[Key, 
         since: only lines with this time or a later one.
 
     Raises:
-        LabelsError: it cannot be read, or has lines that do not belong to a prediction log.
+        EspalierError: it cannot be read, or has lines that do not belong to a prediction log.
     """
     from obstore import get
     from obstore import list as listed
@@ -219,7 +215,7 @@ def read_log(target: str, since: datetime | None = None) -> Iterator[tuple[Key, 
                 if since is None or (time is not None and time >= since):
                     yield key, logged
     except BaseError as error:
-        raise LabelsError(f"--log {target}: {_first_line(error)}") from None
+        raise EspalierError(f"--log {target}: {_first_line(error)}") from None
 
 
 def _parsed(line: bytes, where: str, since: datetime | None) -> tuple[Key, datetime | None, Logged]:
@@ -231,13 +227,13 @@ def _parsed(line: bytes, where: str, since: datetime | None) -> tuple[Key, datet
         label = document["label"]
         version = document.get("model_version", _UNKNOWN_VERSION)
     except KeyError as error:
-        raise LabelsError(
+        raise EspalierError(
             f"{where} has no {error.args[0]}: ESPALIER_PREDICTION_LOG_FIELDS must have id and label for a join"
         ) from None
     except (ValueError, TypeError, AttributeError):
-        raise LabelsError(f"{where} is no line of a prediction log") from None
+        raise EspalierError(f"{where} is no line of a prediction log") from None
     if since is not None and moment is None:
-        raise LabelsError(
+        raise EspalierError(
             f"{where} has no time, which --since needs: ESPALIER_PREDICTION_LOG_FIELDS has not got it"
         )
     return key, moment, Logged(time or "", version, label, document.get("features") or {})
@@ -249,10 +245,10 @@ def _open(target: str) -> ObjectStore:
     if "://" not in target:
         folder = Path(target)
         if not folder.is_dir():
-            raise LabelsError(f"--log {target}: there is no such directory")
+            raise EspalierError(f"--log {target}: there is no such directory")
         return LocalStore(folder.absolute())
     if not re.fullmatch(r"s3://[^/]+(/.*)?", target):
-        raise LabelsError(f"--log {target}: it must be a directory or s3://BUCKET/PREFIX")
+        raise EspalierError(f"--log {target}: it must be a directory or s3://BUCKET/PREFIX")
     return from_url(
         target,
         retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=30)},
@@ -315,7 +311,7 @@ def publish(
     """Publish the scores for Prometheus.
 
     Raises:
-        LabelsError: the file cannot be written, or the gateway refuses them.
+        EspalierError: the file cannot be written, or the gateway refuses them.
     """
     registry = CollectorRegistry()
     by = ["model_version", "environment"]
@@ -339,20 +335,20 @@ def publish(
             # It writes under a temporary name and renames the file.
             write_to_textfile(str(textfile), registry)
         except OSError as error:
-            raise LabelsError(f"--textfile {textfile}: {error.strerror}") from None
+            raise EspalierError(f"--textfile {textfile}: {error.strerror}") from None
     if pushgateway is not None:
         try:
             push_to_gateway(pushgateway, JOB, registry, {"environment": environment}, timeout=30)
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            raise LabelsError(f"--pushgateway {pushgateway} does not take the metrics: {reason}") from None
+            raise EspalierError(f"--pushgateway {pushgateway} does not take the metrics: {reason}") from None
 
 
 def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
     """Write the labelled rows as training data: features and target, named as in the schema.
 
     Raises:
-        LabelsError: the log lacks a feature, or the file cannot be written.
+        EspalierError: the log lacks a feature, or the file cannot be written.
     """
     import pyarrow as pa
 
@@ -361,7 +357,7 @@ def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
     # In the order of the requests, so that the same log and truth make the same file.
     for (request_id, _), (logged, _) in sorted(joined.matched.items()):
         if lacking := [name for name in names if name not in logged.features]:
-            raise LabelsError(
+            raise EspalierError(
                 f"--output: the log has no {', '.join(lacking)} of request {request_id}, and training needs all "
                 "features: ESPALIER_PREDICTION_LOG_FEATURES must be all"
             )
@@ -378,7 +374,7 @@ def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
         with files.replacing(file) as temporary:
             _WRITERS[file.suffix](pa.table(arrays), temporary)
     except OSError as error:
-        raise LabelsError(f"--output {file}: {error.strerror or _first_line(error)}") from None
+        raise EspalierError(f"--output {file}: {error.strerror or _first_line(error)}") from None
 
 
 def _write_csv(table: Any, file: Path) -> None:

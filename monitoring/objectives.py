@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from monitoring.errors import MonitoringError
+from common.errors import EspalierError
 from monitoring.prometheus import seconds
 
 FILE = Path(__file__).with_name("objectives.yaml")
@@ -100,16 +100,16 @@ def objectives(file: Path = FILE) -> Objectives:
     """The table as it is in the file.
 
     Raises:
-        MonitoringError: the file cannot be read, or a value makes no sense; the message names it.
+        EspalierError: the file cannot be read, or a value makes no sense; the message names it.
     """
     try:
         return Objectives.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError) as error:
-        raise MonitoringError(f"{file.name}: {' '.join(str(error).split())}") from None
+        raise EspalierError(f"{file.name}: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise MonitoringError(f"{file.name}: {where}: {first['msg']}") from None
+        raise EspalierError(f"{file.name}: {where}: {first['msg']}") from None
 
 
 def percent(share: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import httpx
 
-from monitoring.errors import PrometheusError
+from common.errors import EspalierError
 
 SECONDS = 30
 """A query that takes longer has failed; Prometheus itself gives up after two minutes."""
@@ -25,6 +25,10 @@ def seconds(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is no time")
     return sum(int(number) * _UNITS[unit] for number, unit in parts)
+
+
+class PrometheusError(EspalierError):
+    """Prometheus cannot be reached, or refuses a query."""
 
 
 @dataclass(frozen=True)

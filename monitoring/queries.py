@@ -20,7 +20,7 @@ import promql_parser
 import yaml
 
 from common.command import run
-from monitoring.errors import MonitoringError
+from common.errors import EspalierError
 
 FOLDER = Path(__file__).parent
 DASHBOARDS = FOLDER / "dashboards"
@@ -39,10 +39,6 @@ VARIABLES: Mapping[str, str] = {
 
 Kind = Literal["panel", "annotation", "variable", "record", "alert"]
 COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
-
-
-class QueryError(MonitoringError):
-    """A file of queries cannot be read, or a query is not PromQL."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def metric_names(expression: str) -> set[str]:
     """The names of the metrics that an expression reads.
 
     Raises:
-        QueryError: it is not PromQL.
+        EspalierError: it is not PromQL.
     """
     return {each.name for each in _selectors(_parse(expression)) if each.name}
 
@@ -104,7 +100,7 @@ def operands(expression: str) -> list[str]:
     both its sides except plain numbers, and `and`, `or` and `unless` give all their parts. Selectors keep their filters.
 
     Raises:
-        QueryError: it is not PromQL.
+        EspalierError: it is not PromQL.
     """
     return list(dict.fromkeys(_operands(_parse(expression))))
 
@@ -158,7 +154,7 @@ def _parse(expression: str) -> Any:
     try:
         return promql_parser.parse(expression)
     except ValueError as error:
-        raise QueryError(f"not PromQL: {' '.join(str(error).split())}: {expression}") from None
+        raise EspalierError(f"not PromQL: {' '.join(str(error).split())}: {expression}") from None
 
 
 def _selectors(node: Any) -> Iterator[promql_parser.VectorSelector]:
@@ -217,7 +213,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise QueryError(f"{path}: {error}") from None
+        raise EspalierError(f"{path}: {error}") from None
     return content
 
 
@@ -225,7 +221,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise QueryError(f"{path}: {' '.join(str(error).split())}") from None
+        raise EspalierError(f"{path}: {' '.join(str(error).split())}") from None
     return content
 
 

@@ -27,11 +27,11 @@ from pathlib import Path
 
 from common import files
 from common.command import run
+from common.errors import EspalierError
 from deploy.errors import DeployError
 from deploy.image.ages import read_ages
 from monitoring.arguments import number
 from monitoring.drift import HOUR
-from monitoring.errors import StackError
 from monitoring.objectives import objectives
 from monitoring.stack import configuration, speed, traffic
 from monitoring.stack.configuration import ROOT, Places
@@ -87,7 +87,7 @@ def watch(options: argparse.Namespace) -> None:
     """Run everything until a part ends or somebody stops it.
 
     Raises:
-        StackError: something is missing or in use, or a necessary part has ended.
+        EspalierError: something is missing or in use, or a necessary part has ended.
     """
     folder: Path = options.folder.absolute()
     # A killed stack leaves it behind.
@@ -114,7 +114,7 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
     labels = configuration.labels(options.model)
     prometheus, alertmanager = _find("prometheus"), _find("alertmanager", "prometheus-alertmanager")
     if prometheus is None:
-        raise StackError(PROMETHEUS_IS_MISSING)
+        raise EspalierError(PROMETHEUS_IS_MISSING)
     grafana = None if options.no_grafana else _grafana(folder)
     relay = ROOT / "monitoring/relay.py"
     wanted = {
@@ -272,7 +272,9 @@ def _only_one(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackError(f"a stack already runs in {folder}: end it, or give another --folder") from None
+            raise EspalierError(
+                f"a stack already runs in {folder}: end it, or give another --folder"
+            ) from None
         yield
 
 
@@ -280,7 +282,7 @@ def _ports(names: list[str], given: dict[str, int]) -> dict[str, int]:
     """A port for each part: the given one, else its default; 0 takes any free one.
 
     Raises:
-        StackError: a port is in use.
+        EspalierError: a port is in use.
     """
     chosen = {}
     with contextlib.ExitStack() as held:
@@ -291,7 +293,7 @@ def _ports(names: list[str], given: dict[str, int]) -> dict[str, int]:
             try:
                 listener.bind(("127.0.0.1", port))
             except OSError as error:
-                raise StackError(
+                raise EspalierError(
                     f"port {port}, for {name}, cannot be had ({error.strerror}): end what has it, or give another "
                     f"with --port {name}=NUMBER (0 for any)"
                 ) from None

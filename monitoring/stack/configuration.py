@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from common import files
-from monitoring.errors import StackError
+from common.errors import EspalierError
 from monitoring.prometheus import seconds
 from monitoring.stack import speed as speeds
 
@@ -45,12 +45,12 @@ def labels(model: Path) -> dict[str, str]:
     """The labels that a cluster adds to every series of the service.
 
     Raises:
-        StackError: there is no model.
+        EspalierError: there is no model.
     """
     try:
         version = json.loads((model / "model.json").read_bytes())["version"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise StackError(f"there is no model in {model}: run `make` first") from None
+        raise EspalierError(f"there is no model in {model}: run `make` first") from None
     return {"namespace": "local", "environment": "local", "pod": "local-0", "model_version": str(version)}
 
 

@@ -16,7 +16,7 @@ from typing import Self
 
 import httpx
 
-from monitoring.errors import StackError
+from common.errors import EspalierError
 
 START_SECONDS = 60
 STOP_SECONDS = 5
@@ -72,7 +72,7 @@ class Processes:
         """Start a part and wait until it is ready.
 
         Raises:
-            StackError: it ends, or is not ready in time; its last lines are on stderr.
+            EspalierError: it ends, or is not ready in time; its last lines are on stderr.
         """
         with self.log(part.name).open("wb") as output:
             try:
@@ -85,7 +85,7 @@ class Processes:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise StackError(f"cannot start {part.name}: {error.strerror}") from None
+                raise EspalierError(f"cannot start {part.name}: {error.strerror}") from None
         self._running[part.name] = part, process
         self._tell("+", process.pid)
         deadline = time.monotonic() + START_SECONDS
@@ -95,7 +95,7 @@ class Processes:
                 return
             if time.monotonic() > deadline:
                 self._last_words(part.name)
-                raise StackError(
+                raise EspalierError(
                     f"{part.name} does not get ready within {START_SECONDS} s: see {self.log(part.name)}"
                 )
             time.sleep(0.1)
@@ -104,7 +104,7 @@ class Processes:
         """Check that all parts still run.
 
         Raises:
-            StackError: a necessary part has ended; its last lines are on stderr.
+            EspalierError: a necessary part has ended; its last lines are on stderr.
         """
         for name, (part, process) in list(self._running.items()):
             if process.poll() is None:
@@ -113,7 +113,7 @@ class Processes:
             self._last_words(name)
             how = f"status {process.returncode}" if process.returncode >= 0 else _signal(-process.returncode)
             if not part.optional:
-                raise StackError(f"{name} ended with {how}: its log is {self.log(name)}")
+                raise EspalierError(f"{name} ended with {how}: its log is {self.log(name)}")
             print(f"{name} ended with {how}: the stack goes on without it", file=sys.stderr)
 
     def running(self) -> dict[str, tuple[Part, int]]:

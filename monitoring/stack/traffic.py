@@ -17,8 +17,8 @@ import httpx
 
 from app.contract import CategoryFeature, Manifest, NumberFeature
 from common.command import run
+from common.errors import EspalierError
 from monitoring.arguments import number
-from monitoring.errors import MonitoringError
 
 Value = float | str | None
 ROWS_OF_A_BATCH = 10
@@ -34,7 +34,7 @@ def main() -> None:
             manifest = Manifest.model_validate_json(client.get("/model").raise_for_status().content)
             send(client, manifest, options)
     except (httpx.HTTPError, ValueError) as error:
-        raise MonitoringError(f"{options.host} is not our service, or has ended: {error}") from None
+        raise EspalierError(f"{options.host} is not our service, or has ended: {error}") from None
 
 
 def send(client: httpx.Client, manifest: Manifest, options: argparse.Namespace) -> None:
@@ -59,12 +59,12 @@ def source(manifest: Manifest, shifts: Mapping[str, float]) -> Callable[[random.
     """A function that draws a row.
 
     Raises:
-        MonitoringError: a shift names something that is not a number of the model.
+        EspalierError: a shift names something that is not a number of the model.
     """
     numbers = [feature.name for feature in manifest.features if feature.type == "number"]
     for name in shifts:
         if name not in numbers:
-            raise MonitoringError(f"--drift {name}=…: the model's numbers are {', '.join(numbers)}")
+            raise EspalierError(f"--drift {name}=…: the model's numbers are {', '.join(numbers)}")
     draws = {each.name: _draw_of(each, shifts.get(each.name, 0.0)) for each in manifest.features}
     return lambda chance: {name: draw(chance) for name, draw in draws.items()}
 

@@ -32,7 +32,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from common.command import run
-from monitoring.errors import MonitoringError
+from common.errors import EspalierError
 from monitoring.prometheus import Prometheus, Sample
 from monitoring.queries import DASHBOARDS, VARIABLES, substitute
 from tests.app.processes import ROOT
@@ -210,7 +210,7 @@ def _panel(figure: Figure, panel: Mapping[str, Any], moment: Moment) -> None:
         "state-timeline": _phases,
     }
     if panel["type"] not in drawers:
-        raise MonitoringError(f"{panel['title']}: panels of type {panel['type']} cannot be drawn")
+        raise EspalierError(f"{panel['title']}: panels of type {panel['type']} cannot be drawn")
     drawers[panel["type"]](figure, panel, moment)
     if panel["type"] in ("row", "stat"):
         return
@@ -612,7 +612,7 @@ def main() -> None:
         document()
         return
     if options.hours <= 0:
-        raise MonitoringError(f"{options.hours:g} hours are no time to look at")
+        raise EspalierError(f"{options.hours:g} hours are no time to look at")
     options.output.mkdir(parents=True, exist_ok=True)
     with Prometheus(options.prometheus) as prometheus:
         moment = look(prometheus, time.time(), options.hours)

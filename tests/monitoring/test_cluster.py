@@ -15,9 +15,9 @@ import promql_parser
 import pytest
 import yaml
 
+from common.errors import EspalierError
 from deploy import render, watchers
 from monitoring import generate
-from monitoring.errors import MonitoringError
 from monitoring.objectives import objectives
 from monitoring.queries import panel_queries, rule_queries
 from tests.deploy.project import ROOT
@@ -66,7 +66,7 @@ def test_the_clusters_rules_are_those_that_are_tested(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["groups: [", "- a", "rules: []"])
 def test_what_is_no_file_of_rules_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "broken.yaml").write_text(text)
-    with pytest.raises(MonitoringError, match=r"^broken\.yaml is no file of rules: [^\n]*$"):
+    with pytest.raises(EspalierError, match=r"^broken\.yaml is no file of rules: [^\n]*$"):
         generate.cluster_rules(generate.rule_files(objectives(), tmp_path))
 
 

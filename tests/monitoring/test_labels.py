@@ -24,8 +24,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from scipy.stats import binomtest
 
 from app.contract import Manifest
+from common.errors import EspalierError
 from monitoring import labels
-from monitoring.labels import JOB, LabelsError, main, read_log, wilson
+from monitoring.labels import JOB, main, read_log, wilson
 from tests.app.buckets import BUCKET, bucket
 from tests.app.processes import PATIENCE, ROOT, running
 from tests.bundles import PLANT_CLASSES, mixed_row, write_mixed_bundle, write_number_bundle
@@ -196,7 +197,7 @@ def test_a_log_in_a_bucket_is_read(world: World, monkeypatch: pytest.MonkeyPatch
         target = f"s3://{BUCKET}/predictions"
         ask_the_service(world.model, target)
         assert len(list(read_log(target))) == 6
-        with pytest.raises(LabelsError, match=r"^--log s3://nowhere: "):
+        with pytest.raises(EspalierError, match=r"^--log s3://nowhere: "):
             list(read_log("s3://nowhere"))
 
 
@@ -260,9 +261,9 @@ def test_a_pushgateway_that_is_away_is_one_line(world: World) -> None:
     world.logged(line("a"))
     world.truth("a,no")
     url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(LabelsError, match=rf"^--pushgateway {url} does not take the metrics: .*refused"):
+    with pytest.raises(EspalierError, match=rf"^--pushgateway {url} does not take the metrics: .*refused"):
         world.run("--pushgateway", url)
-    with pytest.raises(LabelsError, match=r"^--pushgateway ftp://x does not take the metrics: "):
+    with pytest.raises(EspalierError, match=r"^--pushgateway ftp://x does not take the metrics: "):
         world.run("--pushgateway", "ftp://x")
 
 
@@ -321,7 +322,7 @@ def test_nothing_joined_is_an_error_that_leaves_the_figures_as_they_were(world: 
     textfile.write_text("former")
 
     def why() -> str:
-        with pytest.raises(LabelsError) as caught:
+        with pytest.raises(EspalierError) as caught:
             world.run("--textfile", textfile)
         return str(caught.value)
 
@@ -398,7 +399,7 @@ def test_what_cannot_be_read_is_one_line(world: World, fault: str, said: str) ->
     world.logged(line("a"))
     world.truth("a,no")
     spoil(fault)(world)
-    with pytest.raises(LabelsError, match=said) as caught:
+    with pytest.raises(EspalierError, match=said) as caught:
         world.run()
     assert "\n" not in str(caught.value)
 
@@ -406,15 +407,15 @@ def test_what_cannot_be_read_is_one_line(world: World, fault: str, said: str) ->
 def test_training_needs_all_features(world: World) -> None:
     world.logged(line("a", features={"age": 3.0}))
     world.truth("a,no")
-    with pytest.raises(LabelsError, match=r"no Höhe \(cm\), soil type of request a.*FEATURES must be all"):
+    with pytest.raises(EspalierError, match=r"no Höhe \(cm\), soil type of request a.*FEATURES must be all"):
         world.run("--output", world.folder / "live.csv")
-    with pytest.raises(LabelsError, match=r"live\.txt: it must end with \.csv or \.parquet"):
+    with pytest.raises(EspalierError, match=r"live\.txt: it must end with \.csv or \.parquet"):
         world.run("--output", world.folder / "live.txt")
     full = line("a", features={"age": 3.0, "Höhe (cm)": None, "soil type": "clay"})
     world.logged(full)
-    with pytest.raises(LabelsError, match=r"--output .*nowhere/live\.csv: "):
+    with pytest.raises(EspalierError, match=r"--output .*nowhere/live\.csv: "):
         world.run("--output", world.folder / "nowhere" / "live.csv")
-    with pytest.raises(LabelsError, match=r"--textfile .*nowhere/live\.prom: No such file"):
+    with pytest.raises(EspalierError, match=r"--textfile .*nowhere/live\.prom: No such file"):
         world.run("--textfile", world.folder / "nowhere" / "live.prom")
 
 
@@ -452,7 +453,7 @@ def test_since_may_be_relative_and_needs_times(world: World, capsys: pytest.Capt
     assert list(read_log(str(world.log), labels._since("0h"))) == []
     world.logged({"id": "a", "row": 0, "label": "no"}, day=day)
     assert len(list(read_log(str(world.log)))) == 1
-    with pytest.raises(LabelsError, match="has no time, which --since needs"):
+    with pytest.raises(EspalierError, match="has no time, which --since needs"):
         list(read_log(str(world.log), labels._since("2h")))
     with pytest.raises(SystemExit):
         world.run("--since", "yesterday")
@@ -527,7 +528,7 @@ def test_classes_are_those_of_the_model_that_is_given(tmp_path: Path) -> None:
     write_number_bundle(world.model)
     world.logged(line("a", "setosa"))
     world.truth("a,no")
-    with pytest.raises(LabelsError, match="none of the 1 rows of the truth can be used"):
+    with pytest.raises(EspalierError, match="none of the 1 rows of the truth can be used"):
         world.run()
 
 

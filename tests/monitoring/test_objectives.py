@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from app.metrics import LATENCY_LIMIT
+from common.errors import EspalierError
 from monitoring import generate
-from monitoring.errors import MonitoringError
 from monitoring.objectives import objectives
 from tests.app.conftest import Serve
 from tests.deploy.project import ROOT
@@ -183,7 +183,7 @@ def test_a_value_that_makes_no_sense_is_named(old: str, new: str, message: str, 
     file = tmp_path / "objectives.yaml"
     shutil.copy(ROOT / "monitoring/objectives.yaml", file)
     replace(file, (old, new))
-    with pytest.raises(MonitoringError, match=rf"^objectives\.yaml: {message}[^\n]*$"):
+    with pytest.raises(EspalierError, match=rf"^objectives\.yaml: {message}[^\n]*$"):
         objectives(file)
 
 

@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from monitoring.errors import PrometheusError
-from monitoring.prometheus import Prometheus, Rule, Sample
+from monitoring.prometheus import Prometheus, PrometheusError, Rule, Sample
 from tests.deploy.prometheus import NOW, serving
 
 RULES = """\

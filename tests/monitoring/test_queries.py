@@ -17,11 +17,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from common.errors import EspalierError
 from monitoring.prometheus import Sample
 from monitoring.queries import (
     VARIABLES,
     Query,
-    QueryError,
     exported_names,
     metric_names,
     operands,
@@ -51,7 +51,7 @@ def test_the_metrics_of_a_query_are_found_wherever_they_stand() -> None:
 
 
 def test_what_is_no_query_is_an_error_of_one_line() -> None:
-    with pytest.raises(QueryError, match=r"^not PromQL: [^\n]+: sum\($"):
+    with pytest.raises(EspalierError, match=r"^not PromQL: [^\n]+: sum\($"):
         metric_names("sum(")
 
 

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.contract import as_label
-from monitoring.errors import MonitoringError, StackError
+from common.errors import EspalierError
 from monitoring.objectives import objectives
 from monitoring.prometheus import Prometheus, seconds
 from monitoring.stack import __main__ as stack
@@ -248,12 +248,14 @@ def test_without_prometheus_it_says_how_to_get_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StackError, match=r"apt install prometheus.*brew install.*monitoring/compose\.yaml"):
+    with pytest.raises(
+        EspalierError, match=r"apt install prometheus.*brew install.*monitoring/compose\.yaml"
+    ):
         plan_of(tmp_path, f"--model={model}")
 
 
 def test_without_a_model_it_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match=r"there is no model in .*: run `make` first"):
+    with pytest.raises(EspalierError, match=r"there is no model in .*: run `make` first"):
         plan_of(tmp_path, f"--model={tmp_path}")
 
 
@@ -262,7 +264,7 @@ def test_a_port_in_use_is_named(model: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            StackError,
+            EspalierError,
             match=rf"^port {port}, for prometheus, cannot be had \(.*in use\): .* --port prometheus=NUMBER",
         ):
             plan_of(tmp_path, f"--model={model}", f"--port=prometheus={port}")
@@ -285,11 +287,11 @@ def test_a_part_that_cannot_start_takes_the_others_with_it(tmp_path: Path) -> No
     with Processes(tmp_path) as processes:
         processes.start(sleeps)
         pid = processes.running()["sleeps"][1]
-        with pytest.raises(StackError, match=r"^fails ended with status 3"):
+        with pytest.raises(EspalierError, match=r"^fails ended with status 3"):
             processes.start(fails)
     assert not psutil.pid_exists(pid)
     assert (tmp_path / "fails.log").read_text() == "no disk\n"
-    with pytest.raises(StackError, match=r"^cannot start absent"), Processes(tmp_path) as processes:
+    with pytest.raises(EspalierError, match=r"^cannot start absent"), Processes(tmp_path) as processes:
         processes.start(Part("absent", [str(tmp_path / "absent")]))
 
 
@@ -542,9 +544,7 @@ def test_drift_shifts_within_what_the_service_takes(
 
 def test_a_drift_of_what_is_no_number_is_refused(tmp_path: Path) -> None:
     manifest = write_mixed_bundle(tmp_path)
-    with pytest.raises(
-        MonitoringError, match=r"--drift soil type=…: the model's numbers are Höhe \(cm\), age"
-    ):
+    with pytest.raises(EspalierError, match=r"--drift soil type=…: the model's numbers are Höhe \(cm\), age"):
         traffic.source(manifest, {"soil type": 1.0})
 
 
