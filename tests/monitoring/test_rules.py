@@ -130,6 +130,13 @@ def test_each_runbook_has_its_alert() -> None:
     assert told == {rule["alert"] for rule in _rules("alert")}
 
 
+# Each promtool takes seconds, and only a change of the rules or of their tests changes what it says.
+SPOILED = pytest.mark.long(
+    "monitoring/generate.py",
+    "monitoring/objectives.yaml",
+    "monitoring/rules",
+    "tests/monitoring/test_rules.py",
+)
 TWO, QUIET, HIDDEN = "two versions, three pods", "a quiet service", "restarts, a failed scrape"
 BURST, NINE, STORY = "errors of a kind", "nine failures", "twenty bad minutes"
 FEW, DRIFT, SURE = "too few rows", "drift in four of six hours", "confidence falls"
@@ -212,7 +219,7 @@ MUTANTS = {
 }
 
 
-@pytest.mark.slow
+@SPOILED
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_spoiled_rule_is_noticed(mutant: str, tmp_path: Path) -> None:
     file, test, old, new = MUTANTS[mutant]
@@ -223,7 +230,7 @@ def test_a_spoiled_rule_is_noticed(mutant: str, tmp_path: Path) -> None:
     assert "parse error" not in said
 
 
-@pytest.mark.slow
+@SPOILED
 @pytest.mark.parametrize(("file", "test"), sorted({mutant[:2] for mutant in MUTANTS.values()}))
 def test_rules_that_are_not_spoiled_pass(file: str, test: str, tmp_path: Path) -> None:
     """Otherwise the spoiled ones would be noticed whatever they say."""
@@ -232,7 +239,7 @@ def test_rules_that_are_not_spoiled_pass(file: str, test: str, tmp_path: Path) -
     assert "FAILED" not in said
 
 
-@pytest.mark.slow
+@SPOILED
 def test_each_threshold_of_a_burn_rate_is_noticed(tmp_path: Path) -> None:
     """All at once, because the story that tells them apart is long."""
     text = _text("service")
@@ -244,7 +251,7 @@ def test_each_threshold_of_a_burn_rate_is_noticed(tmp_path: Path) -> None:
             assert re.search(rf'alertname="{name}".*window="{window}"', said), (name, window)
 
 
-@pytest.mark.slow
+@SPOILED
 def test_each_minimum_of_failures_is_noticed(tmp_path: Path) -> None:
     text = _text("service")
     said = _spoiled(tmp_path, "service", NINE, re.sub(r"\* 30 >= 10\n", "* 30 >= 1\n", text))
