@@ -1,4 +1,4 @@
-# Every task of the project, the same for a person, a hook and CI. `make help` lists them.
+# Every task of the project, the same for people, hooks and CI. `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := all
@@ -12,9 +12,9 @@ BASE ?= origin/main
 WORKERS ?= auto
 MONITOR_ARGS ?=
 
-# Tools come from the project's own environment; uv from the machine if it is there, else from PyPI.
+# Tools come from the project's environment. uv comes from the machine, or from PyPI if the machine has none.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.uv/bin
-# The target that brings uv, relative: a target cannot have blanks, and the path to a clone may.
+# The target that installs uv. It is relative, because the path of a clone may contain blanks and a target may not.
 UV := $(if $(shell command -v uv 2>/dev/null),,.uv/bin/uv)
 # Python's programs read and print UTF-8 in every locale.
 export PYTHONUTF8 := 1
@@ -34,7 +34,7 @@ all: setup repro ## Set up, reproduce the pipeline, show the champion (the defau
 	@echo "       make help    everything else"
 
 .PHONY: setup
-setup: $(READY) ## Make .venv from uv.lock (again only when the lock changed)
+setup: $(READY) ## Create .venv from uv.lock, if the lock changed
 
 $(READY): uv.lock pyproject.toml | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -49,17 +49,17 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 .PHONY: repro
-repro: setup ## Run the stages of the pipeline whose inputs changed, and track the results
+repro: setup ## Run the stages whose inputs changed, and track the results
 	dvc repro
 	@python -m training.track
 
 .PHONY: refresh
-refresh: setup ## Read the data's source again, then run what changed
+refresh: setup ## Read the data source again, then run the stages whose inputs changed
 	dvc repro --single-item --force fetch
 	@$(MAKE) repro
 
 .PHONY: track
-track: setup ## Mirror to Weights & Biases what is not there yet (offline without a key)
+track: setup ## Send results to Weights & Biases that are not there yet (offline without a key)
 	python -m training.track
 
 .PHONY: serve
@@ -68,7 +68,7 @@ serve: setup ## Serve model/ on port 8000
 	python -m app
 
 .PHONY: test
-test: setup ## Run all tests but the long ones; PYTEST_ARGS="-k page" for some
+test: setup ## Run the tests, except the long ones; PYTEST_ARGS="-k page" for some
 	$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: test-fast
@@ -76,15 +76,15 @@ test-fast: setup ## Run the tests that take at most three seconds each
 	$(PYTEST) -m "not slow and not long" $(PYTEST_ARGS)
 
 .PHONY: coverage
-coverage: setup ## Run all tests but the long ones with a record of what ran; fails below the limit (twice the time)
+coverage: setup ## Run the tests and fail if they cover too little of the code (takes twice as long)
 	$(PYTEST) --cov $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: setup ## Run the tests that take minutes; PYTEST_ARGS="--changed-since=REV" for those whose subject changed
+test-long: setup ## Run the long tests; PYTEST_ARGS="--changed-since=REV" for those whose subject changed
 	$(PYTEST) -m long $(PYTEST_ARGS) || [[ $$? == 5 ]]  # 5: no test to run
 
 .PHONY: explore
-explore: setup ## Run the property tests on other examples than `make test` does, chosen by chance
+explore: setup ## Run the property tests on random examples; `make test` always uses the same
 	@mkdir -p build
 	python -m pytest -n $(WORKERS) -m hypothesis --hypothesis-profile=explore $(PYTEST_ARGS) | tee build/explore.txt
 
@@ -110,20 +110,20 @@ check: setup docs ## Check format, lint, types, imports, the locks, YAML and the
 	yamllint --strict .
 
 .PHONY: format
-format: setup ## Format the code and mend what lint can mend
+format: setup ## Format the code and apply the linter's fixes
 	ruff check --fix-only .
 	ruff format .
 
 .PHONY: packages
-packages: setup ## Write the locked versions that the stages depend on, after a change of uv.lock
+packages: setup ## Write the package versions that the stages depend on, after a change of uv.lock
 	python -m training.packages
 
 .PHONY: gate
-gate: setup ## Hold model/ against the model that production runs
+gate: setup ## Compare model/ with the model in production
 	python -m training.production
 
 .PHONY: review
-review: setup ## Say what this branch changes, as its pull request will: build/review/review.md
+review: setup ## Write the comment that this branch's pull request will get: build/review/review.md
 	python -m training.review --base $(BASE)
 
 .PHONY: image
@@ -132,11 +132,11 @@ image: setup ## Build the image of this commit with docker, podman or buildah
 	python -m deploy.image build
 
 .PHONY: manifests
-manifests: setup $(UV) ## Render every environment with every component, and check it all
+manifests: setup $(UV) ## Render and check the manifests of every environment with every component
 	python -m deploy.manifests --scan
 
 .PHONY: status
-status: setup ## Show what runs where, as git says
+status: setup ## Show what each environment runs, according to git
 	python -m deploy.release status
 
 .PHONY: workflows
@@ -144,7 +144,7 @@ workflows: setup ## Lint the workflows, their scripts and the Dockerfile
 	python -m deploy.lint
 
 .PHONY: rehearse
-rehearse: setup ## Play the way from a pull request to production and back on this machine
+rehearse: setup ## Run a pull request, its release and its rollback on this machine
 	python -m deploy.rehearsal
 
 .PHONY: dashboards
@@ -152,12 +152,12 @@ dashboards: setup ## Write rules, dashboards and limits from the objectives and 
 	python -m monitoring.generate
 
 .PHONY: monitor
-monitor: setup ## Watch the service here with Prometheus and, where they are, Alertmanager and Grafana; MONITOR_ARGS="--traffic"
+monitor: setup ## Run the service with Prometheus and, if installed, Alertmanager and Grafana; MONITOR_ARGS="--traffic"
 	@test -f model/model.json || { echo "error: no model yet: run make first" >&2; exit 1; }
 	python -m monitoring.stack $(MONITOR_ARGS)
 
 .PHONY: load
-load: setup ## Load HOST with USERS for TIME; fails beyond the budget
+load: setup ## Run a load test of HOST with USERS for TIME; fails if it exceeds the budget
 	python -m tests.load.run --host $(HOST) --users $(USERS) --time $(TIME)
 
 .PHONY: storage
@@ -165,12 +165,12 @@ storage: setup ## Start an S3 server on loopback and add it as a DVC remote
 	python -m training.storage start
 
 .PHONY: bench
-bench: setup ## Measure pipeline and service beside others (25 minutes; needs wrk)
+bench: setup ## Run the benchmarks of pipeline and service (25 minutes; needs wrk)
 	python -m benchmarks.pipeline
 	python -m benchmarks.serving
 
 .PHONY: abuse
-abuse: setup ## Abuse a service of its own for TIME and watch what stays behind
+abuse: setup ## Attack a local service for TIME and check its memory and answers
 	python -m tests.load.abuse --time $(TIME)
 
 .PHONY: pictures
@@ -186,4 +186,4 @@ clean: ## Remove the environment, caches and local results (not the data in .sto
 
 .PHONY: help
 help: ## List these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
