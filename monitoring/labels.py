@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -105,8 +105,8 @@ class Score:
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     manifest = read_manifest(options.model)
-    if options.output and options.output.suffix not in _WRITERS:
-        raise EspalierError(f"--output {options.output}: it must end with {' or '.join(_WRITERS)}")
+    if options.output and options.output.suffix not in (".csv", ".parquet"):
+        raise EspalierError(f"--output {options.output}: it must end with .csv or .parquet")
     truth = read_truth(options.truth, manifest)
     joined = join(read_log(options.log, options.since), truth)
     _print_notes(truth, joined, sys.stderr)
@@ -351,6 +351,8 @@ def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
         EspalierError: the log lacks a feature, or the file cannot be written.
     """
     import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
 
     names = [feature.name for feature in manifest.features]
     columns: dict[str, list[Any]] = {name: [] for name in names}
@@ -372,24 +374,10 @@ def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
         # A mistyped folder must not be created.
         file.parent.stat()
         with files.replacing(file) as temporary:
-            _WRITERS[file.suffix](pa.table(arrays), temporary)
+            write = pa.csv.write_csv if file.suffix == ".csv" else pa.parquet.write_table
+            write(pa.table(arrays), temporary)
     except OSError as error:
         raise EspalierError(f"--output {file}: {error.strerror or _first_line(error)}") from None
-
-
-def _write_csv(table: Any, file: Path) -> None:
-    import pyarrow.csv
-
-    pyarrow.csv.write_csv(table, file)
-
-
-def _write_parquet(table: Any, file: Path) -> None:
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(table, file)
-
-
-_WRITERS: dict[str, Callable[[Any, Path], None]] = {".csv": _write_csv, ".parquet": _write_parquet}
 
 
 def _print_notes(truth: Truth, joined: Join, stream: Any) -> None:

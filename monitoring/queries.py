@@ -49,14 +49,12 @@ class Query:
         source: name of the file.
         title: title of the panel, or name of the rule.
         expression: PromQL with the variables replaced.
-        raw: the query as written, with Grafana's variables.
     """
 
     source: str
     kind: Kind
     title: str
     expression: str
-    raw: str
 
 
 def panel_queries(variables: Mapping[str, str] = VARIABLES) -> list[Query]:
@@ -118,8 +116,8 @@ def substitute(text: str, variables: Mapping[str, str] = VARIABLES) -> str:
 def _of_dashboard(path: Path, variables: Mapping[str, str]) -> Iterator[Query]:
     board = _json(path)
 
-    def query(kind: Kind, title: str, raw: str) -> Query:
-        return Query(path.name, kind, title, substitute(raw, variables), raw)
+    def query(kind: Kind, title: str, text: str) -> Query:
+        return Query(path.name, kind, title, substitute(text, variables))
 
     for panel in panels(board):
         for target in panel.get("targets", []):
@@ -147,7 +145,7 @@ def _of_rules(path: Path) -> Iterator[Query]:
     for group in (_yaml(path) or {}).get("groups", []):
         for rule in group["rules"]:
             kind: Kind = "record" if "record" in rule else "alert"
-            yield Query(path.name, kind, rule[kind], rule["expr"], rule["expr"])
+            yield Query(path.name, kind, rule[kind], rule["expr"])
 
 
 def _parse(expression: str) -> Any:

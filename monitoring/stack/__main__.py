@@ -123,105 +123,52 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
         "alertmanager": alertmanager is not None,
         "grafana": grafana is not None,
         "delivery": (ROOT / ".git").exists(),
-        "relay": relay.exists() and bool(os.environ.get("RELAY_REPOSITORY")),
+        "relay": bool(os.environ.get("RELAY_REPOSITORY")),
     }
     ports = _ports([name for name, runs in wanted.items() if runs], dict(options.port))
     at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
-    places = Places(
-        service=at["service"],
-        prometheus=at["prometheus"],
-        alertmanager=at.get("alertmanager"),
-        delivery=at.get("delivery"),
-        relay=at.get("relay"),
-        load=f"127.0.0.1:{LOAD_PORT}",
-        labels=labels,
-    )
+    found = {name: place for name, place in at.items() if name != "grafana"}
+    places = Places(**found, load=f"127.0.0.1:{LOAD_PORT}", labels=labels)
     configuration.write(folder, places, options.speed)
     # Data of one speed cannot be continued at another.
     data = folder / (f"data-{options.speed:g}" if options.speed != 1 else "data")
     url = {name: f"http://{place}" for name, place in at.items()}
     python = sys.executable
-    parts = [
-        Part(
-            "service",
-            [python, "-m", "app"],
-            url["service"],
-            "/health/ready",
-            {
-                "ESPALIER_MODEL_DIR": str(options.model.absolute()),
-                "ESPALIER_PORT": str(ports["service"]),
-                "ESPALIER_HOST": "127.0.0.1",
-                "ESPALIER_DRAIN_SECONDS": "0",
-                **_ages(options.model),
-            },
-        )
-    ]
+    service = {
+        "ESPALIER_MODEL_DIR": str(options.model.absolute()),
+        "ESPALIER_PORT": str(ports["service"]),
+        "ESPALIER_HOST": "127.0.0.1",
+        "ESPALIER_DRAIN_SECONDS": "0",
+        **_ages(options.model),
+    }
+    parts = [Part("service", [python, "-m", "app"], url["service"], "/health/ready", service)]
     if "relay" in ports:
-        parts.append(
-            Part(
-                "relay",
-                [python, str(relay)],
-                url["relay"],
-                "/health",
-                {"RELAY_HOST": "127.0.0.1", "RELAY_PORT": str(ports["relay"])},
-            )
-        )
+        listen = {"RELAY_HOST": "127.0.0.1", "RELAY_PORT": str(ports["relay"])}
+        parts.append(Part("relay", [python, str(relay)], url["relay"], "/health", listen))
     if alertmanager is not None:
-        parts.append(
-            Part(
-                "alertmanager",
-                [
-                    alertmanager,
-                    f"--config.file={folder / 'alertmanager.yml'}",
-                    f"--storage.path={data / 'alertmanager'}",
-                    f"--web.listen-address={at['alertmanager']}",
-                    "--cluster.listen-address=",
-                ],
-                url["alertmanager"],
-                "/-/ready",
-            )
-        )
+        command = [
+            alertmanager,
+            f"--config.file={folder / 'alertmanager.yml'}",
+            f"--storage.path={data / 'alertmanager'}",
+            f"--web.listen-address={at['alertmanager']}",
+            "--cluster.listen-address=",
+        ]
+        parts.append(Part("alertmanager", command, url["alertmanager"], "/-/ready"))
     if "delivery" in ports:
-        parts.append(
-            Part(
-                "delivery",
-                [
-                    python,
-                    "-m",
-                    "monitoring.delivery",
-                    f"--git={ROOT}",
-                    f"--port={ports['delivery']}",
-                ],
-                url["delivery"],
-                optional=True,
-            )
-        )
-    parts.append(
-        Part(
-            "prometheus",
-            [
-                prometheus,
-                f"--config.file={folder / 'prometheus.yml'}",
-                f"--storage.tsdb.path={data / 'prometheus'}",
-                f"--storage.tsdb.retention.time={objectives().period_days}d",
-                f"--web.listen-address={at['prometheus']}",
-                f"--query.lookback-delta={speed.shown(speed.lookback_seconds(options.speed))}",
-            ],
-            url["prometheus"],
-            "/-/ready",
-        )
-    )
+        command = [python, "-m", "monitoring.delivery", f"--git={ROOT}", f"--port={ports['delivery']}"]
+        parts.append(Part("delivery", command, url["delivery"], optional=True))
+    command = [
+        prometheus,
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={data / 'prometheus'}",
+        f"--storage.tsdb.retention.time={objectives().period_days}d",
+        f"--web.listen-address={at['prometheus']}",
+        f"--query.lookback-delta={speed.shown(speed.lookback_seconds(options.speed))}",
+    ]
+    parts.append(Part("prometheus", command, url["prometheus"], "/-/ready"))
     if grafana is not None:
-        parts.append(
-            Part(
-                "grafana",
-                grafana,
-                url["grafana"],
-                "/api/health",
-                _grafana_settings(folder, data, ports["grafana"]),
-                optional=True,
-            )
-        )
+        variables = _grafana_settings(folder, data, ports["grafana"])
+        parts.append(Part("grafana", grafana, url["grafana"], "/api/health", variables, optional=True))
     if options.traffic or options.drift:
         sends = [f"--drift={name}={amount}" for name, amount in options.drift]
         sends += [f"--host={url['service']}", f"--rate={options.rate}", f"--mistakes={options.mistakes}"]
