@@ -178,7 +178,23 @@ def numbers(table: Objectives) -> Iterator[tuple[str, str, str]]:
     yield page, r"Prometheus must keep (\d+) days", f"{table.period_days}"
     yield page, r"More than (.+? %) of the answers take longer than", percent(table.slow_budget)
     yield page, r"of the answers take longer than (.+? s)\.", limit
+    yield (
+        page,
+        r"More than (.+? %) of the requests for predictions are refused",
+        percent(table.rejected_share),
+    )
+    drift = table.drift
+    yield page, r"was above (\S+) in \d+ of the last \d+ hours", f"{drift.alert:g}"
+    yield page, r"was above \S+ in (\d+) of the last \d+ hours", f"{drift.beyond}"
+    yield page, r"was above \S+ in \d+ of the last (\d+) hours", f"{drift.windows}"
     yield page, r"No retraining has replaced the model for (\d+) days", f"{table.model_age_days.alert}"
+    page = "docs/monitoring.md"
+    yield page, r"the alerts' limits: above (\S+) in \d+ of \d+ windows", f"{drift.alert:g}"
+    yield page, r"the alerts' limits: above \S+ in (\d+) of \d+ windows", f"{drift.beyond}"
+    yield page, r"the alerts' limits: above \S+ in \d+ of (\d+) windows", f"{drift.windows}"
+    page = "docs/dashboards.md"
+    yield page, r"training data: below (\S+) the inputs", f"{drift.look:g}"
+    yield page, r"training, above (\S+) they are another population", f"{drift.alert:g}"
 
 
 def _burn_rates(table: Objectives) -> str:

@@ -133,6 +133,8 @@ def test_the_other_numbers_are_carried_too(copy: Path, run: Run) -> None:
     page = (copy / "docs/operations.md").read_text()
     assert "over 28 days: **99.95 %** of the answers are no errors (5xx), and **95 %**" in page
     assert "| 8 × | 4 days | 2 h | 10 min | page |" in page
+    assert "More than 30 % of the requests for predictions are refused" in page
+    assert "was above 0.25 in 4 of the last 6 hours" in page
 
 
 def test_a_change_by_hand_is_named(copy: Path, run: Run) -> None:
