@@ -1,29 +1,28 @@
-"""HTTP connections on uvicorn's: less work for small requests, and bounds on what a client can make us hold.
+"""HTTP connections: uvicorn's, with less work for small requests, and limits on what a client can make them hold.
 
-Parsing and the ASGI cycle are uvicorn's (`uvicorn.protocols.http.httptools_impl`). Two things make it faster.
+Parsing and the ASGI cycle are uvicorn's (`uvicorn.protocols.http.httptools_impl`). Two changes make it faster.
 
-A small prediction is answered as soon as its last byte is parsed. uvicorn starts a task for each request,
-which calls the application, which asks for the body and sends a response in two messages; for an answer that
-takes ten microseconds to compute, that is twice the work. Requests that may have to wait for something (large
-bodies, bodies in chunks, `Expect`) go that way.
+A small prediction is answered as soon as its last byte is parsed. uvicorn starts a task for each request, which calls
+the application, which receives the body and sends a response in two messages. That doubles the work for an answer that
+takes ten microseconds to compute. Only requests that may have to wait (large bodies, chunked bodies, `Expect`) use a
+task.
 
-Responses are written once per turn of the event loop. uvicorn sends head and body separately; each is a packet
-and wakes the peer. Here a response is one packet, and a peer with several connections is woken once. Nothing
-waits for more to arrive: when a single request is answered, the turn ends with it.
+Responses are written once per turn of the event loop. uvicorn sends head and body in separate packets, and each wakes
+the peer. Here a response is one packet, and a peer with several connections is woken once. No response waits for others:
+after a single request is answered, the turn ends.
 
-What a client can make the service hold is bounded:
+What a client can make the service hold is limited:
 
-- Nothing is parsed while a response is unfinished or unread. What was read until then is kept unparsed, and
-  reading pauses.
+- Nothing is parsed while a response is unfinished or unread. Input is kept unparsed until then, and reading pauses.
 - Heads, trailers and the framing of chunks are limited in bytes and in number.
 - Heads, bodies and unread responses have deadlines (`on_second`).
 - Unparsed input, heads and unread responses count in the `Budget` of the process.
-- A connection that is kept forgets the request that was answered.
-- The number of connections is limited; when half of them are open, the idle ones are closed early.
+- An idle connection releases its last request.
+- The number of connections is limited. When half of them are open, idle ones are closed early.
 
-A request that breaks a rule is refused in its order, after the responses ahead of it, and the connection closes.
-A client that has closed its sending half still receives its responses. A client that is refused while it sends
-can read why. Offers to change the protocol are declined by answering the request.
+A request that breaks a rule is refused in order, after the responses before it, and the connection closes. A half-closed
+client still receives its responses. A client that is refused while it sends can read the reason. A request that offers
+to upgrade the protocol is answered without an upgrade.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from urllib.parse import unquote
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
 from starlette.types import Scope
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, HTTPScope
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -57,28 +56,27 @@ from app.main import Application
 from app.transport import CLIENT_CLOSED_REQUEST, response
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Also for everything else that is not body: trailers, and chunk framing beyond `_FRAMING_PER_BYTE`."""
+"""Includes everything else that is not body: trailers, and chunk framing beyond `_FRAMING_PER_BYTE`."""
 MAX_HEADERS = 100
 MAX_TARGET_BYTES = 8 * 1024
-"""Of the address in the first line, of which a request holds several copies."""
+"""Limit of the request target; a request holds several copies of it."""
 _MAX_HOST_BYTES = 1024
 _FRAMING_PER_BYTE = 6
-"""Bytes on the wire for each byte of body; chunks of one byte need six."""
+"""Bytes on the wire for each byte of body; a chunk of one byte needs six."""
 
 _UNDIVIDED_BYTES = 1024
-"""Input of this size is parsed at once. More is parsed request by request, because each request that has to
-wait for the one ahead of it costs 2 KB."""
+"""Input up to this size is parsed at once. More is parsed request by request, because each queued request costs 2 KB."""
 _MIN_PIECE_BYTES = 64
 _MAX_PIECE_BYTES = 32 * 1024
 _PIECES_PER_TURN = 4
-"""After these, other connections have their turn."""
+"""Pieces that are parsed before other connections have their turn."""
 
 _LINGER_SECONDS = 2
 _MAX_GATHERED = 64
 _MIN_BYTES_PER_SECOND = 4096
 """Bodies and responses that are slower on average end at their deadline, even if they never stall."""
 _PRESSED_SECONDS = 5
-"""How long a client may stall while more than half of the budget is used, or of the connections are open."""
+"""How long a client may stall while more than half of the budget is held, or half of the connections are open."""
 
 _HEAD_END = b"\r\n\r\n"
 _HOST = re.compile(
@@ -87,7 +85,7 @@ _HOST = re.compile(
 
 
 class Outbox:
-    """The transports that have something to send at the end of this turn."""
+    """The transports with data to send at the end of this turn."""
 
     def __init__(self) -> None:
         self._waiting: list[GatheringTransport] = []
@@ -104,12 +102,12 @@ class Outbox:
 
 
 class GatheringTransport:
-    """A transport whose writes wait for the end of the turn, and which lets the peer finish sending on close.
+    """A transport that writes at the end of the turn, and that lets the peer finish sending before it closes.
 
     Args:
         transport: the real one.
         outbox: of the event loop.
-        peer_is_sending: whether the peer may still be sending something that will not be read.
+        peer_is_sending: whether the peer may still send data that will not be read.
     """
 
     __slots__ = ("_outbox", "_peer_is_sending", "_transport", "_unsent", "is_closing")
@@ -129,7 +127,7 @@ class GatheringTransport:
             self._outbox.add(self)
         self._unsent.append(data)
         if len(self._unsent) >= _MAX_GATHERED:
-            # In a long pipeline: the transport must notice if the peer does not read.
+            # In a long pipeline, the transport must notice that the peer does not read.
             self.flush()
 
     def flush(self) -> None:
@@ -142,7 +140,7 @@ class GatheringTransport:
     def close(self) -> None:
         self.flush()
         if self._peer_is_sending() and not self.is_closing():
-            # Closing with unread bytes would reset the connection, and the reset would overtake the response.
+            # Closing a socket with unread bytes resets the connection, and the reset would overtake the response.
             self.is_closing = lambda: True
             self._transport.set_protocol(_Lingering(self._transport))
             with suppress(RuntimeError):
@@ -155,11 +153,11 @@ class GatheringTransport:
 
 
 class _Lingering(asyncio.Protocol):
-    """Discards what the peer sends until it closes, or for a while."""
+    """Discards input until the peer closes, for at most `_LINGER_SECONDS`."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._connection = cast(Connection, transport.get_protocol())
-        # The connection's flow control still sees whether the peer reads.
+        # The connection's flow control must still see whether the peer reads.
         self.pause_writing = self._connection.pause_writing  # type: ignore[method-assign]
         self.resume_writing = self._connection.resume_writing  # type: ignore[method-assign]
         self._timer = asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
@@ -170,42 +168,27 @@ class _Lingering(asyncio.Protocol):
         self._connection.connection_lost(exc)
 
 
-class _FlowControl(FlowControl):
-    """uvicorn's, but input that was kept is parsed before more is read."""
-
-    def __init__(self, transport: asyncio.Transport, proceed: Callable[[], None]) -> None:
-        super().__init__(transport)
-        self.resume_reading = proceed  # type: ignore[method-assign]
-
-    def read_on(self) -> None:
-        super().resume_reading()
-
-
 class _Cycle(RequestResponseCycle):
-    """uvicorn's, which can fail while the body is received."""
+    """uvicorn's, which can fail while it receives the body."""
 
     failure: RequestError | None = None
 
     async def receive(self) -> ASGIReceiveEvent:
-        """As uvicorn's.
-
-        Raises:
-            RequestError: the body breaks a rule; this is the response to give.
-        """
+        """As uvicorn's; raises a RequestError if the body breaks a rule."""
         message = None if self.failure else await super().receive()
         if message is None or self.failure:
             raise self._take_failure()
         return message
 
     def _take_failure(self) -> RequestError:
-        # An error that this kept would keep, by its traceback, the body until the garbage is collected.
+        # A reference to the error would hold the body, by its traceback, until the garbage collector runs.
         failure, self.failure = self.failure, None
-        assert failure is not None  # noqa: S101  the caller has looked
+        assert failure is not None  # noqa: S101  the caller has checked
         return failure
 
 
 class _Expected(NamedTuple):
-    """A small request whose body is still to come."""
+    """A small request whose body is incomplete."""
 
     endpoint: Endpoint
     headers: RequestHeaders
@@ -213,18 +196,16 @@ class _Expected(NamedTuple):
 
 
 class _EndOfInputError(Exception):
-    """Stops the parser: nothing that follows will be answered."""
+    """Stops the parser: the rest of the input is discarded."""
 
 
 _UNUSED = asyncio.Event()
-"""Stands for the event of a request that is answered without a task; to make one costs 2 % of the answer."""
+"""Placeholder for the event of a request that needs no task; creating one takes 2 % of the time of an answer."""
 
 _Wait = Literal["head", "body", "response", "idle"]
 
 
 class Connection(HttpToolsProtocol):
-    """One connection."""
-
     cycle: _Cycle
 
     def __init__(self, application: Application, outbox: Outbox, **options: Any) -> None:
@@ -241,26 +222,28 @@ class Connection(HttpToolsProtocol):
         self._position = 0
         self._parsing = False
         self._yielded = False
-        """Other connections have their turn; this one goes on after them."""
+        """Parsing continues after other connections have had their turn."""
         self._ended = False
-        """Nothing that comes is parsed any more."""
+        """All further input is discarded."""
         self._open = False
-        """A message has begun and is not complete."""
+        """A message has begun and is incomplete."""
         self._framing = 0
         """Bytes of this message that are not body."""
         self._head = 0
-        """Bytes of a head that did not come with the end of its message; they are held with it."""
+        """Bytes of a head that arrived before the end of its message; they are held with it."""
         self._received = 0
         self._held = 0
-        """What the budget counts for this connection."""
-        # Deadlines: what is waited for, since when, and how far it has come.
+        """Bytes that the budget counts for this connection."""
+        # Deadlines: what the client has to do next, for how long, and its progress.
         self._awaited: tuple[_Wait, object] | None = None
         self._seconds = self._stalled = self._first = self._last = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self._gathering = GatheringTransport(transport, self._outbox, lambda: self._ended or self._open)
         super().connection_made(cast(asyncio.Transport, self._gathering))
-        self.flow: _FlowControl = _FlowControl(self.transport, self._proceed)
+        # Unparsed input comes before more is read.
+        self._resume_reading = self.flow.resume_reading
+        self.flow.resume_reading = self._proceed  # type: ignore[method-assign]
         if len(self.connections) > self._settings.max_connections:
             transport.close()
 
@@ -274,7 +257,7 @@ class Connection(HttpToolsProtocol):
         self._end()
         self._budget.held -= self._held
         self._held = 0
-        # References in circles keep the rest of this object for a while; it should not be large.
+        # Reference cycles keep this object until the garbage collector runs, so it should be small.
         self.pipeline.clear()
         if self.cycle is not None:
             self.cycle.body = bytearray()
@@ -295,14 +278,14 @@ class Connection(HttpToolsProtocol):
             self._parse()
 
     def _must_wait(self) -> bool:
-        """Whether a response has to be finished, or read by the client, before more is parsed."""
+        """Whether a response must be finished, or read by the client, before more is parsed."""
         cycle = self.cycle
         if cycle is None or cycle.response_complete or self.flow.write_paused:
             return self.flow.write_paused
         return bool(self.pipeline) or not cycle.more_body or len(cycle.body) > HIGH_WATER_LIMIT
 
     def _parse(self) -> None:
-        """Parse what was kept until something has to be waited for; then read on, or pause reading."""
+        """Parse the kept input until a response is due; then pause reading, or resume it if nothing is left."""
         pieces = _PIECES_PER_TURN
         while self._position < len(self._unparsed) and not self._must_wait():
             if not pieces:
@@ -319,24 +302,24 @@ class Connection(HttpToolsProtocol):
         if self._held:
             self._count_held()
         if not self._must_wait():
-            self.flow.read_on()
+            self._resume_reading()
 
     def _take_turn(self) -> None:
         self._yielded = False
         self._proceed()
 
     def _proceed(self) -> None:
-        """Go on with the input, if nothing has to be waited for any more."""
+        """Continue with the input, if possible."""
         if not (self._parsing or self._yielded or self._ended) and (self._unparsed or self.flow.read_paused):
             self._parse()
 
     def _hold_back(self) -> None:
-        """Keep what is not parsed yet, if there is room for it, and read no more."""
+        """Keep unparsed input, if the budget has room for it, and pause reading."""
         self.flow.pause_reading()
         self._hold_more()
 
     def _hold_more(self) -> None:
-        """Refuse what makes this connection hold more than the budget has room for."""
+        """Refuse the request if this connection would exceed its share of the budget."""
         before = self._held
         self._count_held()
         if self._held > before:
@@ -346,7 +329,7 @@ class Connection(HttpToolsProtocol):
                 self._refuse(error)
 
     def _count_held(self) -> None:
-        """Tell the budget what is held for this connection."""
+        """Count what is held for this connection in the budget."""
         held = len(self._unparsed) + self._head + self.transport.get_write_buffer_size()
         self._budget.held += held - self._held
         self._held = held
@@ -372,7 +355,7 @@ class Connection(HttpToolsProtocol):
                 self._limit_framing(len(piece))
 
     def _limit_framing(self, size: int) -> None:
-        """Refuse a message with too much besides its body; heads that are complete are checked there."""
+        """Refuse a message that has too many bytes besides its body, or too large an incomplete head."""
         self._framing = max(0, self._framing + size)
         if self._framing > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             self._refuse(_too_large_head())
@@ -383,7 +366,7 @@ class Connection(HttpToolsProtocol):
             self._hold_more()
 
     def _end(self) -> None:
-        """Parse nothing more."""
+        """Discard all further input."""
         self._ended = True
         self._unparsed, self._position = b"", 0
         if self._held:
@@ -421,24 +404,14 @@ class Connection(HttpToolsProtocol):
             return
         version = parser.get_http_version()
         headers = dict(self.headers)
-        host = headers.get(b"host")
-        if (
-            len(headers) != len(self.headers)
-            or host is None
-            or len(host) > _MAX_HOST_BYTES
-            or not _is_host(host)
-            or b"transfer-encoding" in headers
-            or b"#" in self.url
-            or len(self.url) > MAX_TARGET_BYTES
-        ):
-            try:
-                self._check_head(version, headers)
-            except RequestError as error:
-                self._refuse(error)
-                raise _EndOfInputError from None
+        try:
+            self._check_head(version, headers)
+        except RequestError as error:
+            self._refuse(error)
+            raise _EndOfInputError from None
         scope: Any = self.scope
         url = parse_url(self.url)
-        # "http://host" without a path means its root.
+        # "http://host" without a path means the root.
         scope["raw_path"] = url.path or b"/"
         path = scope["raw_path"].decode("ascii")
         scope["path"] = unquote(path) if "%" in path else path
@@ -446,33 +419,37 @@ class Connection(HttpToolsProtocol):
         scope["method"] = method.decode("ascii")
         if version != "1.1":
             scope["http_version"] = version
-        self.headers = []  # Trailers may follow a chunked body; they are not headers.
+        self.headers = []  # Trailers may follow; they are not headers.
         self._begin(scope, self.app, headers, version != "1.0" and parser.should_keep_alive())
 
     def _check_head(self, version: str, headers: RequestHeaders) -> None:
-        """Check what decides where a request ends and for whom it is.
+        """Check everything that decides where a request ends and which host it is for.
 
         Raises:
             RequestError: 400, 414 or 431.
         """
-        names = [name for name, _ in self.headers]
-        if len(names) > MAX_HEADERS:
+        repeated: list[bytes] = []
+        if len(headers) != len(self.headers):
+            names = [name for name, _ in self.headers]
+            repeated = [name for name in (b"host", b"transfer-encoding") if names.count(name) > 1]
+        host = headers.get(b"host")
+        if len(self.headers) > MAX_HEADERS:
             raise _too_large_head()
         if len(self.url) > MAX_TARGET_BYTES:
             raise _too_long_target()
-        if names.count(b"host") > 1:
+        if b"host" in repeated:
             raise _malformed("there is more than one Host header")
-        if b"host" not in headers:
+        if host is None:
             if version != "1.0":
                 raise _malformed("there is no Host header")
-        elif len(headers[b"host"]) > _MAX_HOST_BYTES or not _is_host(headers[b"host"]):
+        elif len(host) > _MAX_HOST_BYTES or not _is_host(host):
             raise _malformed("the Host header is not a host with an optional port")
         if b"#" in self.url:
-            # The path in front of it is not the path that a proxy has seen.
+            # A proxy may have seen another path.
             raise _malformed("the request target has a fragment")
         if b"transfer-encoding" in headers and (
-            # RFC 9112, 6.1 recommends 501 for other codings; that would count a client's fault as the service's.
-            names.count(b"transfer-encoding") > 1
+            # RFC 9112, 6.1 recommends 501 for other codings, but metrics would count that as the service's fault.
+            b"transfer-encoding" in repeated
             or headers[b"transfer-encoding"].lower() != b"chunked"
             or version == "1.0"
         ):
@@ -481,7 +458,7 @@ class Connection(HttpToolsProtocol):
     def _begin(
         self, scope: HTTPScope, app: ASGI3Application, headers: RequestHeaders, keep_alive: bool
     ) -> _Cycle:
-        """Start a request, or queue it behind the ones that are not answered."""
+        """Start a request, or queue it behind unanswered ones."""
         ahead = self.cycle
         self.cycle = cycle = _Cycle(
             scope=scope,
@@ -504,10 +481,10 @@ class Connection(HttpToolsProtocol):
         return cycle
 
     def _start(self, cycle: _Cycle, app: ASGI3Application, headers: RequestHeaders | None = None) -> None:
-        """Called when the head is parsed and the responses ahead are finished."""
+        """Start a request whose head is parsed, after the responses before it are finished."""
         scope = cycle.scope
-        # Inline answers are for bodies that are still incomplete: a complete one would be answered in the
-        # middle of the response ahead. And only a task can wait for a peer that does not read.
+        # Only an incomplete body is answered inline: a complete one would be answered within the previous response.
+        # And only a task can wait for a peer that does not read.
         if cycle.more_body and scope["method"] == "POST" and not self.flow.write_paused:
             endpoint = self._application.fast_path.get(scope["path"])
             if endpoint is not None and cycle.failure is None:
@@ -529,7 +506,6 @@ class Connection(HttpToolsProtocol):
                 cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """Called when the last byte of a body is parsed."""
         if self._offered:
             return
         self._open = False
@@ -542,10 +518,7 @@ class Connection(HttpToolsProtocol):
             self._answer(expected, expected.endpoint.answer(bytes(cycle.body), expected.headers))
 
     def _without_offer(self) -> bytes:
-        """The head again without the offer of another protocol, for a new parser.
-
-        After an offer, the parser stops and would take the body for the other protocol.
-        """
+        """The head without its upgrade, for a new parser; the old one would take the body for the other protocol."""
         self._offered = False
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
@@ -555,15 +528,11 @@ class Connection(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at it
-        """The client has sent everything; it may still be waiting for responses.
-
-        Returns:
-            Whether to stay open, until the last response closes the connection.
-        """
+        """The client has closed its sending half; returns whether it still waits for responses."""
         self._gathering.flush()
         last: _Cycle | None = self.cycle
         if self._open and last is not None and last.scope is self.scope:
-            # Half a request, which will not be answered.
+            # The last request is incomplete and will not be answered.
             last = None
             if self.pipeline:
                 self.pipeline.popleft()
@@ -583,7 +552,7 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         body, status, answer_headers = answer
         general = cycle.default_headers
-        # While the server drains, it says so with every response.
+        # While the server drains, every response closes its connection.
         last = not cycle.keep_alive or (len(general) > 1 and (b"connection", b"close") in general)
         cycle.response_started = cycle.response_complete = True
         self.transport.write(
@@ -603,7 +572,7 @@ class Connection(HttpToolsProtocol):
         endpoint.count(answer, cast(Scope, cycle.scope), headers, started)
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, but without the timer that it starts now and cancels at the next request."""
+        """As uvicorn's, but without its keep-alive timer for each request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._end()
@@ -615,14 +584,14 @@ class Connection(HttpToolsProtocol):
             self._proceed()
 
     def _refuse(self, error: RequestError) -> None:
-        """Answer the request that breaks a rule, after the ones ahead of it, and close the connection."""
+        """Answer the request that breaks a rule, after the requests before it, and close the connection."""
         if self._ended:
             return
         self._end()
         cycle = self.cycle
         self.logger.info("%s:%s: %s %s", *(self.client or ("?", "?")), error.status, error.message)
         if not self._open or cycle is None or cycle.scope is not self.scope:
-            # What is at fault has no cycle yet.
+            # The faulty request has no cycle yet.
             self._open = False
             self.scope = {**self.scope, "method": "GET", "path": ""}
             answer = self._application.state.service.refuse(error)
@@ -646,7 +615,7 @@ class Connection(HttpToolsProtocol):
         super().pause_writing()
         self._count_held()
         if self._budget.exhausted:
-            # Not at once: the transport is writing.
+            # Later, because the transport is writing now.
             self.loop.call_soon(self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -656,7 +625,7 @@ class Connection(HttpToolsProtocol):
         self._proceed()
 
     def in_flight(self) -> Iterator[str]:
-        """The path of each request whose response is not finished."""
+        """The path of each unfinished request."""
         last = self.cycle
         if last is None or last.response_complete:
             return
@@ -667,14 +636,14 @@ class Connection(HttpToolsProtocol):
             yield cycle.scope["path"]
 
     def is_idle(self) -> bool:
-        """Whether no request has begun, not even in bytes that arrived and were not read yet."""
+        """Whether no request has begun, not even in bytes that arrived and are unread."""
         cycle = self.cycle
         if self._open or self._unparsed or not (cycle is None or cycle.response_complete):
             return False
         return self.transport.is_closing() or not _unread_bytes(self.transport)
 
     def shutdown(self) -> None:
-        """Close if idle; otherwise the next response does, because the server announces it with each."""
+        """Close if idle; otherwise the next response closes the connection."""
         if self.is_idle():
             self.transport.close()
         elif self.cycle is not None and not self.cycle.response_complete:
@@ -683,10 +652,10 @@ class Connection(HttpToolsProtocol):
     # ------------------------------------------------------------------------------------------ deadlines
 
     def on_second(self) -> None:
-        """End what takes too long; called once a second, so requests need no timers."""
-        self._forget_answered()
+        """Enforce the deadlines; called once a second, so that requests need no timers."""
+        self._release_answered()
         self._count_held()
-        awaited, progress = self._what_is_awaited()
+        awaited, progress = self._next_action()
         before, self._awaited = self._awaited, awaited
         if awaited is None or before is None or awaited[0] != before[0] or awaited[1] is not before[1]:
             self._seconds = self._stalled = 0
@@ -701,8 +670,8 @@ class Connection(HttpToolsProtocol):
         if self._stalled >= limit or self._seconds >= limit + moved / _MIN_BYTES_PER_SECOND:
             self._time_out(wait)
 
-    def _forget_answered(self) -> None:
-        """Drop the last request when it is answered: it is held until the next one, which may never come."""
+    def _release_answered(self) -> None:
+        """Release the last request when it is answered; otherwise an idle connection would hold it."""
         cycle = self.cycle
         if cycle is None or not cycle.response_complete or not cycle.scope["path"]:
             return
@@ -712,8 +681,8 @@ class Connection(HttpToolsProtocol):
         if is_last:
             self.scope, self.url, self._head = cycle.scope, b"", 0
 
-    def _what_is_awaited(self) -> tuple[tuple[_Wait, object] | None, int]:
-        """What the client has to do next, on which object, and a number that changes if it does something."""
+    def _next_action(self) -> tuple[tuple[_Wait, object] | None, int]:
+        """What the client has to do next, for which object, and its progress as a number."""
         cycle, unread = self.cycle, self.transport.get_write_buffer_size()
         if unread or self.transport.is_closing():
             return ("response", cycle), unread
@@ -745,9 +714,9 @@ class Connection(HttpToolsProtocol):
 
 
 def _piece_end(data: bytes, start: int) -> int:
-    """Where to cut, so that few requests are parsed at once: behind the next end of a head or of trailers."""
+    """The end of the next head or trailers, so that few requests are parsed at once."""
     most = min(start + _MAX_PIECE_BYTES, len(data))
-    # A single byte is searched for much faster, and most bodies have no line ends.
+    # Searching for a single byte is much faster, and most bodies have no line ends.
     line_end = data.find(b"\r", start, most)
     if line_end < 0:
         return most
@@ -786,5 +755,5 @@ def _unread_bytes(transport: asyncio.Transport) -> int:
 
 @lru_cache(maxsize=256)
 def _lines(headers: ResponseHeaders) -> bytes:
-    """Headers as they are sent."""
+    """Headers in the format of HTTP."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
