@@ -1,12 +1,11 @@
 """Every metric of the service: the only module that knows their names.
 
-The HTTP metrics have the names that the instrumentator gives them; its middleware feeds them for ordinary
-routes, the fast path feeds them itself. The model's own count what was predicted and in which bin each input
-fell; Prometheus compares those counts with the reference shares across all replicas, so that no pod keeps
-state.
+The HTTP metrics have the instrumentator's names. Its middleware observes ordinary routes; the fast path observes its own
+requests. The model's metrics count the predictions and the bin of each input. Prometheus compares these counts with the
+reference shares across all replicas, so pods keep no state.
 
-A counter costs a lock and a lookup, and a request touches a dozen. Single rows are therefore noted in one
-step, and counted together: when enough are waiting, when somebody reads `/metrics`, and once a second.
+A counter takes a lock and a lookup, and a request touches a dozen. So observations of single rows are queued in one step
+and counted together: when enough are waiting, when `/metrics` is read, and once a second.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import re
 from collections import Counter as Tally
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
@@ -67,12 +67,12 @@ LOG_QUEUE = "prediction_log_queue_rows"
 
 OTHER_METHOD = "other"
 OTHER_HANDLER = "none"
-"""Stand for methods and paths of which the service has no route; the instrumentator has the latter word."""
+"""Labels for methods and paths without a route; the instrumentator uses the latter word."""
 _METHODS = ("GET", "POST")
-"""Those of the routes; HEAD is answered as GET."""
+"""The methods of the routes; HEAD is answered as GET."""
 
 OTHER_FIELD = "other"
-"""Stands for everything that is not a feature, so that no client can grow the number of series."""
+"""Label for everything that is not a feature, so that no client can create series."""
 
 # An answer within this many seconds keeps the latency objective; `make dashboards` writes it from
 # monitoring/objectives.yaml. It needs a bucket, because Prometheus counts the answers of whole buckets.
@@ -87,7 +87,7 @@ CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1
 # From half a millisecond, which is where one row is answered, up to what a queue of big batches takes.
 _LATENCY = _with_limit(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _LATENCY_BY_HANDLER = _with_limit(0.005, 0.025, 0.1, 0.5, 1)
-# Probes and scrapes come at their own pace and would drown the clients' latency.
+# Probes and scrapes would distort the latency of clients' requests.
 _NOT_COUNTED = ["^/metrics$", "^/health/", "^/v2/health/"]
 _not_counted = re.compile("|".join(_NOT_COUNTED))
 
@@ -96,7 +96,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 MOST_WAITING = 256
 """Observations that may wait. Counting them takes about 0.1 ms, during which no request is answered."""
 
-# A `_created` series beside each counter would double `/metrics` for nothing that a dashboard asks.
+# A `_created` series for each counter would double `/metrics`, and no dashboard uses them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -104,7 +104,7 @@ T = TypeVar("T")
 
 
 class Deferred(Generic[T]):
-    """Observations that wait to be counted together; safe to use from several threads."""
+    """Observations that are counted together later; thread-safe."""
 
     def __init__(self, count: Callable[[list[T]], None]) -> None:
         self._count = count
@@ -117,16 +117,16 @@ class Deferred(Generic[T]):
             self.settle()
 
     def settle(self) -> None:
-        """Count what is waiting."""
+        """Count all waiting observations."""
         with self._counting:
-            # One by one, because other threads may append meanwhile.
+            # One by one, because other threads may append.
             observations = [self._waiting.popleft() for _ in range(len(self._waiting))]
             if observations:
                 self._count(observations)
 
 
 PredictedRow = tuple[Sequence[float], Sequence[str], int, float]
-"""Numbers, NaN where missing; categories, "" where missing; the class's index; its probability."""
+"""Numbers, NaN if missing; categories, "" if missing; the class's index; its probability."""
 
 CountedAnswer = tuple[int, float, int, int]
 """Status; seconds; announced length of the request's body; length of the answer's body."""
@@ -136,20 +136,14 @@ class ModelMetrics:
     """The model's metrics in one registry; every series exists from the start, at zero."""
 
     def __init__(self, manifest: Manifest, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        # "max": each worker sets the same values, and one of them speaks for all.
-        info = Gauge(
-            MODEL_INFO,
-            "The model that is served; always 1.",
-            ["name", "version", "digest", "algorithm", "schema_version"],
-            registry=registry,
-            multiprocess_mode="max",
-        )
-        info.labels(
-            manifest.name, manifest.version, manifest.digest, manifest.algorithm, manifest.schema_version
-        ).set(1)
+        # "max" merges the workers' gauges, which are equal.
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="max")
+        counter = partial(Counter, registry=registry)
+        labels = ["name", "version", "digest", "algorithm", "schema_version"]
+        info = gauge(MODEL_INFO, "The model that is served; always 1.", labels)
+        info.labels(*(getattr(manifest, label) for label in labels)).set(1)
 
-        predictions = Counter(PREDICTIONS, "Rows predicted, by class.", ["class"], registry=registry)
+        predictions = counter(PREDICTIONS, "Rows predicted, by class.", ["class"])
         self._classes = [predictions.labels(name) for name in manifest.classes]
         self._confidence = Histogram(
             CONFIDENCE,
@@ -157,13 +151,12 @@ class ModelMetrics:
             buckets=CONFIDENCE_BUCKETS,
             registry=registry,
         )
-        rejected = Counter(REJECTED, "Requests refused, by reason.", ["reason"], registry=registry)
+        rejected = counter(REJECTED, "Requests refused, by reason.", ["reason"])
         self._rejected = {reason: rejected.labels(reason) for reason in REASONS}
-        self._rejected_fields = Counter(
+        self._rejected_fields = counter(
             REJECTED_FIELDS,
             "Requests refused in which a field was at fault, by feature and reason.",
             ["field", "reason"],
-            registry=registry,
         )
         for feature in manifest.features:
             for possible in _faults(feature, manifest.out_of_range == "reject"):
@@ -171,17 +164,25 @@ class ModelMetrics:
         for possible in _OTHER_FAULTS:
             self._rejected_fields.labels(OTHER_FIELD, possible)
 
-        bins = Counter(FEATURE_BIN, "Values seen, by feature and bin.", ["feature", "bin"], registry=registry)
+        bins = counter(FEATURE_BIN, "Values seen, by feature and bin.", ["feature", "bin"])
         self._numbers = [_NumberBins(f, bins) for f in manifest.features if f.type == "number"]
         self._categories = [_CategoryBins(f, bins) for f in manifest.features if f.type == "category"]
-        _export_reference(manifest, registry)
+
+        about = "Share of the training rows in each bin of a feature."
+        feature_shares = gauge(FEATURE_REFERENCE, about, ["feature", "bin"])
+        for feature in manifest.features:
+            for each in feature.bins:
+                feature_shares.labels(feature.name, each.label).set(each.share)
+        class_shares = gauge(CLASS_REFERENCE, "Share of the training rows in each class.", ["class"])
+        for name, share in zip(manifest.classes, manifest.class_shares, strict=True):
+            class_shares.labels(name).set(share)
 
         self._rows: Deferred[PredictedRow] = Deferred(self._count_rows)
         self.count_row = self._rows.add
         self.settle = self._rows.settle
 
     def count(self, rows: Rows, labels: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
-        """Count predicted rows: their classes, confidences and bins."""
+        """Count the classes, confidences and bins of predicted rows."""
         _increment(self._classes, np.bincount(labels).tolist())
         # Sums of float32 probabilities may exceed 1 by a rounding error.
         _observe_many(self._confidence, CONFIDENCE_BUCKETS, np.minimum(confidences, 1.0))
@@ -192,7 +193,7 @@ class ModelMetrics:
                 category_bins.count(values)
 
     def reject(self, reason: Reason, details: Collection[Detail] = ()) -> None:
-        """Count a refusal, and once each field that has a fault of a kind, in however many rows."""
+        """Count a refusal, and each kind of fault of each field once, in however many rows."""
         self._rejected[reason].inc()
         for feature, kind in {(each.feature, each.kind) for each in details}:
             field = as_label(feature, OTHER_FIELD) if feature else OTHER_FIELD
@@ -207,29 +208,20 @@ class ModelMetrics:
         self.count(rows, np.array(labels), np.array(confidences))
 
 
-class Busy(Protocol):
-    """A connection."""
-
+class Connection(Protocol):
     def in_flight(self) -> Iterator[str]:
-        """The path of each request whose answer is not finished."""
+        """The path of each unfinished request."""
 
 
 class HttpMetrics:
-    """The HTTP metrics in one registry, for all routes alike."""
+    """The HTTP metrics of all routes in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
-            REQUESTS,
-            "Requests answered, by method, status and handler.",
-            ["method", "status", "handler"],
-            registry=registry,
-        )
-        self.request_size = Summary(
-            REQUEST_SIZE, "Announced length of the requests' bodies.", ["handler"], registry=registry
-        )
-        self.response_size = Summary(
-            RESPONSE_SIZE, "Length of the responses' bodies.", ["handler"], registry=registry
-        )
+        about = "Requests answered, by method, status and handler."
+        self.requests = Counter(REQUESTS, about, ["method", "status", "handler"], registry=registry)
+        summary = partial(Summary, labelnames=["handler"], registry=registry)
+        self.request_size = summary(REQUEST_SIZE, "Announced length of the requests' bodies.")
+        self.response_size = summary(RESPONSE_SIZE, "Length of the responses' bodies.")
         self.duration = Histogram(
             DURATION, "Time to answer, of all routes, in fine steps.", buckets=_LATENCY, registry=registry
         )
@@ -240,32 +232,27 @@ class HttpMetrics:
             buckets=_LATENCY_BY_HANDLER,
             registry=registry,
         )
-        # "livesum": what a worker that is gone had open is gone with it.
-        self._open = Gauge(CONNECTIONS, "Open connections.", registry=registry, multiprocess_mode="livesum")
-        self._in_flight = Gauge(
-            IN_FLIGHT,
-            "Requests whose answer is not finished yet, but for probes and scrapes.",
-            registry=registry,
-            multiprocess_mode="livesum",
+        # "livesum" leaves out the connections of workers that have ended.
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
+        self._open = gauge(CONNECTIONS, "Open connections.")
+        self._in_flight = gauge(
+            IN_FLIGHT, "Requests whose answer is not finished yet, but for probes and scrapes."
         )
-        self._connections: Collection[Busy] = ()
+        self._connections: Collection[Connection] = ()
         self._routes: list[RouteMetrics] = []
 
     def route(self, handler: str, method: str) -> RouteMetrics:
-        """The metrics of one route, for an endpoint that feeds them itself."""
+        """The metrics of one route, for an endpoint that observes its own requests."""
         made = RouteMetrics(self, handler, method)
         self._routes.append(made)
         return made
 
     def refuse(self, status: int) -> None:
-        """Count a response to something that has no method and no path, because its head is not valid."""
+        """Count the response to a request with an invalid head, which has no method and no path."""
         self.requests.labels("none", str(status), "none").inc()
 
-    def watch(self, connections: Collection[Busy]) -> None:
-        """Let the gauges show a server's open connections.
-
-        They are looked at when somebody reads `/metrics` and once a second; requests do nothing for it.
-        """
+    def watch(self, connections: Collection[Connection]) -> None:
+        """Let the gauges show a server's open connections. `settle` reads them, so requests have no extra work."""
         self._connections = connections
 
     def settle(self) -> None:
@@ -276,10 +263,7 @@ class HttpMetrics:
         self._in_flight.set(sum(not _not_counted.search(path) for path in paths))
 
     def instrument(self, app: FastAPI) -> None:
-        """Let the instrumentator feed these metrics with what passes its middleware.
-
-        `/metrics` itself is an ordinary route, so that nothing can shadow it.
-        """
+        """Let the instrumentator observe all requests that pass its middleware."""
         Instrumentator(should_group_status_codes=False, excluded_handlers=_NOT_COUNTED).add(
             self._observe
         ).instrument(app)
@@ -298,7 +282,7 @@ class HttpMetrics:
 
 
 class RouteMetrics:
-    """The series of one route, resolved once."""
+    """The series of one route, looked up once."""
 
     def __init__(self, http: HttpMetrics, handler: str, method: str) -> None:
         self._requests = http.requests
@@ -323,7 +307,7 @@ class RouteMetrics:
 
 
 class LogMetrics:
-    """The prediction log's metrics; there are none where it is off."""
+    """The prediction log's metrics; they exist only if it is on."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         rows = Counter(
@@ -333,43 +317,38 @@ class LogMetrics:
             registry=registry,
         )
         self.written, self.dropped, self.failed = map(rows.labels, ("written", "dropped", "failed"))
-        self.queue = Gauge(
-            LOG_QUEUE,
-            "Rows that wait for the thread that writes.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
+        about = "Rows that wait for the thread that writes."
+        self.queue = Gauge(LOG_QUEUE, about, registry=registry, multiprocess_mode="livesum")
 
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""The client library's: where workers share their metrics. It must be set before the library is imported."""
+"""The client library's variable for the directory in which workers share their metrics. The library reads it on import."""
 
 
 def share(slot: int) -> None:
-    """Count in the files of a worker's slot from now on, so that a replacement goes on where the last one ended.
+    """Count in the files of a worker's slot, so that a replacement continues the counts of its predecessor.
 
-    By default the files would be those of the process. Each replacement would then leave files behind, and
-    `/metrics` reads them all.
+    By default each process has its own files. Each replacement would leave more of them for `/metrics` to read.
     """
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
 def forget_gauges(slot: int, directory: Path) -> None:
-    """What a worker that is gone had open is gone with it."""
+    """Remove the gauges of a worker that has ended."""
     multiprocess.mark_process_dead(slot, directory)  # type: ignore[no-untyped-call]
 
 
 class Exposition:
-    """`/metrics`: of this process, or of all workers when they share a directory."""
+    """`/metrics`: of this process, or of all workers if they share a directory."""
 
     def __init__(self, registry: CollectorRegistry, sources: Sequence[_Settles]) -> None:
-        # With several workers `/metrics` leaves the process out, because no single process is the service.
+        # With several workers `/metrics` omits the process metrics, because no process represents the service.
         ProcessCollector(registry=registry)
         self._registry = registry
         self._sources = sources
 
     def settle(self) -> None:
-        """Count what is waiting; other workers can only read what has been counted."""
+        """Count all waiting observations; other workers can only read counted ones."""
         for each in self._sources:
             each.settle()
 
@@ -383,20 +362,13 @@ class Exposition:
 
 
 def export_age(registry: CollectorRegistry, model_created: float | None, data_created: float | None) -> None:
-    """Creation times of the bundle and its data, in seconds since 1970; no series for what is not known."""
-    for name, about, created in (
-        (
-            MODEL_CREATED,
-            "Creation time of this model: the time of the commit that brought it.",
-            model_created,
-        ),
-        (
-            DATA_CREATED,
-            "Creation time of this model's data: the time of the commit that brought it.",
-            data_created,
-        ),
+    """Creation times of the model and its data, in seconds since 1970; no series if unknown."""
+    for name, subject, created in (
+        (MODEL_CREATED, "this model", model_created),
+        (DATA_CREATED, "this model's data", data_created),
     ):
         if created is not None:
+            about = f"Creation time of {subject}: the time of the commit that brought it."
             Gauge(name, about, registry=registry, multiprocess_mode="max").set(created)
 
 
@@ -414,8 +386,8 @@ _OTHER_FAULTS: tuple[Reason, ...] = (
 
 
 def _faults(feature: CategoryFeature | NumberFeature, reject: bool) -> Iterator[Reason]:
-    """What can be wrong with a feature's values."""
-    # A tensor without values counts as missing even where a value may be.
+    """The possible faults of a feature's values."""
+    # A tensor without values counts as missing, even if the feature may be missing.
     yield from ("missing_field", "wrong_type", "wrong_shape", "unsupported")
     if feature.type == "category":
         yield "unknown_category"
@@ -459,8 +431,8 @@ def _increment(children: Sequence[Counter], numbers: Sequence[int]) -> None:
 def _observe_many(histogram: Histogram, bounds: Sequence[float], values: NDArray[np.float64]) -> None:
     """Observe many values at the cost of a few.
 
-    The client library has no such call, and one call a row would cost more than the model does; hence its
-    private parts, here and below. A test compares the outcome with single observations.
+    The client library has no such call, and a call for each row would take longer than the model. So this and the next
+    function use private attributes; a test compares the result with single observations.
     """
     buckets = np.searchsorted(bounds, values, side="left")
     _increment(histogram._buckets, np.bincount(buckets).tolist())
@@ -470,25 +442,3 @@ def _observe_many(histogram: Histogram, bounds: Sequence[float], values: NDArray
 def _observe_sizes(summary: Summary, sizes: Sequence[int]) -> None:
     summary._count.inc(len(sizes))
     summary._sum.inc(sum(sizes))
-
-
-def _export_reference(manifest: Manifest, registry: CollectorRegistry) -> None:
-    features = Gauge(
-        FEATURE_REFERENCE,
-        "Share of the training rows in each bin of a feature.",
-        ["feature", "bin"],
-        registry=registry,
-        multiprocess_mode="max",
-    )
-    for feature in manifest.features:
-        for each in feature.bins:
-            features.labels(feature.name, each.label).set(each.share)
-    classes = Gauge(
-        CLASS_REFERENCE,
-        "Share of the training rows in each class.",
-        ["class"],
-        registry=registry,
-        multiprocess_mode="max",
-    )
-    for name, share in zip(manifest.classes, manifest.class_shares, strict=True):
-        classes.labels(name).set(share)
