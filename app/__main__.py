@@ -1,4 +1,4 @@
-"""`python -m app`: checks everything that can be wrong, says what is served, and serves it."""
+"""`python -m app`: checks the settings and the bundle, logs what is served, and serves it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from app.address import url_of
-from app.signals import exit_on_signals
+from app.process import configure_logging, exit_on_signals
 
 if TYPE_CHECKING:
     from app.contract import Bundle
@@ -17,17 +17,12 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until stopped.
-
-    Returns:
-        The exit status: 0 after a stop by signal, 1 when it could not start.
-    """
+    """Serve until stopped; returns 0 after a stop by signal, 1 if it could not start."""
     exit_on_signals()
-    # prometheus_client counts in shared files if it finds these; only the supervisor decides that.
+    # With these, prometheus_client counts in shared files; only the supervisor may set them.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
     from app.contract import BundleError, Layout, read_bundle
-    from app.logs import configure_logging
     from app.predictionlog import check
     from app.predictor import Predictor
     from app.server import ListenError, listen, serve
@@ -51,37 +46,30 @@ def main(arguments: list[str] | None = None) -> int:
             _announce(settings, bundle)
             serve(settings, bundle, listener)
             return 0
-        # Once here, so that a model that cannot run is one line and not one from each worker.
+        # Loaded here once, so that a broken model is reported once and not by each worker.
         Predictor(bundle.model, Layout.of(bundle.manifest.features))
         with Supervisor(settings, bundle, listen(settings)) as supervisor:
             _announce(settings, bundle)
             return supervisor.run()
     except (SettingsError, BundleError, ListenError) as error:
-        # Plain, because the style of the log may be what could not be read.
+        # Plain text, because the log's style may be the invalid setting.
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def _announce(settings: Settings, bundle: Bundle) -> None:
     manifest = bundle.manifest
-    logging.getLogger("app").info(
-        "serving %s, version %s, %s, on %s",
-        manifest.name,
-        manifest.version,
-        manifest.digest,
-        url_of(settings.host, settings.port),
-        extra={
-            "fields": {
-                "model": manifest.name,
-                "version": manifest.version,
-                "digest": manifest.digest,
-                "algorithm": manifest.algorithm,
-                "host": settings.host,
-                "port": settings.port,
-                "workers": settings.workers,
-            }
-        },
-    )
+    fields = {
+        "model": manifest.name,
+        "version": manifest.version,
+        "digest": manifest.digest,
+        "algorithm": manifest.algorithm,
+        "host": settings.host,
+        "port": settings.port,
+        "workers": settings.workers,
+    }
+    text = f"{manifest.name}, version {manifest.version}, {manifest.digest}, on {url_of(settings.host, settings.port)}"
+    logging.getLogger("app").info("serving %s", text, extra={"fields": fields})
 
 
 if __name__ == "__main__":

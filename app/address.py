@@ -1,4 +1,4 @@
-"""`ESPALIER_HOST` and `ESPALIER_PORT` as the service and its health check both read them, without any library."""
+"""Parses `ESPALIER_HOST` and `ESPALIER_PORT` for the service and its health check, with the standard library only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PUNCTUATION = str.maketrans("", "", "-._")
 
 
 def parse_host(given: object) -> str:
-    """An address or a name; an IPv6 address may have brackets.
+    """An address or a host name; an IPv6 address may have brackets.
 
     Raises:
         ValueError: it is neither.
@@ -25,11 +25,11 @@ def parse_host(given: object) -> str:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     with suppress(ValueError):
-        # A scope may be anything to `ipaddress`.
+        # `ipaddress` accepts any text as a scope.
         address = ipaddress.ip_address(host if host.isprintable() else "")
         return str(getattr(address, "ipv4_mapped", None) or address)
     try:
-        # As the resolver does it: this refuses empty and long labels.
+        # The resolver's encoding; it refuses empty and long labels.
         encoded = host.encode("idna").decode()
     except UnicodeError:
         encoded = ""
@@ -39,7 +39,7 @@ def parse_host(given: object) -> str:
 
 
 def parse_port(given: object) -> int:
-    """A port's number.
+    """A port number.
 
     Raises:
         ValueError: it is not one.
@@ -51,7 +51,7 @@ def parse_port(given: object) -> int:
 
 
 def local_address(host: str) -> str:
-    """Where a service that listens on a host is reached from the same machine."""
+    """The address at which the same machine reaches a service that listens on a host."""
     with suppress(ValueError):
         address = ipaddress.ip_address(host)
         if address.is_unspecified:
@@ -64,6 +64,6 @@ def url_of(host: str, port: int) -> str:
 
 
 def printable(value: object) -> str:
-    """A variable's value on one line, whatever is in it."""
+    """A variable's value on one line, whatever it contains."""
     text = str(value)
     return text if text.isprintable() else ascii(text)[1:-1]

@@ -1,4 +1,4 @@
-"""What the service says when it cannot answer: one exception, one JSON shape, a closed list of reasons."""
+"""The service's errors: one exception, one JSON shape, a closed list of reasons."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Reason = Literal[
     "overloaded",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
-"""Label values of `model_rejected_total`: closed, so that no client can grow the number of series."""
+"""Label values of `model_rejected_total`: closed, so that no client can create series."""
 
 MAX_DETAILS = 20
 _MAX_TEXT = 200
@@ -34,23 +34,23 @@ _MAX_TEXT = 200
 
 @dataclass(frozen=True)
 class Detail:
-    """One fault: where it is, why it is one, and which kind it is."""
+    """One fault: its place, its explanation and its kind."""
 
     field: str
     reason: str
     kind: Reason
     feature: str | None = None
-    """The feature at fault, for counting; None where it is something else, such as a name that a client made up."""
+    """The feature at fault, for metrics; None for anything else, such as an unknown name."""
 
 
 class RequestError(Exception):
-    """A request that gets an error as its answer.
+    """A request whose answer is an error.
 
     Attributes:
         status: the HTTP status.
         code: for programs; stable between releases.
-        reason: which series of `model_rejected_total` counts it, None for none.
-        headers: of the answer, beside the usual ones.
+        reason: the series of `model_rejected_total` that counts it, if any.
+        headers: additional ones of the answer.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class RequestError(Exception):
 
 
 def invalid(details: Sequence[Detail]) -> RequestError:
-    """The 422 for faults in fields; its message is the first fault and how many there are besides."""
+    """The 422 for faults in fields; its message is the first fault and the number of further ones."""
     first = details[0]
     message = f"{first.field}: {first.reason}" if first.field else first.reason
     more = min(len(details), MAX_DETAILS) - 1
@@ -86,7 +86,7 @@ def invalid(details: Sequence[Detail]) -> RequestError:
 
 
 def error_body(code: str, message: str, details: Sequence[Detail] = ()) -> bytes:
-    """The JSON of any error. `error` is a string because the Open Inference Protocol wants one."""
+    """The JSON of any error. `error` is a string because the Open Inference Protocol requires one."""
     return orjson.dumps(
         {
             "error": _one_line(message),
@@ -99,6 +99,6 @@ def error_body(code: str, message: str, details: Sequence[Detail] = ()) -> bytes
 
 
 def _one_line(text: str) -> str:
-    """Text that may quote a client, made short and printable so that it cannot break a log or a terminal."""
+    """Text that may quote a client, shortened and printable, so that it cannot damage a log or a terminal."""
     short = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
     return short if short.isprintable() else "".join(c if c.isprintable() else "�" for c in short)

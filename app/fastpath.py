@@ -1,8 +1,8 @@
-"""Predictions without the framework's detours.
+"""Predictions without the framework's overhead.
 
-Of the time that FastAPI takes for a small request, nine tenths go to matching routes, solving dependencies and
-passing middleware. Here each operation that predicts is an ASGI application of its own, which the application
-asks first. An ordinary route for the same operation calls `respond` as well, so both give the same answers.
+FastAPI spends nine tenths of the time of a small request on routes, dependencies and middleware. Here each operation that
+predicts is an ASGI application, which comes before the router. The ordinary route of the operation also calls `respond`,
+so both give the same answers.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from app.transport import (
 _log = logging.getLogger("app")
 
 INLINE_SECONDS = 0.001
-"""Work that is expected to take longer goes to a thread, so that single rows are not kept waiting. The
-hand-over costs about 0.1 ms, so shorter work is better done at once."""
+"""Work that is expected to take longer runs in a thread, so that single rows need not wait. The hand-over takes about
+0.1 ms, so shorter work runs at once."""
 INLINE_BYTES = 2 * 1024
-"""Bodies up to this size are not worth the question."""
+"""Bodies up to this size are always answered at once."""
 _FIRST_GUESS = INLINE_SECONDS / (8 * 1024)
-"""Seconds a byte, before anything was measured: that of a forest of 100 trees."""
+"""Seconds per byte before the first measurement: those of a forest of 100 trees."""
 
-# One thread for all endpoints: a batch is bound by the processor, and only one takes memory at a time.
+# One thread for all endpoints: batches are bound by the processor, and only one at a time uses memory.
 _thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
 
 
@@ -49,9 +49,9 @@ class Endpoint:
     """One operation: a body in, an answer out.
 
     Args:
-        answer: from the body and the request's headers to the answer.
+        answer: computes the answer from the body and the request's headers.
         metrics: of the operation's route.
-        refuse: turns an error into its answer.
+        refuse: converts an error to its answer.
         max_body_bytes: larger bodies get a 413.
         budget: of the process, for bodies that are not small.
         media_types: accepted besides JSON.
@@ -101,7 +101,7 @@ class Endpoint:
             raise failure  # The server logs it.
 
     def is_small(self, headers: RequestHeaders) -> bool:
-        """Whether a request's body is announced and small, so that `answer` may be called when it is there."""
+        """Whether the request announces a small body, so that `answer` may be called when it is complete."""
         return (
             0 < content_length(headers) <= self._inline_bytes
             and b"expect" not in headers
@@ -109,7 +109,7 @@ class Endpoint:
         )
 
     def answer(self, body: bytes, headers: RequestHeaders) -> Answer:
-        """Answer at once, whatever is wrong with the request; the caller counts the answer."""
+        """Answer at once, also invalid requests; the caller counts the answer."""
         try:
             self._check_media_type(headers)
             return self._answer(body, headers)
@@ -120,10 +120,10 @@ class Endpoint:
             return FAILED
 
     def count(self, answer: Answer, scope: Scope, headers: RequestHeaders, started: float) -> None:
-        """Count an answer to a request that started at that time of the performance counter, and log it."""
+        """Count and log an answer. The request started at that value of the performance counter."""
         body, status, _ = answer
         seconds = perf_counter() - started
-        # Not the headers, which would be held until they are counted.
+        # Not the headers, which would be held until the answer is counted.
         self._metrics.count((status, seconds, content_length(headers), len(body)))
         if self._access_log:
             log_access(scope, status, seconds)
@@ -133,15 +133,15 @@ class Endpoint:
             check_media_type(headers, self._media_types)
 
     async def respond(self, headers: RequestHeaders, receive: Receive) -> Answer:
-        """Read the request and answer it.
+        """Receive the body and answer the request.
 
         Raises:
             RequestError: 413, 415, 422 or 503.
-            ClientDisconnect: the client left before its body was complete.
+            ClientDisconnect: the client closed the connection before the end of the body.
         """
         self._check_media_type(headers)
         if b"expect" in headers:
-            # A client that waits for leave to send its body gets its refusal instead.
+            # A client that waits for "100 Continue" gets the refusal instead.
             check_length(headers, self._max_body_bytes)
         message = await receive()
         body: bytes = message.get("body", b"")
@@ -154,7 +154,7 @@ class Endpoint:
             body = await read_body(message, receive, self._max_body_bytes, hold)
             loop = asyncio.get_running_loop()
             if encoding:
-                # What a byte costs cannot be learned from it.
+                # Compressed bodies say nothing about the time per byte.
                 return await loop.run_in_executor(_thread, self._answer_compressed, body, encoding, headers)
             if len(body) * self._seconds_per_byte <= INLINE_SECONDS:
                 return self._answer_timed(body, headers)
@@ -165,13 +165,12 @@ class Endpoint:
         return self._answer(decompress(body, encoding, self._max_body_bytes), headers)
 
     def _answer_timed(self, body: bytes, headers: RequestHeaders) -> Answer:
-        """Answer, and learn what a byte costs: models and shapes of requests differ tenfold."""
-        # Responses that are not read may have filled the budget while this one waited.
+        """Answer, and measure the time per byte, which differs tenfold between models and shapes of requests."""
+        # Unread responses may have filled the budget while this request waited.
         self._budget.check(len(body), len(body))
         started = thread_time()
         answer = self._answer(body, headers)
         pace = (thread_time() - started) / len(body)
-        # Up at once and down slowly: taking work for too slow costs the hand-over, taking it for too fast
-        # keeps everybody waiting.
+        # Up at once and down slowly: too high an estimate costs a hand-over, too low a one makes all requests wait.
         self._seconds_per_byte = max(pace, 0.9 * self._seconds_per_byte + 0.1 * pace)
         return answer

@@ -1,6 +1,6 @@
-"""`python -m app.healthcheck`: asks the service of this container whether it is ready; exits 0 if so, else 1.
+"""`python -m app.healthcheck`: exits with 0 if the service of this container is ready, otherwise with 1.
 
-It runs every few seconds beside the service, so it imports next to nothing: settings are read without pydantic.
+It runs every few seconds beside the service, so it imports very little and reads the settings without pydantic.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
         return 1
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     try:
-        # The service may be strict about the host that is asked for, and a scope such as %eth0 is not part of one.
+        # The Host header may not have a scope such as %eth0.
         connection.request("GET", "/health/ready", headers={"Host": "localhost"})
         answer = connection.getresponse()
         print(answer.read(200).decode(errors="replace"))
@@ -39,10 +39,10 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def address(environment: Mapping[str, str]) -> tuple[str, int]:
-    """Where the service of this environment can be asked, by the variables and defaults of `app.settings`.
+    """Host and port of the service, from the variables and defaults of `app.settings`.
 
     Raises:
-        ValueError: the service does not take this value either; the message names the variable.
+        ValueError: a variable has an invalid value; the message names it.
     """
     variables = {name.upper(): value for name, value in environment.items()}
     host = _read(variables, "ESPALIER_HOST", parse_host, DEFAULT_HOST)

@@ -1,4 +1,4 @@
-"""Words of HTTP that several modules share."""
+"""HTTP types and constants that several modules share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ JSON = "application/json"
 BINARY = "application/octet-stream"
 
 RequestHeaders = Mapping[bytes, bytes]
-"""Names are in lower case, as ASGI has them; of a header that comes twice the last one counts."""
+"""Names are in lower case, as in ASGI; of a repeated header the last one counts."""
 
 NO_HEADERS: RequestHeaders = MappingProxyType({})
 
@@ -18,9 +18,8 @@ ResponseHeaders = tuple[tuple[bytes, bytes], ...]
 
 JSON_HEADERS: ResponseHeaders = ((b"content-type", JSON.encode()),)
 
-
 Answer = tuple[bytes, int, ResponseHeaders]
-"""What goes back to a client: body, status and headers; the length is added when it is sent."""
+"""Body, status and headers of a response; its length is added when it is sent."""
 
 
 def json_answer(body: bytes, status: int = 200) -> Answer:
@@ -29,7 +28,7 @@ def json_answer(body: bytes, status: int = 200) -> Answer:
 
 def content_length(headers: RequestHeaders) -> int:
     """The announced length, 0 if there is none."""
-    # Of more digits the parser accepts only zeros in front; they need not be kept.
+    # The parser accepts more digits only as leading zeros.
     return _number(headers.get(b"content-length", b"")[-20:])
 
 

@@ -1,7 +1,7 @@
-"""How many rows a request may have: neither its values in memory nor its answer may outgrow one limit.
+"""How many rows a request may have: its values in memory and its answer have the same size limit.
 
-A body says little about that. A row of zeros takes a byte a feature, or no byte if its values may be missing, and
-its answer names every class; so the rows are counted before anything is computed.
+The size of a body says little about them. A row takes one byte per feature, or none if its values may be missing, and its
+answer names every class. So the rows are counted before anything is computed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,11 @@ Output = tuple[str, bool]
 
 
 class RowLimits:
-    """The most rows in each shape of request; a single row is always answered.
-
-    Attributes:
-        instances: for `/predict` with instances.
-        columns: for `/predict` with columns.
-    """
+    """The row limit of each shape of request; a single row is always answered."""
 
     def __init__(self, manifest: Manifest, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        # In memory every value takes eight bytes, and so does every probability, whatever is asked for.
+        # In memory every value and every probability takes eight bytes, whatever the shape of the request.
         self._values = 8 * max(len(manifest.features), len(manifest.classes))
         names = [len(orjson.dumps(name)) for name in manifest.classes]
         probabilities = _NUMBER * len(names)
@@ -46,22 +41,18 @@ class RowLimits:
         self.columns = self._most(max(names) + 1 + probabilities)
 
     def tensors(self, outputs: tuple[Output, ...]) -> int:
-        """For these outputs of the inference protocol, each at most once."""
+        """The row limit for these outputs of the inference protocol, each at most once."""
         most = self._tensors.get(outputs)
         if most is None:
             most = self._tensors[outputs] = self._most(sum(self._outputs[each] for each in outputs))
         return most
 
     def check(self, rows: int, most: int) -> None:
-        """Refuse too many rows.
-
-        Raises:
-            RequestError: 413 that says how many fit.
-        """
+        """Raise a 413 that says how many rows fit, if there are too many."""
         if rows > most:
             message = f"{rows} rows: values or answer would exceed {self._max_bytes} bytes; send at most {most} rows"
             raise RequestError(413, "too_many_rows", message, reason="too_large")
 
     def _most(self, answer_bytes: int) -> int:
-        """How many rows of an answer fit."""
+        """How many rows fit, if each takes so many bytes in the answer."""
         return max(1, self._max_bytes // max(self._values, answer_bytes))

@@ -1,7 +1,7 @@
-"""The bundle's features as pydantic models: what `/predict` accepts, and why it refuses the rest.
+"""The bundle's features as pydantic models: which requests are valid, and why the others are not.
 
-There is one annotation per feature, and every way in (one instance, many, columns, tensors) is built from
-it. Valid input takes a short path from bytes to arrays; only a refusal pays for finding out what to say.
+Each feature has one annotation, from which every shape of request (one instance, many, columns, tensors) is built. Valid
+input is converted from bytes to arrays directly; only refused input is parsed again to explain the refusal.
 """
 
 from __future__ import annotations
@@ -19,76 +19,74 @@ from typing import Annotated, Any, Literal, NotRequired
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from app.cells import as_written
-from app.contract import MISSING_CATEGORY, CategoryFeature, Layout, Manifest, NumberFeature
+from app.contract import MISSING_CATEGORY, Feature, Layout, Manifest
 from app.errors import MAX_DETAILS, Detail, Reason, RequestError, invalid
 from app.limits import RowLimits
 
 Shape = Literal["instance", "instances", "columns"]
 
-# A feature may itself be called "instances", but no feature's value is a list or an object.
+# A feature may also be called "instances", but no feature's value is a list or an object.
 _SEVERAL = re.compile(rb'\s*\{\s*"(?:(instances)"\s*:\s*\[|(columns)"\s*:\s*\{)')
 
-_KINDS: dict[str, Reason] = {
-    "missing": "missing_field",
-    "extra_forbidden": "unknown_field",
-    "finite_number": "not_finite",
-    "greater_than_equal": "out_of_range",
-    "less_than_equal": "out_of_range",
-    "literal_error": "unknown_category",
-    "list_type": "wrong_shape",
-    "dict_type": "wrong_shape",
-    "too_short": "wrong_shape",
+_FAULTS: dict[str, tuple[Reason, str]] = {
+    "missing": ("missing_field", "is required"),
+    "extra_forbidden": ("unknown_field", "is unknown: no feature or field has this name"),
+    "float_type": ("wrong_type", "must be a number"),
+    "finite_number": ("not_finite", "must be finite, neither NaN nor infinite"),
+    "greater_than_equal": ("out_of_range", "must be at least {ge:.15g}{unit}"),
+    "less_than_equal": ("out_of_range", "must be at most {le:.15g}{unit}"),
+    "literal_error": ("unknown_category", "must be {expected}"),
+    "list_type": ("wrong_shape", "must be an array"),
+    "dict_type": ("wrong_shape", "must be an object"),
+    "too_short": ("wrong_shape", "must not be empty"),
 }
-
+"""For each type of pydantic's errors, how it is counted and what the client reads."""
 
 Row = tuple[Sequence[float], Sequence[str]]
-"""One row: its numbers, NaN where missing, and its categories, "" where missing."""
+"""One row: its numbers, NaN if missing, and its categories, "" if missing."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What the model takes.
-
-    Attributes:
-        numbers: of shape (rows, numeric features).
-        categories: of shape (rows, categorical features), None if there are none.
-    """
+    """The input of the model."""
 
     numbers: NDArray[np.float64]
+    """Of shape (rows, numeric features)."""
     categories: NDArray[np.object_] | None
+    """Of shape (rows, categorical features), None if there are none."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
 
 class Schema:
-    """Turns requests into rows.
+    """Converts requests to rows.
 
     Attributes:
-        instance: adapter of one instance, an object with one key per feature.
-        instances: adapter of `{"instances": [...]}`.
-        columns: adapter of `{"columns": {feature: [...]}}`.
         ignore_unknown: whether fields that are not features are ignored.
     """
 
     def __init__(self, manifest: Manifest, limits: RowLimits, *, ignore_unknown: bool = False) -> None:
-        self.features: dict[str, NumberFeature | CategoryFeature] = {f.name: f for f in manifest.features}
+        self.features: dict[str, Feature] = {f.name: f for f in manifest.features}
         reject = manifest.out_of_range == "reject"
         self._limits = limits
         self.ignore_unknown = ignore_unknown
-        self._words = {f.name: manifest.cells.words(_categories(f)) for f in manifest.features}
+        self._words = {
+            f.name: manifest.cells.words(frozenset(f.categories if f.type == "category" else ()))
+            for f in manifest.features
+        }
         self._missing_numbers = manifest.cells.missing_numbers
         self._values = {
             name: _annotation(feature, reject, self._words[name]) for name, feature in self.features.items()
         }
-        # FailFast bounds the work that a large wrong body can cause; `_reparse` looks at more rows.
+        # FailFast limits the work that a large invalid body can cause; `_reparse` checks more rows.
         self._lists = {name: Annotated[list_of(each), FailFast()] for name, each in self._values.items()}
-        # On the short path every key may be left out, because pydantic copies a whole object into the error about
-        # each missing key. Missing keys are found when the values are taken out.
+        # Here every key is optional, because pydantic copies a whole object into the error about each missing key.
+        # Missing keys are found when the values are read.
         instance = self._fields("Instance", optional(self._values | self._containers()))
         columns = self._fields("ColumnsByFeature", optional(self._lists))
         self._read_instances = TypeAdapter(_many(instance, limits.instances)).validator.validate_json
@@ -111,14 +109,17 @@ class Schema:
 
     @cached_property
     def instance(self) -> TypeAdapter[dict[str, Any]]:
+        """An object with one key per feature."""
         return TypeAdapter(self._fields("Instance", self._required(self._values)))
 
     @cached_property
     def instances(self) -> TypeAdapter[dict[str, Any]]:
+        """`{"instances": [...]}`."""
         return TypeAdapter(_many(self._fields("Instance", self._required(self._values))))
 
     @cached_property
     def columns(self) -> TypeAdapter[dict[str, Any]]:
+        """`{"columns": {feature: [...]}}`."""
         columns = self._fields("ColumnsByFeature", self._required(self._lists))
         return TypeAdapter(_closed("Columns", {"columns": columns}))
 
@@ -127,26 +128,26 @@ class Schema:
         return TypeAdapter(self._fields("ColumnsByFeature", self._required(self._lists)))
 
     def _fields(self, name: str, fields: Mapping[str, Any]) -> Any:
-        """An object with these fields, which may be all that it has."""
+        """An object with these fields; others are ignored or forbidden."""
         extra: Literal["ignore", "forbid"] = "ignore" if self.ignore_unknown else "forbid"
         return object_of(name, fields, ConfigDict(extra=extra, strict=True))
 
     def _containers(self) -> dict[str, Any]:
-        """Keys of other shapes, which no instance has, even where unknown fields are ignored."""
+        """The keys of other shapes, which an instance may not have, even if unknown fields are ignored."""
         names = ("instances", "columns") if self.ignore_unknown else ()
         return {name: Annotated[Any, AfterValidator(_refuse)] for name in names if name not in self.features}
 
     def _required(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of which only those may be left out whose features may be missing."""
+        """Fields that are required unless their features may be missing."""
         return {
             name: NotRequired[each] if self.features[name].missing else each for name, each in fields.items()
         }
 
     def parse(self, body: bytes) -> tuple[Shape, Row | Rows]:
-        """Read the body of `/predict`: a row for an instance, else rows.
+        """Parse the body of `/predict`: a row for an instance, else rows.
 
         Raises:
-            RequestError: 422 that names each field at fault.
+            RequestError: 422 that names each invalid field; 413 for too many rows.
         """
         try:
             several = _SEVERAL.match(body)
@@ -158,11 +159,11 @@ class Schema:
             if self._needed <= columns.keys():
                 return "columns", self._from_columns(columns, "columns.", self._limits.columns)
         except (ValidationError, KeyError):
-            pass  # Its memory is free before the body is looked at again.
+            pass  # Releases the error's memory before the body is parsed again.
         return self._reparse(body)
 
     def from_tensors(self, tensors: dict[str, list[Any] | NDArray[Any]], most: int) -> Rows:
-        """At most so many rows, out of one list or array per feature; in an array NaN is a missing number.
+        """At most so many rows, from one list or array per feature; NaN in an array is a missing number.
 
         Raises:
             RequestError: 422 that names the tensor and the row; 413 for too many rows.
@@ -170,25 +171,24 @@ class Schema:
         checked: dict[str, Any] = {}
         rest: dict[str, list[Any]] = {}
         for name, values in tensors.items():
-            if isinstance(values, np.ndarray) and self._plainly_valid(name, values):
+            if isinstance(values, np.ndarray) and self._surely_valid(name, values):
                 checked[name] = values
             else:
                 rest[name] = self._as_json(name, values)
         if rest or len(checked) < len(self.features):
-            # Empty lists stand for the columns that are done, so that only the others are checked again.
-            stand_ins: dict[str, list[Any]] = {name: [] for name in checked}
+            # Checked columns are replaced by empty lists, so that only the others are checked again.
+            columns: dict[str, list[Any]] = rest | {name: [] for name in checked}
             try:
-                checked = self._tensors.validate_python({**rest, **stand_ins}) | checked
+                checked = self._tensors.validate_python(columns) | checked
             except ValidationError:
-                checked = self._read_as_cells({**rest, **stand_ins}) | checked
+                try:
+                    checked = self._tensors.validate_python(self._lists_as_cells(columns)) | checked
+                except ValidationError as error:
+                    raise invalid(list(self._details(error))) from None
         return self._from_columns(checked, "", most)
 
     def _from_columns(self, columns: Mapping[str, Any], prefix: str, most: int) -> Rows:
-        """Rows out of valid columns; only their lengths are still to be checked.
-
-        Raises:
-            RequestError: 422 that names the column; 413 for too many rows.
-        """
+        """Rows from valid columns, whose lengths are checked here."""
         lengths = {name: len(values) for name, values in columns.items()}
         count = max(lengths.values(), default=0)
         if count == 0:
@@ -234,23 +234,23 @@ class Schema:
 
     def _as_array(self, name: str, values: list[float | None] | NDArray[Any]) -> NDArray[Any]:
         if isinstance(values, list) and not self.features[name].missing:
-            # A third of the time that numpy takes to look at each object of a list.
+            # Takes a third of the time of numpy's conversion of a list.
             return np.frombuffer(struct.pack(f"={len(values)}d", *values))
         return np.asarray(values, dtype=np.float64)
 
-    def _plainly_valid(self, name: str, values: NDArray[Any]) -> bool:
-        """Whether an array passes without the adapter; "no" only means that the adapter decides."""
+    def _surely_valid(self, name: str, values: NDArray[Any]) -> bool:
+        """Whether an array is valid; if not, the adapter decides."""
         limits = self._ranges.get(name)
         if limits is None or values.dtype.kind not in "fiu":
             return False
         if not values.size:
             return True
         low, high = float(values.min()), float(values.max())
-        # NaN fails every comparison; infinities need their own.
+        # NaN fails every comparison; infinities need separate ones.
         return limits[0] <= low and high <= limits[1] and low > -np.inf and high < np.inf
 
     def _as_json(self, name: str, values: list[Any] | NDArray[Any]) -> list[Any]:
-        """Values as JSON would have them: what counts as missing in a tensor is null there."""
+        """A tensor's values as in JSON, with null for missing values."""
         plain: list[Any] = values.tolist() if isinstance(values, np.ndarray) else values
         feature = self.features.get(name)
         if feature is None or not feature.missing:
@@ -258,19 +258,8 @@ class Schema:
         # NaN is the only value that differs from itself.
         return [None if value != value or value == MISSING_CATEGORY else value for value in plain]  # noqa: PLR0124
 
-    def _read_as_cells(self, columns: dict[str, list[Any]]) -> dict[str, Any]:
-        """Columns in which values may be written as in the training data.
-
-        Raises:
-            RequestError: 422.
-        """
-        try:
-            return self._tensors.validate_python(self._lists_as_cells(columns))
-        except ValidationError as error:
-            raise invalid(list(self._details(error))) from None
-
     def _as_cells(self, values: Any) -> Any:
-        """An instance whose values may be written as in the training data, as the adapter takes it."""
+        """An instance for the adapter, from one whose values may be written as in the training data."""
         if not isinstance(values, dict):
             return values
         return {name: self._as_cell(name, value) for name, value in values.items()}
@@ -295,10 +284,10 @@ class Schema:
         return None if feature.missing and text in self._words[name] else text
 
     def _reparse(self, body: bytes) -> tuple[Shape, Row | Rows]:
-        """Decide by a full parse what a refused body was meant to be, and answer or explain accordingly.
+        """Parse a refused body completely, and accept it or explain the refusal.
 
-        The first look at a body goes by its first bytes. Equivalent JSON, such as an escaped key or
-        another order, must be treated alike, so the refusal is reconsidered here.
+        `parse` recognises a shape by its first bytes. Equivalent JSON, with an escaped key or another order of keys, must
+        have the same answer.
         """
         try:
             document = from_json(body)
@@ -320,11 +309,11 @@ class Schema:
             raise invalid(list(self._details(fault))) from None
 
     def _means(self, key: str, container: type, document: dict[str, Any]) -> bool:
-        """Whether a document is meant as `{key: ...}`, considering that a feature may have that name."""
+        """Whether a document has the shape `{key: ...}`; a feature may have the same name."""
         return key in document and (key not in self.features or isinstance(document[key], container))
 
     def _explained_instances(self, document: dict[str, Any]) -> list[dict[str, Any]]:
-        """The instances if all are valid, else an error about several of them."""
+        """The instances if all are valid, otherwise an error about several of them."""
         if isinstance(document["instances"], list):
             self._limits.check(len(document["instances"]), self._limits.instances)
             details: list[Detail] = []
@@ -348,27 +337,25 @@ class Schema:
     def _details(self, error: ValidationError, prefix: tuple[str | int, ...] = ()) -> Iterator[Detail]:
         for each in error.errors(include_url=False):
             if each["type"] == "float_type" and type(each["input"]) is int:
-                # An integer fails to be a float only by being too large for one.
+                # An integer that is no float is too large for one.
                 each["type"] = "finite_number"
             place = (*prefix, *each["loc"])
             feature = next((self.features[p] for p in reversed(place) if p in self.features), None)
-            kind = _KINDS.get(each["type"], "wrong_type")
-            # Who makes up a key is not at fault in a feature, even inside one that is called `instances`.
+            kind, reason = _FAULTS.get(each["type"], ("wrong_type", each["msg"].removeprefix("Input ")))
+            if each["type"] in _FAULTS:
+                reason = reason.format(unit=_unit(feature), **each.get("ctx", {}))
+            # An unknown key is not a fault of a feature, even within a feature that is called `instances`.
             name = feature.name if feature is not None and kind != "unknown_field" else None
-            yield Detail(".".join(map(str, place)), _reason(each, feature), kind, name)
+            yield Detail(".".join(map(str, place)), reason, kind, name)
 
 
 def _refuse(_: object) -> None:
     raise ValueError("belongs to another shape")
 
 
-def _categories(feature: NumberFeature | CategoryFeature) -> frozenset[str]:
-    return frozenset(feature.categories if feature.type == "category" else ())
-
-
-def _annotation(feature: NumberFeature | CategoryFeature, reject: bool, words: Set[str]) -> Any:
-    """The type of one value, with everything the API's documentation says about it."""
-    about = describe(feature)
+def _annotation(feature: Feature, reject: bool, words: Set[str]) -> Any:
+    """The type of one value, with its documentation."""
+    about = _describe(feature)
     value: Any
     if feature.type == "category":
         value = Annotated[Literal[feature.categories], Field(description=about)]
@@ -396,18 +383,17 @@ def _annotation(feature: NumberFeature | CategoryFeature, reject: bool, words: S
     return Annotated[value | None, Field(description=about, json_schema_extra=add_words)]
 
 
-def describe(feature: NumberFeature | CategoryFeature) -> str:
+def _describe(feature: Feature) -> str:
     """One sentence about a feature: meaning, unit and range."""
     text = feature.description or feature.name
     if feature.type == "number":
-        unit = f" {feature.unit}" if feature.unit else ""
-        text += f": {plain(feature.minimum)} to {plain(feature.maximum)}{unit}, typically {plain(feature.typical)}"
+        low, high, typical = feature.minimum, feature.maximum, feature.typical
+        text += f": {low:.15g} to {high:.15g}{_unit(feature)}, typically {typical:.15g}"
     return text + (". May be left out or null." if feature.missing else ".")
 
 
-def plain(number: float) -> str:
-    """A number as a person writes it: 12 for 12.0."""
-    return f"{number:.15g}"
+def _unit(feature: Feature | None) -> str:
+    return f" {feature.unit}" if feature is not None and feature.unit else ""
 
 
 def list_of(item: Any) -> Any:
@@ -415,7 +401,7 @@ def list_of(item: Any) -> Any:
 
 
 def object_of(name: str, fields: Mapping[str, Any], config: ConfigDict | None = None) -> Any:
-    """A TypedDict whose keys, unlike those of a class, may be any strings."""
+    """A TypedDict whose keys may be any strings, unlike those of a class."""
     make: Any = TypedDict
     made = make(name, dict(fields))
     if config is not None:
@@ -433,19 +419,19 @@ def _many(instance: Any, most: int | None = None) -> Any:
 
 
 def _closed(name: str, fields: Mapping[str, Any]) -> Any:
-    """An object that allows no other keys."""
+    """An object that has no other keys."""
     return object_of(name, fields, ConfigDict(extra="forbid", strict=True))
 
 
 def _getter(
     names: Sequence[str],
-    features: Mapping[str, NumberFeature | CategoryFeature],
+    features: Mapping[str, Feature],
     gap: float | str,
     words: Sequence[float] = (),
 ) -> Callable[[dict[str, Any]], Sequence[Any]]:
-    """A function from an instance to its values in order, with `gap` for those that are missing or among the words.
+    """A function from an instance to its values in order, with `gap` for missing values and missing-value words.
 
-    It raises KeyError if there is no value for a feature that must not be missing.
+    It raises KeyError if a required feature has no value.
     """
     if not names:
         return lambda _: ()
@@ -453,57 +439,17 @@ def _getter(
         return itemgetter(*names)
 
     gaps = {name: gap for name in names if features[name].missing}
-
-    absent = frozenset((None, *words))
-
-    def get_unless_absent(instance: dict[str, Any]) -> list[Any]:
-        values = [(name, instance.get(name)) for name in names]
-        return [
-            gaps[name] if value is None or (value in absent and name in gaps) else value
-            for name, value in values
-        ]
-
-    if words:
-        return get_unless_absent
+    absent = {name: frozenset((None, *words) if name in gaps else (None,)) for name in names}
 
     def get(instance: dict[str, Any]) -> list[Any]:
-        return [gaps[name] if (value := instance.get(name)) is None else value for name in names]
+        return [gaps[name] if (value := instance.get(name)) in absent[name] else value for name in names]
 
     return get
 
 
 def _trimmed(document: Any, known: Sequence[str] | Mapping[str, Any]) -> Any:
-    """The document with at most a few unknown keys: a flood of them is not worth a flood of errors."""
+    """The document with a limited number of unknown keys, to limit the number of errors."""
     if not isinstance(document, dict) or len(document) <= len(known) + MAX_DETAILS:
         return document
     unknown = [key for key in document if key not in known][:MAX_DETAILS]
     return {key: document[key] for key in (*(k for k in known if k in document), *unknown)}
-
-
-def _reason(error: ErrorDetails, feature: NumberFeature | CategoryFeature | None) -> str:
-    """Why a value is refused, in words for the person who sent it."""
-    unit = f" {feature.unit}" if feature is not None and feature.unit else ""
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "missing":
-            return "is required"
-        case "extra_forbidden":
-            return "is unknown: no feature or field has this name"
-        case "float_type":
-            return "must be a number"
-        case "finite_number":
-            return "must be finite, neither NaN nor infinite"
-        case "greater_than_equal":
-            return f"must be at least {plain(context['ge'])}{unit}"
-        case "less_than_equal":
-            return f"must be at most {plain(context['le'])}{unit}"
-        case "literal_error":
-            return f"must be {context['expected']}"
-        case "list_type":
-            return "must be an array"
-        case "dict_type":
-            return "must be an object"
-        case "too_short":
-            return "must not be empty"
-        case _:
-            return error["msg"].removeprefix("Input ")

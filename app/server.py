@@ -1,4 +1,4 @@
-"""Runs the application in one process: listens, serves, and stops without losing a request."""
+"""Runs the application in one process: listens, serves, and stops without losing requests."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from app.contract import Bundle
 from app.main import Application, Lifecycle, create_app
 from app.metrics import Exposition
 from app.predictionlog import PredictionLog
+from app.process import stop_signals
 from app.settings import Settings
-from app.signals import stop_signals
 
 _log = logging.getLogger("app.server")
 
 _TICKS_A_SECOND = 10  # uvicorn's
 _POLL_SECONDS = 0.01
 _HANDSHAKE_SECONDS = 0.1
-"""What the handshake of a new connection may take at the end of the drain: a round trip."""
+"""Time for the handshakes of new connections at the end of the drain: a round trip."""
 _ACCEPT_SECONDS = 1.0
-"""What accepting the connections that wait then may take."""
+"""Time to accept the waiting connections after that."""
 _REQUEST_SECONDS = 0.5
-"""What a connection without a request gets to send one."""
+"""Time for a connection without a request to send one."""
 _FINISH_SECONDS = 10
-"""What a request in flight may take after the drain; a client that stalls must not keep the process alive."""
+"""Time for requests in flight after the drain; a client that stalls must not keep the process alive."""
 _STORE_SECONDS = 5.0
-"""What storing the rest of the prediction log may take then, or as long as the drain; storage may be away."""
+"""Time to store the rest of the prediction log, if the drain is not longer; storage may be unavailable."""
 
 _SO_ATTACH_FILTER = 26
 # Classic BPF over the TCP header: load the flags, test SYN, drop (0) or keep.
@@ -51,16 +51,16 @@ _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0,
 
 
 class ListenError(Exception):
-    """The address cannot be listened on; the message says why in one line."""
+    """The service cannot listen on the address; the message says why in one line."""
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A listening socket, so that a busy port is found out before anything is started.
+    """A listening socket; it is opened first, so that a busy port is reported before anything starts.
 
-    Of the addresses of a name it takes the first that works, IPv4 before IPv6. `::` listens on IPv4 as well.
+    It uses the first address of a name that works, IPv4 before IPv6. `::` listens on IPv4 as well.
 
     Raises:
-        ListenError: the port is taken, or the address is not one of this machine.
+        ListenError: the port is in use, or the address does not belong to this machine.
     """
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
@@ -75,7 +75,7 @@ def listen(settings: Settings) -> socket.socket:
             except OSError as error:
                 reason = os.strerror(error.errno) if error.errno else str(error)
     except OSError as error:
-        # Of the resolver, whose numbers are its own.
+        # The resolver has its own error numbers.
         reason = error.strerror or str(error)
     where = printable(url_of(settings.host, settings.port).removeprefix("http://"))
     raise ListenError(f"cannot listen on {where}: {reason}; set ESPALIER_HOST and ESPALIER_PORT")
@@ -84,14 +84,14 @@ def listen(settings: Settings) -> socket.socket:
 def serve(
     settings: Settings, bundle: Bundle, listener: socket.socket, supervisor: socket.socket | None = None
 ) -> None:
-    """Serve a bundle until a signal says stop.
+    """Serve a bundle until a signal stops it.
 
     Args:
         settings: of the service.
         bundle: to serve.
         listener: closed at the end.
-        supervisor: for a worker, a connection to the process that started it: the worker sends a byte each second,
-            and receives signal numbers as bytes; when it ends, the worker stops.
+        supervisor: a worker's connection to the process that started it. The worker sends a byte each second and
+            receives signal numbers as bytes. It stops when the connection closes.
     """
     app = create_app(settings, bundle)
     log: PredictionLog | None = app.state.prediction_log
@@ -99,25 +99,29 @@ def serve(
         Server(app, settings, supervisor).run(sockets=[listener])
     finally:
         if log is not None:
-            log.close(max(_STORE_SECONDS, settings.drain_seconds))
+            log.close(_store_seconds(settings))
+
+
+def _store_seconds(settings: Settings) -> float:
+    return max(_STORE_SECONDS, settings.drain_seconds)
 
 
 def stop_seconds(settings: Settings) -> float:
-    """The longest time from SIGTERM to the end of a process that works."""
-    store = max(_STORE_SECONDS, settings.drain_seconds)
-    return settings.drain_seconds + _ACCEPT_SECONDS + _REQUEST_SECONDS + _FINISH_SECONDS + store
+    """The longest time from SIGTERM to the end of a healthy process."""
+    finish = _ACCEPT_SECONDS + _REQUEST_SECONDS + _FINISH_SECONDS
+    return settings.drain_seconds + finish + _store_seconds(settings)
 
 
 class Server(uvicorn.Server):
     """uvicorn's server with a drain before its shutdown.
 
-    On SIGTERM readiness fails at once, and for `drain_seconds` requests are answered as before, new
-    connections included: load balancers need that long to stop sending them. Each answer then closes its
-    connection, so that keep-alive clients move on too. After that, or at once on SIGINT or a second SIGTERM,
-    accepting ends, what is in flight is finished, and the process exits with 0.
+    On SIGTERM readiness fails at once. For `drain_seconds` the server still accepts connections and answers requests,
+    because load balancers need that long to stop sending them. Each answer closes its connection, so that keep-alive
+    clients move on too. After that, or at once on SIGINT or a second SIGTERM, the server stops accepting, finishes the
+    requests in flight, and exits with 0.
 
-    The end loses no request: the kernel refuses new connections first, then those that wait are accepted, and
-    connections without a request get `_REQUEST_SECONDS` to send one.
+    No request is lost: the kernel ignores new connections first, then the waiting ones are accepted, and connections
+    without a request get `_REQUEST_SECONDS` to send one.
     """
 
     def __init__(self, app: Application, settings: Settings, supervisor: socket.socket | None = None) -> None:
@@ -126,22 +130,22 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=partial(Connection, app, Outbox()),  # type: ignore[arg-type]  # called as the class would be
+                http=partial(Connection, app, Outbox()),  # type: ignore[arg-type]  # called like the class
                 loop="uvloop",
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                # uvicorn would read WEB_CONCURRENCY.
+                # By default uvicorn reads WEB_CONCURRENCY.
                 workers=1,
                 timeout_graceful_shutdown=_FINISH_SECONDS,
                 timeout_keep_alive=settings.keep_alive_seconds,
-                # A proxy's word for the client's address is not needed, and unasked for it is not trusted.
+                # The client's address from a proxy's header is neither needed nor trusted.
                 proxy_headers=False,
             )
         )
-        # A signal may come before uvicorn does this, and its handler needs the headers.
+        # uvicorn does this later, but a signal may arrive before, and its handler needs the headers.
         self.config.load()
         self._lifecycle: Lifecycle = app.state.lifecycle
         self._exposition: Exposition = app.state.exposition
@@ -154,8 +158,8 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, for our signals, and without raising them again at the end, which would change the status."""
-        # Only the main thread may listen for signals.
+        """As uvicorn's, for our signals; raising them again at the end would change the exit status."""
+        # Only the main thread may handle signals.
         handled = stop_signals() if current_thread() is main_thread() else []
         before = {sig: signal.signal(sig, self.handle_exit) for sig in handled}
         try:
@@ -165,9 +169,9 @@ class Server(uvicorn.Server):
                 signal.signal(sig, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's signature
-        """Start draining on the first SIGTERM or SIGHUP, and stop on anything further.
+        """Start draining on the first SIGTERM or SIGHUP, and stop on any further signal.
 
-        A worker may get the same signal twice, from its supervisor and from whoever signals a whole group.
+        A worker may receive the same signal twice, from its supervisor and from a process that signals the group.
         """
         if self.should_exit and sig == signal.SIGINT and self._supervisor is None:
             self.force_exit = True
@@ -197,14 +201,14 @@ class Server(uvicorn.Server):
         if self._supervisor is not None:
             self._supervisor.setblocking(False)
             asyncio.get_running_loop().add_reader(self._supervisor, self._obey, self._supervisor)
-        # What is there now stays; the collector need not look at it again and again.
+        # Everything that is loaded now stays, so the garbage collector need not scan it.
         gc.freeze()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         [listener] = sockets or []
         if self._ends_service:
             refuse_connections(listener)
-        # Handshakes under way complete, and what waits to be accepted is accepted by the loop.
+        # Handshakes complete, and the event loop accepts the waiting connections.
         await asyncio.sleep(_HANDSHAKE_SECONDS)
         await self._wait_while(partial(_is_readable, listener), _ACCEPT_SECONDS)
         for server in self.servers:
@@ -222,15 +226,15 @@ class Server(uvicorn.Server):
     def _close_connections_after_answers(self) -> None:
         if not self._lifecycle.draining:
             self._lifecycle.draining = True
-            # Every response starts with these headers; the first list is what the next tick makes the second of.
+            # Every response starts with the second list, which uvicorn rebuilds from the first at each tick.
             close = (b"connection", b"close")
             self.config.encoded_headers.append(close)
             self.server_state.default_headers = [*self.server_state.default_headers, close]
 
     async def _wait_while(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Wait in turns of the loop, not by the clock: on a busy machine a turn is late, and brings what is awaited."""
+        """Wait for turns of the loop instead of time: on a busy machine they are late, like the awaited connections."""
         for _ in range(round(seconds / _POLL_SECONDS)):
-            # First, because what was accepted in this turn has no protocol yet.
+            # Sleeps first, because connections that were accepted in this turn have no protocol yet.
             await asyncio.sleep(_POLL_SECONDS)
             if self.force_exit or not condition():
                 return
@@ -240,12 +244,12 @@ class Server(uvicorn.Server):
 
     def _report_to_supervisor(self) -> None:
         if self._supervisor is not None:
-            # Full if the supervisor is stopped, broken if it is gone; `_obey` sees the latter.
+            # The buffer is full if the supervisor is stopped. `_obey` handles a closed connection.
             with suppress(OSError):
                 self._supervisor.send(b".")
 
     def _obey(self, supervisor: socket.socket) -> None:
-        """Follow the supervisor's orders, which are for the whole service."""
+        """Handle the supervisor's signals, which are for the whole service."""
         try:
             orders = supervisor.recv(64)
         except BlockingIOError:
@@ -265,9 +269,9 @@ class Server(uvicorn.Server):
 def refuse_connections(listener: socket.socket) -> None:
     """Let the kernel ignore new connections, for all processes that share the socket.
 
-    Between the last `accept` and `close` connections would still arrive, and be reset. Ignored ones are tried again
-    by the client's kernel a second later, and refused when the socket is closed. Only Linux can do this; elsewhere
-    the gap stays, of some microseconds.
+    Otherwise connections that arrive between the last `accept` and `close` would be reset. The client's kernel retries
+    ignored ones a second later, and is refused when the socket is closed. Only Linux can do this; elsewhere a gap of some
+    microseconds remains.
     """
     instructions = b"".join(struct.pack("=HBBI", *each) for each in _DROP_SYN)
     buffer = ctypes.create_string_buffer(instructions)
@@ -277,7 +281,7 @@ def refuse_connections(listener: socket.socket) -> None:
 
 
 def _is_readable(listener: socket.socket) -> bool:
-    """Whether a connection waits to be accepted."""
+    """Whether a connection is waiting to be accepted."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     return bool(poll.poll(0))

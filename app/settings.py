@@ -1,4 +1,4 @@
-"""What can be set from outside: one environment variable each, `ESPALIER_` before the field's name."""
+"""The service's settings: one environment variable each, `ESPALIER_` before the field's name."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _HELP_WIDTH = 100
 
 
 class SettingsError(Exception):
-    """A variable has a value that cannot be used; the message is one line that names it."""
+    """A variable has an invalid value; the message is one line that names it."""
 
 
 _Time = Annotated[
     Annotated[int, Field(ge=0, le=253402300799)] | None,
     BeforeValidator(lambda given: None if given == "" else given),
 ]
-"""Empty is as good as not set: an image may have been built where this could not be known."""
+"""An empty value means "not set": an image may have been built where the time was unknown."""
 
 
 LogField = Literal["id", "time", "model_version", "features", "label", "probabilities"]
 
 
 def _listed(given: object) -> object:
-    """Names out of a list with commas, or with names that have commas themselves, of JSON."""
+    """Names from a list with commas; a JSON list may have names with commas."""
     if not isinstance(given, str):
         return given
     if given.lstrip().startswith("["):
@@ -140,42 +140,44 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Settings from the environment.
-
-    Raises:
-        SettingsError: a value is not understood.
-    """
+    """Settings from the environment; raises SettingsError for an invalid value."""
     try:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        # Behind the field comes the place inside a list.
+        # After the field comes the place in a list.
         name = PREFIX + str(first["loc"][0]).upper()
         reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise SettingsError(f"{name}={printable(first['input'])}: {reason}") from None
 
 
 def body_limit(settings: Settings, features: int) -> int:
-    """The largest body in bytes: as set, or with room for a few hundred rows of so many features as JSON."""
+    """The largest body in bytes: as set, or large enough for a few hundred rows of so many features as JSON."""
     return settings.max_body_bytes or min(max(MIB, 8 * 1024 * features), 2 * MIB)
 
 
 def environment_help() -> str:
-    """A table of the variables, their meaning and defaults."""
+    """A table of the variables, their meanings and defaults."""
     rows = [
-        (PREFIX + name.upper(), f"{field.description} (default: {_shown(field.default)})")
+        # The default is not broken at its spaces.
+        (
+            PREFIX + name.upper(),
+            f"{field.description} " + f"(default: {_shown(field.default)})".replace(" ", "\0"),
+        )
         for name, field in Settings.model_fields.items()
     ]
     indent = max(len(name) for name, _ in rows) + 4
-    lines = []
-    for name, about in rows:
-        # In columns, without a break inside the default.
-        text, bracket, default = about.rpartition(" (default: ")
-        whole = text + bracket[:1] + (bracket[1:] + default).replace(" ", "\0")
-        first, *more = textwrap.wrap(
-            whole, _HELP_WIDTH - indent, break_long_words=False, break_on_hyphens=False
+    lines = [
+        textwrap.fill(
+            about,
+            _HELP_WIDTH,
+            initial_indent=f"  {name}".ljust(indent),
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
         )
-        lines += [f"  {name}".ljust(indent) + first, *(" " * indent + line for line in more)]
+        for name, about in rows
+    ]
     return "\n".join(lines).replace("\0", " ")
 
 

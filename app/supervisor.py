@@ -1,7 +1,7 @@
 """Several workers behind one listening socket: starts them, replaces those that die or hang, and stops them.
 
-Each worker holds one end of a socket pair. It sends a byte each second, which says that it is ready and that its event
-loop turns; it receives the orders to stop; and each side sees at once when the other is gone.
+Each worker has one end of a socket pair. It sends a byte each second while it is ready and its event loop turns. It
+receives the signals to stop. Each side notices at once when the other has ended.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,30 +22,30 @@ from typing import Self
 
 from app.contract import MANIFEST_FILE, MODEL_FILE, Bundle
 from app.metrics import DIRECTORY_VARIABLE, forget_gauges
+from app.process import stop_signals
 from app.server import stop_seconds
 from app.settings import PREFIX, Settings, SettingsError
-from app.signals import stop_signals
 
 _log = logging.getLogger("app.supervisor")
 
 _TICK_SECONDS = 1.0
-_MOST_SILENT_TICKS = 30
-"""A worker whose event loop has not turned for so long is killed, which ends its clients' waiting."""
-_MOST_START_TICKS = 300
+_MAX_SILENT_TICKS = 30
+"""A worker whose event loop has not turned for so long is killed, so that its clients do not wait."""
+_MAX_START_TICKS = 300
 """A worker that is not ready after this time is killed."""
-_LONGEST_DELAY = 30.0
+_MAX_DELAY = 30.0
 """Seconds between attempts to replace a worker; the first delay is one second, and each further one twice as long."""
 _HEALTHY_SECONDS = 60.0
 """A worker that lived longer is replaced without delay."""
 _SPARE_SECONDS = 2.0
-"""How much later than a worker that works should have ended one that does not is killed."""
+"""A worker is killed so long after a healthy one would have stopped."""
 
 
 class Supervisor:
-    """Keeps `settings.workers` workers running until a signal says stop.
+    """Keeps `settings.workers` workers running until a signal stops them.
 
-    Workers serve a copy of the bundle, so that a replacement serves what its siblings serve, whatever happened to the
-    original. The copy is in the temporary directory in which they also share their metrics.
+    Workers serve a copy of the bundle, so that a replacement serves the same model even if the original has changed. The
+    copy is in the temporary directory in which they also share their metrics.
     """
 
     def __init__(self, settings: Settings, bundle: Bundle, listener: socket.socket) -> None:
@@ -57,49 +56,44 @@ class Supervisor:
         self._order: signal.Signals | None = None
         self._kill_at = float("inf")
         self._signals: list[int] = []
-        # Signals wake the wait for workers by a byte here.
+        # A signal writes a byte here, which wakes `_wait`.
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
 
     def __enter__(self) -> Self:
-        """Make the temporary directory.
-
-        Raises:
-            SettingsError: there is no place for it.
-        """
+        """Make the temporary directory, or raise a SettingsError if that is impossible."""
         try:
-            # A new one, because counts of the last run would be counted again.
-            self._directory = Path(tempfile.mkdtemp(prefix="espalier-workers-"))
-            try:
-                (self._directory / MANIFEST_FILE).write_text(self._bundle.manifest.model_dump_json(), "utf-8")
-                (self._directory / MODEL_FILE).write_bytes(self._bundle.model)
-            except OSError:
-                shutil.rmtree(self._directory, ignore_errors=True)
-                raise
+            # A new one, because the counts of the last run must not be added.
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="espalier-workers-", ignore_cleanup_errors=True
+            )
+            directory = Path(self._temporary.name)
+            (directory / MANIFEST_FILE).write_text(self._bundle.manifest.model_dump_json(), "utf-8")
+            (directory / MODEL_FILE).write_bytes(self._bundle.model)
         except OSError as error:
             raise SettingsError(
                 f"{PREFIX}WORKERS={self._settings.workers}: workers need a temporary directory: {error}; make /tmp "
                 "writable, set TMPDIR, or use one worker"
             ) from None
-        self._workers = [_Worker(slot, self._directory) for slot in range(self._settings.workers)]
+        self._workers = [_Worker(slot, directory) for slot in range(self._settings.workers)]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Usually all have ended; after an exception they see that their supervisor is gone, and stop.
+        # Usually all have ended; after an exception they stop because the connection closes.
         for worker in self._workers:
             worker.close()
         for worker in self._workers:
             worker.wait(stop_seconds(self._settings))
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._temporary.cleanup()
 
     def run(self) -> int:
         """Serve until stopped.
 
         Returns:
-            The exit status: 0 after a stop by signal; 1 when no worker can start, or one did not stop by itself.
+            The exit status: 0 after a stop by signal; 1 if no worker can start, or one did not stop by itself.
         """
         for sig in stop_signals():
             signal.signal(sig, lambda number, _: self._signals.append(number))
@@ -115,11 +109,11 @@ class Supervisor:
                     self._note_end(worker)
             if time.monotonic() >= tick + _TICK_SECONDS:
                 tick = time.monotonic()
-                self._kill_those_that_hang()
+                self._kill_hanging()
         return self._status
 
     def _wait(self) -> None:
-        """Wait for a signal, or a worker's sign of life or end, at most until the next tick."""
+        """Wait for a signal, or a worker's byte or end, at most until the next tick."""
         poll = select.poll()
         poll.register(self._wake_reader, select.POLLIN)
         for worker in self._workers:
@@ -139,7 +133,7 @@ class Supervisor:
                     self._note_end(worker)
 
     def _note_end(self, worker: _Worker) -> None:
-        was_ready, lived, description = worker.bury()
+        was_ready, lived, description = worker.reset()
         if self._order is not None:
             if was_ready and description != "status 0":
                 _log.error("worker %d ended while it was to stop: %s", worker.slot, description)
@@ -156,12 +150,12 @@ class Supervisor:
             self._status = 1
             self._stop(signal.SIGTERM)
             return
-        delay = min(2.0 ** (worker.failures - 1), _LONGEST_DELAY) if worker.failures else 0.0
+        delay = min(2.0 ** (worker.failures - 1), _MAX_DELAY) if worker.failures else 0.0
         worker.start_at = time.monotonic() + delay
         _log.warning("worker %d ended: %s: replacing it in %g s", worker.slot, description, delay)
 
     def _obey(self, sig: int) -> None:
-        """The first SIGTERM drains, a second one or SIGINT stops, SIGINT after that does not wait for anything."""
+        """The first SIGTERM drains, a second one or SIGINT stops, and a SIGINT after that kills."""
         if self._order == signal.SIGINT and sig == signal.SIGINT:
             self._kill_at = 0.0
         elif self._order is None and sig != signal.SIGINT:
@@ -171,17 +165,17 @@ class Supervisor:
 
     def _stop(self, order: signal.Signals) -> None:
         self._order = order
-        # The workers are the last that hold it: what they have not accepted when they close it is lost.
+        # Only the workers hold it now; connections that they have not accepted when they close it are lost.
         self._listener.close()
         for worker in self._workers:
             worker.stop(order)
-        patience = stop_seconds(self._settings) - (
-            0 if order == signal.SIGTERM else self._settings.drain_seconds
-        )
-        self._kill_at = min(self._kill_at, time.monotonic() + patience + _SPARE_SECONDS)
+        seconds = stop_seconds(self._settings) + _SPARE_SECONDS
+        if order != signal.SIGTERM:
+            seconds -= self._settings.drain_seconds
+        self._kill_at = min(self._kill_at, time.monotonic() + seconds)
 
-    def _kill_those_that_hang(self) -> None:
-        """Called once a tick. Ticks are counted instead of seconds, because this process may have been stopped too."""
+    def _kill_hanging(self) -> None:
+        """Called once a tick. It counts ticks instead of seconds, because this process may have been stopped too."""
         for worker in self._workers:
             if not worker.runs:
                 continue
@@ -189,27 +183,22 @@ class Supervisor:
             if self._order is not None:
                 hangs = time.monotonic() >= self._kill_at
             else:
-                hangs = worker.silent_ticks > (_MOST_SILENT_TICKS if worker.ready else _MOST_START_TICKS)
+                hangs = worker.silent_ticks > (_MAX_SILENT_TICKS if worker.ready else _MAX_START_TICKS)
             if hangs:
                 _log.error("worker %d does not react: killing it", worker.slot)
                 worker.kill()
 
 
 class _Worker:
-    """One place among the workers, and the process that has it now.
-
-    Attributes:
-        ready: whether the process accepts connections.
-        silent_ticks: since its last sign of life.
-        failures: processes in a row that did not live long.
-        start_at: when a process is to be started.
-    """
+    """A slot for a worker, and its current process."""
 
     def __init__(self, slot: int, directory: Path) -> None:
         self.slot = slot
         self.ready = False
         self.silent_ticks = 0
+        """Since its last byte."""
         self.failures = 0
+        """Processes in a row that did not live long."""
         self.start_at = 0.0
         self.connection: socket.socket | None = None
         self._directory = directory
@@ -221,11 +210,7 @@ class _Worker:
         return self._process is not None
 
     def start(self, listener: socket.socket) -> None:
-        """Start a process.
-
-        Raises:
-            OSError: the system does not let us.
-        """
+        """Start a process; raises OSError if the system refuses."""
         self._started = time.monotonic()
         self.silent_ticks = 0
         self.connection, other_end = socket.socketpair()
@@ -238,34 +223,30 @@ class _Worker:
                 [sys.executable, "-m", "app.worker", *map(str, descriptors), str(self.slot)],
                 env=inherited | own,
                 pass_fds=descriptors,
-                # Ctrl-C in a terminal is for the supervisor, which tells the workers.
+                # Ctrl-C in a terminal must reach only the supervisor, which stops the workers.
                 process_group=0,
             )
 
     def has_ended(self) -> bool:
-        """Read the signs of life, and look whether the process is gone."""
+        """Read the worker's bytes, and check whether the process has ended."""
         if self._process is None or self.connection is None:
             return False
         try:
-            signs = self.connection.recv(4096)
+            received = self.connection.recv(4096)
         except BlockingIOError:
             return self._process.poll() is not None
         except OSError:
-            signs = b""
-        if signs:
+            received = b""
+        if received:
             self.ready = True
             self.silent_ticks = 0
             return False
-        # The system closes what a process has open just before it reports the end.
+        # The kernel closes a process's sockets just before it reports the end.
         self.wait(_TICK_SECONDS)
         return self._process.poll() is not None
 
-    def bury(self) -> tuple[bool, float, str]:
-        """Forget the process.
-
-        Returns:
-            Whether it was ready, how long it lived in seconds, and what it ended with.
-        """
+    def reset(self) -> tuple[bool, float, str]:
+        """Forget the process; returns whether it was ready, its lifetime in seconds, and its exit status."""
         status = self._process.returncode if self._process is not None else None
         was_ready, self.ready = self.ready, False
         self._process = None
@@ -283,7 +264,7 @@ class _Worker:
             self.connection.send(bytes([order]))
         if not self.ready:
             self._process.terminate()
-        # A process that was stopped would react to nothing but SIGKILL.
+        # A suspended process reacts only to SIGKILL.
         self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:

@@ -1,6 +1,6 @@
 """One of several workers: `python -m app.worker LISTENER SUPERVISOR SLOT`, started by `app.supervisor`.
 
-The first two are descriptors that it inherits: the listening socket, and a connection to the supervisor.
+It inherits the first two as descriptors: the listening socket, and a connection to the supervisor.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import socket
 import sys
 
 from app.contract import BundleError, read_bundle
-from app.logs import configure_logging
 from app.metrics import share
+from app.process import configure_logging, exit_on_signals
 from app.server import serve
 from app.settings import SettingsError, read_settings
-from app.signals import exit_on_signals
 
 
 def main(listener: int, supervisor: int, slot: int) -> int:

@@ -888,9 +888,10 @@ def test_an_address_without_a_path_is_the_root(wire: Wire) -> None:
     assert wire.answer("GET").status == 200
 
 
+@pytest.mark.parametrize("name", ["a", "a{}"], ids=["one name", "distinct names"])
 @pytest.mark.parametrize("count", [101, 10_000])
-def test_more_headers_than_anybody_needs_are_refused(wire: Wire, prediction: Call, count: int) -> None:
-    wire.send(post(prediction.path, prediction.body, *["a: b"] * count))
+def test_too_many_headers_are_refused(wire: Wire, prediction: Call, count: int, name: str) -> None:
+    wire.send(post(prediction.path, prediction.body, *[f"{name.format(each)}: b" for each in range(count)]))
 
     answer = wire.answer()
     assert answer.status == 431
