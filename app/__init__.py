@@ -1,7 +1,7 @@
 """The service: loads a model bundle and answers over HTTP.
 
-Importing the package turns onnxruntime's telemetry off, whatever the environment says. Its wheels send file paths and a
-device id to their makers, and read the variable only when onnxruntime is imported, which app/predictor.py alone does.
+Importing the package disables onnxruntime's telemetry, which sends file paths and a device id to its vendor. onnxruntime
+reads the variable when it is imported, which only app/predictor.py does.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""How a table's cell is read, by training and, where a request is written like one, by the service.
+"""How a table's cell is read by training, and by the service if a request has values that are written like cells.
 
-Only an empty cell, and the words that `data.missing` in params.yaml lists, mean that there is no value.
+Only an empty cell, and the words in `data.missing` of params.yaml, mean a missing value.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Set
 from functools import cached_property
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf|infinity)", re.ASCII | re.IGNORECASE)
 _BLANKS = "[ \u00a0\u2009\u202f]"
-"""Groups of digits are also parted by blanks that do not break a line."""
+"""Non-breaking spaces also separate groups of digits."""
 
 
 class Cells(BaseModel):
@@ -24,18 +24,18 @@ class Cells(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     missing: tuple[str, ...] = ()
-    """Texts that mean "no value", beside the empty one."""
+    """Texts that mean a missing value, in addition to the empty one."""
     decimal: Literal[".", ","] = "."
-    thousands: Literal["", ".", ",", "'", " "] = Field(default="")
-    """What parts groups of three digits."""
+    thousands: Literal["", ".", ",", "'", " "] = ""
+    """Separates groups of three digits."""
 
     def words(self, keep: Set[str] = frozenset()) -> frozenset[str]:
-        """The texts that mean "no value" where those in `keep` are values."""
+        """The texts that mean a missing value, except those in `keep`."""
         return frozenset({"", *self.missing} - keep)
 
     @cached_property
     def missing_numbers(self) -> tuple[float, ...]:
-        """Words for missing that are numbers, such as -999, for columns that hold numbers and not texts."""
+        """Words for a missing value that are numbers, such as -999, for columns of numbers."""
         found = []
         for word in self.missing:
             try:
@@ -73,11 +73,11 @@ class Cells(BaseModel):
 
 
 PLAIN = Cells()
-"""Numbers with a decimal point, and only the empty cell is missing."""
+"""Numbers have a decimal point, and only an empty cell is missing."""
 
 
 def as_written(value: str | bool | float) -> str:
-    """The text that stands for a value where text is asked for: a string is stripped, 2.0 is 2, True is true."""
+    """A value as text: strings are stripped, 2.0 is 2, True is true."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, bool):

@@ -1,8 +1,7 @@
-"""The model bundle: what training writes into `model/` and the service reads.
+"""The model bundle: training writes it into `model/`, and the service reads it.
 
-A bundle is a directory with two files. `model.onnx` is the very file that was evaluated; `model.json` is
-the manifest described here. The manifest's `digest` covers both, so a bundle that was cut short, edited or
-mixed from two releases is refused instead of served.
+A bundle is a directory with two files. `model.onnx` is the file that was evaluated; `model.json` is the manifest described
+here. The manifest's `digest` covers both, so a bundle that is truncated, edited or mixed from two releases is refused.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ SCHEMA_VERSION = 1
 MODEL_FILE = "model.onnx"
 MANIFEST_FILE = "model.json"
 MISSING_CATEGORY = ""
-"""How a missing category is written in the model's string input; a missing number is NaN."""
+"""A missing category in the model's string input; a missing number is NaN."""
 MISSING_BIN = "missing"
-"""The bin of the missing values; `as_label` keeps every category apart from it."""
+"""The bin of the missing values; `as_label` distinguishes every category from it."""
 
 
 class BundleError(Exception):
@@ -50,18 +49,18 @@ class NumberFeature(Frozen):
     unit: str | None = None
     description: str | None = None
     minimum: float
-    """Lowest value that is accepted: declared, or the lowest seen in training when nothing was declared."""
+    """The declared minimum, or the lowest value in training if none was declared."""
     maximum: float
     bounded: bool
     """Whether minimum and maximum were declared. Only declared limits can reject a request."""
     step: float = Field(gt=0)
-    """The values' natural resolution, such as 0.1."""
+    """The resolution of the values, such as 0.1."""
     typical: float
     """The training median."""
     missing: bool
-    """Whether a request may leave it out or send null."""
+    """Whether a request may omit it or send null."""
     edges: tuple[float, ...]
-    """Ascending cut points between bins: bin i holds edges[i-1] <= x < edges[i]."""
+    """Ascending limits between bins: bin i has edges[i-1] <= x < edges[i]."""
     bins: tuple[Bin, ...]
     """len(edges) + 1 bins, then one named "missing" if the feature may be missing."""
 
@@ -77,7 +76,7 @@ class NumberFeature(Frozen):
 
 
 class CategoryFeature(Frozen):
-    """A categorical input, served as a string out of a closed list."""
+    """A categorical input, served as a string from a closed list."""
 
     type: Literal["category"] = "category"
     name: str
@@ -121,7 +120,7 @@ class Layout:
 
 
 class Score(Frozen):
-    """A figure and, where it was bootstrapped, the interval around it."""
+    """A figure and, if it was bootstrapped, its interval."""
 
     value: float
     low: float | None = None
@@ -143,7 +142,7 @@ class DataOrigin(Frozen):
 
 
 class Example(Frozen):
-    """A real row of the test split that a person can click on."""
+    """A row of the test split, which the page shows as an example."""
 
     values: dict[str, float | str | None]
     label: str
@@ -165,9 +164,9 @@ class Manifest(Frozen):
     """Shares of the classes in training, in the same order."""
     out_of_range: Literal["reject", "accept"]
     cells: Cells = PLAIN
-    """How the cells of the training data were read; a request may say that a value is missing in the same words."""
+    """How the cells of the training data were read; a request may use the same words for a missing value."""
     features: tuple[Feature, ...] = Field(min_length=1)
-    """In the order people see them; `Layout` derives the tensors' layout from it."""
+    """In display order; `Layout` derives the tensors' layout from it."""
     metrics: dict[str, dict[str, Score]]
     """Split (cv, train, test), then metric."""
     data: DataOrigin
@@ -182,7 +181,7 @@ class Manifest(Frozen):
 
     @model_validator(mode="after")
     def _names_are_labels(self) -> Self:
-        """Prometheus takes a label without text for no label, and equal labels for one series."""
+        """Prometheus ignores empty labels, and merges series with equal labels."""
         for what, names in (("classes", self.classes), ("features", [each.name for each in self.features])):
             if "" in names or len(set(names)) != len(names):
                 raise ValueError(f"the names of the {what} must be distinct and not empty")
@@ -210,9 +209,9 @@ class Bundle(Frozen):
 
 
 def as_label(text: str, reserved: str) -> str:
-    """Somebody's text as a label's value beside a reserved word: in quotes where it is that word.
+    """A label value that differs from a reserved word: the word itself is quoted.
 
-    Text that is the word in quotes gets one more pair, so that two texts never have the same label.
+    If the text is the word in quotes, it is quoted again, so that two texts never have the same label.
     """
     return f"'{text}'" if text.strip("'") == reserved else text
 
@@ -229,7 +228,7 @@ def read_bundle(directory: Path) -> Bundle:
     """Read and verify a bundle.
 
     Raises:
-        BundleError: it is missing, not understood, of an unknown schema version, or its digest differs.
+        BundleError: it is missing or invalid, has an unknown schema version, or its digest differs.
     """
     manifest_bytes = _read(directory, MANIFEST_FILE)
     model = _read(directory, MODEL_FILE)

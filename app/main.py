@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -26,18 +25,11 @@ from app.predictionlog import PredictionLog, RecordedOperation
 from app.protocol import Protocol
 from app.service import Service
 from app.settings import Settings, body_limit, read_settings
-from app.transport import AccessLog, Budget, add_error_handlers, response
+from app.transport import Budget, add_error_handlers, log_observed, response
 
 _PROTOCOL: list[str | Enum] = ["open inference protocol"]
 _INFER = "/v2/models/{model_name}/infer"
 _INFER_VERSION = "/v2/models/{model_name}/versions/{version}/infer"
-
-
-@dataclass
-class Lifecycle:
-    """Whether the process is shutting down; the server sets it and readiness reports it."""
-
-    draining: bool = False
 
 
 class Application(FastAPI):
@@ -134,7 +126,7 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     )
     state.http = HttpMetrics(registry)
     state.budget = Budget(settings.max_buffered_bytes, body_limit(settings, len(service.manifest.features)))
-    state.lifecycle = Lifecycle()
+    state.draining = False
     sources = [each for each in (service.metrics, state.http, state.prediction_log) if each is not None]
     state.exposition = Exposition(registry, sources)
     export_age(registry, settings.model_created, settings.data_created)
@@ -143,9 +135,7 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     _add_health(app)
     _add_about(app)
     add_error_handlers(app, service)
-    state.http.instrument(app)
-    if settings.access_log:
-        app.add_middleware(AccessLog)
+    state.http.instrument(app, *([log_observed] if settings.access_log else []))
     # Last, because middleware clears it; the endpoints count and log by themselves.
     app.fast_path = {
         prefix + path: each for prefix in ("", settings.root_path) for path, each in fast_path.items()
@@ -193,8 +183,6 @@ def _add_predictions(app: Application, protocol: Protocol) -> dict[str, Endpoint
 
 
 def _add_protocol(app: Application, protocol: Protocol) -> None:
-    lifecycle: Lifecycle = app.state.lifecycle
-
     @app.get("/v2", tags=_PROTOCOL, summary="Server metadata")
     async def server() -> Response:
         return _json(protocol.server())
@@ -205,7 +193,7 @@ def _add_protocol(app: Application, protocol: Protocol) -> None:
 
     @app.get("/v2/health/ready", tags=_PROTOCOL, summary="Whether requests should be sent here")
     async def ready() -> Response:
-        return _json({"ready": not lifecycle.draining}, 503 if lifecycle.draining else 200)
+        return _json({"ready": not app.state.draining}, 503 if app.state.draining else 200)
 
     @app.get("/v2/models/{model_name}", tags=_PROTOCOL, summary="Model metadata")
     @app.get("/v2/models/{model_name}/versions/{version}", tags=_PROTOCOL, summary="Model metadata")
@@ -221,20 +209,18 @@ def _add_protocol(app: Application, protocol: Protocol) -> None:
     )
     async def model_ready(model_name: str, version: str | None = None) -> Response:
         protocol.check(model_name, version)
-        answer = {"name": model_name, "ready": not lifecycle.draining}
-        return _json(answer, 503 if lifecycle.draining else 200)
+        answer = {"name": model_name, "ready": not app.state.draining}
+        return _json(answer, 503 if app.state.draining else 200)
 
 
 def _add_health(app: Application) -> None:
-    lifecycle: Lifecycle = app.state.lifecycle
-
     @app.get("/health/live", tags=["health"], summary="Whether the process answers")
     async def live() -> Response:
         return _json({"status": "live"})
 
     @app.get("/health/ready", tags=["health"], summary="Whether requests should be sent here")
     async def ready() -> Response:
-        if lifecycle.draining:
+        if app.state.draining:
             return _json({"status": "draining"}, 503)
         return _json({"status": "ready"})
 

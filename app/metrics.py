@@ -88,8 +88,7 @@ CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1
 _LATENCY = _with_limit(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _LATENCY_BY_HANDLER = _with_limit(0.005, 0.025, 0.1, 0.5, 1)
 # Probes and scrapes would distort the latency of clients' requests.
-_NOT_COUNTED = ["^/metrics$", "^/health/", "^/v2/health/"]
-_not_counted = re.compile("|".join(_NOT_COUNTED))
+_NOT_COUNTED = re.compile("^/metrics$|^/health/|^/v2/health/")
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -260,16 +259,16 @@ class HttpMetrics:
             each.settle()
         self._open.set(len(self._connections))
         paths = [path for each in self._connections for path in each.in_flight()]
-        self._in_flight.set(sum(not _not_counted.search(path) for path in paths))
+        self._in_flight.set(sum(not _NOT_COUNTED.search(path) for path in paths))
 
-    def instrument(self, app: FastAPI) -> None:
-        """Let the instrumentator observe all requests that pass its middleware."""
-        Instrumentator(should_group_status_codes=False, excluded_handlers=_NOT_COUNTED).add(
-            self._observe
-        ).instrument(app)
+    def instrument(self, app: FastAPI, *observers: Callable[[Info], None]) -> None:
+        """Let these metrics and other observers see all requests that pass the instrumentator's middleware."""
+        Instrumentator(should_group_status_codes=False).add(self._observe, *observers).instrument(app)
 
     def _observe(self, info: Info) -> None:
         handler = info.modified_handler
+        if _NOT_COUNTED.search(info.request.url.path if handler == OTHER_HANDLER else handler):
+            return
         method = info.method if info.method in _METHODS else OTHER_METHOD
         if info.modified_status == "405":
             handler, method = OTHER_HANDLER, OTHER_METHOD

@@ -41,11 +41,6 @@ class Error(TypedDict):
     details: list[ErrorDetail]
 
 
-class ModelReference(TypedDict):
-    name: str
-    version: str
-
-
 class Output(TypedDict):
     name: str
     datatype: Literal["BYTES", "FP64"]
@@ -75,27 +70,12 @@ class ModelMetadata(TypedDict):
     outputs: list[TensorMetadata]
 
 
-class ServerMetadata(TypedDict):
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class Live(TypedDict):
-    live: bool
-
-
-class Ready(TypedDict):
-    ready: bool
-
-
-class ModelReady(TypedDict):
-    name: str
-    ready: bool
-
-
-class Status(TypedDict):
-    status: Literal["live", "ready", "draining"]
+_ModelReference = object_of("ModelReference", {"name": str, "version": str})
+_ServerMetadata = object_of("ServerMetadata", {"name": str, "version": str, "extensions": list[str]})
+_Live = object_of("Live", {"live": bool})
+_Ready = object_of("Ready", {"ready": bool})
+_ModelReady = object_of("ModelReady", {"name": str, "ready": bool})
+_Status = object_of("Status", {"status": Literal["live", "ready", "draining"]})
 
 
 def description(manifest: Manifest) -> str:
@@ -167,13 +147,13 @@ def _describe_answers(paths: dict[str, Any], components: _Components) -> None:
         answer(f"{model}/infer", "200", "The outputs", InferResponse, **{"application/octet-stream": {}})
         answer(model, "200", "Successful", ModelMetadata)
         for status, about in _READINESS:
-            answer(f"{model}/ready", status, about, ModelReady)
+            answer(f"{model}/ready", status, about, _ModelReady)
     for status, about in _READINESS:
-        answer("/v2/health/ready", status, about, Ready)
-        answer("/health/ready", status, about, Status)
-    answer("/v2", "200", "Successful", ServerMetadata)
-    answer("/v2/health/live", "200", "Successful", Live)
-    answer("/health/live", "200", "Successful", Status)
+        answer("/v2/health/ready", status, about, _Ready)
+        answer("/health/ready", status, about, _Status)
+    answer("/v2", "200", "Successful", _ServerMetadata)
+    answer("/v2/health/live", "200", "Successful", _Live)
+    answer("/health/live", "200", "Successful", _Status)
     answer("/model", "200", "Successful", Manifest)
     paths["/metrics"]["get"]["responses"]["200"] = {
         "description": "Prometheus text format",
@@ -208,10 +188,10 @@ def _answers(manifest: Manifest) -> tuple[Any, Any, Any]:
     lists = object_of("ProbabilitiesByClass", dict.fromkeys(classes, list[float]))
     row: Any = object_of("Row", one)
     return (
-        object_of("Prediction", {**one, "model": ModelReference}),
-        object_of("Predictions", {"predictions": list[row], "model": ModelReference}),
+        object_of("Prediction", {**one, "model": _ModelReference}),
+        object_of("Predictions", {"predictions": list[row], "model": _ModelReference}),
         object_of(
-            "PredictionColumns", {"labels": list[label], "probabilities": lists, "model": ModelReference}
+            "PredictionColumns", {"labels": list[label], "probabilities": lists, "model": _ModelReference}
         ),
     )
 

@@ -1,8 +1,8 @@
-"""Runs a model file: the one way in which training evaluates and the service answers.
+"""Runs a model file, both for training's evaluation and for the service.
 
-The model takes at most two tensors, because ONNX cannot mix types in one: `numbers` (float64, NaN where
-missing) and `categories` (strings, "" where missing), each with one column per feature of that type in
-the order of the features. It answers `label` (int64, an index into the classes) and `probabilities`.
+The model has at most two inputs, because a tensor has one type: `numbers` (float64, NaN if missing) and `categories`
+(strings, "" if missing). Each has one column per feature of its type, in the order of the features. The outputs are
+`label` (int64, an index into the classes) and `probabilities`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ PROBABILITIES = "probabilities"
 
 _OUTPUTS = [LABEL, PROBABILITIES]
 BLOCK_BYTES = 64 * 2**20
-"""Rows run at once, times the size of the model. Where every row is held against everything in the file, as by a
-support vector machine, the results between take the rows times a good part of the file."""
+"""The rows of a block times the size of the model. A support vector machine compares every row with most of the file, and
+its intermediate results take that much memory."""
 SMALLEST_BLOCK = 256
-"""Rows that are always run at once: with fewer, a large forest would notice the calls."""
+"""The minimum rows of a block: with fewer, the calls would slow down a large forest."""
 _ALIGNED = 64
 
 
 class Predictor:
     """An ONNX classifier with its input layout.
 
-    Threads are one by default: a service answers many small requests side by side, and onnxruntime's own
-    thread pool halves its throughput.
+    It uses one thread by default: a service answers many small requests concurrently, and onnxruntime's thread pool would
+    halve its throughput.
 
     Attributes:
-        layout: which feature is which column.
-        classes: how many the model knows, None if the file does not say.
-        predict_row: classifies one row of numbers and categories, as `predict` does, in half the time if
-            there are only numbers; returns the class's index and the probabilities of all classes.
+        layout: maps features to columns.
+        classes: the number of classes; None if the file does not say.
+        predict_row: classifies one row of numbers and categories like `predict`, in half the time if there are only
+            numbers; returns the class's index and the probabilities of all classes.
     """
 
     def __init__(self, model: bytes, layout: Layout, *, threads: int = 1) -> None:
@@ -54,7 +54,7 @@ class Predictor:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            # onnxruntime raises a dozen unrelated classes here; all mean that the file cannot be run.
+            # onnxruntime raises a dozen unrelated classes here; all mean that the model cannot run.
             raise BundleError(f"onnxruntime cannot load the model: {str(error).splitlines()[0]}") from error
         self.layout = layout
         self._block = max(SMALLEST_BLOCK, BLOCK_BYTES // len(model))
@@ -72,11 +72,11 @@ class Predictor:
     def predict(
         self, numbers: NDArray[np.float64], categories: NDArray[np.object_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
-        """Classify rows, many of them in blocks that bound the memory; the answers are the same bits.
+        """Classify rows, in blocks to limit memory; the blocks do not change a bit of the results.
 
         Args:
-            numbers: shape (rows, number of numeric features), NaN where missing.
-            categories: shape (rows, number of categorical features), "" where missing; None if there are none.
+            numbers: shape (rows, number of numeric features), NaN if missing.
+            categories: shape (rows, number of categorical features), "" if missing; None if there are none.
 
         Returns:
             Class indices of shape (rows,) and probabilities of shape (rows, classes).
@@ -89,8 +89,8 @@ class Predictor:
         if len(numbers) <= self._block:
             label, probabilities = self._session.run(_OUTPUTS, feed)
             return label, probabilities
-        # Of about one size, and cut where vector instructions begin: what is left over, and a single row, go through
-        # other instructions, which round otherwise.
+        # The blocks have similar sizes and start at a multiple of the vector size: the rows after the last multiple, and
+        # single rows, are computed by other instructions, which round differently.
         count = -(-len(numbers) // self._block)
         edges = [len(numbers) * each // count // _ALIGNED * _ALIGNED for each in range(count)] + [
             len(numbers)
@@ -121,9 +121,9 @@ class Predictor:
 
 
 class _BoundRow:
-    """One row of numbers in memory that the session reads from and writes to, without any arrays made.
+    """One row of numbers in memory that the session reads and writes directly, without new arrays.
 
-    onnxruntime lets other threads run while it works, hence the lock: the memory is one request's at a time.
+    onnxruntime releases the GIL while it runs, so a lock gives the memory to one request at a time.
     """
 
     def __init__(

@@ -271,22 +271,16 @@ class Protocol:
         described: list[dict[str, Any]] = []
         binary: list[bytes] = []
         for name, as_binary in outputs:
-            is_label = name == LABEL
-            shape = list(labels.shape if is_label else probabilities.shape)
-            output: dict[str, Any] = {
-                "name": name,
-                "datatype": "BYTES" if is_label else "FP64",
-                "shape": shape,
-            }
+            values, datatype = (labels, "BYTES") if name == LABEL else (probabilities, "FP64")
+            output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(values.shape)}
             if as_binary:
-                content = (
-                    b"".join(self._encoded_classes[labels].tolist())
-                    if is_label
-                    else probabilities.astype("<f8").tobytes()
-                )
+                if name == LABEL:
+                    content = b"".join(self._encoded_classes[labels].tolist())
+                else:
+                    content = probabilities.astype("<f8").tobytes()
                 output["parameters"] = {"binary_data_size": len(content)}
                 binary.append(content)
-            elif is_label:
+            elif name == LABEL:
                 output["data"] = self._classes[labels].tolist()
             else:
                 output["data"] = np.ascontiguousarray(probabilities).ravel()

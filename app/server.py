@@ -24,7 +24,7 @@ import uvicorn
 from app.address import printable, url_of
 from app.connection import Connection, Outbox
 from app.contract import Bundle
-from app.main import Application, Lifecycle, create_app
+from app.main import Application, create_app
 from app.metrics import Exposition
 from app.predictionlog import PredictionLog
 from app.process import stop_signals
@@ -147,7 +147,7 @@ class Server(uvicorn.Server):
         )
         # uvicorn does this later, but a signal may arrive before, and its handler needs the headers.
         self.config.load()
-        self._lifecycle: Lifecycle = app.state.lifecycle
+        self._state = app.state
         self._exposition: Exposition = app.state.exposition
         self._prediction_log: PredictionLog | None = app.state.prediction_log
         app.state.http.watch(cast(set[Connection], self.server_state.connections))
@@ -224,8 +224,8 @@ class Server(uvicorn.Server):
         self._close_connections_after_answers()
 
     def _close_connections_after_answers(self) -> None:
-        if not self._lifecycle.draining:
-            self._lifecycle.draining = True
+        if not self._state.draining:
+            self._state.draining = True
             # Every response starts with the second list, which uvicorn rebuilds from the first at each tick.
             close = (b"connection", b"close")
             self.config.encoded_headers.append(close)

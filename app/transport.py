@@ -6,15 +6,15 @@ import gzip
 import io
 import json
 import logging
-import time
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from fastapi import FastAPI, Request, Response
+from prometheus_fastapi_instrumentator.metrics import Info
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope
 
 from app.errors import RequestError, error_body
 from app.http import JSON, Answer, RequestHeaders, content_length, json_answer
@@ -233,33 +233,13 @@ def response(answer: Answer) -> Response:
     return made
 
 
-class AccessLog:
-    """ASGI middleware that logs one line for each request."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500
-
-        async def watch(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        finally:
-            log_access(scope, status, time.perf_counter() - started)
+def log_observed(info: Info) -> None:
+    """Log a request that the instrumentator observed."""
+    log_access(info.request.scope, int(info.modified_status), info.modified_duration)
 
 
 def log_access(scope: Scope, status: int, seconds: float) -> None:
-    """Log one line about an answered request."""
+    """Log one line for an answered request."""
     client = scope.get("client")
     fields = {
         "method": scope["method"],

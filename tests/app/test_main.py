@@ -42,7 +42,7 @@ def test_readiness_ends_with_draining_and_liveness_does_not(number_model: Path, 
     ready = ["/health/ready", "/v2/health/ready", "/v2/models/iris/ready"]
     live = ["/health/live", "/v2/health/live"]
     assert {client.get(path).status_code for path in ready + live} == {200}
-    client.app.state.lifecycle.draining = True  # type: ignore[attr-defined]
+    client.app.state.draining = True  # type: ignore[attr-defined]
     assert {client.get(path).status_code for path in ready} == {503}
     assert {client.get(path).status_code for path in live} == {200}
     assert client.post("/predict", json=number_row((5, 3, 1, 1)).values).status_code == 200

@@ -274,7 +274,7 @@ def test_paths_that_manifests_name_are_served(components: tuple[str, ...], tmp_p
             probed | scraped | asked, 200
         )
         # While it drains, it is not ready, and must not be restarted.
-        application.state.lifecycle.draining = True
+        application.state.draining = True
         assert client.get(container["readinessProbe"]["httpGet"]["path"]).status_code == 503
         assert client.get(container["livenessProbe"]["httpGet"]["path"]).status_code == 200
 
