@@ -25,7 +25,6 @@ from common.errors import EspalierError
 FOLDER = Path(__file__).parent
 DASHBOARDS = FOLDER / "dashboards"
 RULES = FOLDER / "rules"
-EXPORTERS = FOLDER / "exporters.yaml"
 
 VARIABLES: Mapping[str, str] = {
     "namespace": ".*",
@@ -38,7 +37,6 @@ VARIABLES: Mapping[str, str] = {
 """The values of Grafana's variables when nothing was chosen."""
 
 Kind = Literal["panel", "annotation", "variable", "record", "alert"]
-COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
 
 
 @dataclass(frozen=True)
@@ -73,34 +71,42 @@ def metric_names(expression: str) -> set[str]:
     Raises:
         EspalierError: it is not PromQL.
     """
-    return {each.name for each in _selectors(_parse(expression)) if each.name}
+    return {each.name for each in selectors(parse(expression)) if each.name}
 
 
-def recorded_names() -> set[str]:
-    """The names of the recorded series."""
-    return {each.title for each in rule_queries() if each.kind == "record"}
-
-
-def exported_names() -> set[str]:
-    """The names of the series of the listed exporters."""
-    found: set[str] = set()
-    for exporter in _yaml(EXPORTERS).values():
-        for name, about in exporter["metrics"].items():
-            suffixes = ("_bucket", "_count", "_sum") if about.get("type") == "histogram" else ("",)
-            found.update(name + suffix for suffix in suffixes)
-    return found
-
-
-def operands(expression: str) -> list[str]:
-    """The parts that an expression compares and combines; each must have data while nothing is wrong.
-
-    An alert is empty while nothing is wrong: `a > 5 and b` has no result then, but `a` and `b` have. So a comparison gives
-    both its sides except plain numbers, and `and`, `or` and `unless` give all their parts. Selectors keep their filters.
+def parse(expression: str) -> Any:
+    """The syntax tree of an expression.
 
     Raises:
         EspalierError: it is not PromQL.
     """
-    return list(dict.fromkeys(_operands(_parse(expression))))
+    try:
+        return promql_parser.parse(expression)
+    except ValueError as error:
+        raise EspalierError(f"not PromQL: {' '.join(str(error).split())}: {expression}") from None
+
+
+def selectors(node: Any) -> Iterator[promql_parser.VectorSelector]:
+    if isinstance(node, promql_parser.VectorSelector):
+        yield node
+    for child in children(node):
+        yield from selectors(child)
+
+
+def children(node: Any) -> list[Any]:
+    match node:
+        case promql_parser.BinaryExpr():
+            return [node.lhs, node.rhs]
+        case promql_parser.AggregateExpr():
+            return [node.expr, *([node.param] if node.param is not None else [])]
+        case promql_parser.Call():
+            return list(node.args)
+        case promql_parser.MatrixSelector():
+            return [node.vector_selector]
+        case promql_parser.ParenExpr() | promql_parser.UnaryExpr() | promql_parser.SubqueryExpr():
+            return [node.expr]
+        case _:
+            return []
 
 
 def substitute(text: str, variables: Mapping[str, str] = VARIABLES) -> str:
@@ -146,65 +152,6 @@ def _of_rules(path: Path) -> Iterator[Query]:
         for rule in group["rules"]:
             kind: Kind = "record" if "record" in rule else "alert"
             yield Query(path.name, kind, rule[kind], rule["expr"])
-
-
-def _parse(expression: str) -> Any:
-    try:
-        return promql_parser.parse(expression)
-    except ValueError as error:
-        raise EspalierError(f"not PromQL: {' '.join(str(error).split())}: {expression}") from None
-
-
-def _selectors(node: Any) -> Iterator[promql_parser.VectorSelector]:
-    if isinstance(node, promql_parser.VectorSelector):
-        yield node
-    for child in _children(node):
-        yield from _selectors(child)
-
-
-def _children(node: Any) -> list[Any]:
-    match node:
-        case promql_parser.BinaryExpr():
-            return [node.lhs, node.rhs]
-        case promql_parser.AggregateExpr():
-            return [node.expr, *([node.param] if node.param is not None else [])]
-        case promql_parser.Call():
-            return list(node.args)
-        case promql_parser.MatrixSelector():
-            return [node.vector_selector]
-        case promql_parser.ParenExpr() | promql_parser.UnaryExpr() | promql_parser.SubqueryExpr():
-            return [node.expr]
-        case _:
-            return []
-
-
-def _operands(node: Any) -> Iterator[str]:
-    if not any(_is_choice(each) for each in _descendants(node)):
-        # A number needs no data; `absent` is empty when its metric exists.
-        if isinstance(node, promql_parser.Call) and node.func.name.startswith("absent"):
-            yield from (each.prettify() for each in node.args)
-        elif next(_selectors(node), None) is not None:
-            yield node.prettify()
-        return
-    for child in _children(node):
-        yield from _operands(child)
-
-
-def _descendants(node: Any) -> Iterator[Any]:
-    yield node
-    for child in _children(node):
-        yield from _descendants(child)
-
-
-def _is_choice(node: Any) -> bool:
-    if isinstance(node, promql_parser.Call):
-        return bool(node.func.name.startswith("absent"))
-    return isinstance(node, promql_parser.BinaryExpr) and str(node.op) in (
-        *COMPARISONS,
-        "and",
-        "or",
-        "unless",
-    )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -13,15 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring.dashboards import FOLDER
 from monitoring.queries import (
-    exported_names,
     metric_names,
     panel_queries,
     panels,
-    recorded_names,
     rule_queries,
 )
 from tests.app.conftest import Serve
 from tests.deploy.project import ROOT
+from tests.monitoring.expectations import exported_names, recorded_names
 
 NAMES = ("service", "model", "delivery", "load")
 VARIABLES = {"datasource", "environment", "namespace", "model_version"}

@@ -22,17 +22,15 @@ from monitoring.prometheus import Sample
 from monitoring.queries import (
     VARIABLES,
     Query,
-    exported_names,
     metric_names,
-    operands,
     panel_queries,
-    recorded_names,
     rule_queries,
     substitute,
 )
 from tests.app.processes import ROOT
 from tests.bundles import write_mixed_bundle
 from tests.monitoring import pictures
+from tests.monitoring.expectations import exported_names, operands, recorded_names
 from tests.monitoring.world import World, watching
 
 FEATURE = "soil type"

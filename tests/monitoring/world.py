@@ -25,9 +25,10 @@ import yaml
 
 from app.contract import Manifest, read_bundle
 from monitoring.prometheus import Prometheus
-from monitoring.queries import RULES, metric_names, recorded_names
+from monitoring.queries import RULES, metric_names
 from tests.app.processes import ROOT, Running, running
 from tests.load.traffic import Traffic
+from tests.monitoring.expectations import recorded_names
 from tests.monitoring.story import Story
 from tests.tools import free_port, require
 
