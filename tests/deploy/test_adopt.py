@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy import adopt, render
+from deploy import adopt
 from deploy.adopt import AdoptError, Names, replaced
+from deploy.manifests import render
 
 ROOT = render.FOLDER.parent
 MINE = Names(

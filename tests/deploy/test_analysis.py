@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.metrics import LATENCY_LIMIT
 from app.settings import Settings
-from deploy import render
+from deploy.manifests import render
 from tests.bundles import write_number_bundle
 from tests.deploy.prometheus import NOW, STEP, Prometheus, serving
 

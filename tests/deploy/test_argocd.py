@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import applications, render, validate
+from deploy.manifests import argocd, render, schema
 from tests.deploy.spoiling import REMOVE, spoil
 
 Document = dict[str, Any]
@@ -48,7 +48,7 @@ def _monitoring() -> list[Document]:
 
 
 def _problems(documents: list[Document], root: Path = render.FOLDER) -> list[str]:
-    return applications.problems(documents, _environments(), _monitoring(), root)
+    return argocd.problems(documents, _environments(), _monitoring(), root)
 
 
 def _get(documents: list[Document], which: str) -> Document:
@@ -57,7 +57,7 @@ def _get(documents: list[Document], which: str) -> Document:
 
 
 def _applications(documents: list[Document]) -> dict[str, Document]:
-    made = applications.applications_of(_get(documents, SET))
+    made = argocd.applications_of(_get(documents, SET))
     return {each["metadata"]["name"]: each for each in made}
 
 
@@ -70,7 +70,7 @@ def test_there_is_an_application_for_each_overlay() -> None:
         assert spec["source"]["path"] == f"deploy/overlays/{each}"
         assert spec["destination"]["namespace"] == f"espalier-{each}"
         assert spec["project"] == "espalier"
-        assert validate.problems(_applications(_rendered())[f"espalier-{each}"]) == []
+        assert schema.problems(_applications(_rendered())[f"espalier-{each}"]) == []
 
 
 def test_each_environment_has_its_sync_policy() -> None:

@@ -18,7 +18,8 @@ import yaml
 from ruamel.yaml import YAML
 
 from app.settings import PREFIX, Settings
-from deploy import manifests, render, validate
+from deploy.manifests import __main__ as manifests
+from deploy.manifests import render, schema
 from deploy.schemas.__main__ import PACKAGES, file_name
 from tests.deploy.project import ROOT
 from tests.tools import require
@@ -70,7 +71,7 @@ def test_a_release_reaches_the_pods(environment: str, components: tuple[str, ...
         assert each["metadata"]["labels"][VERSION] == version
         assert each["metadata"]["annotations"][REVISION] == revision
     assert VERSION not in workload["spec"]["selector"]["matchLabels"]
-    assert [problem for each in documents for problem in validate.problems(each)] == []
+    assert [problem for each in documents for problem in schema.problems(each)] == []
 
 
 def test_the_documented_patch_names_the_bucket_of_the_prediction_log() -> None:
@@ -270,9 +271,9 @@ def test_what_a_kind_does_not_know_is_refused(
     name: str, kind: str, change: Callable[[Document], None], complaint: str
 ) -> None:
     document = _one(name, kind)
-    assert validate.problems(document) == []
+    assert schema.problems(document) == []
     change(document)
-    assert complaint in "\n".join(validate.problems(document))
+    assert complaint in "\n".join(schema.problems(document))
 
 
 @pytest.mark.parametrize(
@@ -293,23 +294,23 @@ def test_what_the_server_would_add_to_a_list_is_written(
 ) -> None:
     """Of every object that is rendered: test_everything_is_as_it_should_be holds them to the same check."""
     document = _one(name, kind)
-    assert validate.problems(document) == []
+    assert schema.problems(document) == []
     *above, field = [int(part) if part.isdigit() else part for part in path.split(".")]
     node: Any = document
     for part in above:
         node = node[part]
     del node[field]
-    assert f"{path}: the server would add {json.dumps(value)}: write it" in validate.problems(document)
+    assert f"{path}: the server would add {json.dumps(value)}: write it" in schema.problems(document)
 
 
 def test_a_document_without_a_kind_is_refused() -> None:
-    assert validate.problems({"metadata": {"name": "x"}}) == ["it has no apiVersion and kind"]
+    assert schema.problems({"metadata": {"name": "x"}}) == ["it has no apiVersion and kind"]
 
 
 def test_every_schema_is_of_a_package_that_is_pinned() -> None:
     expected = {file_name(p.group, p.api_version, kind): p for p in PACKAGES for kind in p.kinds}
-    found = {path.name: path.read_text() for path in validate.SCHEMAS.glob("*.json")}
-    defaults = json.loads(found.pop(validate.DEFAULTS.name))
+    found = {path.name: path.read_text() for path in schema.SCHEMAS.glob("*.json")}
+    defaults = json.loads(found.pop(schema.DEFAULTS.name))
     assert found.keys() == expected.keys() == {f"{name}.json" for name in defaults}
     for name, package in expected.items():
         assert f"from {package.npm} {package.version} (MIT)" in found[name]

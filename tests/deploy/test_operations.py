@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy import applications, render
+from deploy.manifests import argocd, render
 from tests.deploy.project import ROOT
 
 PAGE = (ROOT / "docs/operations.md").read_text()
@@ -40,7 +40,7 @@ def _applications() -> list[Document]:
     made = [each for each in documents if each["kind"] == "Application"]
     for each in documents:
         if each["kind"] == "ApplicationSet":
-            made += applications.applications_of(each)
+            made += argocd.applications_of(each)
     return made
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deploy import render
+from deploy.manifests import render
 
 Document = dict[str, Any]
 

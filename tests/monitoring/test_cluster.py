@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from common.errors import EspalierError
-from deploy import render, watchers
+from deploy.manifests import monitoring, render
 from monitoring import generate
 from monitoring.objectives import objectives
 from monitoring.queries import panel_queries, rule_queries
@@ -207,7 +207,7 @@ def test_what_a_person_makes_is_documented() -> None:
         for volume in each["spec"]["template"]["spec"]["volumes"]
         if "secret" in volume
     }
-    assert used <= set(watchers.SECRETS)
+    assert used <= set(monitoring.SECRETS)
     for name in used:
         assert f"kubectl create secret generic {name} -n monitoring" in text, name
 
@@ -258,7 +258,7 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     (DEPLOYMENT, f"{POD}/serviceAccountName", "other", "no ServiceAccount of its own"),
     ("ServiceAccount espalier-delivery", "/automountServiceAccountToken", True, "without a token"),
     (DEPLOYMENT, f"{CONTAINER}/image", "python:3.13", "is not NAME@sha256:DIGEST"),
-    (DEPLOYMENT, f"{CONTAINER}/livenessProbe", REMOVE, "livenessProbe asks none"),
+    (DEPLOYMENT, f"{CONTAINER}/livenessProbe", REMOVE, "it has no livenessProbe"),
     (DEPLOYMENT, f"{CONTAINER}/readinessProbe/httpGet/port", "web", "readinessProbe asks none"),
     (DEPLOYMENT, f"{CONTAINER}/workingDir", "/srv", "nothing is mounted at /srv/delivery"),
     (DEPLOYMENT, f"{CONTAINER}/workingDir", REMOVE, "refer to: 'workingDir'"),
@@ -308,6 +308,6 @@ MISTAKES: list[tuple[str, str, object, str]] = [
 )
 def test_a_mistake_is_found(which: str, pointer: str, value: object, complaint: str) -> None:
     documents = deepcopy(pods.rendered())
-    assert watchers.problems(documents) == []
+    assert monitoring.problems(documents) == []
     spoil(documents, pods.get(documents, which), pointer, value)
-    assert complaint in "\n".join(watchers.problems(documents))
+    assert complaint in "\n".join(monitoring.problems(documents))

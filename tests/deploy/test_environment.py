@@ -1,4 +1,4 @@
-"""Follows the names in what is rendered, and shows for each check that it finds the mistake it is for."""
+"""Each check of an environment's manifests finds the mistake that it is for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from app import server
 from app.main import create_app
 from app.settings import Settings
-from deploy import references, render
+from deploy.manifests import environment as checks
+from deploy.manifests import render
 from tests.bundles import write_number_bundle
 from tests.deploy.spoiling import REMOVE, spoil
 from tests.tools import require
@@ -122,7 +123,7 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
         ("deployment",),
         "ServiceMonitor",
         "/spec/podTargetLabels",
-        [references.HASH],
+        [checks.HASH],
         "pods have no label rollouts",
     ),
     (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings", REMOVE, "label environment=''"),
@@ -201,9 +202,9 @@ def test_a_mistake_is_found(
     components: tuple[str, ...], which: str, pointer: str, value: object, complaint: str
 ) -> None:
     manifests = _manifests(*components)
-    assert references.problems(manifests) == []
+    assert checks.problems(manifests) == []
     spoil(manifests, _get(manifests, *which.split()), pointer, value)
-    assert complaint in "\n".join(references.problems(manifests))
+    assert complaint in "\n".join(checks.problems(manifests))
 
 
 @pytest.mark.parametrize("environment", render.ENVIRONMENTS)
@@ -238,12 +239,12 @@ def test_prometheus_makes_the_labels_of_the_relabeling(environment: str, tmp_pat
     assert made == {"environment": environment, "model_version": "01dddd8b7714"} | {
         key: made[key] for key in ("instance", "job")
     }
-    assert references.relabelled(relabelings, discovered).items() <= made.items()
+    assert checks.relabelled(relabelings, discovered).items() <= made.items()
 
 
 def test_components_in_the_wrong_order_are_found() -> None:
     """A Deployment has nobody to write the weights, so its Ingress must name a port."""
-    found = "\n".join(references.problems(_manifests("deployment", "ingress-alb")))
+    found = "\n".join(checks.problems(_manifests("deployment", "ingress-alb")))
     assert "nothing writes the annotation for espalier" in found
 
 
@@ -256,7 +257,7 @@ def test_two_ways_in_at_once_are_refused() -> None:
 @pytest.mark.parametrize("components", render.VARIANTS, ids="+".join)
 def test_paths_that_manifests_name_are_served(components: tuple[str, ...], tmp_path: Path) -> None:
     manifests = _manifests(*components)
-    workload = next(each for each in manifests if each["kind"] in references.WORKLOADS)
+    workload = next(each for each in manifests if each["kind"] in checks.WORKLOADS)
     container = workload["spec"]["template"]["spec"]["containers"][0]
     probed = {
         container[each]["httpGet"]["path"] for each in ("startupProbe", "readinessProbe", "livenessProbe")
@@ -294,7 +295,7 @@ def test_metrics_are_kept_from_the_outside() -> None:
 
 
 def test_the_time_for_requests_in_flight_is_the_services_own() -> None:
-    assert references.FINISH_SECONDS == server._FINISH_SECONDS
+    assert checks.FINISH_SECONDS == server._FINISH_SECONDS
 
 
 def test_the_deployment_has_the_rollouts_pods() -> None:

@@ -1,8 +1,8 @@
-"""Checks one manifest against the schema of its kind, in which fields that do not exist are errors.
+"""Checks one manifest against the schema of its kind; unknown fields are errors.
 
-Kubernetes' own kinds are checked against every version in `VERSIONS`, with the schemas that kubernetes-validate
-carries, and custom resources against deploy/schemas/. In lists of those, every field that the server would fill in must
-be written: Argo CD compares such lists as a whole, and would apply them again and again.
+Kubernetes' own kinds are checked with the schemas of kubernetes-validate for every version in `VERSIONS`, custom
+resources with those in deploy/schemas/. Lists in custom resources must contain every field that the server would fill
+in: Argo CD compares such lists as a whole, and would apply them again and again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,17 @@ from referencing import Registry, Resource
 
 Document = Mapping[str, Any]
 
-SCHEMAS = Path(__file__).parent / "schemas"
+SCHEMAS = Path(__file__).parents[1] / "schemas"
 DEFAULTS = SCHEMAS / "defaults.json"
 VERSIONS = ("1.33", "1.37")
-"""The oldest Kubernetes that the manifests are written for, and the newest there is."""
+"""The oldest supported Kubernetes and the newest."""
 
 
 def problems(document: Document) -> list[str]:
-    """What is wrong with a manifest, each as `path: what`; nothing when it is as its kind demands."""
+    """What is wrong with a manifest, each as `path: what`."""
     if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
         return ["it has no apiVersion and kind"]
-    # The same mistake is found in both versions, and said once.
+    # Both versions find the same mistake.
     return list(dict.fromkeys(_problems(document)))
 
 
@@ -49,7 +50,7 @@ def _problems(document: Document) -> Iterator[str]:
 
 
 def _without(node: Any, path: Sequence[str], where: str) -> Iterator[str]:
-    """Every place of a path at which all but its last field is there."""
+    """Every place where the last field of a path is missing and the fields above it exist."""
     name, rest = path[0].removesuffix("[]"), path[1:]
     if not isinstance(node, Mapping):
         return
@@ -78,7 +79,7 @@ def _name(api_version: str, kind: str) -> str:
 
 def _lines(error: ValidationError) -> Iterator[str]:
     where = ".".join(map(str, error.absolute_path)) or "the document"
-    # A field that may have one of several shapes: each one's complaint is more useful than "not valid under any".
+    # Of a field with several allowed shapes, each shape's complaint says more than "not valid under any".
     if error.context:
         for each in error.context:
             yield from _lines(each)
@@ -88,32 +89,30 @@ def _lines(error: ValidationError) -> Iterator[str]:
 
 @cache
 def _validator(api_version: str, kind: str, version: str) -> Draft202012Validator | None:
-    folder = files("kubernetes_validate") / "kubernetes-json-schema" / f"v{version}.0-local-strict"
+    folder = _kubernetes(version)
     custom = SCHEMAS / f"{_name(api_version, kind)}.json"
     if custom.is_file():
         schema = json.loads(custom.read_text(encoding="utf-8"))
     else:
-        # rbac.authorization.k8s.io/v1 is called rbac-v1 there.
+        # kubernetes-validate calls rbac.authorization.k8s.io/v1 rbac-v1.
         group, _, name = api_version.rpartition("/")
         prefix = f"{group.split('.')[0]}-" if group else ""
         known = folder / f"{kind.lower()}-{prefix}{name}.json"
         if not known.is_file():
             return None
         schema = json.loads(known.read_text(encoding="utf-8"))
-        # Two groups may begin with the same word.
+        # Another group may begin with the same word.
         if api_version not in schema["properties"]["apiVersion"].get("enum", [api_version]):
             return None
-    return Draft202012Validator(schema, registry=_kubernetes(version))
+    return Draft202012Validator(schema, registry=_definitions(version))
+
+
+def _kubernetes(version: str) -> Traversable:
+    return files("kubernetes_validate") / "kubernetes-json-schema" / f"v{version}.0-local-strict"
 
 
 @cache
-def _kubernetes(version: str) -> Registry[Any]:
+def _definitions(version: str) -> Registry[Any]:
     """Kubernetes' definitions, under the name by which the schemas refer to them."""
-    path = (
-        files("kubernetes_validate")
-        / "kubernetes-json-schema"
-        / f"v{version}.0-local-strict"
-        / "_definitions.json"
-    )
-    definitions = Resource.from_contents(json.loads(path.read_text(encoding="utf-8")))
-    return definitions @ Registry()
+    text = (_kubernetes(version) / "_definitions.json").read_text(encoding="utf-8")
+    return Resource.from_contents(json.loads(text)) @ Registry()

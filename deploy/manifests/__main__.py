@@ -1,7 +1,7 @@
-"""Renders every environment with every set of components, what watches them, and what Argo CD is given; checks it all.
+"""Renders every environment with every set of components, monitoring and Argo CD's part, and checks it all.
 
-Strictly against the schema of each kind, and for names that lead nowhere. Writes what is rendered, to be read or
-compared.
+Each manifest is checked against the schema of its kind and for names that lead nowhere. The rendered files are written,
+to be read or compared.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,22 @@ from rich.console import Console
 from rich.table import Table
 
 from common.command import run
-from deploy import applications, references, render, validate, watchers
 from deploy.errors import DeployError
+from deploy.manifests import argocd, environment, monitoring, render, schema
+from deploy.manifests.documents import Document
 
 OUTPUT = Path("build/manifests")
 CHECKOV = "checkov==3.3.30"
-"""In an environment of its own: it pins libraries that others here need newer."""
+"""Runs in a separate environment, because it pins older libraries than the project needs."""
 
 
 class ManifestError(DeployError):
-    """A manifest is not what its kind demands, or refers to what is not there."""
+    """A manifest breaks its kind's schema, or refers to something that does not exist."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """What one kustomization makes, and what is wrong with it."""
+    """The output of one kustomization, and what is wrong with it."""
 
     name: str
     text: str
@@ -55,7 +56,7 @@ def main() -> None:
     everything = list(render_all())
     for each in everything:
         (output / f"{each.name}.yaml").write_text(each.text, encoding="utf-8")
-    # Wide enough for its longest name also where the output goes to a file.
+    # Wide enough for the longest name where the output goes to a file.
     Console(width=max(Console().width, 100)).print(_table(everything))
     for each in everything:
         for problem in each.problems:
@@ -69,37 +70,36 @@ def main() -> None:
 
 
 def render_all() -> Iterator[Rendered]:
-    """Both environments as committed, then with every set of components, then what watches them, then Argo CD's part."""
-    environments: list[Rendered] = []
-    for environment in render.ENVIRONMENTS:
-        environments.append(_environment(environment, render.overlay(environment)))
+    """Both environments as committed, then with every set of components, then monitoring, then Argo CD's part."""
+    environments = [_environment(name, render.overlay(name)) for name in render.ENVIRONMENTS]
     for components in render.VARIANTS:
         with render.variant(components) as root:
-            for environment in render.ENVIRONMENTS:
-                name = f"{environment}.{'+'.join(components) or 'plain'}"
-                environments.append(_environment(name, render.overlay(environment, root)))
+            for each in render.ENVIRONMENTS:
+                name = f"{each}.{'+'.join(components) or 'plain'}"
+                environments.append(_environment(name, render.overlay(each, root)))
     yield from environments
-    text = render.render(render.MONITORING)
-    watching = render.parse(text)
-    yield Rendered("monitoring", text, watching, [*_schema_problems(watching), *watchers.problems(watching)])
-    text = render.render(render.ARGOCD)
-    documents = render.parse(text)
-    problems = [
-        *_schema_problems(documents),
-        *applications.problems(documents, [e.documents for e in environments], watching),
-    ]
-    yield Rendered("argocd", text, documents, problems)
+    watching = _rendered("monitoring", render.MONITORING, monitoring.problems)
+    yield watching
+
+    def argocd_problems(documents: Sequence[Document]) -> list[str]:
+        return argocd.problems(documents, [e.documents for e in environments], watching.documents)
+
+    yield _rendered("argocd", render.ARGOCD, argocd_problems)
 
 
 def _environment(name: str, folder: Path) -> Rendered:
+    return _rendered(name, folder, environment.problems)
+
+
+def _rendered(name: str, folder: Path, check: Callable[[Sequence[Document]], list[str]]) -> Rendered:
     text = render.render(folder)
     documents = render.parse(text)
-    return Rendered(name, text, documents, [*_schema_problems(documents), *references.problems(documents)])
+    return Rendered(name, text, documents, [*_schema_problems(documents), *check(documents)])
 
 
-def _schema_problems(documents: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _schema_problems(documents: Sequence[Document]) -> Iterator[str]:
     for each in documents:
-        for problem in validate.problems(each):
+        for problem in schema.problems(each):
             yield f"{each.get('kind')} {each.get('metadata', {}).get('name')}: {problem}"
 
 

@@ -1,4 +1,4 @@
-"""Renders what is committed under deploy/ with kubectl's kustomize, as it is and with other components."""
+"""Renders the kustomizations under deploy/ with kubectl, as they are and with other components."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from deploy.errors import DeployError
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 ENVIRONMENTS = ("staging", "production")
 ARGOCD = FOLDER / "argocd"
 MONITORING = FOLDER.parent / "monitoring"
@@ -34,7 +34,7 @@ VARIANTS: tuple[tuple[str, ...], ...] = (
 
 
 class RenderError(DeployError):
-    """Kustomize refuses what is committed."""
+    """Kustomize refuses a kustomization."""
 
 
 def overlay(environment: str, root: Path = FOLDER) -> Path:

@@ -1,19 +1,18 @@
-"""Follows the names in what Argo CD is given: from an application to its project, folder and namespace."""
+"""Follows the names in Argo CD's manifests: from an application to its project, folder and namespace."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from deploy import render, validate
-
-Document = Mapping[str, Any]
+from deploy.manifests import render, schema
+from deploy.manifests.documents import Document, Documents, title
 
 _SUBSCRIPTION = re.compile(r"notifications\.argoproj\.io/subscribe\.(?P<trigger>[\w-]+)\.(?P<service>\w+)")
 _PATHS = "argocd.argoproj.io/manifest-generate-paths"
@@ -30,37 +29,41 @@ def problems(
     monitoring: Sequence[Document],
     root: Path = render.FOLDER,
 ) -> list[str]:
-    """What leads nowhere, one line each that names the object.
+    """One line for each mistake, which names the object.
 
     Args:
-        documents: what Argo CD is given.
-        environments: what every environment renders to, with every set of components.
-        monitoring: what the folder monitoring/ renders to.
+        documents: the manifests of Argo CD.
+        environments: those of every environment with every set of components.
+        monitoring: those of the folder monitoring/.
         root: the folder deploy/.
     """
     try:
         applications = list(_applications(documents))
     except (KeyError, ValueError) as error:
         return [f"ApplicationSet: {error}"]
-    found: list[str] = []
-    for each in applications:
-        found += [f"{_name(each)}: {problem}" for problem in validate.problems(each)]
-        found += [f"{_name(each)}: {problem}" for problem in _project_problems(each, documents)]
-        found += [f"{_name(each)}: {problem}" for problem in _source_problems(each, root)]
-        found += [f"{_name(each)}: {problem}" for problem in _subscription_problems(each, documents)]
-        found += [f"{_name(each)}: {problem}" for problem in _namespace_problems(each, environments)]
-    found += _whitelist_problems(documents, "espalier", environments)
-    found += _whitelist_problems(documents, "espalier-monitoring", [monitoring])
-    found += _notification_problems(documents)
-    found += _address_problems(applications, environments)
-    found += _stack_problems(applications, monitoring)
-    return found
+    found = [
+        f"{title(each)}: {problem}"
+        for each in applications
+        for problem in (
+            *schema.problems(each),
+            *_project_problems(each, documents),
+            *_source_problems(each, root),
+            *_subscription_problems(each, documents),
+            *_namespace_problems(each, environments),
+        )
+    ]
+    return [
+        *found,
+        *_whitelist_problems(documents, "espalier", environments),
+        *_whitelist_problems(documents, "espalier-monitoring", [monitoring]),
+        *_notification_problems(documents),
+        *_address_problems(applications, environments),
+        *_stack_problems(applications, monitoring),
+    ]
 
 
 def applications_of(application_set: Document) -> Iterator[dict[str, Any]]:
-    """The applications that a list generator makes.
-
-    Understands `{{ .name }}` and `{{ toJson .name }}`, which is all that is needed here.
+    """The applications that a list generator makes, whose templates have `{{ .name }}` and `{{ toJson .name }}` only.
 
     Raises:
         KeyError: a template names a field that an element lacks; Argo CD would refuse too, by missingkey=error.
@@ -85,7 +88,7 @@ def _applications(documents: Sequence[Document]) -> Iterator[Document]:
 
 def _project_problems(application: Document, documents: Sequence[Document]) -> Iterator[str]:
     spec = application["spec"]
-    project = _named(documents, "AppProject", spec["project"])
+    project = Documents(documents).named("AppProject", spec["project"])
     if project is None:
         yield f"there is no AppProject {spec['project']}"
         return
@@ -115,7 +118,7 @@ def _source_problems(application: Document, root: Path) -> Iterator[str]:
 
 
 def _folders(folder: Path) -> Iterator[Path]:
-    """A kustomization's folder and every other that it draws from."""
+    """A kustomization's folder and all folders that it includes."""
     yield folder.resolve()
     kustomization = folder / "kustomization.yaml"
     if kustomization.is_file():
@@ -126,7 +129,7 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def _subscription_problems(application: Document, documents: Sequence[Document]) -> Iterator[str]:
-    config = _named(documents, "ConfigMap", "argocd-notifications-cm")
+    config = Documents(documents).named("ConfigMap", "argocd-notifications-cm")
     known = config["data"] if config else {}
     for key in application["metadata"].get("annotations", {}):
         matched = _SUBSCRIPTION.fullmatch(key)
@@ -154,7 +157,7 @@ def _whitelist_problems(
     documents: Sequence[Document], name: str, deployed: Sequence[Sequence[Document]]
 ) -> Iterator[str]:
     """A project allows the kinds that are deployed by it: all of them, and no other."""
-    project = _named(documents, "AppProject", name)
+    project = Documents(documents).named("AppProject", name)
     if project is None:
         yield f"there is no AppProject {name}"
         return
@@ -178,7 +181,7 @@ def _kind(kind: str, group: str, name: str) -> str:
 
 
 def _notification_problems(documents: Sequence[Document]) -> Iterator[str]:
-    config = _named(documents, "ConfigMap", "argocd-notifications-cm")
+    config = Documents(documents).named("ConfigMap", "argocd-notifications-cm")
     if config is None:
         yield "there is no ConfigMap argocd-notifications-cm"
         return
@@ -217,7 +220,7 @@ def _address_problems(
         if each["kind"] == "AnalysisTemplate":
             given = {argument["name"]: argument.get("value") for argument in each["spec"]["args"]}
             if given.get("prometheus") != address:
-                yield f"{_name(each)}: it asks {given.get('prometheus')}, and Prometheus is at {address}"
+                yield f"{title(each)}: it asks {given.get('prometheus')}, and Prometheus is at {address}"
         if each["kind"] == "NetworkPolicy" and each["spec"].get("ingress"):
             allowed = {
                 source["namespaceSelector"]["matchLabels"].get("kubernetes.io/metadata.name")
@@ -226,7 +229,7 @@ def _address_problems(
                 if "namespaceSelector" in source
             }
             if namespace not in allowed:
-                yield f"{_name(each)}: it keeps Prometheus out, which is in {namespace}"
+                yield f"{title(each)}: it keeps Prometheus out, which is in {namespace}"
 
 
 def _stack_problems(applications: Sequence[Document], monitoring: Sequence[Document]) -> Iterator[str]:
@@ -240,15 +243,15 @@ def _stack_problems(applications: Sequence[Document], monitoring: Sequence[Docum
     )
     for each in monitoring:
         if each["metadata"].get("namespace") != namespace:
-            yield f"{_name(each)}: it is not in {namespace}, where the stack is"
+            yield f"{title(each)}: it is not in {namespace}, where the stack is"
     sidecar = values["grafana"]["sidecar"]["dashboards"]
     for each in monitoring:
         if each["kind"] != "ConfigMap" or not any(name.endswith(".json") for name in each.get("data", {})):
             continue
         if each["metadata"].get("labels", {}).get(sidecar["label"]) != sidecar["labelValue"]:
-            yield f"{_name(each)}: Grafana does not see it without {sidecar['label']}: {sidecar['labelValue']}"
+            yield f"{title(each)}: Grafana does not see it without {sidecar['label']}: {sidecar['labelValue']}"
         if sidecar["folderAnnotation"] not in each["metadata"].get("annotations", {}):
-            yield f"{_name(each)}: it is in no folder without the annotation {sidecar['folderAnnotation']}"
+            yield f"{title(each)}: it is in no folder without the annotation {sidecar['folderAnnotation']}"
     alertmanager = values.get("alertmanager", {})
     services = {each["metadata"]["name"]: each for each in monitoring if each["kind"] == "Service"}
     for receiver in alertmanager.get("config", {}).get("receivers", []):
@@ -258,13 +261,13 @@ def _stack_problems(applications: Sequence[Document], monitoring: Sequence[Docum
             service = services.get(name)
             ports = {port["port"] for port in service["spec"]["ports"]} if service else set()
             if where.split(".")[0] != namespace or address.port not in ports:
-                yield f"{_name(stack)}: receiver {receiver['name']}: there is no Service at {webhook.get('url')}"
+                yield f"{title(stack)}: receiver {receiver['name']}: there is no Service at {webhook.get('url')}"
     mounted = set(alertmanager.get("alertmanagerSpec", {}).get("secrets", []))
     named = set(re.findall(r"/etc/alertmanager/secrets/([^/']+)/", str(alertmanager.get("config", {}))))
     for name in sorted(named - mounted):
-        yield f"{_name(stack)}: Alertmanager's configuration names the Secret {name}, which is not mounted"
+        yield f"{title(stack)}: Alertmanager's configuration names the Secret {name}, which is not mounted"
     for name in sorted(mounted - named):
-        yield f"{_name(stack)}: the Secret {name} is mounted, and nothing names it"
+        yield f"{title(stack)}: the Secret {name} is mounted, and nothing names it"
 
 
 def _stack(applications: Sequence[Document]) -> Document | None:
@@ -294,11 +297,3 @@ def _merged(one: Any, other: Any) -> Any:
             key: _merged(one.get(key), other[key]) if key in other else one[key] for key in {**one, **other}
         }
     return other
-
-
-def _named(documents: Sequence[Document], kind: str, name: str) -> Document | None:
-    return next((d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name), None)
-
-
-def _name(document: Document) -> str:
-    return f"{document['kind']} {document['metadata']['name']}"
