@@ -1,67 +1,40 @@
-"""Write what runs where: every change is a commit to deploy/overlays, and every answer comes from git.
+"""Change and show what runs where: every change is a commit to deploy/overlays, and every answer comes from git.
 
-Nothing here touches a cluster: Argo CD follows the overlays. docs/releasing.md tells the whole way.
+No command touches a cluster: Argo CD follows the overlays. docs/releasing.md describes the whole way.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from common import command
 from deploy.git import Git
 from deploy.registry import Reference, Registry
 from deploy.release import commands, publish, status
+from deploy.release.commands import Promote, Rollback, Set
 from deploy.release.overlay import DIGEST
+
+_WRITERS: dict[str, Callable[..., Set | Promote | Rollback]] = {
+    "set": Set,
+    "promote": Promote,
+    "rollback": Rollback,
+}
 
 
 def main() -> None:
-    options = _parser().parse_args()
+    options = vars(_parser().parse_args())
     git = Git.around(Path.cwd())
-    match options.command:
+    match options.pop("command"):
         case "status":
-            status.main(git, options.base, options.fetch, options.json)
+            status.main(git, **options)
         case "needed":
-            sys.exit(0 if commands.needed(git, options.base) else 1)
-        case _:
+            sys.exit(0 if commands.needed(git, **options) else 1)
+        case command_:
             with Registry() as registry:
-                _write(options, git, registry)
-
-
-def _write(options: argparse.Namespace, git: Git, registry: Registry) -> None:
-    match options.command:
-        case "set":
-            commands.Set(
-                git,
-                registry,
-                environment=options.environment,
-                image=Reference.parse(options.image),
-                branch=options.branch,
-                push=options.push,
-                force=options.force,
-                check=options.require_check,
-                tries=options.tries,
-            ).run()
-        case "promote":
-            commands.Promote(
-                git,
-                registry,
-                digest=options.digest,
-                base=options.base,
-                branch=options.branch,
-                pull_request=options.pull_request,
-            ).run()
-        case "rollback":
-            commands.Rollback(
-                git,
-                None if options.no_registry else registry,
-                environment=options.environment,
-                digest=options.to,
-                base=options.base,
-                branch=options.branch,
-                pull_request=options.pull_request,
-            ).run()
+                _WRITERS[command_](git, registry, **options).run()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     one = add("set", "let staging run an image that the registry has", SET)
     one.add_argument("environment", metavar="ENV", help="a folder of deploy/overlays, as `staging`")
     one.add_argument(
-        "--image", required=True, metavar="REGISTRY/NAME@sha256:…", help="the image, by its digest"
+        "--image",
+        type=Reference.parse,
+        required=True,
+        metavar="REGISTRY/NAME@sha256:…",
+        help="the image, by its digest",
     )
     one.add_argument(
         "--push",
@@ -90,13 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--require-check",
+        dest="check",
         metavar="NAME",
         help="refuse unless this check on GitHub is green at the image's revision",
     )
     one.add_argument(
         "--force",
         action="store_true",
-        help="release also what is older, was taken back, or does not match its metrics",
+        help="also release an image that is older, was taken back, or does not match its metrics",
     )
     one.add_argument(
         "--tries",
@@ -118,18 +96,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--to",
+        dest="digest",
         metavar="DIGEST",
         help="a digest that ran there, or its first 7 digits or more (default: the last good one)",
     )
     one.add_argument(
         "--no-registry",
-        action="store_true",
+        dest="ask_registry",
+        action="store_false",
         help="do not ask whether the image still exists, where the registry cannot be reached",
     )
     _proposing(one)
 
     one = add("status", "show what runs where, since when and by whom", STATUS)
-    one.add_argument("--json", action="store_true", help="for programs; with all deployments there were")
+    one.add_argument(
+        "--json", dest="as_json", action="store_true", help="for programs; with all former deployments"
+    )
     one.add_argument("--fetch", action="store_true", help="ask origin first")
     _base(one)
 
@@ -171,34 +153,33 @@ def _positive(text: str) -> int:
 SET = """\
 Let an environment run an image. Revision and model version come from the labels that the image has in the registry.
 
-Refused is an image that the registry does not have, that was built from what was not merged, that is older than what
-runs, or that was rolled back from. Setting what already runs writes nothing and succeeds.
+An image is refused if the registry lacks it, if its revision is not merged, if it is older than the one that runs, or if
+the environment was rolled back from it. Setting the image that already runs writes nothing and succeeds.
 
 Without --push, the overlay in the working tree is edited. With it, the change is committed on top of origin's branch
-and pushed, again and again while others push too. If one of them released something newer, this one ends without a
-change."""
+and pushed, and both are repeated while others push too. If one of them released something newer, nothing is changed."""
 PROMOTE = """\
 Propose that production runs the image that staging runs, as origin has it now.
 
 Writes a commit on a branch of its own; --pull-request pushes it and opens the pull request, whose text compares the
 two models. The same promotion again finds the same pull request. Its review is the approval."""
 ROLLBACK = """\
-Propose that an environment runs what it ran before, with the version and revision of then. Nothing is built.
+Propose that an environment runs what it ran before, with its version and revision. Nothing is built.
 
-What was rolled back from does not count as good: rolling back twice goes further back, not forth again."""
+A release that was rolled back is not restored: rolling back twice goes further back."""
 STATUS = """\
-Show what every environment runs, since when and by whom, and which commits staging has and production has not.
+Show what every environment runs, since when and by whom, and which commits production lacks that staging has.
 
-Read from git alone: what origin's branch said at the last fetch. Whether the cluster has followed, Argo CD knows."""
+It reads git alone: origin's branch at the last fetch. Argo CD shows whether the cluster has followed."""
 NEEDED = """\
-Say whether what goes into the image differs between HEAD and the revision that staging runs, and why.
+Say whether the inputs of the image differ between HEAD and the revision that staging runs, and which.
 
-Exit status: 0 when a release is needed, 1 when not, 2 when it cannot be told."""
+Exit status: 0 when a release is needed, 1 when not, 2 on errors."""
 
 
 def run() -> None:
     """Run the tool and end the process."""
-    # 1 is an answer of `needed`, so there an error must be another.
+    # `needed` answers with 1, so its errors need another status.
     command.run(main, status=2 if sys.argv[1:2] == ["needed"] else 1)
 
 

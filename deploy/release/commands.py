@@ -1,13 +1,11 @@
-"""What the release tool does: set, promote, rollback, and whether a release is needed."""
+"""The release tool's commands: set, promote, rollback and needed."""
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
+from common import files
 from deploy import github, inputs
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
@@ -26,7 +24,7 @@ NAME_LABEL = "dev.espalier.model.name"
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that the registry has, and what its labels say it is."""
+    """An image in the registry, as its labels describe it."""
 
     release: Release
     model: str
@@ -36,7 +34,7 @@ def candidate(info: ImageInfo, image: Reference) -> Candidate:
     """Read the labels.
 
     Raises:
-        ReleaseError: one is missing or has not its form.
+        ReleaseError: one is missing or malformed.
     """
     values = {}
     for label, form in (
@@ -62,12 +60,12 @@ class Set:
     registry: Registry
     environment: str
     image: Reference
-    branch: str | None = None
-    push: bool = False
-    force: bool = False
-    check: str | None = None
+    branch: str | None
+    push: bool
+    force: bool
+    check: str | None
     """A check on GitHub that must have succeeded at the image's revision."""
-    tries: int = publish.TRIES
+    tries: int
 
     def run(self) -> None:
         git = self.git
@@ -90,19 +88,18 @@ class Set:
             print(f"{self.environment} runs {_name(found)} from {REMOTE}/{branch} {commit[:12]} on")
 
     def _write(self, found: Candidate) -> None:
-        """Into the working tree, for a person to look at and commit."""
+        """Edit the working tree, for a person to review and commit."""
         file = self.git.top / overlay.path(self.environment)
         try:
             text = file.read_bytes().decode()
         except FileNotFoundError:
-            history.require_text(
-                self.git, self.git.require("HEAD"), self.environment
-            )  # names those there are
+            # If the environment does not exist, its error lists those that do.
+            history.require_text(self.git, self.git.require("HEAD"), self.environment)
             raise ReleaseError(f"{file} is in the commit, but not in the working tree") from None
         running = overlay.parse(text, str(file))
         where = self.git.branch() or "HEAD"
         if self._judge("HEAD", running, found, where):
-            _replace(file, overlay.edit(text, found.release, str(file)))
+            files.write_text(file, overlay.edit(text, found.release, str(file)))
             print(f"{file.relative_to(self.git.top)}: {_name(found)}, {found.release.digest}")
             print("nothing is committed yet: look at `git diff`, or let --push do it")
 
@@ -118,16 +115,16 @@ class Set:
         return Edit(path, overlay.edit(text, found.release, path), words.commit_message(change))
 
     def _overtaken(self, running: Release, found: Candidate, began: str | None, branch: str) -> bool:
-        """Whether, since this checkout was made, somebody released a newer revision than ours: then we yield.
+        """Whether somebody released a newer revision after this checkout was made: then nothing is to be done.
 
-        To be late is no mistake; to set something that was old from the start is, and `_judge` refuses it.
+        Being late is no mistake. `_judge` refuses a revision that was older from the start.
         """
         if began is None or self.force or running.empty:
             return False
         try:
             before = overlay.parse(began, f"HEAD:{overlay.path(self.environment)}")
         except ReleaseError:
-            return False  # it does not matter what is broken here if origin is well
+            return False  # origin's overlay counts, which can be read
         ours = found.release.revision
         if running == before or running.revision == ours or not self._newer(running.revision, ours):
             return False
@@ -140,10 +137,10 @@ class Set:
         return True
 
     def _judge(self, tip: str, running: Release, found: Candidate, branch: str) -> bool:
-        """Whether there is something to do.
+        """Whether the release changes anything.
 
         Raises:
-            ReleaseError: it must not be done.
+            ReleaseError: it is refused.
         """
         git, new = self.git, found.release
         if git.commit(new.revision) is None or not git.contains(tip, new.revision):
@@ -189,14 +186,14 @@ class Set:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A change of production that somebody is to review."""
+    """A change of an environment that a person reviews."""
 
     branch: str
     edit: Edit
     change: Change
     body: str
     note: str | None = None
-    """What whoever proposes it must hear at once."""
+    """A warning for the person who proposes it."""
 
 
 @dataclass(frozen=True)
@@ -205,10 +202,10 @@ class Promote:
 
     git: Git
     registry: Registry
-    digest: str | None = None
-    base: str | None = None
-    branch: str | None = None
-    pull_request: bool = False
+    digest: str | None
+    base: str | None
+    branch: str | None
+    pull_request: bool
 
     def run(self) -> None:
         self.git.require_history()
@@ -256,13 +253,14 @@ class Rollback:
     """Let an environment run what it ran before."""
 
     git: Git
-    registry: Registry | None
-    """None leaves unasked whether the image still exists."""
-    environment: str = PRODUCTION
-    digest: str | None = None
-    base: str | None = None
-    branch: str | None = None
-    pull_request: bool = False
+    registry: Registry
+    environment: str
+    digest: str | None
+    ask_registry: bool
+    """Whether to check that the image still exists."""
+    base: str | None
+    branch: str | None
+    pull_request: bool
 
     def run(self) -> None:
         self.git.require_history()
@@ -276,7 +274,7 @@ class Rollback:
         text = history.require_text(git, tip, environment)
         running = overlay.parse(text, path)
         target = self._target(history.read(git, tip, environment))
-        if self.registry is not None:
+        if self.ask_registry:
             self.registry.require(Reference.parse(target.release.image))
         change = Change.describe(git, "rollback", environment, running, target.release)
         return Proposal(
@@ -299,7 +297,7 @@ class Rollback:
                 )
             return timeline.previous
         wanted = self.digest if self.digest.startswith("sha256:") else f"sha256:{self.digest}"
-        # The last time counts: with it the name of the registry that the image is in now.
+        # The last deployment of a digest counts, because it names the registry that the image is in now.
         matching = {
             each.release.digest: each
             for each in timeline.deployments
@@ -319,10 +317,10 @@ class Rollback:
 
 
 def needed(git: Git, base: str | None = None) -> bool:
-    """Whether the image at HEAD would be another one than staging runs; prints why."""
+    """Whether the image at HEAD differs from the one that staging runs; prints why."""
     head = git.require("HEAD")
     branch = base or git.default_branch()
-    # The branch may know of a release that this checkout does not; a clone without remote knows only itself.
+    # Origin's branch may have a release that this checkout lacks; a clone without a remote has only its HEAD.
     tip = git.commit(f"refs/remotes/{REMOTE}/{branch}") or head
     running = history.current(git, tip, STAGING)
     if running.empty:
@@ -373,19 +371,6 @@ def _propose(git: Git, base: str, tip: str, proposal: Proposal, pull_request: bo
     print(
         f"look: git show {proposal.branch}\npropose: git push {REMOTE} {proposal.branch}, or again with --pull-request"
     )
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write under another name, then rename: a reader sees the old text or the new."""
-    number, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
-    try:
-        with os.fdopen(number, "wb") as temporary:
-            temporary.write(text.encode())
-        Path(name).chmod(file.stat().st_mode & 0o777)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _name(found: Candidate) -> str:

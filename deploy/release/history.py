@@ -1,8 +1,7 @@
-"""What an environment ran and when, and what it could go back to: a fold over the commits of its overlay.
+"""What an environment ran and when, and what it can go back to: a fold over the commits of its overlay.
 
-Nothing is stored beside git. Only the branch's own line is followed (first parents), so a deployment is dated by its
-merge and not by the commit that proposed it; merge, squash and rebase give the same answer, because only what the
-overlay says counts and no message is relied on.
+Nothing is stored beside git. Only first parents are followed, so a deployment has the date of its merge and not of the
+commit that proposed it. Only the overlay's content counts, so merge, squash and rebase give the same answer.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ _PULL_REQUEST = re.compile(r"Merge pull request #(\d+) |.*\(#(\d+)\)$")
 
 @dataclass(frozen=True)
 class Deployment:
-    """A commit by which an environment began to run something else."""
+    """A commit that changed what an environment runs."""
 
     release: Release
     commit: str
     time: datetime
     author: str
-    """Of a merge commit, who merged; of a squashed pull request git only knows who wrote it."""
+    """Of a merge commit, who merged; of a squashed pull request git knows only its author."""
     subject: str
 
     @property
@@ -40,11 +39,11 @@ class Deployment:
 @dataclass(frozen=True)
 class Timeline:
     deployments: tuple[Deployment, ...] = ()
-    """All of them, oldest first."""
+    """All, oldest first."""
     good: tuple[Deployment, ...] = ()
-    """What was not gone back from, oldest first; the last one runs."""
+    """Those that were not rolled back, oldest first; the last one runs."""
     abandoned: dict[str, Deployment] = field(default_factory=dict)
-    """By digest what was gone back from, with the deployment that did it."""
+    """The digests that were rolled back, with the deployment that did it."""
 
     @property
     def current(self) -> Deployment | None:
@@ -52,15 +51,15 @@ class Timeline:
 
     @property
     def previous(self) -> Deployment | None:
-        """What a rollback restores: rolling back twice goes further back, not forth again."""
+        """What a rollback restores; a second rollback goes further back."""
         return self.good[-2] if len(self.good) > 1 else None
 
 
 def fold(deployments: Iterable[Deployment]) -> Timeline:
-    """Read the deployments in their order as steps forth and back.
+    """Read the deployments in their order as releases and rollbacks.
 
-    A digest that is new is a step forth. One that is still among the good ones is a step back to it: all that came
-    after it is abandoned. An abandoned digest that is deployed again is a step forth, and good again.
+    A new digest is a release. A digest among the good ones is a rollback to it, which abandons all that came after it.
+    An abandoned digest that is deployed again is a release, and good again.
     """
     every: list[Deployment] = []
     good: list[Deployment] = []
@@ -70,7 +69,7 @@ def fold(deployments: Iterable[Deployment]) -> Timeline:
         if each.release.empty:
             continue
         if good and good[-1].release.digest == digest:
-            # The same image under a corrected name or label: since when, and by whom, stays.
+            # A corrected name or label of the same image keeps the date and the author.
             good[-1], every[-1] = (replace(known, release=each.release) for known in (good[-1], every[-1]))
             continue
         every.append(each)
@@ -87,10 +86,10 @@ def fold(deployments: Iterable[Deployment]) -> Timeline:
 def read(git: Git, tip: str, environment: str) -> Timeline:
     """The deployments of an environment up to a commit.
 
-    States of the overlay that cannot be read, as a committed conflict, deployed nothing and are passed over.
+    Overlays that cannot be read, such as a committed conflict, deployed nothing and are skipped.
     """
     path = overlay.path(environment)
-    # --first-parent alone shows a merge among the commits that changed the file, compared with its first parent.
+    # With --first-parent, git compares a merge with its first parent and lists it if the file differs.
     listed = git.run("log", "--first-parent", "--reverse", "--format=%H%x1f%ct%x1f%an%x1f%s", tip, "--", path)
     commits = [line.split("\x1f", 3) for line in listed.splitlines()]
     found = []

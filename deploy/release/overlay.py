@@ -1,7 +1,7 @@
-"""Reads and edits an overlay: image, digest, model version and revision, and not one byte besides.
+"""Reads and edits the four values of an overlay: image, digest, model version and revision.
 
-YAML libraries that load and dump keep comments but change the layout. Here ruamel.yaml only says where the four
-values stand, and just these are exchanged in the text, so that the diff of a release is its four lines.
+Loading and dumping YAML keeps comments but changes the layout. So ruamel.yaml only tells where the four values are, and
+they are replaced in the text: the diff of a release is their four lines.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from deploy.errors import ReleaseError
 
 FOLDER = PurePosixPath("deploy/overlays")
 IMAGE = "espalier"
-"""The name that the manifests give the image, and which the overlay exchanges."""
+"""The image's name in the manifests, which the overlay replaces."""
 VERSION_LABEL = "app.kubernetes.io/version"
 REVISION_ANNOTATION = "espalier.dev/revision"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-"""What Kubernetes takes for a label's value."""
+"""The form of a label's value in Kubernetes."""
 
 Field = Literal["name", "digest", "version", "revision"]
 
 
 @dataclass(frozen=True)
 class Release:
-    """What an environment runs, as its overlay says."""
+    """What an environment runs, according to its overlay."""
 
     name: str
     """REGISTRY/NAME, without tag and digest."""
@@ -48,7 +48,7 @@ class Release:
 
     @property
     def empty(self) -> bool:
-        """Whether this only holds the place: nothing was released yet."""
+        """Whether this is the placeholder from before the first release."""
         return self.digest == "sha256:" + "0" * 64
 
 
@@ -61,7 +61,7 @@ def parse(text: str, where: str) -> Release:
     """What an overlay says.
 
     Raises:
-        ReleaseError: it is not YAML, or lacks one of the four values, or one has not the form it must have.
+        ReleaseError: it is not YAML, or one of the four values is missing or malformed.
     """
     found = {field: node.value for field, node in _nodes(text, where).items()}
     release = Release(**found)
@@ -76,21 +76,26 @@ def parse(text: str, where: str) -> Release:
 
 
 def edit(text: str, release: Release, where: str) -> str:
-    """The overlay's text with other values, the rest as it was.
+    """The overlay's text with other values and nothing else changed.
 
     Raises:
-        ReleaseError: as `parse`, or the text is written in a way in which this cannot be done.
+        ReleaseError: as `parse`, or the YAML uses anchors or other forms that cannot be edited this way.
     """
     nodes = _nodes(text, where)
-    expected = _load(text, where)
-    result = text
+    expected, result = _load(text, where), text
     for field in sorted(nodes, key=lambda field: nodes[field].start_mark.index, reverse=True):
         node, value = nodes[field], str(getattr(release, field))
         start, end = node.start_mark.index, node.end_mark.index
-        # Twelve hex digits may be a number to YAML (123456789012, 12e4567…), so what can be one has quotes.
+        # YAML reads some hex digits as a number (123456789012, 12e4567…), so versions and revisions are quoted.
         quoted = field in ("version", "revision") or node.style in ('"', "'") or not value[0].isalnum()
         result = result[:start] + (f'"{value}"' if quoted else value) + result[end:]
-    _put(expected, release)
+    for each in expected["images"]:
+        if each["name"] == IMAGE:
+            each.update(newName=release.name, digest=release.digest)
+    for each in expected["labels"]:
+        if VERSION_LABEL in each.get("pairs", {}):
+            each["pairs"][VERSION_LABEL] = release.version
+    expected["commonAnnotations"][REVISION_ANNOTATION] = release.revision
     try:
         as_meant = _load(result, where) == expected
     except ReleaseError:
@@ -135,16 +140,6 @@ def _nodes(text: str, where: str) -> dict[Field, ScalarNode]:
             raise ReleaseError(f"{where} must have one {title}, and has {len(scalars)}")
         result[field] = scalars[0]
     return result
-
-
-def _put(document: Any, release: Release) -> None:
-    for each in document["images"]:
-        if each["name"] == IMAGE:
-            each.update(newName=release.name, digest=release.digest)
-    for each in document["labels"]:
-        if VERSION_LABEL in each.get("pairs", {}):
-            each["pairs"][VERSION_LABEL] = release.version
-    document["commonAnnotations"][REVISION_ANNOTATION] = release.revision
 
 
 def _load(text: str, where: str) -> Any:

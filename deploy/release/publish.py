@@ -1,7 +1,7 @@
-"""Brings a change of an overlay to origin: straight to the branch that deploys, or as a pull request.
+"""Brings a change of an overlay to origin: directly to the branch that deploys, or as a pull request.
 
-No push is ever overwritten. When another one was first, the change is made again on what is there now, decision and
-message included: what a rebase does, but without keeping what was said of a state that has passed.
+Nobody's push is overwritten. When another push came first, the change is decided, written and described again for the
+new state, because a rebase would keep a message about the old one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRIES = 12
 
 @dataclass(frozen=True)
 class Edit:
-    """A commit to be: one file's new content and why."""
+    """The content of a commit: one file's new text, and the message."""
 
     path: str
     content: str
@@ -28,19 +28,19 @@ class Edit:
 
 
 def push(git: Git, branch: str, decide: Callable[[str], Edit | None], tries: int = TRIES) -> str | None:
-    """Commit to the tip of origin's branch what `decide` makes of it, as often as it takes to be first.
+    """Commit an edit on the tip of origin's branch and push it; repeat while other pushes come first.
 
     Args:
-        git: the clone, whose working tree and branches stay as they are.
+        git: the clone, whose working tree and branches stay unchanged.
         branch: a branch of origin.
-        decide: is given the branch's tip, and answers with the edit, or None if nothing is to be done.
-        tries: after so many lost races it is given up.
+        decide: gives the edit for a tip of the branch, or None if there is nothing to do.
+        tries: number of pushes after which to give up.
 
     Returns:
-        The commit that is now on origin, or None if nothing was to be done.
+        The commit that is now on origin, or None if there was nothing to do.
 
     Raises:
-        ReleaseError: given up; origin is as the others left it.
+        ReleaseError: all tries failed, and origin has no commit of ours.
         GitError: origin refuses, and would again.
     """
     last: GitError | None = None
@@ -63,7 +63,7 @@ def push(git: Git, branch: str, decide: Callable[[str], Edit | None], tries: int
 
 
 def local_branch(git: Git, tip: str, branch: str, edit: Edit) -> str:
-    """Write the edit as a branch of this clone alone, and give its commit."""
+    """Write the edit as a branch of this clone, and give its commit."""
     existing = git.commit(f"refs/heads/{branch}")
     if existing is not None and _is_fresh(git, existing, tip, edit):
         return existing
@@ -75,7 +75,7 @@ def local_branch(git: Git, tip: str, branch: str, edit: Edit) -> str:
 def pull_request(
     git: Git, base: str, tip: str, branch: str, edit: Edit, title: str, body: str
 ) -> tuple[str, bool]:
-    """Propose the edit as the pull request of this branch; the same one again if it is open.
+    """Propose the edit as the pull request of this branch, and update the one that is open.
 
     Returns:
         Its address, and whether it is new.
@@ -98,7 +98,7 @@ def pull_request(
 
 
 def _is_fresh(git: Git, commit: str, tip: str, edit: Edit) -> bool:
-    """Whether a branch's commit already is this edit, on a state of the overlay that is still the present one."""
+    """Whether a branch's commit is this edit already, on top of the overlay's present state."""
     return (
         not git.contains(tip, commit)
         and git.read(commit, edit.path) == edit.content

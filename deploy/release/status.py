@@ -1,4 +1,4 @@
-"""What runs where, since when, by whom, and what production lacks: read from git, for a person or a program."""
+"""Shows what runs where, since when, by whom, and what production lacks, for a person or a program."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Behind:
 
     same: bool
     commits: tuple[tuple[str, str], ...] | None
-    """Those that production lacks, newest first; None where a revision is not in this clone."""
+    """Commits that production lacks, newest first; None where this clone lacks a revision."""
     ahead: tuple[tuple[str, str], ...] = ()
-    """Those that staging lacks: it was taken back."""
+    """Commits that staging lacks, because it was rolled back."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Status:
     commit: str
     environments: dict[str, Timeline]
     behind: Behind | None
-    """None unless something runs in both."""
+    """None unless both environments run something."""
 
 
 def read(git: Git, base: str | None = None, fetch: bool = False) -> Status:
-    """The status as origin's branch has it: at the last fetch, or now with `fetch`; without origin, at HEAD."""
+    """The status of origin's branch at the last fetch, or now with `fetch`; without origin, of HEAD."""
     git.require_history()
     branch = base or git.default_branch()
     if fetch:
@@ -54,14 +54,13 @@ def read(git: Git, base: str | None = None, fetch: bool = False) -> Status:
     if not timelines:
         raise ReleaseError(f"{ref} has no environments")
     for name in timelines:
-        history.current(
-            git, commit, name
-        )  # an overlay that cannot be read must not look as if nothing happened
+        # The history skips overlays that cannot be read; the present one must be an error.
+        history.current(git, commit, name)
     return Status(ref, commit, timelines, _behind(git, timelines))
 
 
 def document(status: Status) -> dict[str, Any]:
-    """The status as JSON: nothing in it depends on the time of asking."""
+    """The status as JSON; it does not depend on the present time."""
     behind = status.behind
     return {
         "ref": status.ref,
@@ -92,7 +91,7 @@ def show(status: Status, now: datetime | None = None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    # A log has no width of its own, and eighty columns would break names.
+    # Rich would give a log eighty columns, which break names.
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in ("environment", "model", "digest", "revision", "since", "by", "PR"):
@@ -175,7 +174,7 @@ def _difference(behind: Behind) -> str:
 
 
 def _taken_back(timeline: Timeline) -> list[str]:
-    """What the running deployment was a step back from."""
+    """The digests that the running deployment rolled back."""
     current = timeline.current
     return [
         digest.removeprefix("sha256:")[:12]

@@ -1,4 +1,4 @@
-"""The texts of delivery: commit messages that a person reads and a program parses, and pull requests."""
+"""Texts of releases: commit messages, which programs parse too, and descriptions of pull requests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from deploy.release.overlay import FOLDER, Release
 
 Action = Literal["release", "promote", "rollback"]
 MAX_COMMITS = 30
-"""In one list; a pull request's text has a limit too."""
+"""In one list, because a pull request's text has a limit."""
 MAX_SUBJECT = 200
 NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
 class Change:
-    """What an environment is to run instead of what it runs."""
+    """A release that is to replace the one that an environment runs."""
 
     action: Action
     environment: str
@@ -36,7 +36,7 @@ class Change:
     def describe(
         cls, git: Git, action: Action, environment: str, old: Release, new: Release, model: str | None = None
     ) -> Change:
-        """Read what git knows of both sides."""
+        """Read the metrics of both releases from git."""
         before = (
             None if old.empty or git.commit(old.revision) is None else leaderboard.read(git, old.revision)
         )
@@ -55,7 +55,7 @@ class Change:
 
 
 def commit_message(change: Change) -> str:
-    """Subject, the facts, and trailers that `git interpret-trailers --parse` reads."""
+    """Subject, facts, and trailers that `git interpret-trailers --parse` reads."""
     old, new = change.old, change.new
     lines = [
         change.title,
@@ -85,7 +85,7 @@ def commit_message(change: Change) -> str:
 
 
 def promotion(git: Git, change: Change, since: Deployment | None, abandoned: Deployment | None) -> str:
-    """The text of the pull request that promotes: what, how good, which commits, and the way back."""
+    """The description of a promotion: what, its metrics, its commits, and the way back."""
     lines = []
     if since is not None:
         lines.append(
@@ -109,7 +109,7 @@ def promotion(git: Git, change: Change, since: Deployment | None, abandoned: Dep
 
 
 def restoration(git: Git, change: Change, restored: Deployment) -> str:
-    """The text of the pull request that rolls back."""
+    """The description of a rollback."""
     when = f"{restored.time:%Y-%m-%d %H:%M} UTC ({restored.commit[:12]})"
     lines = [
         f"{change.environment.capitalize()} goes back to what it began to run on {when}. "
@@ -171,7 +171,7 @@ def _metrics(change: Change) -> str:
 
 
 def _commits(git: Git, change: Change) -> str:
-    """What the new image has and the old one had not, and the other way round."""
+    """The commits that only one of the two images has."""
     old, new = change.old, change.new
     if old.empty:
         return "### Commits\n\nThe first release here."
@@ -196,7 +196,7 @@ def _commits(git: Git, change: Change) -> str:
 
 
 def between(git: Git, older: str, newer: str) -> list[tuple[str, str]]:
-    """Commits on the line of `newer` that `older` lacks, newest first; those that only released are left out."""
+    """First-parent commits of `newer` that `older` lacks, newest first, without those that only release."""
     listed = git.run(
         "log", "--first-parent", "--format=%H%x1f%s", f"{older}..{newer}", "--", ".", f":(exclude){FOLDER}"
     )
@@ -206,7 +206,7 @@ def between(git: Git, older: str, newer: str) -> list[tuple[str, str]]:
 
 
 def plain(text: str) -> str:
-    """Text of others as Markdown that shows just it: no markup, no mention; #12 stays a link."""
+    """Foreign text as Markdown without markup or mentions; #12 stays a link."""
     escaped = re.sub(r"([\\`*_{}\[\]<>|~!])", r"\\\1", text)
     return escaped.replace("@", "@\u200b")
 
