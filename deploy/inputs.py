@@ -1,7 +1,7 @@
-"""What goes into the image: the one list that the builder, the release tool and the tests go by.
+"""The inputs of the image: one list for the builder, the release tool and the tests.
 
-`.dockerignore` admits these paths and `app/Dockerfile` copies them. The bundle in `model/` is no file of git: its
-hash in `dvc.lock` stands for it, so a change elsewhere in that file is no change of the image.
+`.dockerignore` admits these paths and `app/Dockerfile` copies them. Git does not hold the bundle in `model/`; its hash in
+`dvc.lock` represents it, so other changes of that file do not change the image.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ruamel.yaml.error import YAMLError
 from common.git import GitError, git
 
 INPUTS = (".dockerignore", "app", "pyproject.toml", "uv.lock")
-"""Paths under git. `.dockerignore` and `app/Dockerfile` are not copied, and decide what is."""
+"""Paths in git. `.dockerignore` and `app/Dockerfile` are not copied, but decide what is."""
 MODEL = "model"
 LOCK = "dvc.lock"
 
 
 def changed(old_revision: str, new_revision: str, root: Path | None = None) -> list[str]:
-    """The inputs of the image that differ between two commits; an empty list means that it would be the same.
+    """The inputs of the image that differ between two commits; with none the image would be the same.
 
     Args:
         old_revision: anything that git understands as a commit.
@@ -29,7 +29,7 @@ def changed(old_revision: str, new_revision: str, root: Path | None = None) -> l
         root: the clone; the working directory if None.
 
     Returns:
-        Paths of files, and `model` if the bundle is another one.
+        Paths of files, and `model` if the bundle differs.
 
     Raises:
         GitError: a revision is not in this clone.

@@ -1,4 +1,4 @@
-"""`python -m deploy.image`: builds the image of the service, pushes it, and says what is in it."""
+"""Builds the image of the service, pushes it, and shows what is in it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class Record:
-    """`build/image.json`: what was built last, for the steps after it."""
+    """`build/image.json`: the last build, for later steps."""
 
     reference: str
     digest: str
-    """Of the manifest; once pushed, the registry's, by which the image is deployed."""
+    """Of the manifest; after the push, the registry's, by which the image is deployed."""
     id: str
     revision: str
     model_name: str
@@ -41,7 +41,7 @@ class Record:
     base: str
     bytes: int
     pushed: str | None = None
-    """`REGISTRY/NAME@sha256:…`, once pushed."""
+    """`REGISTRY/NAME@sha256:…`, after the push."""
 
 
 def build(
@@ -53,7 +53,7 @@ def build(
     cache: bool,
     arguments: tuple[str, ...],
 ) -> Record:
-    """Build the image and say what came of it.
+    """Build the image and describe it.
 
     Raises:
         ImageError: the builder failed.
@@ -86,7 +86,7 @@ def build(
 
 
 def push(record: Record, builder: Builder, *, replace_tag: bool = False) -> Record:
-    """Push what was built. If the registry has this very image under this tag already, that is success.
+    """Push the last build. It succeeds too if the registry has the same image under the tag already.
 
     Raises:
         ImageError: the registry refuses, or has another image under this tag.
@@ -102,7 +102,7 @@ def push(record: Record, builder: Builder, *, replace_tag: bool = False) -> Reco
             try:
                 digest = builder.push(record.reference)
             except ImageError:
-                # Another process may have pushed it since, and an immutable tag takes nothing twice.
+                # Another process may have pushed it since, and an immutable tag refuses a second push.
                 digest = registry.digest_of(host, path, tag)
                 if digest is None or not _same(record, builder, name, digest):
                     raise
@@ -115,15 +115,15 @@ def push(record: Record, builder: Builder, *, replace_tag: bool = False) -> Reco
 
 
 def _same(record: Record, builder: Builder, name: str, digest: str) -> bool:
-    """Whether an image in a registry is the one that was built, however its layers are packed there."""
+    """Whether an image in a registry is the one that was built, however its layers are packed."""
     return digest == record.digest or builder.pull(f"{name}@{digest}").id == record.id
 
 
 def read_record(path: Path) -> Record:
-    """What was built last.
+    """The last build.
 
     Raises:
-        ImageError: nothing was.
+        ImageError: there is none.
     """
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
@@ -131,10 +131,6 @@ def read_record(path: Path) -> Record:
         raise ImageError(f"{path} is not there: `python -m deploy.image build` makes it") from None
     except (ValueError, TypeError):
         raise ImageError(f"{path} cannot be read: build again") from None
-
-
-def write_record(path: Path, record: Record) -> None:
-    files.write_json(path, asdict(record))
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:
@@ -153,36 +149,28 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:
             print(f"warning: {fault}. The image does not say it", file=sys.stderr)
         reference = checked(options.tag or f"localhost/espalier:{source.revision}")
         extra = (*shlex.split(os.environ.get("IMAGE_BUILD_ARGS", "")), *options.builder_arg)
-        record = build(
-            source,
-            choose(options.tool),
-            reference,
-            options.base or None,
-            cache=options.cache,
-            arguments=extra,
-        )
-        write_record(record_file, record)
+        builder, base = choose(options.tool), options.base or None
+        record = build(source, builder, reference, base, cache=options.cache, arguments=extra)
+        files.write_json(record_file, asdict(record))
         print(_described(record))
     elif options.command == "push":
         record = read_record(record_file)
         record = push(record, choose(options.tool or record.tool), replace_tag=options.replace)
-        write_record(record_file, record)
+        files.write_json(record_file, asdict(record))
         print(record.pushed)
     else:
-        if options.reference:
-            builder = choose(options.tool)
-            image = builder.image(options.reference)
-        else:
+        tool, reference = options.tool, options.reference
+        if reference is None:
             record = read_record(record_file)
-            image = choose(options.tool or record.tool).image(record.reference)
-        print(json.dumps(asdict(image), indent=2))
+            tool, reference = tool or record.tool, record.reference
+        print(json.dumps(asdict(choose(tool).image(reference)), indent=2))
 
 
 def checked(reference: str) -> str:
     """A reference with a registry (or `localhost`), a name and a tag.
 
     Raises:
-        ImageError: it is none.
+        ImageError: it is malformed.
     """
     if not _REFERENCE.fullmatch(reference):
         raise ImageError(
@@ -217,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tool",
         choices=[builder.name for builder in BUILDERS],
         default=os.environ.get("IMAGE_TOOL") or None,
-        help="the program to use; the first of these that works if not given (IMAGE_TOOL)",
+        help="the program to use (default: the first of these that works; IMAGE_TOOL)",
     )
     building = commands.add_parser("build", parents=[tool], help="build the image from this clone and model/")
     building.add_argument(
@@ -240,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ARG",
         action="append",
         default=[],
-        help="handed to the builder, e.g. --builder-arg=--network=host; may be repeated (IMAGE_BUILD_ARGS)",
+        help="an option of the builder, e.g. --builder-arg=--network=host; may be repeated (IMAGE_BUILD_ARGS)",
     )
     pushing = commands.add_parser(
         "push", parents=[tool], help="push what was built last; prints REGISTRY/NAME@DIGEST"

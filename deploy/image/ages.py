@@ -1,7 +1,7 @@
-"""When the bundle and its data were made: the commits that brought them into `dvc.lock`.
+"""Finds when the bundle and its data were made: the commits that brought them into `dvc.lock`.
 
-Only the first-parent line counts: on `main` that is when something was merged, whatever its branch was through before.
-What was replaced and came back is as old as its return.
+Only first parents count: on `main` that is the time of the merge. An output that was replaced and came back is as old as
+its return.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from deploy.git import Git
 from deploy.inputs import LOCK, MODEL, hash_in_lock
 
 DATA = "data/raw.parquet"
-"""What `fetch` writes: the data as it came, before anything was done to it."""
+"""What `fetch` writes: the data as its source has it."""
 
 
 @dataclass(frozen=True)
 class Ages:
-    """Seconds since 1970; None where the history does not tell."""
+    """Seconds since 1970; None where the history does not show it."""
 
     model: int | None
     data: int | None
     missing: tuple[str, ...] = ()
-    """What of the two lies behind the end of a shallow clone."""
+    """Those whose age is older than the history of a shallow clone."""
 
 
 def read_ages(root: Path) -> Ages:
-    """When the bundle and the data that HEAD's `dvc.lock` names got there.
+    """The ages of the bundle and the data in HEAD's `dvc.lock`.
 
     Raises:
         GitError: there is no commit, or its `dvc.lock` cannot be read.
@@ -47,23 +47,18 @@ def read_ages(root: Path) -> Ages:
 
 
 class _ShallowError(GitError):
-    """The answer is behind the end of a shallow clone."""
+    """The answer is older than the history of a shallow clone."""
 
 
 def _since(git: Git, path: str) -> int | None:
-    """The time of the first commit since which `dvc.lock` has had this output as it is; None if it has none."""
+    """The time of the commit that brought the output's present hash into `dvc.lock`; None without such an output."""
     present = _hash(git, "HEAD", path)
     if present is None:
         return None
-    # git finds the commits that bring or take the hash; only those few files are worth a parser's time.
-    # `--diff-merges` asks for the patches too.
-    options = (
-        "--first-parent",
-        "--diff-merges=first-parent",
-        "--no-patch",
-        f"-S{present}",
-        "--format=%H %ct",
-    )
+    # git finds the few commits that add or remove the hash, so that only those are parsed. --diff-merges alone would
+    # print patches.
+    merges = ("--first-parent", "--diff-merges=first-parent", "--no-patch")
+    options = (*merges, f"-S{present}", "--format=%H %ct")
     ends = _shallow_ends(git)
     for line in git.run("log", *options, "HEAD", "--", LOCK).splitlines():
         commit, time = line.split()
@@ -80,7 +75,7 @@ def _hash(git: Git, revision: str, path: str) -> str | None:
 
 
 def _shallow_ends(git: Git) -> set[str]:
-    """The commits whose parents this clone has not got."""
+    """The commits whose parents this clone lacks."""
     if not git.shallow:
         return set()
     return set((git.top / git.run("rev-parse", "--git-path", "shallow").strip()).read_text("utf-8").split())

@@ -1,9 +1,8 @@
-"""The programs that build images: what each is asked, and what comes back.
+"""Builds, pushes and reads images with docker (buildx), podman or buildah.
 
-docker (with buildx), podman and buildah read the same Dockerfile, and a second build has the same digest. How they
-get there differs, and this module knows it. In common is: every file's time is one that never changes, so that layers
-without a change stay what they are from commit to commit, and the libraries are not pulled again for a new model. When
-the image was created is what the commit says, and stands in the configuration alone.
+All three read the same Dockerfile, and a second build has the same digest. Every file in a layer has the same fixed
+time, so an unchanged layer stays the same from commit to commit and a new model does not make hosts pull the libraries
+again. The configuration alone holds the time of the commit.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from typing import Any, Protocol
 from deploy.image.source import DOCKERFILE, ImageError
 
 LAYER_EPOCH = 315532800
-"""Seconds since 1970 that every file in a layer is dated: the start of 1980, the first that all archives can hold.
+"""Time of every file in a layer, in seconds since 1970: the start of 1980, the first that all archives can hold.
 
-BuildKit dates back what is younger and leaves what is older, such as what it kept from a build before this commit: at
-the commit's time, cached and fresh builds would differ.
+BuildKit changes the times of younger files only. With the commit's time, layers that it cached before the commit would
+keep older times than fresh ones.
 """
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?/")
 _ERROR = re.compile(r"\b(error|\w+Error):", re.IGNORECASE)
@@ -40,32 +39,43 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Request:
-    """A build."""
+    """What to build."""
 
     root: Path
     reference: str
     base: str | None
-    """An image in place of the Dockerfile's; None for that one."""
+    """An image in place of the Dockerfile's, if any."""
     labels: dict[str, str]
     build_arguments: dict[str, str]
     """The Dockerfile's."""
     epoch: int
     cache: bool = True
     arguments: tuple[str, ...] = ()
-    """Handed to the builder as they are."""
+    """Further options of the builder."""
+
+    def options(self) -> Iterator[str]:
+        """The options that all builders take."""
+        yield f"--file={self.root / DOCKERFILE}"
+        if not self.cache:
+            yield "--no-cache"
+        for name, value in self.labels.items():
+            yield f"--label={name}={value}"
+        for name, value in self.build_arguments.items():
+            yield f"--build-arg={name}={value}"
+        yield from self.arguments
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image that a builder keeps."""
+    """An image in a builder's storage."""
 
     id: str
-    """`sha256:…` of the configuration: the same wherever the image is, and however its layers are packed.
+    """`sha256:…` of the configuration, which is the same everywhere, however the layers are packed.
 
-    From docker with its new store it is the manifest's: that store knows no other.
+    docker's new store has only the manifest's digest, and gives that.
     """
     digest: str
-    """`sha256:…` of the manifest. It covers the packed layers, so a registry may have another one."""
+    """`sha256:…` of the manifest. It covers the packed layers, so a registry may have another."""
     bytes: int
     labels: dict[str, str]
 
@@ -90,7 +100,7 @@ class Builder(Protocol):
 
 
 class Containers:
-    """buildah and podman: one code base, one storage, the same options."""
+    """buildah or podman, which share code, storage and options."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -99,19 +109,19 @@ class Containers:
         return _fault([self.name, "info"])
 
     def build(self, request: Request) -> Image:
-        """Build, then take out of the configuration what differs from build to build.
+        """Build, then remove from the configuration what differs from build to build.
 
-        Only docker's format knows a health check, and in it these programs write down the names of their working
-        containers. So the image is exported, mended and taken in again, which costs a few seconds. Its layers are
-        packed on the way, as for a registry, which then knows the image by the same digest.
+        Only docker's format has a health check, and in that format these programs record the names of their working
+        containers. So the image is exported, normalised and imported again, which takes a few seconds. The export packs
+        the layers as a registry does, so the registry gives the image the same digest.
         """
         with tempfile.TemporaryDirectory(prefix="espalier-image-") as folder:
             name, exported = Path(folder) / "id", Path(folder) / "image"
             _show([self.name, "build", *self._options(request), f"--iidfile={name}", str(request.root)])
             built = name.read_text(encoding="utf-8").strip()
-            pack = ["--compress"] if self.name == "podman" else []  # buildah does unasked
+            pack = ["--compress"] if self.name == "podman" else []  # buildah does so by default
             _ask([self.name, "push", "--quiet", *pack, built, f"dir:{exported}"])
-            image = mend(exported, request.epoch)
+            image = normalise(exported, request.epoch)
             _ask([self.name, "pull", "--quiet", f"dir:{exported}"])
         _ask([self.name, "tag", image.id.removeprefix("sha256:"), request.reference])
         return image
@@ -119,22 +129,14 @@ class Containers:
     def push(self, reference: str) -> str:
         with tempfile.TemporaryDirectory(prefix="espalier-image-") as folder:
             file = Path(folder) / "digest"
-            _show(
-                [
-                    self.name,
-                    "push",
-                    f"--digestfile={file}",
-                    *_tls(reference),
-                    reference,
-                    f"docker://{reference}",
-                ]
-            )
+            options = [f"--digestfile={file}", *_tls(reference)]
+            _show([self.name, "push", *options, reference, f"docker://{reference}"])
             return file.read_text(encoding="utf-8").strip()
 
     def pull(self, reference: str) -> Image:
-        return self.image(
-            _last(_ask([self.name, "pull", "--quiet", *_tls(reference), f"docker://{reference}"]))
-        )
+        said = _ask([self.name, "pull", "--quiet", *_tls(reference), f"docker://{reference}"])
+        # The last line is the image's id.
+        return self.image(said.rsplit(maxsplit=1)[-1].removeprefix("sha256:"))
 
     def image(self, reference: str) -> Image:
         if self.name == "podman":
@@ -148,29 +150,22 @@ class Containers:
         )
 
     def _options(self, request: Request) -> Iterator[str]:
-        yield f"--file={request.root / DOCKERFILE}"
         yield "--format=docker"
-        # One layer an instruction, so that a new model does not bring the libraries along once more.
+        # One layer an instruction, so that a new model does not change the layer of the libraries.
         yield "--layers"
         yield f"--timestamp={LAYER_EPOCH}"
-        # The label with the program's own version would be in the way of equal digests.
+        # A label with the program's version would change the digest.
         yield "--identity-label=false"
-        if not request.cache:
-            yield "--no-cache"
         if request.base:
             yield f"--from={request.base}"
-        for name, value in request.labels.items():
-            yield f"--label={name}={value}"
-        for name, value in request.build_arguments.items():
-            yield f"--build-arg={name}={value}"
-        yield from request.arguments
+        yield from request.options()
 
 
 class Docker:
-    """docker, with BuildKit.
+    """docker with BuildKit.
 
-    The times inside the layers are rewritten only on the way into a file, so the image takes that way. An engine that
-    keeps images in its old store cannot write such a file; a builder of its own in a container then does.
+    BuildKit rewrites the times inside layers only when it exports to a file, so the image goes through a file. An engine
+    with the old image store cannot export, so a separate builder in a container does it.
     """
 
     name = "docker"
@@ -192,7 +187,7 @@ class Docker:
                     str(request.root),
                 ]
             )
-            digest, size = mend_archive(archive, dated, request.epoch)
+            digest, size = normalise_archive(archive, dated, request.epoch)
             _ask(["docker", "load", "--quiet", f"--input={dated}"])
         return replace(self.image(request.reference), digest=digest, bytes=size)
 
@@ -217,7 +212,7 @@ class Docker:
         )
 
     def _builder(self) -> tuple[str, ...]:
-        """Nothing if the builder in use can write files; else the option for one that can, made if need be."""
+        """No option if the builder in use can export; else the option for one that can, which is made if needed."""
         described = _ask(["docker", "buildx", "inspect"])
         in_engine = re.search(r"^Driver:\s+docker$", described, re.MULTILINE) is not None
         store = _ask(["docker", "info", "--format={{json .DriverStatus}}"])
@@ -228,21 +223,14 @@ class Docker:
         return (f"--builder={self.spare}",)
 
     def _options(self, request: Request) -> Iterator[str]:
-        yield f"--file={request.root / DOCKERFILE}"
         yield f"--tag={request.reference}"
         yield f"--build-arg=SOURCE_DATE_EPOCH={LAYER_EPOCH}"
-        # Provenance says when and where; the release attests it beside the image.
+        # Provenance holds the time and place of the build; the release attests it beside the image.
         yield "--provenance=false"
         yield "--progress=plain"
-        if not request.cache:
-            yield "--no-cache"
         if request.base:
             yield f"--build-context=base=docker-image://{request.base}"
-        for name, value in request.labels.items():
-            yield f"--label={name}={value}"
-        for name, value in request.build_arguments.items():
-            yield f"--build-arg={name}={value}"
-        yield from request.arguments
+        yield from request.options()
 
 
 BUILDERS: tuple[Builder, ...] = (Docker(), Containers("podman"), Containers("buildah"))
@@ -253,7 +241,7 @@ def choose(name: str | None) -> Builder:
     """The builder of that name, or the first that works.
 
     Raises:
-        ImageError: none does; says of each why.
+        ImageError: none works; the message gives the reason for each.
     """
     faults = []
     for builder in BUILDERS:
@@ -267,17 +255,17 @@ def choose(name: str | None) -> Builder:
     raise ImageError(f"nothing here builds images ({'; '.join(faults)}): install docker, podman or buildah")
 
 
-def mend(exported: Path, epoch: int) -> Image:
-    """Date an exported image, and take out in which working containers it was made; returns what it is then."""
+def normalise(exported: Path, epoch: int) -> Image:
+    """Set the time of an exported image, and remove the names of working containers; returns the new image."""
     manifest_file = exported / "manifest.json"
     manifest = json.loads(manifest_file.read_bytes())
     former = exported / _hexadecimal(manifest["config"])
-    config = mended(json.loads(former.read_bytes()), epoch)
+    config = normalised(json.loads(former.read_bytes()), epoch)
     content = _json(config)
     former.unlink()
     manifest["config"] |= _described(content)
     (exported / _hexadecimal(manifest["config"])).write_bytes(content)
-    # In the order and spacing that these programs write, so that the digest stays the same in a registry.
+    # These programs write this order and spacing, so a registry gets the same digest.
     manifest_file.write_bytes(_json(manifest))
     return Image(
         id=manifest["config"]["digest"],
@@ -287,9 +275,9 @@ def mend(exported: Path, epoch: int) -> Image:
     )
 
 
-def mend_archive(source: Path, destination: Path, epoch: int) -> tuple[str, int]:
-    """Date the image in an archive of docker's; returns the digest of its manifest and the size when unpacked."""
-    with tarfile.open(source) as tar, tarfile.open(destination, "w", encoding="utf-8") as mended_tar:
+def normalise_archive(source: Path, destination: Path, epoch: int) -> tuple[str, int]:
+    """Set the time of an image in docker's archive; returns its manifest's digest and its unpacked size."""
+    with tarfile.open(source) as tar, tarfile.open(destination, "w", encoding="utf-8") as output:
 
         def read(name: str, start: int = 0) -> bytes:
             file = tar.extractfile(name)
@@ -306,13 +294,13 @@ def mend_archive(source: Path, destination: Path, epoch: int) -> tuple[str, int]
         manifest = json.loads(read(blob(entry)))
         (summary,) = summaries = json.loads(read("manifest.json"))
         replaced = {blob(entry), blob(manifest["config"]), "index.json", "manifest.json"}
-        config = _json(mended(json.loads(read(blob(manifest["config"]))), epoch))
+        config = _json(normalised(json.loads(read(blob(manifest["config"]))), epoch))
         manifest["config"] |= _described(config)
         entry |= _described(_json(manifest))
         summary["Config"] = blob(manifest["config"])
         for member in tar:
             if member.name not in replaced:
-                mended_tar.addfile(member, tar.extractfile(member) if member.isfile() else None)
+                output.addfile(member, tar.extractfile(member) if member.isfile() else None)
         for name, content in {
             blob(manifest["config"]): config,
             blob(entry): _json(manifest),
@@ -321,13 +309,13 @@ def mend_archive(source: Path, destination: Path, epoch: int) -> tuple[str, int]
         }.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
-            mended_tar.addfile(member, io.BytesIO(content))
+            output.addfile(member, io.BytesIO(content))
         size = sum(int.from_bytes(read(blob(layer), -4), "little") for layer in manifest["layers"])
     return str(entry["digest"]), size
 
 
-def mended(config: dict[str, Any], epoch: int) -> dict[str, Any]:
-    """An image's configuration, dated, and without the names of working containers and of the images between."""
+def normalised(config: dict[str, Any], epoch: int) -> dict[str, Any]:
+    """An image's configuration with the time `epoch`, without names of working containers and intermediate images."""
     created, layers_created = _time(epoch), _time(LAYER_EPOCH)
     for name in ("container", "container_config", "parent"):
         config.pop(name, None)
@@ -336,7 +324,7 @@ def mended(config: dict[str, Any], epoch: int) -> dict[str, Any]:
     for step in config["history"]:
         if step.get("created") == layers_created:
             step["created"] = created
-        # "FROM" and the name or number of the image before.
+        # "FROM" and the name or id of an intermediate image.
         if str(step.get("comment", "")).startswith("FROM "):
             del step["comment"]
     return config
@@ -359,20 +347,20 @@ def _hexadecimal(blob: Mapping[str, Any]) -> str:
 
 
 def _unpacked(layer: Path) -> int:
-    """The size of a packed layer's content, which gzip writes into the last four bytes."""
+    """The unpacked size of a layer, which gzip writes into the last four bytes."""
     with layer.open("rb") as file:
         file.seek(-4, os.SEEK_END)
         return int.from_bytes(file.read(4), "little")
 
 
 def _bytes(size: str) -> int:
-    """What buildah shows as "290 MB"."""
+    """Bytes from buildah's "290 MB"."""
     number, unit = size.split()
     return round(float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit])
 
 
 def _tls(reference: str) -> tuple[str, ...]:
-    """Registries on this machine are asked without TLS, as docker does by itself; no other ever is."""
+    """Registries on this machine, and only they, are used without TLS, as docker does by default."""
     return ("--tls-verify=false",) if _LOOPBACK.match(reference) else ()
 
 
@@ -380,13 +368,8 @@ def _prefixed(image: str) -> str:
     return "sha256:" + image.removeprefix("sha256:")
 
 
-def _last(said: str) -> str:
-    """The number of an image, in the last line of what a program said."""
-    return said.rsplit(maxsplit=1)[-1].removeprefix("sha256:")
-
-
 def _fault(command: Sequence[str]) -> str | None:
-    """Why a command cannot be run; None if it can."""
+    """Why a command does not work; None if it does."""
     if shutil.which(command[0]) is None:
         return "not installed"
     result = _run(command)
@@ -394,7 +377,7 @@ def _fault(command: Sequence[str]) -> str | None:
 
 
 def _ask(command: Sequence[str]) -> str:
-    """What a command answers."""
+    """A command's output."""
     result = _run(command)
     if result.returncode:
         raise ImageError(f"`{' '.join(command[:2])}` failed: {_reason(result.stderr or result.stdout)}")
@@ -413,7 +396,7 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _show(command: Sequence[str]) -> str:
-    """Run a command whose progress a person wants to see, on stderr; returns what it said."""
+    """Run a command with its progress on stderr; returns its output."""
     said = []
     with subprocess.Popen(
         command,
@@ -432,11 +415,11 @@ def _show(command: Sequence[str]) -> str:
 
 
 def _reason(said: str) -> str:
-    """The line that says what went wrong: the last that calls itself an error, or else the last.
+    """The line that explains the failure: the last that calls itself an error, or else the last.
 
-    Builders end with the step that failed and its exit status; what made it fail is further up.
+    Builders end with the failed step and its exit status, after the reason.
     """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if not _REPEATED.search(line)]
-    errors = [line for line in telling if _ERROR.search(line)]
-    return (errors or telling or lines or ["it did not say why"])[-1]
+    reasons = [line for line in lines if not _REPEATED.search(line)]
+    errors = [line for line in reasons if _ERROR.search(line)]
+    return (errors or reasons or lines or ["it did not say why"])[-1]

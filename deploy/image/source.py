@@ -1,4 +1,4 @@
-"""What an image is built from: the commit, whether the working tree is that commit, and the bundle."""
+"""Reads what an image is built from: the commit, differences of the working tree from it, and the bundle."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.contract import BundleError, Manifest, read_bundle
-from common.git import attempt
-from common.git import reason as git_reason
+from common.git import GitError
 from deploy.errors import DeployError
-from deploy.git import UNSHALLOW
+from deploy.git import UNSHALLOW, Git
 from deploy.image.ages import Ages, read_ages
 from deploy.inputs import INPUTS, MODEL, bundle_hash
 
@@ -30,9 +29,9 @@ class Source:
     root: Path
     commit: str
     differences: tuple[str, ...]
-    """Inputs that are not what the commit says; the image is then marked as dirty."""
+    """Inputs that differ from the commit; the image is then marked as dirty."""
     epoch: int
-    """Seconds since 1970 at which the image says it was created: the commit's time."""
+    """The image's time of creation, in seconds since 1970: the commit's time."""
     version: str
     manifest: Manifest
     ages: Ages
@@ -43,7 +42,7 @@ class Source:
         return f"{self.commit}-dirty" if self.differences else self.commit
 
     def labels(self, base: str) -> dict[str, str]:
-        """The image's labels, but those that are the same for every image and stand in the Dockerfile."""
+        """The image's labels, except those that the Dockerfile sets for every image."""
         name, _, digest = base.partition("@")
         oci, model = "org.opencontainers.image", "dev.espalier.model"
         return {
@@ -60,12 +59,12 @@ class Source:
         }
 
     def build_arguments(self) -> dict[str, str]:
-        """The Dockerfile's arguments; empty where the history does not tell."""
+        """The Dockerfile's arguments; empty where the history does not show the age."""
         ages = {"MODEL_CREATED": self.ages.model, "DATA_CREATED": self.ages.data}
         return {name: "" if time is None else str(time) for name, time in ages.items()}
 
     def fault_of_ages(self) -> str | None:
-        """What cannot be said about the image for want of history, and the remedy; None if all can."""
+        """Which ages a shallow clone hides, and the remedy; None if it hides none."""
         if not self.ages.missing:
             return None
         what = " and ".join(self.ages.missing)
@@ -73,7 +72,7 @@ class Source:
 
 
 def read_source(root: Path) -> Source:
-    """Read and verify what the image is made of.
+    """Read and verify the sources of an image.
 
     Raises:
         ImageError: there is no bundle that can be served, or no commit.
@@ -85,15 +84,19 @@ def read_source(root: Path) -> Source:
     linked = next((path for path in (root / MODEL).iterdir() if path.is_symlink()), None)
     if linked:
         raise ImageError(f"{linked} is a link, and a builder does not follow it: run `dvc unprotect {MODEL}`")
-    commit = _git(root, "rev-parse", "--verify", "HEAD").strip()
-    differences = _differences(root)
-    # A bundle that no commit brought has no age yet; its data may be another's as well.
+    git = Git(root)
+    try:
+        commit = git.run("rev-parse", "--verify", "HEAD").strip()
+    except GitError as error:
+        raise ImageError(f"git cannot tell the commit of {root}: {error}; build in a clone") from None
+    differences = _differences(git)
+    # A bundle that is not committed has no age, and may come from other data.
     ages = Ages(None, None) if MODEL in differences else read_ages(root)
     return Source(
         root=root,
         commit=commit,
         differences=differences,
-        epoch=_epoch(root),
+        epoch=_epoch(git),
         version=tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"],
         manifest=bundle.manifest,
         ages=ages,
@@ -109,7 +112,7 @@ def declared_base(root: Path) -> str:
 
 
 def bundle_hash_on_disk(directory: Path) -> str:
-    """The hash that DVC gives a directory with these files."""
+    """DVC's hash of a directory with these files."""
     entries = [
         {
             "md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(),
@@ -122,11 +125,11 @@ def bundle_hash_on_disk(directory: Path) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
 
 
-def _differences(root: Path) -> tuple[str, ...]:
-    listing = _git(root, "status", "--porcelain", "--no-renames", "-z", "--", *INPUTS)
+def _differences(git: Git) -> tuple[str, ...]:
+    listing = git.run("status", "--porcelain", "--no-renames", "-z", "--", *INPUTS)
     paths = [entry[3:] for entry in listing.split("\0") if entry]
-    # The commit's dvc.lock, for one that was only just written is not in any other clone yet.
-    if bundle_hash_on_disk(root / MODEL) != bundle_hash("HEAD", root):
+    # The commit's dvc.lock counts, because no other clone has the working tree's.
+    if bundle_hash_on_disk(git.top / MODEL) != bundle_hash("HEAD", git.top):
         paths.append(MODEL)
     return tuple(paths)
 
@@ -135,19 +138,12 @@ def _shown(epoch: int) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _epoch(root: Path) -> int:
-    """The time of the commit, or what the environment's SOURCE_DATE_EPOCH says, as it does for other tools."""
+def _epoch(git: Git) -> int:
+    """SOURCE_DATE_EPOCH, which other tools read too, or the time of the commit."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given is None:
-        return int(_git(root, "log", "-1", "--format=%ct"))
+        return int(git.run("log", "-1", "--format=%ct"))
     try:
         return int(given)
     except ValueError:
         raise ImageError(f"SOURCE_DATE_EPOCH={given}: it must be seconds since 1970") from None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = attempt(*arguments, cwd=root)
-    if done.returncode:
-        raise ImageError(f"git cannot tell the commit of {root}: {git_reason(done.stderr)}; build in a clone")
-    return done.stdout.decode(errors="replace")

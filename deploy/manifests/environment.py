@@ -137,7 +137,7 @@ def _shutdown_order(it: Environment) -> Iterator[str]:
     needed = sleep + it.setting("drain_seconds") + FINISH_SECONDS
     grace = it.pod.get("terminationGracePeriodSeconds", 30)
     if grace <= needed:
-        yield f"{title(it.workload)}: a grace of {grace} s ends before the shutdown does ({needed:g} s)"
+        yield f"{title(it.workload)}: a grace of {grace} s is over before the shutdown is ({needed:g} s)"
     for ingress in it.all("Ingress"):
         attributes = _alb(ingress, "load-balancer-attributes")
         idle = int(attributes.get("idle_timeout.timeout_seconds", 60))
