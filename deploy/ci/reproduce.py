@@ -1,12 +1,12 @@
-"""Reproduces what a branch changed and leaves, in one folder, everything that the next steps need.
+"""Reproduces what a branch changed, and writes everything that the next steps need to one folder.
 
 lock.patch   what changed in git: dvc.lock, metrics, reports; empty when the lock was current
-comment.md   what came out, for the pull request: training.review's text, or why there is none
+comment.md   the result for the pull request: training.review's text, or why there is none
 review/      what training.review writes: the text, all figures, the plots
 
-It fails only for a fault of its own. What came out is in its outputs: `reproduced`, `changed`, and `passed`, which is
-the review's verdict (the pipeline ran, its gate was passed, and production's model is not better by more than is
-allowed) and, where dvc.lock cannot be committed to the branch, that it was current.
+A failing pipeline is no failure of this command. The results are its outputs: `reproduced`, `changed` and `passed`. The
+last one is the review's verdict: the pipeline ran, the model passed its gate, and production's model is not better by
+more than is allowed. Where dvc.lock cannot be committed to the branch, it must also have been current.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--fork",
         action="store_true",
-        help="there are no keys: production's model cannot be fetched, and dvc.lock cannot be committed",
+        help="without keys: production's model cannot be fetched, and dvc.lock cannot be committed",
     )
     arguments = parser.parse_args()
     folder: Path = arguments.output
@@ -69,7 +69,7 @@ def _reproduce(*, refresh: bool) -> tuple[int, str]:
 
 
 def _review(folder: Path, base: str, failure: str, *, fork: bool) -> tuple[str, bool]:
-    """The review's text and verdict; without a review its error, and no."""
+    """The review's text and verdict; if the review fails, its error and False."""
     command = [sys.executable, "-m", "training.review", "--base", base, "--output", str(folder / "review")]
     if failure:
         log = folder / "failure.log"
@@ -98,9 +98,9 @@ def _review(folder: Path, base: str, failure: str, *, fork: bool) -> tuple[str, 
 
 def _no_review(said: str, failure: str) -> str:
     commit = git("rev-parse", "--short=10", "HEAD").strip()
-    parts = [f"### ❌ There is no review of {commit}", _block(pipeline.last_words(said))]
+    parts = [f"### ❌ There is no review of {commit}", _block(pipeline.error_lines(said))]
     if failure:
-        parts += ["The pipeline had failed before:", _block(pipeline.last_words(failure))]
+        parts += ["The pipeline had failed before:", _block(pipeline.error_lines(failure))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -107,7 +107,7 @@ def propose(patch: Path, base: str, reason: str, found: str = "") -> str:
         body += f"\n\n{found}\n"
     steps.summary(body)
     pull, _ = github.open_pull_request(BRANCH, base, "Retrain on fresh data", body)
-    return pull.html_url
+    return str(pull["html_url"])
 
 
 def _row(line: str) -> str:

@@ -1,8 +1,8 @@
-"""Starts the image that was built last as a cluster would, and asks it what a client would.
+"""Starts the image that was built last as a cluster would, and sends it requests as a client would.
 
-Read-only root, no capabilities, no new privileges; every example of the bundle is predicted by the version that was
-built; after SIGTERM it ends with 0. docker or podman runs it (buildah's images are podman's); IMAGE_RUN_ARGS are
-given to it as they are, such as `--network=host`.
+The container has a read-only root, no capabilities and no new privileges. It must serve the bundle in model/, predict
+each of its examples, and end with 0 after SIGTERM. docker or podman runs it (podman also has buildah's images) with the
+further options in IMAGE_RUN_ARGS, such as `--network=host`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from common.command import run
 from common.ports import free_port
 from deploy.errors import DeployError
+from deploy.programs import call, find
 
 RECORD = Path("build/image.json")
 MANIFEST = Path("model/model.json")
@@ -34,9 +34,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m deploy.ci.smoke", description=__doc__).parse_args()
     record, manifest = _read(RECORD), _read(MANIFEST)
     engine = "docker" if record["tool"] == "docker" else "podman"
-    if shutil.which(engine) is None:
-        raise DeployError(f"{engine} is not installed, and the image was built by {record['tool']}")
-    container = Container(engine, record["reference"])
+    container = Container(find(engine, f"{record['tool']} built the image"), record["reference"])
     try:
         container.wait()
         count = container.predict(manifest)
@@ -55,41 +53,50 @@ class Container:
 
     def __init__(self, engine: str, image: str) -> None:
         self.engine = engine
-        self.port = free_port()
+        port = free_port()
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
         extra = shlex.split(os.environ.get("IMAGE_RUN_ARGS", ""))
-        publish = [] if "--network=host" in extra else [f"--publish=127.0.0.1:{self.port}:{self.port}"]
+        publish = [] if "--network=host" in extra else [f"--publish=127.0.0.1:{port}:{port}"]
         hardened = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
         self.id = self._call(
             "run",
             "--detach",
             "--pull=never",
             *hardened,
-            f"--env=ESPALIER_PORT={self.port}",
+            f"--env=ESPALIER_PORT={port}",
             *publish,
             *extra,
             image,
         )
 
     def wait(self) -> None:
-        """Until it is ready.
+        """Wait until it is ready.
 
         Raises:
-            DeployError: it ends, or takes too long; with the last thing it said.
+            DeployError: it ends, or takes too long; the message has its last line of output.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self._call("inspect", "--format={{.State.Running}}", self.id) != "true":
                 break
             try:
-                self._ask("/health/ready")
-            except OSError:
-                time.sleep(0.2)
-            else:
-                return
-        raise DeployError(f"the container does not become ready: {self._last_words()}")
+                if self._client.get("/health/ready").is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        done = subprocess.run(
+            [self.engine, "logs", self.id],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        lines = (done.stdout + done.stderr).strip().splitlines() or ["it printed nothing"]
+        raise DeployError(f"the container does not become ready: {lines[-1]}")
 
     def predict(self, manifest: dict[str, Any]) -> int:
-        """Predict every example, and see that this very bundle does it; how many there were."""
+        """Predict every example, and check that it serves this bundle; returns the number of examples."""
         served = self._ask("/model")
         if served["digest"] != manifest["digest"]:
             raise DeployError(f"it serves bundle {served['version']}, and model/ holds {manifest['version']}")
@@ -101,7 +108,7 @@ class Container:
         return len(labels)
 
     def stop(self) -> int:
-        """End it as Kubernetes does; its status."""
+        """End it as Kubernetes does, and return its status."""
         self._call("stop", "-t", str(STOP_SECONDS), self.id)
         return int(self._call("inspect", "--format={{.State.ExitCode}}", self.id))
 
@@ -109,40 +116,13 @@ class Container:
         subprocess.run([self.engine, "rm", "--force", self.id], capture_output=True, check=False)
 
     def _ask(self, path: str, body: object = None) -> Any:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with direct.open(request, timeout=10) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            if path == "/health/ready":
-                raise
-            said = error.read(500).decode(errors="replace")
-            raise DeployError(f"{path} is answered with {error.code}: {said}") from None
-
-    def _last_words(self) -> str:
-        done = subprocess.run(
-            [self.engine, "logs", self.id],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-        lines = (done.stdout + done.stderr).strip().splitlines()
-        return lines[-1] if lines else "it says nothing"
+        answer = self._client.request("GET" if body is None else "POST", path, json=body)
+        if not answer.is_success:
+            raise DeployError(f"{path} is answered with {answer.status_code}: {answer.text[:500]}")
+        return answer.json()
 
     def _call(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [self.engine, *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False
-        )
-        if done.returncode:
-            said = done.stderr.strip().splitlines()
-            raise DeployError(f"{self.engine} {arguments[0]}: {said[-1] if said else 'no word'}")
-        return done.stdout.strip()
+        return call([self.engine, *arguments]).strip()
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a step of a workflow can say to the ones after it: outputs, and text on the run's page."""
+"""What steps of workflows pass on: outputs for later steps, and text on the run's page."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from deploy.errors import DeployError
 
 
 def output(**values: str | bool) -> None:
-    """Set outputs of this step; without Actions they are printed only.
+    """Print outputs of this step and, in a workflow, set them.
 
     Raises:
         DeployError: a value has more than one line, which could set another output.
     """
     for name, value in values.items():
-        text = str(value).lower() if isinstance(value, bool) else value
-        if len(text.splitlines()) > 1:
-            raise DeployError(f"output {name} has more than one line")
-        print(f"{name}={text}")
-        _append("GITHUB_OUTPUT", f"{name}={text}\n")
+        print(f"{name}={_set(name, value)}")
+
+
+def set_output(**values: str | bool) -> None:
+    """As `output`, without printing."""
+    for name, value in values.items():
+        _set(name, value)
 
 
 def summary(markdown: str) -> None:
@@ -28,7 +30,7 @@ def summary(markdown: str) -> None:
 
 
 def environment(name: str) -> str:
-    """A variable that the workflow must give.
+    """A variable that the workflow must set.
 
     Raises:
         DeployError: it is not set.
@@ -37,6 +39,14 @@ def environment(name: str) -> str:
     if not value:
         raise DeployError(f"{name} is not set: the workflow has to give it in `env`")
     return value
+
+
+def _set(name: str, value: str | bool) -> str:
+    text = str(value).lower() if isinstance(value, bool) else value
+    if len(text.splitlines()) > 1:
+        raise DeployError(f"output {name} has more than one line")
+    _append("GITHUB_OUTPUT", f"{name}={text}\n")
+    return text
 
 
 def _append(variable: str, text: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common import files
 from common.command import run
+from deploy.ci import steps
 from deploy.image.builders import BUILDERS, Builder, Request, choose
 from deploy.image.source import ImageError, Source, declared_base, read_source
 from deploy.registry import Registry
@@ -158,6 +159,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:
         record = push(record, choose(options.tool or record.tool), replace_tag=options.replace)
         files.write_json(record_file, asdict(record))
         print(record.pushed)
+        steps.set_output(image=str(record.pushed), digest=record.digest)
     else:
         tool, reference = options.tool, options.reference
         if reference is None:
@@ -231,7 +233,9 @@ def _parser() -> argparse.ArgumentParser:
         help="an option of the builder, e.g. --builder-arg=--network=host; may be repeated (IMAGE_BUILD_ARGS)",
     )
     pushing = commands.add_parser(
-        "push", parents=[tool], help="push what was built last; prints REGISTRY/NAME@DIGEST"
+        "push",
+        parents=[tool],
+        help="push what was built last; prints REGISTRY/NAME@DIGEST, and sets outputs in a workflow",
     )
     pushing.add_argument("--replace", action="store_true", help="take the tag away from another image")
     inspecting = commands.add_parser("inspect", parents=[tool], help="print digest, size and labels as JSON")

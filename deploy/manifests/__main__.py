@@ -7,7 +7,6 @@ to be read or compared.
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from common.command import run
 from deploy.errors import DeployError
 from deploy.manifests import argocd, environment, monitoring, render, schema
 from deploy.manifests.documents import Document
+from deploy.programs import find
 
 OUTPUT = Path("build/manifests")
 CHECKOV = "checkov==3.3.30"
@@ -104,11 +104,7 @@ def _schema_problems(documents: Sequence[Document]) -> Iterator[str]:
 
 
 def _scan(output: Path) -> None:
-    uv = shutil.which("uv")
-    if uv is None:
-        raise ManifestError(
-            "uv is not installed, which checkov is run with: call make manifests, or install uv"
-        )
+    uv = find("uv", "checkov runs with it; call make manifests, or install uv")
     command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--config-file", ".checkov.yaml"]
     if subprocess.run([*command, "--directory", str(output)], check=False).returncode:
         raise ManifestError(

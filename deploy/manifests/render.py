@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import yaml
 from ruamel.yaml import YAML
 
 from deploy.errors import DeployError
+from deploy.programs import find
 
 FOLDER = Path(__file__).parents[1]
 ENVIRONMENTS = ("staging", "production")
@@ -43,10 +43,7 @@ def overlay(environment: str, root: Path = FOLDER) -> Path:
 
 def render(folder: Path) -> str:
     """The manifests of a kustomization, as one text."""
-    # Beside the interpreter when the environment is not activated.
-    kubectl = shutil.which("kubectl") or shutil.which("kubectl", path=str(Path(sys.executable).parent))
-    if kubectl is None:
-        raise RenderError("kubectl is not installed: run make setup")
+    kubectl = find("kubectl", "run make setup")
     done = subprocess.run(
         [kubectl, "kustomize", str(folder)],
         capture_output=True,

@@ -353,8 +353,8 @@ def require_check(name: str, commit: str) -> None:
     if not runs:
         raise ReleaseError(f"the check {name!r} has not run at {commit[:12]}")
     for run in runs:
-        if run.conclusion != "success":
-            said = run.conclusion or run.status
+        if run["conclusion"] != "success":
+            said = run["conclusion"] or run["status"]
             raise ReleaseError(f"the check {name!r} at {commit[:12]} is not green: {said}")
 
 

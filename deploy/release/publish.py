@@ -94,7 +94,7 @@ def pull_request(
     else:
         raise ReleaseError(f"cannot push the branch {branch}: gave up after {TRIES} tries")
     made, new = github.open_pull_request(branch, base, title, body)
-    return made.html_url, new
+    return str(made["html_url"]), new
 
 
 def _is_fresh(git: Git, commit: str, tip: str, edit: Edit) -> bool:

@@ -1,19 +1,17 @@
 """Makes the JSON schemas of custom resources from the TypeScript types in npm's @kubernetes-models packages.
 
-Needed only to raise a version or to add a kind: the schemas are committed, so that manifests can be checked on a
-machine without node. Objects take no field that is not in the types. What Kubernetes itself defines (pod
-templates, metadata) is referred to, not copied: it comes from kubernetes-validate when manifests are checked.
+It is run to raise a version or to add a kind. The schemas are committed, so that manifests can be checked without node.
+Objects allow only fields of the types. Kubernetes' own definitions (pod templates, metadata) are referred to: the check
+takes them from kubernetes-validate.
 
-The types do not hold the values that the server fills in. Those come from the definitions in each project's own Go
-module, and are written to defaults.json: by kind, the path of each field in a list, and its value.
+The types lack the values that the server fills in. Those come from the definitions in each project's Go module, and are
+written to defaults.json: by kind, the path of each field in a list, and its value.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from common.command import run
-from deploy.errors import DeployError
+from deploy.programs import call, find
 
 FOLDER = Path(__file__).parent
 DEFAULTS = FOLDER / "defaults.json"
@@ -32,7 +30,7 @@ GENERATOR = "ts-json-schema-generator@2.4.0"
 
 @dataclass(frozen=True)
 class Package:
-    """One npm package: its version, the module that it describes, and the kinds that are wanted."""
+    """An npm package and the Go module that it describes."""
 
     name: str
     version: str
@@ -104,19 +102,13 @@ _FROM_KUBERNETES = {
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m deploy.schemas", description=__doc__).parse_args()
-    npm = shutil.which("npm")
-    if npm is None:
-        raise DeployError(
-            "npm is not installed: schemas are made from npm packages; install node 20 or later"
-        )
-    go = shutil.which("go")
-    if go is None:
-        raise DeployError("go is not installed: defaults are read from Go modules; install Go 1.21 or later")
+    npm = find("npm", "schemas are made from npm packages; install node 20 or later")
+    go = find("go", "defaults are read from Go modules; install Go 1.21 or later")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "package.json").write_text('{"private": true}', encoding="utf-8")
         wanted = [f"{package.npm}@{package.version}" for package in PACKAGES]
-        _call([npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", GENERATOR, *wanted], folder)
+        call([npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", GENERATOR, *wanted], cwd=folder)
         for package in PACKAGES:
             for kind in package.kinds:
                 path = FOLDER / file_name(package.group, package.api_version, kind)
@@ -127,7 +119,7 @@ def main() -> None:
                 print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
         found: dict[str, dict[str, Any]] = {}
         for package in PACKAGES:
-            told = _call([go, "mod", "download", "-json", package.module], folder)
+            told = call([go, "mod", "download", "-json", package.module], cwd=folder)
             found |= _defaults(package, Path(json.loads(told)["Dir"]) / package.definitions)
     DEFAULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{DEFAULTS.name}: {sum(map(len, found.values()))} defaults")
@@ -148,12 +140,12 @@ def _schema(package: Package, kind: str, folder: Path) -> dict[str, Any]:
         encoding="utf-8",
     )
     program = str(folder / "node_modules" / ".bin" / "ts-json-schema-generator")
-    made = _call([program, "--path", "root.ts", "--tsconfig", "tsconfig.json", "--type", "Root"], folder)
+    made = call([program, "--path", "root.ts", "--tsconfig", "tsconfig.json", "--type", "Root"], cwd=folder)
     definitions: dict[str, Any] = {
         name: _simplified(each) for name, each in json.loads(made)["definitions"].items() if name != "Root"
     }
     root = definitions.pop(f"I{kind}")
-    # A manifest says what is wanted; only controllers say what is.
+    # Only controllers write a status.
     root["properties"].pop("status", None)
     needed: dict[str, Any] = {}
     _collect(root, definitions, needed)
@@ -167,7 +159,7 @@ def _schema(package: Package, kind: str, folder: Path) -> dict[str, Any]:
 
 
 def _defaults(package: Package, folder: Path) -> dict[str, dict[str, Any]]:
-    """By kind, what the server fills in, as far as it is in a list: that is compared as a whole."""
+    """By kind, the values that the server fills in inside lists, which Argo CD compares as a whole."""
     found: dict[str, dict[str, Any]] = {}
     for kind in package.kinds:
         text = next(
@@ -232,15 +224,6 @@ def _collect(schema: Any, definitions: dict[str, Any], needed: dict[str, Any]) -
             _collect(definitions[name], definitions, needed)
         for each in schema.values():
             _collect(each, definitions, needed)
-
-
-def _call(command: list[str], folder: Path) -> str:
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
-    if done.returncode:
-        raise DeployError(f"{Path(command[0]).name} failed:\n{done.stderr.strip()}")
-    return done.stdout
 
 
 if __name__ == "__main__":

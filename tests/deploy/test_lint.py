@@ -6,6 +6,7 @@ import pytest
 
 from deploy import lint
 from deploy.errors import DeployError
+from deploy.programs import MissingProgramError
 from tests.e2e.clone import ROOT
 from tests.tools import require
 
@@ -104,7 +105,7 @@ def test_a_missing_linter_is_named_and_in_ci_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def absent() -> list[str]:
-        raise lint.AbsentError("zizmor is not installed")
+        raise MissingProgramError("zizmor is not installed")
 
     monkeypatch.setattr(lint, "LINTERS", {"zizmor": absent, "clean": list})
     monkeypatch.setattr("sys.argv", ["lint"])

@@ -224,7 +224,9 @@ def test_a_stage_that_fails_is_not_tried_twice(
     status, said = pipeline.reproduce()
     assert status != 0
     assert said.count("does not pass the gate") == 1
-    assert pipeline.last_words(said).splitlines()[0] == "the tree won but does not pass the gate: too shallow"
+    assert (
+        pipeline.error_lines(said).splitlines()[0] == "the tree won but does not pass the gate: too shallow"
+    )
 
 
 @pytest.mark.slow
@@ -249,10 +251,10 @@ def test_a_stage_that_is_gone_or_new_is_a_difference() -> None:
     assert pipeline.compare(lock, other) == {("a", "x"): ("1", "absent"), ("b", "x"): ("absent", "1")}
 
 
-def test_last_words() -> None:
+def test_error_lines() -> None:
     said = "Running\nerror: one\nERROR: failed to reproduce 'x'\nerror: one\n"
-    assert pipeline.last_words(said) == "one\nfailed to reproduce 'x'"
-    assert pipeline.last_words("a\n\nb\n\n") == "b"
-    assert pipeline.last_words("") == "it says nothing"
+    assert pipeline.error_lines(said) == "one\nfailed to reproduce 'x'"
+    assert pipeline.error_lines("a\n\nb\n\n") == "b"
+    assert pipeline.error_lines("") == "it says nothing"
     with pytest.raises(DeployError, match="not one that DVC wrote"):
         pipeline._read("[]")

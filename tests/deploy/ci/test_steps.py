@@ -30,3 +30,12 @@ def test_a_variable_that_is_missing_or_empty_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setenv("NEEDS", "")
     with pytest.raises(DeployError, match="NEEDS is not set"):
         steps.environment("NEEDS")
+
+
+def test_outputs_are_set_without_printing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+    steps.set_output(image="host/name@sha256:1", digest="sha256:1")
+    assert (tmp_path / "output").read_text() == "image=host/name@sha256:1\ndigest=sha256:1\n"
+    assert capsys.readouterr().out == ""
