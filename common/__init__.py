@@ -1,4 +1,4 @@
-"""What commands of `training`, `deploy` and `monitoring` share.
+"""What the commands of `training`, `deploy` and `monitoring` share.
 
 It imports the standard library only, because some steps of workflows run before an environment is made.
 """

@@ -1,1 +1,1 @@
-"""Delivery: manifests, and the tools that build the image and write what runs where."""
+"""Manifests of what runs where, and the tools that build the image, release it and check all of it."""

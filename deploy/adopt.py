@@ -1,7 +1,7 @@
-"""Puts your names in place of the ones that are here: repository, registry, region, hosts, Argo CD, the VPC's network.
+"""Puts your names in place of the present ones: repository, registry, region, hosts, Argo CD, the VPC's network.
 
-Reads what deploy/ says now, and replaces that everywhere in deploy/, monitoring/, .github/ and zensical.toml. Run again it
-changes nothing, and with other values it changes them again. What it changed is for you to read, with git diff, and to commit.
+It reads the present names from deploy/ and replaces them everywhere in deploy/, monitoring/, .github/ and zensical.toml.
+A second run changes nothing, and other values are replaced again. Review the changes with git diff and commit them.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _PATTERNS = {
 
 
 class AdoptError(DeployError):
-    """A value that cannot be what it is meant for."""
+    """A value has the wrong form."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """What an adopter has and we do not know."""
+    """The names that every adopter has to choose."""
 
     repository: str
     registry: str
@@ -57,10 +57,10 @@ class Names:
     vpc_cidr: str
 
     def check(self) -> None:
-        """Refuse what cannot work.
+        """Refuse malformed values.
 
         Raises:
-            AdoptError: names the option and what it should look like.
+            AdoptError: names the option and the expected form.
         """
         for field in fields(self):
             value, (pattern, meant) = getattr(self, field.name), _PATTERNS[field.name]
@@ -77,7 +77,7 @@ class Names:
             raise AdoptError(f"--registry is in {ecr['region']}, and --region says {self.region}")
 
     def replacements(self, former: Names) -> dict[str, str]:
-        """What stands for what: the former names and their parts, as texts of their own."""
+        """The new text for each former name or part of a name."""
         here, there = (_parts(each) for each in (former, self))
         return {here[key]: there[key] for key in here if here[key] != there[key]}
 
@@ -103,10 +103,10 @@ def main() -> None:
 
 
 def current(root: Path) -> Names:
-    """The names in force, read from where each is first said.
+    """The present names, each read from the file that defines it.
 
     Raises:
-        AdoptError: a file is not where it was, or no longer says it.
+        AdoptError: a file is missing, or does not have the name.
     """
     try:
         project = next(yaml.safe_load_all((root / "deploy/argocd/root.yaml").read_text(encoding="utf-8")))
@@ -136,10 +136,10 @@ def current(root: Path) -> Names:
 
 
 def adopt(root: Path, former: Names, wanted: Names) -> dict[Path, int]:
-    """Replace the former names by the wanted ones; all files or, when one cannot be read, none.
+    """Replace the former names by the wanted ones, in all files or, if one cannot be read, in none.
 
     Returns:
-        How many were replaced, by file.
+        The number of replacements, by file.
     """
     replacements = wanted.replacements(former)
     if not replacements:
@@ -156,12 +156,12 @@ def adopt(root: Path, former: Names, wanted: Names) -> dict[Path, int]:
 
 
 def replaced(text: str, replacements: Mapping[str, str]) -> tuple[str, int]:
-    """The text with each name replaced where it stands as a whole, and how often that was.
+    """The text with each whole name replaced, and the number of replacements.
 
-    All in one pass and the longest first, so that what was put in is not replaced again.
+    One pass with the longest names first, so that no replacement is replaced again.
     """
     names = sorted(replacements, key=len, reverse=True)
-    # A longer name that contains this one is another name; a full stop after it ends a sentence.
+    # A longer name that contains this one is another name; a full stop after the name ends a sentence.
     pattern = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, names))})(?![\w-]|\.\w)")
     return pattern.subn(lambda found: replacements[found[1]], text)
 
@@ -184,7 +184,7 @@ def _host(overlay: Mapping[str, Any]) -> str:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """What people and machines are told: no code, nothing generated."""
+    """Configuration and documentation: no code, nothing generated."""
     for place in PLACES:
         for path in sorted([root / place, *(root / place).rglob("*")]):
             inside = path.relative_to(root).parts

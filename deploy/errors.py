@@ -1,4 +1,4 @@
-"""The errors of delivery that a person can do something about."""
+"""Errors of the deployment tools that a person can act on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class DeployError(EspalierError):
 
 
 class RegistryError(DeployError):
-    """The registry cannot be asked, or does not have what it was asked for."""
+    """The registry cannot be asked, or lacks what it was asked for."""
 
 
 class GitHubError(DeployError):
@@ -18,4 +18,4 @@ class GitHubError(DeployError):
 
 
 class ReleaseError(DeployError):
-    """A release that must not or cannot be made."""
+    """A release is refused or cannot be made."""

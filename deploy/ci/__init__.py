@@ -1,5 +1,5 @@
-"""What the workflows need beside make: one module for each step that has something to decide.
+"""Steps of workflows that decide something; steps that only call make have no module here.
 
-All but `pipeline`, `reproduce` and `releasable` use nothing but the standard library, so that a job which holds a
-token for this repository installs no package.
+All but `pipeline`, `releasable`, `reproduce` and `smoke` use only the standard library, so that a job with a token for
+this repository installs no package.
 """

@@ -1,6 +1,6 @@
-"""One issue for as long as something fails: opened at the first failure, added to at each other, closed at success.
+"""Keeps one issue open while a workflow fails: opens it, comments on further failures, and closes it at success.
 
-NEEDS holds the workflow's `toJSON(needs)`, as for deploy.ci.gate.
+NEEDS holds the workflow's `toJSON(needs)`, as for deploy.ci.required.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ from typing import Any
 
 from common.command import run
 from deploy import github
-from deploy.ci import gate, steps
+from deploy.ci import required, steps
 
 LABEL = "alarm"
+_BODY = "{}\n\nThe run's page says what failed. This issue is closed by the first run that succeeds.\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.ci.alarm", description=__doc__)
-    parser.add_argument("--title", required=True, help="of the issue; finds it again")
-    parser.add_argument("--run-url", required=True, help="where to look")
+    parser.add_argument("--title", required=True, help="the issue's title, by which it is found again")
+    parser.add_argument("--run-url", required=True, help="the run's page")
     arguments = parser.parse_args()
-    print(tell(arguments.title, gate.read(steps.environment("NEEDS")), arguments.run_url))
+    print(tell(arguments.title, required.read(steps.environment("NEEDS")), arguments.run_url))
 
 
 def tell(title: str, results: Mapping[str, str], run_url: str) -> str:
-    """Open, add to or close the issue, and say what was done. A cancelled run says nothing about anything."""
+    """Open, comment on or close the issue, and return what was done. A cancelled run changes nothing."""
     failed = sorted(job for job, result in results.items() if result == "failure")
     issue = _find(title)
     if failed:
         what = f"`{'`, `'.join(failed)}` failed: {run_url}"
         if issue is None:
-            opened = github.send("POST", "issues", title=title, body=f"{_body(what)}", labels=[LABEL])
+            opened = github.send("POST", "issues", title=title, body=_BODY.format(what), labels=[LABEL])
             return f"opened {opened['html_url']}"
         github.send("POST", f"issues/{issue['number']}/comments", body=f"Again: {what}")
         return f"added to {issue['html_url']}"
@@ -40,12 +41,6 @@ def tell(title: str, results: Mapping[str, str], run_url: str) -> str:
     github.send("POST", f"issues/{issue['number']}/comments", body=f"All is well again: {run_url}")
     github.send("PATCH", f"issues/{issue['number']}", state="closed")
     return f"closed {issue['html_url']}"
-
-
-def _body(what: str) -> str:
-    return (
-        f"{what}\n\nThe run's page says what failed. This issue is closed by the first run that succeeds.\n"
-    )
 
 
 def _find(title: str) -> dict[str, Any] | None:

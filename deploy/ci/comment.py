@@ -1,4 +1,4 @@
-"""Writes a comment on a pull request, or replaces it when there is one already: one comment for each marker."""
+"""Writes or replaces a comment on a pull request: one comment for each marker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.ci.comment", description=__doc__)
     parser.add_argument("file", type=Path, help="the text, in Markdown")
     parser.add_argument("--pull-request", type=int, required=True, metavar="NUMBER")
-    parser.add_argument("--marker", required=True, help="tells this comment from others")
+    parser.add_argument("--marker", required=True, help="identifies the comment")
     arguments = parser.parse_args()
     try:
         text = arguments.file.read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def post(number: int, marker: str, text: str) -> str:
 
 
 def hidden(marker: str) -> str:
-    """The first line of the comment, which is not shown."""
+    """The first line of the comment, which GitHub does not show."""
     if not marker.isidentifier():
         raise DeployError(f"{marker!r} is no marker: letters, digits and underscores only")
     return f"<!-- espalier:{marker} -->"
@@ -61,11 +61,10 @@ def shorten(text: str) -> str:
     )
 
 
-def _is_ours(comment: dict[str, object], marker: str) -> bool:
-    """Anybody can write the marker; only a workflow's comment is replaced."""
-    user = comment.get("user")
-    written_by_a_bot = isinstance(user, dict) and user.get("type") == "Bot"
-    return written_by_a_bot and str(comment.get("body", "")).startswith(hidden(marker))
+def _is_ours(comment: github.Json, marker: str) -> bool:
+    """Whether a workflow wrote the comment with this marker, which anybody can write."""
+    user = comment["user"] or {}  # none where the account was deleted
+    return user.get("type") == "Bot" and str(comment["body"]).startswith(hidden(marker))
 
 
 if __name__ == "__main__":

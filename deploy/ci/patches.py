@@ -13,15 +13,15 @@ from common.git import reason as git_reason
 from deploy.errors import DeployError
 
 RECORDED = ("dvc.lock", "metrics/", "reports/", "MODEL_CARD.md")
-"""All that `dvc repro` writes into git. A test compares it with dvc.yaml."""
+"""Everything that `dvc repro` writes into git; a test compares it with dvc.yaml."""
 LARGEST = 5_000_000
 """Bytes of a patch. Results in git are small; anything larger is a mistake."""
 REGULAR = {"000000", "100644"}
-"""Modes: gone, and a plain file."""
+"""Modes: deleted, and a plain file."""
 
 
 def make() -> bytes:
-    """The difference between HEAD and what is there now, new files included, among recorded results only."""
+    """The difference of recorded results between HEAD and the working tree, new files included."""
     recorded = [each.rstrip("/") for each in RECORDED if Path(each).exists()]
     git("add", "--intent-to-add", "--", *recorded)
     shown = attempt(
@@ -33,12 +33,12 @@ def make() -> bytes:
 
 
 def apply(patch: Path) -> list[str]:
-    """Apply a patch to the index, and name the files it changes; none for an empty one.
+    """Apply a patch to the index and return the files that it changes.
 
-    The working tree stays as it is, so nothing of a patch that is refused was ever written anywhere.
+    The working tree stays unchanged, so a refused patch writes no file.
 
     Raises:
-        DeployError: it changes anything but recorded results, or does not fit this commit.
+        DeployError: it changes more than recorded results, or does not fit this commit.
     """
     try:
         content = patch.read_bytes()
@@ -66,7 +66,7 @@ def is_recorded(path: str) -> bool:
 
 
 def _changed() -> dict[str, str]:
-    """What the index has changed, by path: the new mode. Asked of the index, since a patch can hide what it moves."""
+    """The new mode of each changed path. The index is asked, because a patch can hide what it moves."""
     fields = git("diff", "--cached", "--raw", "--no-renames", "-z", "HEAD").split("\0")
     return {path: entry.split(" ")[1] for entry, path in zip(fields[::2], fields[1::2], strict=False)}
 

@@ -1,7 +1,7 @@
-"""Says whether a commit may and must be released: output `release`, true or false; fails when it may not.
+"""Tells whether a commit must be released: output `release`, true or false; fails if it may not be released.
 
-It may when it is main's and CI is green for it, whoever or whatever asks. It must when `deploy.release needed` says
-so at that commit. Run it on main, so that the commit in question has no say in whether it may.
+A commit may be released if it is in main and CI is green for it. It must be if `deploy.release needed` says so at that
+commit. This runs on main, so that the commit cannot change the rules for itself.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from deploy.errors import DeployError, ReleaseError
 from deploy.git import Git
 from deploy.release.commands import require_check
 
-GATE = "gate"
-"""The job of ci that stands for all of them."""
+REQUIRED_CHECK = "gate"
+"""The job of ci that sums up all others."""
 NEEDED, NOT_NEEDED = 0, 1
-"""What `deploy.release needed` ends with; anything else is a failure."""
+"""Exit statuses of `deploy.release needed`; any other is a failure."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -36,22 +36,22 @@ def main() -> None:
 
 
 def check(git: Git, commit: str) -> None:
-    """Refuse what may not be released; HEAD is main.
+    """Refuse a commit that may not be released; HEAD is main.
 
     Raises:
-        ReleaseError: it is not a full commit, not main's, or CI is not green for it.
-        GitHubError: GitHub does not say.
+        ReleaseError: it is not a full commit, not in main, or CI is not green for it.
+        GitHubError: GitHub cannot be asked.
     """
     if not _COMMIT.fullmatch(commit):
         raise ReleaseError(f"{commit!r} is not a full commit: give all 40 digits")
     git.require_history()
     if git.commit(commit) is None or not git.contains("HEAD", commit):
         raise ReleaseError(f"{commit[:12]} is not part of main: merge it first")
-    require_check(GATE, commit)
+    require_check(REQUIRED_CHECK, commit)
 
 
 def _needed() -> bool:
-    """Ask the release tool as it is at the commit that is checked out."""
+    """Ask the release tool of the commit that is checked out."""
     status = subprocess.run([sys.executable, "-m", "deploy.release", "needed"], check=False).returncode
     if status not in (NEEDED, NOT_NEEDED):
         raise DeployError(f"`python -m deploy.release needed` failed with {status}")

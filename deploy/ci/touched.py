@@ -1,6 +1,6 @@
-"""Says whether a branch touches anything that the pipeline reads: output `pipeline`, true or false.
+"""Tells whether a branch touches anything that the pipeline reads: output `pipeline`, true or false.
 
-Compares with the commit at which the branch left its base, so what others merged since does not count.
+It compares with the commit at which the branch left its base, so later merges of others do not count.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from deploy.ci import steps
 
 PIPELINE_FILE = Path("dvc.yaml")
 ALWAYS = (".dvc", ".dvcignore", "dvc.lock", "dvc.yaml", "params.yaml")
-"""What DVC reads whatever the stages are."""
+"""What DVC reads with any stages."""
 
 
 def main() -> None:
@@ -34,11 +34,11 @@ def changed(base: str) -> Iterable[str]:
     """The files that differ between HEAD and the commit at which it left `base`, old names included.
 
     Raises:
-        GitError: this clone has not got the two commits' common past.
+        GitError: this clone lacks the common history of the two commits.
     """
     found = attempt("merge-base", "--", base, "HEAD")
     if found.returncode:
-        git("rev-parse", "--git-dir")  # says why where git refuses the clone itself
+        git("rev-parse", "--git-dir")  # raises with the reason if git refuses the clone itself
         raise GitError(
             f"{base[:10]} and HEAD have no common commit in this clone: check out with fetch-depth: 0"
         )
@@ -49,8 +49,8 @@ def changed(base: str) -> Iterable[str]:
 def pipeline_paths(pipeline: str) -> set[str]:
     """The files and folders that DVC and the stages read, and those that the stages write into git.
 
-    They are the items of the lists in dvc.yaml. Its parameters are items too, and are names of no file. A runner has no
-    YAML library before the environment is made, and this decides whether to make it.
+    They are the items of the lists in dvc.yaml; parameters are items too, but match no file. The text is searched
+    because a runner has no YAML library before this decides whether to make the environment.
     """
     items = re.findall(r"^ +- ([\w./-]+)", pipeline, re.MULTILINE)
     return {*ALWAYS, *(each.rstrip("/") for each in items)}

@@ -1,9 +1,9 @@
-"""Posts what a fork's run left behind, taking none of it at its word.
+"""Posts the artifact of a fork's run as a comment without trusting it.
 
-The fork's code wrote the artifact, and this runs beside a token that may comment. So the pull request is found by the
-run's own commit and branch, which GitHub vouches for, and not by a number in the artifact; the archive's size is
-looked up before it is fetched, and one text file is read from it in memory up to a limit; and the text is shown as it
-is, in a code block that it cannot end, in which GitHub renders no link, no picture and no mention.
+The fork's code wrote the artifact, and this command has a token that may comment. So GitHub's record of the run's commit
+and branch identifies the pull request, and no number in the artifact does. The archive's size is checked before the
+download, and one text file is read in memory up to a limit. The comment shows the text in a code block that it cannot
+end, so that GitHub renders no link, picture or mention.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ARTIFACT = "fork"
 FILE = "comment.md"
 LARGEST_ARCHIVE = 1_000_000
 LARGEST_TEXT = 200_000
-"""Bytes; what does not fit in a comment is cut there."""
+"""Bytes; the comment has a lower limit of its own."""
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-"""Control characters, and those that change the direction or the look of what stands beside them."""
+"""Control characters, and those that change the direction or appearance of their neighbours."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def find(owner: str, branch: str, head: str) -> int | None:
     if not _COMMIT.match(head):
         raise DeployError(f"{head!r} is no commit")
     pulls = github.get_all("pulls", state="open", head=f"{owner}:{branch}")
-    # GitHub leaves a head that it does not understand unheeded and lists every pull request.
+    # GitHub ignores a head that it does not understand and lists every pull request.
     numbers = [
         int(pull["number"])
         for pull in pulls
@@ -65,7 +65,7 @@ def fetch(run_id: int) -> str | None:
     """The text in the run's artifact; None if it left none.
 
     Raises:
-        DeployError: the artifact is too large, or is not what our workflow uploads.
+        DeployError: the artifact is too large, or has another form than our workflow uploads.
     """
     answer = github.get(f"actions/runs/{run_id}/artifacts", name=ARTIFACT)
     artifacts = [each for each in answer["artifacts"] if each["name"] == ARTIFACT and not each["expired"]]
@@ -78,7 +78,7 @@ def fetch(run_id: int) -> str | None:
 
 
 def read(archive: bytes) -> str:
-    """The text in an archive, whatever else it holds and whatever its directory says of sizes."""
+    """The text in an archive; other members and the sizes in its directory are ignored."""
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened, opened.open(FILE) as file:
             content = file.read(LARGEST_TEXT + 1)
@@ -93,7 +93,7 @@ def present(text: str, head: str) -> str:
     """The text as a code block that nothing in it can end."""
     shown = _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n")).strip()
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
-    # The comment's limit counts the fence's end too.
+    # The end of the fence counts towards the comment's limit.
     room = comment.LONGEST - 2 * len(fence) - 1000
     if room < 1000:
         raise DeployError("the text is nothing but backticks")

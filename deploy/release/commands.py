@@ -10,8 +10,8 @@ from deploy import github, inputs
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
 from deploy.registry import ImageInfo, Reference, Registry
-from deploy.release import history, leaderboard, overlay, publish, words
-from deploy.release.history import Deployment
+from deploy.release import deployments, leaderboard, overlay, publish, words
+from deploy.release.deployments import Deployment
 from deploy.release.overlay import Release
 from deploy.release.publish import Edit
 from deploy.release.words import Change
@@ -94,7 +94,7 @@ class Set:
             text = file.read_bytes().decode()
         except FileNotFoundError:
             # If the environment does not exist, its error lists those that do.
-            history.require_text(self.git, self.git.require("HEAD"), self.environment)
+            deployments.require_text(self.git, self.git.require("HEAD"), self.environment)
             raise ReleaseError(f"{file} is in the commit, but not in the working tree") from None
         running = overlay.parse(text, str(file))
         where = self.git.branch() or "HEAD"
@@ -105,7 +105,7 @@ class Set:
 
     def _decide(self, tip: str, found: Candidate, began: str | None, branch: str) -> Edit | None:
         path = overlay.path(self.environment)
-        text = history.require_text(self.git, tip, self.environment)
+        text = deployments.require_text(self.git, tip, self.environment)
         running = overlay.parse(text, path)
         if self._overtaken(running, found, began, branch) or not self._judge(tip, running, found, branch):
             return None
@@ -158,7 +158,7 @@ class Set:
                 f"the image holds model {new.version}, but {leaderboard.PATH} at its revision says {board.version}: it was "
                 "built from another bundle (--force releases it all the same)"
             )
-        gone_back = history.read(git, tip, self.environment).abandoned.get(new.digest)
+        gone_back = deployments.read(git, tip, self.environment).abandoned.get(new.digest)
         if gone_back is not None:
             raise ReleaseError(
                 f"{self.environment} was taken back from {new.digest} in {gone_back.commit[:12]} "
@@ -215,9 +215,9 @@ class Promote:
 
     def _proposal(self, tip: str, base: str) -> Proposal:
         git = self.git
-        staging = history.current(git, tip, STAGING)
+        staging = deployments.current(git, tip, STAGING)
         path = overlay.path(PRODUCTION)
-        text = history.require_text(git, tip, PRODUCTION)
+        text = deployments.require_text(git, tip, PRODUCTION)
         running = overlay.parse(text, path)
         if staging.empty:
             raise ReleaseError("nothing was released to staging yet, so there is nothing to promote")
@@ -237,8 +237,8 @@ class Promote:
                 f"{found.release.version} of {found.release.revision[:12]}: release to staging again"
             )
         change = Change.describe(git, "promote", PRODUCTION, running, staging, model=found.model)
-        abandoned = history.read(git, tip, PRODUCTION).abandoned.get(staging.digest)
-        since = history.read(git, tip, STAGING).current
+        abandoned = deployments.read(git, tip, PRODUCTION).abandoned.get(staging.digest)
+        since = deployments.read(git, tip, STAGING).current
         return Proposal(
             self.branch or f"promote/{PRODUCTION}-{_short(staging.digest)}",
             Edit(path, overlay.edit(text, staging, path), words.commit_message(change)),
@@ -271,9 +271,9 @@ class Rollback:
     def _proposal(self, tip: str) -> Proposal:
         git, environment = self.git, self.environment
         path = overlay.path(environment)
-        text = history.require_text(git, tip, environment)
+        text = deployments.require_text(git, tip, environment)
         running = overlay.parse(text, path)
-        target = self._target(history.read(git, tip, environment))
+        target = self._target(deployments.read(git, tip, environment))
         if self.ask_registry:
             self.registry.require(Reference.parse(target.release.image))
         change = Change.describe(git, "rollback", environment, running, target.release)
@@ -284,7 +284,7 @@ class Rollback:
             words.restoration(git, change, target),
         )
 
-    def _target(self, timeline: history.Timeline) -> Deployment:
+    def _target(self, timeline: deployments.Timeline) -> Deployment:
         environment, current = self.environment, timeline.current
         if current is None:
             raise ReleaseError(
@@ -322,7 +322,7 @@ def needed(git: Git, base: str | None = None) -> bool:
     branch = base or git.default_branch()
     # Origin's branch may have a release that this checkout lacks; a clone without a remote has only its HEAD.
     tip = git.commit(f"refs/remotes/{REMOTE}/{branch}") or head
-    running = history.current(git, tip, STAGING)
+    running = deployments.current(git, tip, STAGING)
     if running.empty:
         print("needed: nothing was released to staging yet")
         return True

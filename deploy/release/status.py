@@ -10,9 +10,9 @@ from typing import Any
 
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
-from deploy.release import history, words
+from deploy.release import deployments, words
 from deploy.release.commands import PRODUCTION, STAGING
-from deploy.release.history import Deployment, Timeline
+from deploy.release.deployments import Deployment, Timeline
 from deploy.release.overlay import Release
 
 MAX_COMMITS = 10
@@ -50,12 +50,12 @@ def read(git: Git, base: str | None = None, fetch: bool = False) -> Status:
         if base is not None:
             raise ReleaseError(f"this clone has no {ref}: try --fetch")
         ref, commit = "HEAD", git.require("HEAD")
-    timelines = {name: history.read(git, commit, name) for name in history.environments(git, commit)}
+    timelines = {name: deployments.read(git, commit, name) for name in deployments.environments(git, commit)}
     if not timelines:
         raise ReleaseError(f"{ref} has no environments")
     for name in timelines:
         # The history skips overlays that cannot be read; the present one must be an error.
-        history.current(git, commit, name)
+        deployments.current(git, commit, name)
     return Status(ref, commit, timelines, _behind(git, timelines))
 
 

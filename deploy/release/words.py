@@ -8,7 +8,7 @@ from typing import Literal
 
 from deploy.git import Git
 from deploy.release import leaderboard
-from deploy.release.history import Deployment
+from deploy.release.deployments import Deployment
 from deploy.release.leaderboard import Figure, Metrics
 from deploy.release.overlay import FOLDER, Release
 

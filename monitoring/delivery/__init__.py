@@ -6,7 +6,7 @@ record of workflow runs; with `--repository` they come from GitHub's REST API.
 
 A deployment is a commit on the branch's own line (first parents) that changed an overlay's digest. Merge, squash and rebase
 give the same result, because commit messages do not matter. Its date is the date of the commit that the merge made.
-`deploy.release.history` reads the same history for the release tool.
+`deploy.release.deployments` reads the same history for the release tool.
 
 Locally it runs as `python -m monitoring.delivery`. The cluster runs it as `python -m delivery` from a ConfigMap, in an image
 with Python and git only: hence the standard library and relative imports.

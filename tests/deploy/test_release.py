@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from deploy.errors import ReleaseError
 from deploy.git import Git
 from deploy.rehearsal.github import Method
-from deploy.release import history, overlay, publish, status, words
+from deploy.release import deployments, overlay, publish, status, words
 from deploy.release.commands import VERSION_LABEL
-from deploy.release.history import Deployment, fold
+from deploy.release.deployments import Deployment, fold
 from deploy.release.overlay import Release
 from deploy.release.publish import Edit
 from tests.deploy import project as projects
@@ -340,7 +340,7 @@ def test_the_decision_is_made_anew_each_time(project: Project) -> None:
     seen = []
 
     def decide(tip: str) -> Edit | None:
-        running = history.current(git, tip, "staging")
+        running = deployments.current(git, tip, "staging")
         seen.append(running.digest)
         if len(seen) == 1:
             assert other.release("set", "staging", "--image", second, "--push").status == 0
@@ -435,7 +435,7 @@ def test_many_release_at_once_and_none_is_lost(project: Project) -> None:
     git_ = Git(project.clone("judge").root)
     for environment in ("staging", "preview"):
         assert project.runs(environment).digest == digest(images[-1])
-        timeline = history.read(git_, "HEAD", environment)
+        timeline = deployments.read(git_, "HEAD", environment)
         order = [each.release.version for each in timeline.deployments]
         assert order == sorted(order), "no older revision came after a newer one"
         assert timeline.abandoned == {}
@@ -854,7 +854,7 @@ def test_needed_has_a_status_of_its_own_for_errors(project: Project) -> None:
 
 
 def test_a_bug_is_not_taken_for_an_answer(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "current", lambda *_: 1 / 0)
+    monkeypatch.setattr(deployments, "current", lambda *_: 1 / 0)
     done = project.me.release("needed")
     assert done.status == 2
     assert "ZeroDivisionError" in done.err
@@ -968,7 +968,7 @@ def test_broken_and_deleted_states_of_the_overlay_are_passed_over(project: Proje
     project.me.git("commit", "-q", "-m", "Remove it")
     project.me.git("push", "-q", "origin", "HEAD:main")
     project.me.commit("Bring it back", {STAGING: good})
-    timeline = history.read(Git(project.me.root), "origin/main", "staging")
+    timeline = deployments.read(Git(project.me.root), "origin/main", "staging")
     assert [each.release.digest for each in timeline.deployments] == [digest(image)]
 
 

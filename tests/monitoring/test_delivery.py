@@ -28,7 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.errors import ReleaseError
 from deploy.git import Git
 from deploy.rehearsal.github import API, Method
-from deploy.release import history, leaderboard, overlay
+from deploy.release import deployments, leaderboard, overlay
 from deploy.release.overlay import Release
 from monitoring.delivery import exposition, files
 from monitoring.delivery.clone import Clone, DeliveryError
@@ -242,10 +242,10 @@ def expected(origin: Path, environment: str = "production") -> tuple[list[Row], 
     And how many good ones the ways back have left behind.
     """
     git = Git(origin)
-    found = history.read(git, git.require("main"), environment).deployments
+    found = deployments.read(git, git.require("main"), environment).deployments
     rows, failed = [], 0
     for number, each in enumerate(found):
-        before, after = (len(history.fold(found[:length]).good) for length in (number, number + 1))
+        before, after = (len(deployments.fold(found[:length]).good) for length in (number, number + 1))
         failed += max(0, before - after)
         release = each.release
         rows.append(

@@ -1,7 +1,7 @@
-"""The one check that branch rules ask for: passes when every job it needs did, or was allowed to be left out.
+"""The required check of a workflow: passes when every job that it needs passed, or was allowed to be skipped.
 
-NEEDS holds the workflow's `toJSON(needs)`. A required check on the jobs themselves would wait for ever for one that
-a condition left out.
+NEEDS holds the workflow's `toJSON(needs)`. Branch rules require this check alone, because a rule on a job would wait for
+ever when a condition skips the job.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ PASSED, SKIPPED = "success", "skipped"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m deploy.ci.gate", description=__doc__)
-    parser.add_argument("--may-skip", nargs="*", default=[], metavar="JOB", help="may be left out")
+    parser = argparse.ArgumentParser(prog="python -m deploy.ci.required", description=__doc__)
+    parser.add_argument("--may-skip", nargs="*", default=[], metavar="JOB", help="may be skipped")
     parser.add_argument(
-        "--one-of", nargs="*", default=[], metavar="JOB", help="one of these has to have passed"
+        "--one-of", nargs="*", default=[], metavar="JOB", help="one of these must have passed"
     )
     arguments = parser.parse_args()
     results = read(steps.environment("NEEDS"))
@@ -35,7 +35,7 @@ def read(needs: str) -> dict[str, str]:
     """The result of each job: success, failure, cancelled or skipped.
 
     Raises:
-        DeployError: this is not what `toJSON(needs)` gives.
+        DeployError: the text has another form than `toJSON(needs)`.
     """
     try:
         results = {job: str(need["result"]) for job, need in json.loads(needs).items()}
@@ -47,7 +47,7 @@ def read(needs: str) -> dict[str, str]:
 
 
 def judge(results: Mapping[str, str], may_skip: Collection[str], one_of: Collection[str]) -> list[str]:
-    """What speaks against passing; empty when nothing does."""
+    """The reasons against passing."""
     faults = [f"no job is called {job}" for job in sorted({*may_skip, *one_of} - results.keys())]
     for job, result in results.items():
         if result != PASSED and not (result == SKIPPED and job in may_skip):

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from deploy.ci import gate
+from deploy.ci import required
 from deploy.errors import DeployError
 from tests.e2e.clone import ROOT
 
 
 def run(needs: object, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-S", "-m", "deploy.ci.gate", *arguments],
+        [sys.executable, "-S", "-m", "deploy.ci.required", *arguments],
         cwd=ROOT,
         env={"NEEDS": json.dumps(needs)},
         capture_output=True,
@@ -40,22 +40,22 @@ def test_fails_when_one_did_not_and_names_it(result: str) -> None:
 
 
 def test_a_job_that_may_be_skipped_may_not_fail() -> None:
-    assert gate.judge({"fork": "skipped"}, ["fork"], []) == []
-    assert gate.judge({"fork": "failure"}, ["fork"], []) == ["fork: failure"]
-    assert gate.judge({"fork": "cancelled"}, ["fork"], []) == ["fork: cancelled"]
+    assert required.judge({"fork": "skipped"}, ["fork"], []) == []
+    assert required.judge({"fork": "failure"}, ["fork"], []) == ["fork: failure"]
+    assert required.judge({"fork": "cancelled"}, ["fork"], []) == ["fork: cancelled"]
 
 
 def test_one_of_several_has_to_have_passed() -> None:
     skipped = {"reproduce": "skipped", "fork": "skipped"}
-    assert gate.judge(skipped, skipped, ["reproduce", "fork"]) == ["none of reproduce, fork has passed"]
-    assert gate.judge({**skipped, "fork": "success"}, skipped, ["reproduce", "fork"]) == []
+    assert required.judge(skipped, skipped, ["reproduce", "fork"]) == ["none of reproduce, fork has passed"]
+    assert required.judge({**skipped, "fork": "success"}, skipped, ["reproduce", "fork"]) == []
 
 
 def test_a_job_that_is_not_there_is_no_excuse() -> None:
-    assert gate.judge({"check": "success"}, ["frok"], []) == ["no job is called frok"]
+    assert required.judge({"check": "success"}, ["frok"], []) == ["no job is called frok"]
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", '{"check": {}}', "{}", "no"])
 def test_anything_else_than_results_fails(text: str) -> None:
     with pytest.raises(DeployError, match="NEEDS"):
-        gate.read(text)
+        required.read(text)
