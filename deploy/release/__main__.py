@@ -14,10 +14,10 @@ from common import command
 from deploy.git import Git
 from deploy.registry import Reference, Registry
 from deploy.release import commands, publish, status
-from deploy.release.commands import Promote, Rollback, Set
+from deploy.release.commands import Promote, Proposing, Rollback, Set
 from deploy.release.overlay import DIGEST
 
-_WRITERS: dict[str, Callable[..., Set | Promote | Rollback]] = {
+_WRITERS: dict[str, Callable[..., Set | Proposing]] = {
     "set": Set,
     "promote": Promote,
     "rollback": Rollback,

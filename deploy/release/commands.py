@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from common import files
@@ -197,8 +198,8 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Promote:
-    """Let production run what staging runs."""
+class Proposing(ABC):
+    """A command that writes a branch and, if asked, opens its pull request."""
 
     git: Git
     registry: Registry
@@ -208,10 +209,34 @@ class Promote:
     pull_request: bool
 
     def run(self) -> None:
-        self.git.require_history()
-        base = self.base or self.git.default_branch()
-        tip = self.git.fetch(base)
-        _propose(self.git, base, tip, self._proposal(tip, base), self.pull_request)
+        git = self.git
+        git.require_history()
+        base = self.base or git.default_branch()
+        tip = git.fetch(base)
+        proposal = self._proposal(tip, base)
+        title, branch = proposal.change.title, proposal.branch
+        if proposal.note:
+            print(f"note: {proposal.note}", file=sys.stderr)
+        if self.pull_request:
+            url, new = publish.pull_request(git, base, tip, branch, proposal.edit, title, proposal.body)
+            print(f"{title}\n{'opened' if new else 'already open:'} {url}")
+            return
+        commit = publish.local_branch(git, tip, branch, proposal.edit)
+        print(f"{title}\n{commit[:12]} on the new branch {branch}, in this clone only")
+        print(f"look: git show {branch}\npropose: git push {REMOTE} {branch}, or again with --pull-request")
+
+    @abstractmethod
+    def _proposal(self, tip: str, base: str) -> Proposal:
+        """What to propose at the tip of the base branch.
+
+        Raises:
+            ReleaseError: there is nothing to propose.
+        """
+
+
+@dataclass(frozen=True)
+class Promote(Proposing):
+    """Let production run what staging runs."""
 
     def _proposal(self, tip: str, base: str) -> Proposal:
         git = self.git
@@ -249,26 +274,14 @@ class Promote:
 
 
 @dataclass(frozen=True)
-class Rollback:
+class Rollback(Proposing):
     """Let an environment run what it ran before."""
 
-    git: Git
-    registry: Registry
     environment: str
-    digest: str | None
     ask_registry: bool
     """Whether to check that the image still exists."""
-    base: str | None
-    branch: str | None
-    pull_request: bool
 
-    def run(self) -> None:
-        self.git.require_history()
-        base = self.base or self.git.default_branch()
-        tip = self.git.fetch(base)
-        _propose(self.git, base, tip, self._proposal(tip), self.pull_request)
-
-    def _proposal(self, tip: str) -> Proposal:
+    def _proposal(self, tip: str, base: str) -> Proposal:  # noqa: ARG002 - the tip is enough here
         git, environment = self.git, self.environment
         path = overlay.path(environment)
         text = deployments.require_text(git, tip, environment)
@@ -304,11 +317,11 @@ class Rollback:
             if each.release.digest.startswith(wanted) and len(wanted) >= len("sha256:") + 7
         }
         if len(matching) != 1:
-            why = "is the beginning of several digests" if matching else "was never released to"
             raise ReleaseError(
-                f"{self.digest} {why} {environment}; `python -m deploy.release status --json` lists them"
-                if not matching
-                else f"{self.digest} {why}: {', '.join(matching)}"
+                f"{self.digest} is the beginning of several digests: {', '.join(matching)}"
+                if matching
+                else f"{self.digest} was never released to {environment}; "
+                "`python -m deploy.release status --json` lists them"
             )
         (found,) = matching.values()
         if found.release.digest == current.release.digest:
@@ -356,21 +369,6 @@ def require_check(name: str, commit: str) -> None:
         if run["conclusion"] != "success":
             said = run["conclusion"] or run["status"]
             raise ReleaseError(f"the check {name!r} at {commit[:12]} is not green: {said}")
-
-
-def _propose(git: Git, base: str, tip: str, proposal: Proposal, pull_request: bool) -> None:
-    title = proposal.change.title
-    if proposal.note:
-        print(f"note: {proposal.note}", file=sys.stderr)
-    if pull_request:
-        url, new = publish.pull_request(git, base, tip, proposal.branch, proposal.edit, title, proposal.body)
-        print(f"{title}\n{'opened' if new else 'already open:'} {url}")
-        return
-    commit = publish.local_branch(git, tip, proposal.branch, proposal.edit)
-    print(f"{title}\n{commit[:12]} on the new branch {proposal.branch}, in this clone only")
-    print(
-        f"look: git show {proposal.branch}\npropose: git push {REMOTE} {proposal.branch}, or again with --pull-request"
-    )
 
 
 def _name(found: Candidate) -> str:
