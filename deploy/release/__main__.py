@@ -153,11 +153,11 @@ def _positive(text: str) -> int:
 SET = """\
 Let an environment run an image. Revision and model version come from the labels that the image has in the registry.
 
-An image is refused if the registry lacks it, if its revision is not merged, if it is older than the one that runs, or if
-the environment was rolled back from it. Setting the image that already runs writes nothing and succeeds.
+An image is refused if the registry lacks it, if its revision is not merged, if it is older than the one that runs, or
+if the environment was rolled back from it. Setting the image that already runs writes nothing and succeeds.
 
 Without --push, the overlay in the working tree is edited. With it, the change is committed on top of origin's branch
-and pushed, and both are repeated while others push too. If one of them released something newer, nothing is changed."""
+and pushed, and both are repeated while others push too. If one of them released a newer image, nothing is changed."""
 PROMOTE = """\
 Propose that production runs the image that staging runs, as origin has it now.
 
