@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from app.settings import PREFIX, Settings
+from common.overlays import REVISION_ANNOTATION, VERSION_LABEL
 from deploy.manifests.documents import (
     Document,
     Documents,
@@ -23,7 +24,6 @@ from deploy.manifests.documents import (
     target_port_problems,
     title,
 )
-from deploy.release.overlay import REVISION_ANNOTATION, VERSION_LABEL
 
 FINISH_SECONDS = 10
 """Time that the service gives to requests in flight after its drain."""

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import yaml
 
+from common import overlays
 from deploy.rehearsal import containers, events
 from deploy.rehearsal.runner import Run, WorkflowError
 from deploy.rehearsal.world import World, fill_storage
@@ -158,7 +159,7 @@ class Story:
 
     def running(self, environment: str) -> Release:
         """What the overlay on main says."""
-        path = overlay.path(environment)
+        path = overlays.path(environment)
         return overlay.parse(self.world.read(path), path)
 
     def _release(self, commit: str) -> str:

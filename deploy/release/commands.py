@@ -6,7 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from common import files
+from common import files, overlays
 from deploy import github, inputs
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
@@ -83,14 +83,14 @@ class Set:
             self._write(found)
             return
         branch = self.branch or git.branch() or git.default_branch()
-        began = git.read("HEAD", overlay.path(self.environment))
+        began = git.read("HEAD", overlays.path(self.environment))
         commit = publish.push(git, branch, lambda tip: self._decide(tip, found, began, branch), self.tries)
         if commit is not None:
             print(f"{self.environment} runs {_name(found)} from {REMOTE}/{branch} {commit[:12]} on")
 
     def _write(self, found: Candidate) -> None:
         """Edit the working tree, for a person to review and commit."""
-        file = self.git.top / overlay.path(self.environment)
+        file = self.git.top / overlays.path(self.environment)
         try:
             text = file.read_bytes().decode()
         except FileNotFoundError:
@@ -105,7 +105,7 @@ class Set:
             print("nothing is committed yet: look at `git diff`, or let --push do it")
 
     def _decide(self, tip: str, found: Candidate, began: str | None, branch: str) -> Edit | None:
-        path = overlay.path(self.environment)
+        path = overlays.path(self.environment)
         text = deployments.require_text(self.git, tip, self.environment)
         running = overlay.parse(text, path)
         if self._overtaken(running, found, began, branch) or not self._judge(tip, running, found, branch):
@@ -123,7 +123,7 @@ class Set:
         if began is None or self.force or running.empty:
             return False
         try:
-            before = overlay.parse(began, f"HEAD:{overlay.path(self.environment)}")
+            before = overlay.parse(began, f"HEAD:{overlays.path(self.environment)}")
         except ReleaseError:
             return False  # origin's overlay counts, which can be read
         ours = found.release.revision
@@ -241,7 +241,7 @@ class Promote(Proposing):
     def _proposal(self, tip: str, base: str) -> Proposal:
         git = self.git
         staging = deployments.current(git, tip, STAGING)
-        path = overlay.path(PRODUCTION)
+        path = overlays.path(PRODUCTION)
         text = deployments.require_text(git, tip, PRODUCTION)
         running = overlay.parse(text, path)
         if staging.empty:
@@ -283,7 +283,7 @@ class Rollback(Proposing):
 
     def _proposal(self, tip: str, base: str) -> Proposal:  # noqa: ARG002 - the tip is enough here
         git, environment = self.git, self.environment
-        path = overlay.path(environment)
+        path = overlays.path(environment)
         text = deployments.require_text(git, tip, environment)
         running = overlay.parse(text, path)
         target = self._target(deployments.read(git, tip, environment))

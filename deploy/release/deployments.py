@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from common import overlays
 from deploy.errors import ReleaseError
 from deploy.git import Git
 from deploy.release import overlay
@@ -88,7 +89,7 @@ def read(git: Git, tip: str, environment: str) -> Timeline:
 
     Overlays that cannot be read, such as a committed conflict, deployed nothing and are skipped.
     """
-    path = overlay.path(environment)
+    path = overlays.path(environment)
     # With --first-parent, git compares a merge with its first parent and lists it if the file differs.
     listed = git.run("log", "--first-parent", "--reverse", "--format=%H%x1f%ct%x1f%an%x1f%s", tip, "--", path)
     commits = [line.split("\x1f", 3) for line in listed.splitlines()]
@@ -110,21 +111,21 @@ def current(git: Git, tip: str, environment: str) -> Release:
     Raises:
         ReleaseError: there is no such environment, or its overlay cannot be read.
     """
-    path = overlay.path(environment)
+    path = overlays.path(environment)
     return overlay.parse(require_text(git, tip, environment), path)
 
 
 def require_text(git: Git, tip: str, environment: str) -> str:
-    text = git.read(tip, overlay.path(environment))
+    text = git.read(tip, overlays.path(environment))
     if text is None:
         known = ", ".join(environments(git, tip)) or "there are none"
-        raise ReleaseError(f"no environment {environment!r} at {tip[:12]} under {overlay.FOLDER} ({known})")
+        raise ReleaseError(f"no environment {environment!r} at {tip[:12]} under {overlays.FOLDER} ({known})")
     return text
 
 
 def environments(git: Git, tip: str) -> tuple[str, ...]:
     """Every environment at a commit: staging and production first."""
-    listed = git.run("ls-tree", "-d", "--name-only", tip, f"{overlay.FOLDER}/").splitlines()
+    listed = git.run("ls-tree", "-d", "--name-only", tip, f"{overlays.FOLDER}/").splitlines()
     names = [line.rpartition("/")[2] for line in listed]
     first = [name for name in ("staging", "production") if name in names]
     return (*first, *sorted(set(names) - set(first)))

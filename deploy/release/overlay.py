@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from common.overlays import REVISION_ANNOTATION, VERSION_LABEL
 from deploy.errors import ReleaseError
 
-FOLDER = PurePosixPath("deploy/overlays")
 IMAGE = "espalier"
 """The image's name in the manifests, which the overlay replaces."""
-VERSION_LABEL = "app.kubernetes.io/version"
-REVISION_ANNOTATION = "espalier.dev/revision"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -50,11 +47,6 @@ class Release:
     def empty(self) -> bool:
         """Whether this is the placeholder from before the first release."""
         return self.digest == "sha256:" + "0" * 64
-
-
-def path(environment: str) -> str:
-    """The overlay of an environment, from the top of the repository."""
-    return str(FOLDER / environment / "kustomization.yaml")
 
 
 def parse(text: str, where: str) -> Release:

@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from common.overlays import FOLDER
 from deploy.git import Git
 from deploy.release import leaderboard
 from deploy.release.deployments import Deployment
 from deploy.release.leaderboard import Figure, Metrics
-from deploy.release.overlay import FOLDER, Release
+from deploy.release.overlay import Release
 
 Action = Literal["release", "promote", "rollback"]
 MAX_COMMITS = 30

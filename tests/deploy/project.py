@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from common import overlays
 from deploy.release import __main__ as tool
 from deploy.release import overlay
 from deploy.release.commands import NAME_LABEL, REVISION_LABEL, VERSION_LABEL
@@ -146,7 +147,7 @@ class Project:
         return image
 
     def runs(self, environment: str, branch: str = "main") -> Release:
-        text = self.at_origin("show", f"{branch}:{overlay.path(environment)}")
+        text = self.at_origin("show", f"{branch}:{overlays.path(environment)}")
         return overlay.parse(text, environment)
 
     def at_origin(self, *arguments: str) -> str:
@@ -192,9 +193,9 @@ def make(folder: Path, registry: Server) -> Project:
     first = Clone(folder / "first")
     first.git("init", "-q", "-b", "main")
     for environment in ("staging", "production"):
-        file = first.root / overlay.path(environment)
+        file = first.root / overlays.path(environment)
         file.parent.mkdir(parents=True)
-        shutil.copy(ROOT / overlay.path(environment), file)
+        shutil.copy(ROOT / overlays.path(environment), file)
         nothing = Release("registry.example.com/espalier", "sha256:" + "0" * 64, "none", "0" * 40)
         file.write_bytes(overlay.edit(file.read_bytes().decode(), nothing, environment).encode())
     (first.root / "uv.lock").write_text("")

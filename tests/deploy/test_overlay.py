@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from common import overlays
 from deploy.errors import ReleaseError
 from deploy.release import overlay
 from deploy.release.overlay import Release
@@ -61,7 +62,7 @@ releases = st.builds(
 
 
 def text_of(environment: str) -> str:
-    return (ROOT / overlay.path(environment)).read_bytes().decode()
+    return (ROOT / overlays.path(environment)).read_bytes().decode()
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -85,11 +86,11 @@ def test_what_is_written_is_read_again_as_text(release: Release) -> None:
         after = overlay.edit(text, release, "x")
         assert overlay.parse(after, "x") == release
         document = YAML(typ="safe", pure=True).load(after)
-        assert document["commonAnnotations"][overlay.REVISION_ANNOTATION] == release.revision
+        assert document["commonAnnotations"][overlays.REVISION_ANNOTATION] == release.revision
         assert [
-            each["pairs"][overlay.VERSION_LABEL]
+            each["pairs"][overlays.VERSION_LABEL]
             for each in document["labels"]
-            if overlay.VERSION_LABEL in each["pairs"]
+            if overlays.VERSION_LABEL in each["pairs"]
         ] == [release.version]
         assert overlay.edit(after, release, "x") == after
 
@@ -203,7 +204,7 @@ def test_kustomize_takes_what_is_written(tmp_path: Path, environment: str, versi
     kubectl = require("kubectl")
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy", ignore=shutil.ignore_patterns("__pycache__"))
     release = Release(RELEASE.name, RELEASE.digest, version, "1" * 40)
-    file = tmp_path / overlay.path(environment)
+    file = tmp_path / overlays.path(environment)
     file.write_bytes(overlay.edit(file.read_bytes().decode(), release, environment).encode())
     done = subprocess.run(
         [kubectl, "kustomize", str(file.parent), "--output", str(tmp_path / "out.yaml")],
@@ -215,12 +216,12 @@ def test_kustomize_takes_what_is_written(tmp_path: Path, environment: str, versi
     documents: list[dict[str, Any]] = list(
         YAML(typ="safe", pure=True).load_all((tmp_path / "out.yaml").read_text())
     )
-    assert {each["metadata"]["annotations"][overlay.REVISION_ANNOTATION] for each in documents} == {
+    assert {each["metadata"]["annotations"][overlays.REVISION_ANNOTATION] for each in documents} == {
         release.revision
     }
-    assert {each["metadata"]["labels"][overlay.VERSION_LABEL] for each in documents} == {version}
+    assert {each["metadata"]["labels"][overlays.VERSION_LABEL] for each in documents} == {version}
     (rollout,) = (each for each in documents if each["kind"] == "Rollout")
     pods = rollout["spec"]["template"]
-    assert pods["metadata"]["labels"][overlay.VERSION_LABEL] == version
+    assert pods["metadata"]["labels"][overlays.VERSION_LABEL] == version
     assert release.image in [container["image"] for container in pods["spec"]["containers"]]
-    assert overlay.VERSION_LABEL not in json.dumps(rollout["spec"]["selector"])
+    assert overlays.VERSION_LABEL not in json.dumps(rollout["spec"]["selector"])

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common import overlays
 from deploy.errors import ReleaseError
 from deploy.git import Git
 from deploy.rehearsal.github import Method
@@ -30,7 +31,7 @@ from tests.deploy.project import ROOT, Clone, Done, Project, version
 from tests.deploy.registries import Server
 from tests.tools import require
 
-STAGING, PRODUCTION = overlay.path("staging"), overlay.path("production")
+STAGING, PRODUCTION = overlays.path("staging"), overlays.path("production")
 
 
 @pytest.fixture(scope="module")
@@ -407,7 +408,7 @@ def test_many_release_at_once_and_none_is_lost(project: Project) -> None:
     """Four revisions are released to two environments by eight processes, and others push other things meanwhile."""
     count = 4
     text = project.at_origin("show", f"main:{STAGING}") + "\n"
-    project.me.commit("Add an environment", {overlay.path("preview"): text})
+    project.me.commit("Add an environment", {overlays.path("preview"): text})
     images = [project.made(number) for number in range(1, count + 1)]
     clones = [project.clone(f"clone{number}") for number in range(count)]
     commands = [
@@ -445,7 +446,7 @@ def test_many_release_at_once_and_none_is_lost(project: Project) -> None:
     for commit in every:
         if project.at_origin("log", "-1", "--format=%s", commit).startswith("Release "):
             before = project.at_origin(
-                "show", f"{commit}^:{overlay.path(project.trailers(commit)['Espalier-Environment'])}"
+                "show", f"{commit}^:{overlays.path(project.trailers(commit)['Espalier-Environment'])}"
             )
             release = overlay.parse(before, "x")
             assert project.trailers(commit)["Espalier-Previous-Image"] == (

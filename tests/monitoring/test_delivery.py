@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from common import overlays
 from deploy.errors import ReleaseError
 from deploy.git import Git
 from deploy.rehearsal.github import API, Method
@@ -47,7 +48,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 QUICK = (Phase.explicit, Phase.reuse, Phase.generate)
 """A history that fails is shown as it is: to shrink it would take minutes of processes."""
 BEGAN = 1_700_000_000
-PRODUCTION = overlay.path("production")
+PRODUCTION = overlays.path("production")
 TEMPLATE = (ROOT / PRODUCTION).read_text()
 
 
@@ -140,7 +141,7 @@ class History:
     def commit(self, parents: list[int], state: tuple[str | None, int], at: int | None = None) -> int:
         self.count += 1
         when = self.now if at is None else at
-        files = {overlay.path("staging"): TEMPLATE, "README.md": str(state[1])}
+        files = {overlays.path("staging"): TEMPLATE, "README.md": str(state[1])}
         files |= {PRODUCTION: state[0]} if state[0] is not None else {}
         self.add(
             "commit refs/heads/work", f"mark :{self.count}", f"committer Ada <ada@localhost> {when} +0000"

@@ -32,7 +32,8 @@ from app.contract import (
     Manifest,
     read_bundle,
 )
-from common import files
+from common import files, overlays
+from common.overlays import REVISION_ANNOTATION, VERSION_LABEL
 from training.base import cli, config
 from training.base.config import VERSION, EvaluateSettings, SelectSettings, Settings
 from training.base.errors import ConfigError, DataError, GateError
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BUNDLE = Path("model")
-REVISION_KEY = "espalier.dev/revision"
-VERSION_KEY = "app.kubernetes.io/version"
 NEVER = "0" * 40
 """What an overlay names before its first release."""
 
@@ -75,7 +74,7 @@ def main() -> None:
     parser.add_argument("--at", metavar="REV", help="read the overlay as it is there, such as origin/main")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     arguments = parser.parse_args()
-    overlay = arguments.overlay or overlay_of(arguments.environment)
+    overlay = arguments.overlay or Path(overlays.path(arguments.environment))
     result = compare(
         read_released(overlay, Revision.find(arguments.at) if arguments.at else None),
         config.load(ProductionSettings),
@@ -87,10 +86,6 @@ def main() -> None:
     show(result)
     if not result.passed:
         raise GateError(result.verdict)
-
-
-def overlay_of(environment: str) -> Path:
-    return Path("deploy/overlays") / environment / "kustomization.yaml"
 
 
 def read_released(overlay: Path, at: Revision | None = None) -> Released:
@@ -109,14 +104,14 @@ def read_released(overlay: Path, at: Revision | None = None) -> Released:
     try:
         # As text, all of it: a version of digits alone is not a number. This loader makes no objects either.
         document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
-        commit = document["commonAnnotations"][REVISION_KEY]
+        commit = document["commonAnnotations"][REVISION_ANNOTATION]
         labels = [each.get("pairs", {}) for each in document.get("labels", ())]
-        version = next((each[VERSION_KEY] for each in labels if VERSION_KEY in each), None)
+        version = next((each[VERSION_LABEL] for each in labels if VERSION_LABEL in each), None)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError):
         pass
     if not isinstance(commit, str) or not _COMMIT.match(commit):
         raise ConfigError(
-            f"{overlay} does not say what runs: commonAnnotations must hold {REVISION_KEY} with a full commit "
+            f"{overlay} does not say what runs: commonAnnotations must hold {REVISION_ANNOTATION} with a full commit "
             "(40 zeros before the first release)"
         )
     known = isinstance(version, str) and VERSION.match(version)

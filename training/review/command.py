@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.contract import BundleError
-from common import files
+from common import files, overlays
 from common.errors import EspalierError
 from training.base import cli, config
 from training.base.errors import ConfigError, GateError
@@ -270,7 +270,7 @@ def _judge(tip: Revision, *, with_production: bool) -> tuple[Outcome, str, Compa
         return "passes", "", None
     try:
         # What a change compares itself with is not for the change to say: the overlay is the base's.
-        released = production.read_released(production.overlay_of("production"), tip)
+        released = production.read_released(Path(overlays.path("production")), tip)
         comparison = production.compare(released, config.load(ProductionSettings))
     except (EspalierError, BundleError) as error:
         return "undecided", f"not compared with production: {error}", None
