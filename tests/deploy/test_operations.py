@@ -61,7 +61,7 @@ def test_the_limits_are_the_templates() -> None:
         f"95 % are answered within {given['max-p95-seconds']} s",
         f"at most {100 * float(given['max-more-rejected']):.0f} points more",
         f"at most {100 * float(given['max-class-distance']):.0f} % of the predictions",
-        f"Too few requests ({given['min-requests']}) or rows ({given['min-rows']})",
+        f"too few requests ({given['min-requests']}) or rows ({given['min-rows']})",
     ):
         assert said in text
     assert "asks Prometheus once a minute, about the last five minutes" in text
@@ -73,7 +73,7 @@ def test_the_limits_are_the_templates() -> None:
         # One more than the limit decides.
         assert metric["failureLimit"] + 1 == 2, "fails after two measurements"
         assert metric.get("inconclusiveLimit", 3) + 1 == 4
-    assert "four of five measurements could not tell" in _section("A canary waits")
+    assert "four of five measurements had no verdict" in _section("A canary waits")
 
 
 @pytest.mark.parametrize("environment", render.ENVIRONMENTS)
@@ -105,7 +105,7 @@ def test_a_drain_takes_as_many_pods_as_it_says() -> None:
         each: _one("PodDisruptionBudget", each)["spec"]["maxUnavailable"] for each in render.ENVIRONMENTS
     }
     assert budgets == {"staging": 1, "production": "20%"}
-    assert "at most one pod of staging, and a fifth of production's" in _section("How a pod goes")
+    assert "at most one pod of staging, and a fifth of production's" in _section("How a pod shuts down")
 
 
 def test_a_commit_that_cannot_be_applied_does_not_block_its_revert() -> None:
@@ -125,7 +125,7 @@ def test_a_commit_that_cannot_be_applied_does_not_block_its_revert() -> None:
     assert set(minutes.values()) == {20, 5}
     assert minutes["espalier-root"] == 5
     text = _section("What a person makes once")
-    assert "tried again for about 20 minutes (5 for what Argo CD itself is given)" in text
+    assert "retried for about 20 minutes (5 for Argo CD's own manifests)" in text
     assert "the next attempt, within three minutes" in text
 
 
