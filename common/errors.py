@@ -1,4 +1,4 @@
-"""The root of the errors that a person can do something about. A command shows each as one line."""
+"""The base of all errors that a person can act on; a command shows each as one line."""
 
 
 class EspalierError(Exception):

@@ -1,7 +1,7 @@
-"""Writes files so that a reader sees the old content or the new, never a part, and the same bytes each time.
+"""Writes files so that a reader sees the old content or the new, never a part, and with the same bytes each time.
 
-Everything is written under a temporary name ending in `.tmp` beside its destination and then renamed.
-`.gitignore` and `.dvcignore` leave such names out, so what a killed process left behind changes nothing.
+A file is written under a temporary name that ends in `.tmp` beside its destination, and then renamed. `.gitignore` and
+`.dvcignore` exclude such names, so the remains of a killed process change nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write a file or fill a directory at; it takes the place of `path` at the end.
+    """Yield a temporary path for a file or a directory, which replaces `path` at the end.
 
-    If the body raises, `path` stays as it was and the temporary one is removed. A file is replaced in one step;
-    a directory in two renames, between which it is absent, and never there in part.
+    If the body raises, `path` stays unchanged and the temporary path is removed. A file is replaced in one step, a
+    directory in two renames, between which it is absent.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, former = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.former.tmp")
