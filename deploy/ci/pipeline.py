@@ -160,7 +160,7 @@ def dvc(*arguments: str) -> tuple[int, str]:
 
 def has_remote() -> bool:
     command = [sys.executable, "-m", "dvc", "config", "core.remote"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return subprocess.run(command, capture_output=True, check=True).stdout.strip() != b""
 
 
 def error_lines(said: str) -> str:
