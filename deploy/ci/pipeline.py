@@ -167,7 +167,7 @@ def error_lines(said: str) -> str:
     """The lines in which a stage or DVC reports an error, each once; without any, the last line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     found = [line[len("error: ") :] for line in lines if line.lower().startswith("error: ")]
-    return "\n".join(dict.fromkeys(found)) or (lines or ["it printed nothing"])[-1]
+    return "\n".join(dict.fromkeys(found)) or (lines or ["it says nothing"])[-1]
 
 
 def _in_one_line(said: str) -> str:
