@@ -1,4 +1,4 @@
-"""How often does chance alone raise a drift alert, and how soon does real drift?
+"""Measures how often chance alone raises a drift alert, and how soon real drift does.
 
 The rules' own numbers (floor, minimum of rows, threshold, windows) are applied to counts drawn by chance: from the
 served model's reference shares, where nothing has drifted, and from its training rows with one feature moved by one
@@ -46,14 +46,14 @@ def psi(counts: Ints, reference: Floats, per_bin: int = ROWS_PER_BIN) -> Floats:
 
 
 def most(hours: Bools) -> Bools:
-    """Where so many of the last hours (…, hours) are true as the alerts ask for."""
+    """The hours (…, hours) at which enough of the last hours are true for an alert."""
     padded = np.concatenate([np.zeros((*hours.shape[:-1], WINDOWS - 1), bool), hours], axis=-1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOWS, axis=-1)
     return np.asarray(windows.sum(axis=-1) >= BEYOND)
 
 
 def alerts(index: Floats) -> Bools:
-    """At which hours (…, hours) the alert is raised."""
+    """The hours (…, hours) at which the alert is raised."""
     return most(np.nan_to_num(index) > THRESHOLD)
 
 
@@ -65,12 +65,12 @@ def of_days(counts: Ints, reference: Floats, per_bin: int = ROWS_PER_BIN_OF_A_DA
 
 
 def day_alerts(hours: Floats, days: Floats) -> Bools:
-    """At which hours the day raises the alert: where the hours cannot judge."""
+    """The hours at which the alert of the day is raised, because the hours have too few rows."""
     return alerts(days) & ~most(~np.isnan(hours))
 
 
 def one_window(random: np.random.Generator, draws: int) -> list[str]:
-    """The chance that one hour without drift is beyond the threshold, by bins and rows."""
+    """The probability that one hour without drift exceeds the threshold, by bins and rows."""
     lines = ["| bins | 100 rows | 200 rows | the minimum | PSI exceeded once in 1,000 hours at the minimum |"]
     lines.append("|---|---|---|---|---|")
     for bins in (3, 10, 20, 50):
@@ -79,7 +79,7 @@ def one_window(random: np.random.Generator, draws: int) -> list[str]:
         cells = []
         for rows in (100, 200, least):
             counts = random.multinomial(rows, shares, size=draws)
-            # Without the minimum, to show what it is for.
+            # Without the minimum, to show its effect.
             actual = np.maximum(counts / rows, FLOOR)
             index = ((actual - shares) * np.log(actual / shares)).sum(axis=-1)
             cells.append(_share((index > THRESHOLD).mean(), draws))
@@ -119,7 +119,7 @@ def moved(folder: Path) -> Iterator[tuple[NumberFeature, float, Floats, Floats]]
 
 
 def detection(random: np.random.Generator, folder: Path, draws: int) -> list[str]:
-    """How soon one standard deviation is noticed, from a random minute of an hour on."""
+    """The delay until a shift by one standard deviation is noticed, from a random minute of an hour."""
     lines = [
         "| feature | one standard deviation | PSI of a whole hour | hours to the alert: median (slowest of all) |",
         "|---|---|---|---|",
@@ -142,7 +142,7 @@ def detection(random: np.random.Generator, folder: Path, draws: int) -> list[str
 
 
 def quiet_weeks(random: np.random.Generator, shares: dict[str, Floats], count: int) -> list[str]:
-    """Alerts in simulated weeks without drift, by how little is asked."""
+    """Alerts in simulated weeks without drift, by rate of requests."""
     lines = ["| rows in an hour | weeks with an alert: of hours | of the day | looks at a day beyond 0.2 |"]
     lines.append("|---|---|---|---|")
     hour = np.arange(HOURS) % 24
@@ -185,7 +185,7 @@ def day_minimum(random: np.random.Generator) -> list[str]:
 
 
 def quiet_detection(random: np.random.Generator, folder: Path) -> list[str]:
-    """How soon the day notices one standard deviation, after a day and a half as in training."""
+    """The delay until the day's alert notices one standard deviation, after a day and a half as in training."""
     rates = (10, 20, 50, 100)
     lines = [
         f"| feature | {' | '.join(f'{rate} rows an hour' for rate in rates)} |",
@@ -209,7 +209,7 @@ def quiet_detection(random: np.random.Generator, folder: Path) -> list[str]:
 
 
 def quiet_fresh(random: np.random.Generator, shares: dict[str, Floats]) -> list[str]:
-    """What the reference's own chance costs where there are few rows: weeks with an alert, one feature."""
+    """Weeks with an alert of one feature, if the reference is a small sample too."""
     rates = (10, 20, 50, 100, 250)
     lines = [f"| rows the model learned from | {' | '.join(f'{rate} rows an hour' for rate in rates)} |"]
     lines.append("|---|" + "---|" * len(rates))
@@ -227,7 +227,7 @@ def quiet_fresh(random: np.random.Generator, shares: dict[str, Floats]) -> list[
 
 
 def fresh(random: np.random.Generator, shares: dict[str, Floats], draws: int) -> list[str]:
-    """What the reference's own chance costs: it is counted from few rows too."""
+    """False alarms that come from a reference of few rows."""
     lines = ["| rows the model learned from | median PSI | beyond 0.2 for good |", "|---|---|---|"]
     reference = max(shares.values(), key=len)
     for rows in (112, 500, 1000, 10000):

@@ -1,4 +1,4 @@
-"""Says what a benchmark ran on: figures without that mean nothing."""
+"""Describes the machine of a benchmark, without which its figures mean nothing."""
 
 from __future__ import annotations
 

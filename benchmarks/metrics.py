@@ -1,4 +1,4 @@
-"""What do the metrics cost: how long is a scrape, how large, how many series, and do requests notice it?
+"""Measures a scrape of the metrics: its time, its size, its series, and its effect on requests.
 
 A made-up model of 30 features with 10 bins each and 20 classes is served on one core. Every series that a used service
 has is there: it was asked in each of its ways, wrongly too. Scrapes are timed from another core, beside a bare FastAPI
@@ -52,7 +52,7 @@ from common import files
 RESULT = ROOT / "benchmarks/results/metrics.md"
 FEATURES, BINS, CLASSES = 30, 10, 20
 SCRAPES = 200
-"""In a round, of each page in turn."""
+"""Scrapes of each page in a round."""
 INTERVALS = (None, 15.0, 1.0)
 """Seconds between scrapes under load; 15 is what the ServiceMonitor says."""
 SECONDS = 30
@@ -61,7 +61,7 @@ OPSET = 17
 
 @dataclass
 class Round:
-    """Milliseconds of each scrape, and what wrk saw by the interval of scraping."""
+    """Milliseconds of each scrape, and wrk's results by scrape interval."""
 
     ours: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
@@ -123,7 +123,7 @@ def one_round(ours: Server, bare: Server, rows: Sequence[bytes], cores: Cores, s
             for _ in range(10):
                 scrape(first)
                 scrape(second)
-            # In turn, so that whatever else the machine does meets both.
+            # Alternated, so that other load on the machine affects both.
             for _ in range(SCRAPES):
                 made.ours.append(timed(first))
                 made.bare.append(timed(second))
@@ -144,7 +144,7 @@ def one_round(ours: Server, bare: Server, rows: Sequence[bytes], cores: Cores, s
 
 
 def use(service: Running, rows: Sequence[bytes]) -> bytes:
-    """Ask in every way, so that all series are there; gives the page then."""
+    """Send every kind of request, so that all series exist, and return the page."""
     service.first_answer("GET", "/health/ready")
     headers = {"Content-Type": "application/json"}
     for row in rows:
@@ -160,7 +160,7 @@ def use(service: Running, rows: Sequence[bytes]) -> bytes:
 
 @contextmanager
 def connected(server: Running) -> Iterator[http.client.HTTPConnection]:
-    """A connection that is kept, as Prometheus keeps it."""
+    """A connection that is kept open, as Prometheus does."""
     connection = http.client.HTTPConnection(HOST, server.port, timeout=60)
     try:
         yield connection
@@ -185,7 +185,7 @@ def timed(connection: http.client.HTTPConnection) -> float:
 
 @contextmanager
 def scraped(service: Running, interval: float | None) -> Iterator[None]:
-    """Somebody who scrapes: the first time after half an interval."""
+    """Scrapes at an interval, the first time after half of it."""
     over = threading.Event()
 
     def go_on() -> None:

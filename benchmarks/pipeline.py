@@ -1,4 +1,4 @@
-"""How much time does DVC add to the work itself?
+"""Measures how much time DVC adds to the work itself.
 
 In a fresh clone: seconds of a cold `dvc repro`, of one that finds nothing to do, and of one after a single
 parameter changed. Beside each cold run, one plain Python process calls the same stages one after another.

@@ -1,4 +1,4 @@
-"""A bare FastAPI service with one page, the bytes of PAGE_FILE: what `/metrics` is held against."""
+"""A bare FastAPI service with one page, the bytes of PAGE_FILE, to compare `/metrics` with."""
 
 from __future__ import annotations
 

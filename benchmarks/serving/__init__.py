@@ -1,1 +1,1 @@
-"""Measures the service as users get it, beside a bare server and beside what people use otherwise."""
+"""Compares the service, as users get it, with a bare server and with the alternatives that people use."""

@@ -1,4 +1,4 @@
-"""Measure the service as users get it, beside a bare server and beside what people use otherwise.
+"""Compare the service, as users get it, with a bare server and with the alternatives that people use.
 
 Writes serving.md, serving.json and serving.svg. A server runs on one core and wrk, which sends the load, on
 another; every figure is compared with one of the same round only. All of it takes about twenty minutes, on a
@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     target = options.results or (QUICK_RESULTS if options.quick else RESULTS)
     try:
         bench = _bench(options)
-        # Context managers clean up after an exception, and SIGTERM makes none by itself.
+        # Context managers clean up after an exception, and SIGTERM raises none by default.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        # Asking a server whether it is ready must not take time from it.
+        # Requests for readiness must not take the server's time.
         os.sched_setaffinity(0, os.sched_getaffinity(0) - {bench.cores.server})
         with tempfile.TemporaryDirectory(prefix="espalier-models-") as folder:
             measure(bench, options.only, target, read_subjects(ROOT, Path(folder)))

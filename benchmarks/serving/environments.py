@@ -1,4 +1,4 @@
-"""Gives a peer an environment of its own, made once and used again."""
+"""Creates an environment for each peer once, and reuses it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def python_of(peer: str, folder: Path) -> str:
     requirements = PEERS / f"requirements-{peer}.txt"
     environment = folder / peer
     python, marker = environment / "bin" / "python", environment / MARKER
-    # Written last, so an environment that was cut short or is of other versions is made anew.
+    # Written last, so that an incomplete environment, or one with other versions, is created again.
     if not marker.exists() or marker.read_bytes() != requirements.read_bytes():
         shutil.rmtree(environment, ignore_errors=True)
         _uv("venv", "--python", sys.executable, str(environment))

@@ -2,4 +2,4 @@
 
 
 class BenchmarkError(Exception):
-    """Nothing can be measured, or what was measured is worth nothing; the message is one line."""
+    """Nothing can be measured, or the result would be meaningless; the message is one line."""

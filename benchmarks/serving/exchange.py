@@ -1,4 +1,4 @@
-"""What is sent to a server and what must come back, for each way in which rows can be asked about."""
+"""The requests to a server and the expected responses, for each shape of request."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Exchange:
 
 
 def verify(server: Running, exchange: Exchange) -> None:
-    """Send every body once and hold the answer against what the model says.
+    """Send every body once and compare the response with the model's prediction.
 
     Raises:
         BenchmarkError: an answer is an error, or it is wrong.

@@ -1,4 +1,4 @@
-"""Ends what a benchmark that was killed leaves behind; needs nothing but Python.
+"""Ends the processes of a benchmark that was killed; needs only Python.
 
 Reads lines such as `+123` and `-123` from stdin, for process groups that began and ended. When stdin ends, the
 benchmark is gone, however it went, and the groups that are left are killed.

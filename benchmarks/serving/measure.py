@@ -1,4 +1,4 @@
-"""Measures servers one after another, each between two measurements of what it is compared with.
+"""Measures servers one after another, each between two measurements of its base.
 
 A machine drifts by a third within minutes, so figures of one round are only ever compared with figures of the
 same round.
@@ -24,7 +24,7 @@ MB = 1_000_000
 
 @dataclass(frozen=True)
 class Target:
-    """A server and what it is loaded with.
+    """A server and its load.
 
     Attributes:
         name: for the report.
@@ -45,7 +45,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Bench:
-    """How everything is measured."""
+    """The settings of all measurements."""
 
     cores: Cores
     rounds: int
@@ -151,7 +151,7 @@ class Bench:
 
     @contextmanager
     def _background(self, server: Running, exchange: Exchange | None) -> Iterator[list[float]]:
-        """Another client with one connection; the list has its rows per second when it is done."""
+        """Another client with one connection; the list has its rows per second at the end."""
         rates: list[float] = []
         if exchange is None:
             yield rates
@@ -160,7 +160,7 @@ class Bench:
         seconds = 10 * (WARM_UP_SECONDS + self.seconds)
         with wrk.sending(server, exchange, seconds, self.cores.client, connections=1) as process:
             yield rates
-            # wrk stops early at this and prints what it has.
+            # wrk stops early at this signal and prints its results so far.
             process.send_signal(signal.SIGINT)
             outcome = wrk.finish(process)
         _check(outcome)

@@ -1,4 +1,4 @@
-"""The parts of the benchmark: what is measured, beside what, and what is expected of it."""
+"""The parts of the benchmark: each with its subject, its base and its goal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.serving.subjects import FOREST, LINEAR, TREES, Subject, fit_fore
 BATCH = 1_000
 LARGE_BATCH = 10_000
 STARTS = 5
-"""At least; a start takes little time."""
+"""At least so many, because a start takes little time."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Setup:
 
 
 def one_row(setup: Setup) -> Part:
-    """Every algorithm, beside a server that does nothing."""
+    """Every algorithm, compared with a server that does nothing."""
     forest = setup.subjects[FOREST]
     targets = [
         Target(
@@ -64,7 +64,7 @@ def one_row(setup: Setup) -> Part:
 
 
 def peers(setup: Setup) -> Part:
-    """One row to a random forest, as others serve it; the ratio says how many times as fast ours is."""
+    """One row to a random forest, compared with other servers; the ratio says how many times as fast ours is."""
     forest = setup.subjects[FOREST]
     targets = _in_our_environment(setup, forest)
     skipped: dict[str, str] = {}
@@ -88,7 +88,7 @@ def peers(setup: Setup) -> Part:
 
 
 def batch(setup: Setup) -> Part:
-    """A thousand rows per request to a linear model, beside a FastAPI route that takes a list of models."""
+    """A thousand rows per request to a linear model, compared with a FastAPI route that takes a list of models."""
     subject = setup.subjects[LINEAR]
     rows = subject.sample(BATCH)
     server = servers.ours(subject)
@@ -113,7 +113,7 @@ def batch(setup: Setup) -> Part:
 
 
 def mixed(setup: Setup) -> Part:
-    """Single rows while another client sends large batches all the time, beside single rows alone."""
+    """Single rows while another client sends large batches, compared with single rows alone."""
     comparisons: list[Comparison] = []
     for name in (LINEAR, FOREST):
         subject = setup.subjects[name]
@@ -128,9 +128,9 @@ def mixed(setup: Setup) -> Part:
 
 
 def start(setup: Setup) -> Part:
-    """From nothing to the first answer, and the memory that it takes to go on answering."""
+    """The time from the start to the first response, and the memory after many."""
     subject = setup.subjects[FOREST]
-    # The first start finds files on disk that later ones find in memory.
+    # The first start reads files from disk, later ones from memory.
     _start(setup, subject)
     starts = [_start(setup, subject) for _ in range(max(STARTS, setup.bench.rounds))]
     ready, predicted = zip(*starts, strict=True)
@@ -175,7 +175,7 @@ def _in_our_environment(setup: Setup, forest: Subject) -> list[Target]:
 
 
 def _answer(setup: Setup, subject: Subject) -> bytes:
-    """What the service answers to the first row."""
+    """The service's response to the first row."""
     exchange = shapes.single(subject)
     with running(servers.ours(subject), setup.bench.cores.server) as server:
         return server.first_answer("POST", exchange.path, exchange.bodies[0], exchange.headers).body

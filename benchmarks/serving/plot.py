@@ -1,4 +1,4 @@
-"""Draws the figures: one row per request on the left, many rows on the right."""
+"""Draws the results: one row per request on the left, many rows on the right."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def svg(results: Results) -> bytes | None:
     panels = [panel for panel in panels if panel.bars]
     if not panels:
         return None
-    # Text stays text, and the salt makes the same bytes of the same figures.
+    # Text stays text, and the salt makes the file reproducible.
     with matplotlib.rc_context({**style(), "svg.fonttype": "none", "svg.hashsalt": "espalier"}):
         most = max(len(panel.bars) for panel in panels)
         figure = Figure(figsize=(6 * len(panels), 1.2 + 0.28 * most), facecolor="white", layout="constrained")

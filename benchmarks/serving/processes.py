@@ -1,4 +1,4 @@
-"""Starts servers on a core of their own and leaves none behind."""
+"""Starts servers on their own core, and ends all of them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from benchmarks.serving.errors import BenchmarkError
 ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
 PATIENCE = 60
-"""Seconds after which something that should happen is taken not to happen."""
+"""Seconds to wait for anything before it counts as failed."""
 _GRACE = 5
 """Seconds that a server may take to stop when asked to."""
 
 
 @dataclass(frozen=True)
 class Cores:
-    """Where things run: the server alone on one core, the load on another."""
+    """The cores: one for the server alone, another for the load."""
 
     server: int
     client: int
@@ -90,7 +90,7 @@ class Running:
         body: bytes = b"",
         headers: Mapping[str, str] = {},
     ) -> Answer:
-        """Ask until the answer is a 200.
+        """Repeat a request until the response is a 200.
 
         Raises:
             BenchmarkError: the server has ended, or goes on answering otherwise.
@@ -148,19 +148,19 @@ def pick_cores() -> Cores:
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
         raise BenchmarkError("two cores are needed, one for the server and one for the load; there is one")
-    # The first core has the most interrupts to answer, so it is the load's.
+    # The first core handles most interrupts, so the load gets it.
     return Cores(server=usable[-1], client=usable[0])
 
 
 @contextmanager
 def running(server: Server, core: int) -> Iterator[Running]:
-    """A server that was just started, and is gone at the end with everything it started itself."""
+    """A server that was just started; it and its children are ended afterwards."""
     port = _free_port()
     command = [part.format(port=port) for part in server.command]
     own = {name: value.format(port=port) for name, value in server.environment.items()}
     with tempfile.TemporaryFile(prefix="espalier-log-") as log:
         started = time.perf_counter()
-        # Access logs go nowhere: a peer that writes one is not slowed down by a disk.
+        # Access logs are discarded, so that no disk slows a peer down.
         with spawned(
             command, core, env=_environment() | own, stdout=subprocess.DEVNULL, stderr=log
         ) as process:
@@ -169,7 +169,7 @@ def running(server: Server, core: int) -> Iterator[Running]:
 
 @contextmanager
 def spawned(command: Sequence[str], core: int, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on a core and in a group of its own, all of which is gone at the end."""
+    """A process on a core and in a process group, which is ended afterwards."""
     process = subprocess.Popen(
         ["taskset", "--cpu-list", str(core), *command],
         cwd=ROOT,
@@ -190,7 +190,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE)
-    # Whatever it started itself, and itself if it did not listen.
+    # Its children, and the process itself if it ignored the signal.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -203,7 +203,7 @@ def _guard() -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
-        # Ctrl-C is for us; the guard goes when we are gone.
+        # Ctrl-C is for this process; the guard ends after it.
         start_new_session=True,
     )
 
@@ -216,7 +216,7 @@ def _tell_guard(line: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would change how a server runs."""
+    """This process's environment without variables that change how a server runs."""
     foreign = ("ESPALIER_", "PROMETHEUS_", "UVICORN_", "PYTHON", "OMP_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     kept.pop("WEB_CONCURRENCY", None)

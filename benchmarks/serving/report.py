@@ -1,4 +1,4 @@
-"""Writes the figures down as Markdown: what they are, what was expected, and whether that was met."""
+"""Writes the results as Markdown, with the goals and whether they are met."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.serving.results import Comparison, Part, PartName, Quantity, Results, Spread
 
 SATURATED = 0.9
-"""Share of its core from which on a server is taken to have been the bottleneck."""
+"""The share of its core at which a server counts as the bottleneck."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _quantities(quantities: Sequence[Quantity]) -> list[str]:
 
 
 def _load(part: Part) -> list[str]:
-    """Whether it was the servers that were measured, and nothing else."""
+    """Whether the servers were the bottleneck of each measurement."""
     shares = part.busy()
     if not shares:
         return []
@@ -159,13 +159,13 @@ def _load(part: Part) -> list[str]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    # What something is called stands on the left, figures on the right.
+    # Names are aligned left, figures right.
     rule = ["---", *("---:" for _ in header[1:])]
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
 
 
 def _rate(value: float) -> str:
-    """Three digits: more would only be noise."""
+    """Three digits, because more would be noise."""
     return f"{float(f'{value:.3g}'):,.0f}"
 
 

@@ -1,4 +1,4 @@
-"""What was measured: kept as JSON, so that a report can be made of it and one part measured again."""
+"""The results, stored as JSON, so that one part can be measured again and the report rewritten."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Figures(Frozen):
     """One server under load, once."""
 
     per_second: float
-    """Rows: with one row per request that is requests."""
+    """Rows per second; with one row per request, also requests."""
     p50_ms: float
     p99_ms: float
     busy: float
-    """Share of its core that the server used. Well below 1, it was not the server that was measured."""
+    """Share of its core that the server used. Well below 1, the server was not the bottleneck."""
     rss_mb: float
     pss_mb: float
-    """Resident memory at the end, all of it and without what it shares, in 10^6 bytes."""
+    """Resident and proportional memory at the end, in 10^6 bytes."""
     background_per_second: float | None = None
     """Rows of the other client, if there was one."""
 
 
 class Spread(NamedTuple):
-    """Several values of one thing."""
+    """Several values of one quantity."""
 
     median: float
     low: float
@@ -48,7 +48,7 @@ class Spread(NamedTuple):
 
 
 class Round(Frozen):
-    """Figures between two measurements of what they are compared with."""
+    """One measurement between two measurements of its base."""
 
     before: Figures
     figures: Figures
@@ -59,7 +59,7 @@ class Round(Frozen):
 
 
 class Comparison(Frozen):
-    """Something beside a base, in several rounds.
+    """A target compared with a base, in several rounds.
 
     Attributes:
         name: what was measured.
@@ -109,7 +109,7 @@ class Comparison(Frozen):
 
 
 class Quantity(Frozen):
-    """Something measured several times on its own."""
+    """A quantity measured several times without a base."""
 
     name: str
     unit: str
@@ -124,14 +124,14 @@ class Quantity(Frozen):
 
 
 class Part(Frozen):
-    """What one part of the benchmark found, and under which circumstances."""
+    """The results of one part of the benchmark, and its conditions."""
 
     circumstances: str = ""
     comparisons: tuple[Comparison, ...] = ()
     quantities: tuple[Quantity, ...] = ()
     notes: tuple[str, ...] = ()
     skipped: dict[str, str] = {}
-    """What was not measured, and why."""
+    """The targets that were not measured, and why."""
 
     def goals(self) -> list[tuple[str, bool]]:
         """Each goal by name, and whether it is met."""
@@ -159,7 +159,7 @@ class Results(Frozen):
 
 
 def read(folder: Path) -> Results:
-    """What earlier runs left in a folder.
+    """The results of earlier runs in a folder.
 
     Raises:
         BenchmarkError: there is a file that this version does not understand.

@@ -1,4 +1,4 @@
-"""The servers: how ours and each peer is started."""
+"""The commands that start our server and each peer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def under_uvicorn(peer: str, *flags: str, **environment: Path) -> Server:
 
 
 def kserve(forest: Subject) -> list[Target]:
-    # Its log lines for each request and its second server would only slow it down.
+    # A log line for each request and a second server would slow it down.
     quiet = ("--enable_grpc=false", "--configure_logging=false", "--enable_latency_logging=false")
     server = _script("kserve", "kserve_sdk", forest, "--http_port={port}", *quiet)
     name = f"KServe SDK {environments.version_of('kserve')}"
@@ -65,7 +65,7 @@ FRAMEWORKS: Mapping[str, Callable[[Subject], Sequence[Target]]] = {
     "LitServe": litserve,
     "MLServer": mlserver,
 }
-"""Peers that need an environment of their own, which is made when they are asked for."""
+"""Peers that need their own environment, which is created on demand."""
 
 
 def _script(peer: str, script: str, subject: Subject, *flags: str) -> Server:

@@ -1,4 +1,4 @@
-"""The requests: the same rows in every shape in which the service, or a peer, takes them."""
+"""The requests: the same rows in every shape that the service or a peer accepts."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def lists(path: str, subject: Subject) -> Exchange:
 
 
 def unread(exchange: Exchange) -> Exchange:
-    """The same load for a server whose answers mean nothing."""
+    """The same load for a server whose responses are not checked."""
     return dataclasses.replace(exchange, read=None)
 
 

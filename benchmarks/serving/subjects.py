@@ -1,4 +1,4 @@
-"""The models that are measured: each algorithm's as a bundle that the service can load, and rows to send."""
+"""The models: a bundle of each algorithm, and rows to send."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOREST = "random_forest"
 LINEAR = "logistic_regression"
 ALGORITHMS = ("decision_tree", LINEAR, FOREST, "svm", "xgboost")
 TREES = 100
-"""What the goals for the random forest suppose."""
+"""The random forest that the goals refer to."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Subject:
         return self.rows[np.random.default_rng(7).integers(len(self.rows), size=count)]
 
     def predict(self, rows: NDArray[np.float64]) -> Prediction:
-        """What the model itself says."""
+        """The model's own predictions."""
         predictor = Predictor(self.model.read_bytes(), Layout.of(self.manifest.features))
         labels, probabilities = predictor.predict(rows)
         names = [self.manifest.classes[label] for label in labels]
@@ -56,7 +56,7 @@ class Subject:
 
 
 def read_subjects(root: Path, folder: Path) -> dict[str, Subject]:
-    """All algorithms' models by name, with their bundles made in a folder.
+    """The models of all algorithms by name, with their bundles in a folder.
 
     Raises:
         BenchmarkError: the pipeline has not run, or for other data.
@@ -78,7 +78,7 @@ def read_rows(root: Path) -> NDArray[np.float64]:
 
 
 def fit_forest(root: Path, target: str, file: Path) -> None:
-    """Fit scikit-learn's forest as the pipeline does, and write it as people do: with joblib."""
+    """Fit scikit-learn's forest as the pipeline does, and store it with joblib as peers do."""
     import joblib  # type: ignore[import-untyped]
     from sklearn.ensemble import RandomForestClassifier
 
@@ -89,7 +89,7 @@ def fit_forest(root: Path, target: str, file: Path) -> None:
 
 
 def _bundles(root: Path, champion: Manifest, folder: Path) -> Iterator[tuple[str, Manifest, Path]]:
-    """The champion's bundle with each algorithm's model in it: nothing else in it depends on the algorithm."""
+    """The champion's bundle with each algorithm's model: nothing else in a bundle depends on the algorithm."""
     if tuple(each.name for each in champion.features) != FEATURES or champion.classes != CLASSES:
         raise BenchmarkError(
             f"the bundle in model/ is of {champion.name}, and the peers here are written for iris: "

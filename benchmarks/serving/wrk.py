@@ -18,20 +18,20 @@ from benchmarks.serving.processes import Running, spawned
 SCRIPT = Path(__file__).with_name("wrk.lua")
 CONNECTIONS = 16
 ANSWER_SECONDS = 30
-"""An answer that takes longer is an error. wrk's own two seconds would cut the slowest of the peers short."""
+"""A response that takes longer is an error. wrk's default of two seconds is too short for the slowest peer."""
 
 _MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What wrk saw."""
+    """The results of wrk."""
 
     requests_per_second: float
     p50_ms: float
     p99_ms: float
     faults: tuple[str, ...]
-    """Answers that were errors and connections that broke; empty if all went well."""
+    """Error responses and broken connections; empty if there were none."""
 
 
 def require_wrk() -> None:
@@ -57,7 +57,7 @@ def version() -> str:
 def sending(
     server: Running, exchange: Exchange, seconds: int, core: int, connections: int = CONNECTIONS
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A wrk at work, gone at the end; `finish` has its figures."""
+    """A running wrk, which is ended afterwards; `finish` returns its results."""
     with tempfile.TemporaryDirectory(prefix="espalier-wrk-") as folder:
         bodies = []
         for index, body in enumerate(exchange.bodies):
@@ -83,7 +83,7 @@ def sending(
 
 
 def finish(process: subprocess.Popen[bytes]) -> Outcome:
-    """Wait for wrk and read its figures.
+    """Wait for wrk and read its results.
 
     Raises:
         BenchmarkError: it failed.
