@@ -9,7 +9,8 @@ HOST ?= http://127.0.0.1:8000
 USERS ?= 20
 TIME ?= 30s
 BASE ?= origin/main
-WORKERS ?= auto
+# Tests wait for other processes a third of the time.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 MONITOR_ARGS ?=
 
 # Tools come from the project's environment. uv comes from the machine, or from PyPI if the machine has none.
