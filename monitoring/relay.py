@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 DRIFT = {"EspalierFeatureDrift": "feature", "EspalierClassDrift": "class"}
 """The alerts that start retraining; all others are ignored, whatever the routes send."""
@@ -278,7 +278,7 @@ def main() -> None:
     try:
         relay = made(os.environ)
     except ValueError as error:
-        _stop(f"error: {error}")
+        sys.exit(f"error: {error}")
     # shutdown() waits for the loop of this thread, so it needs another one.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: threading.Thread(target=relay.shutdown).start())
@@ -286,11 +286,6 @@ def main() -> None:
     relay.serve_forever(poll_interval=0.1)
     relay.server_close()
     log("stopped")
-
-
-def _stop(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -110,5 +110,4 @@ if __name__ == "__main__":
     try:
         main()
     except DeliveryError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {problem}")

@@ -21,7 +21,7 @@ from monitoring.stack import speed as speeds
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "monitoring/rules"
-ALERTMANAGER = ROOT / "monitoring/alertmanager"
+ALERTMANAGER = ROOT / "monitoring/alertmanager/alertmanager.yml"
 DASHBOARDS = ROOT / "monitoring/dashboards"
 
 
@@ -97,10 +97,7 @@ def prometheus(places: Places, speed: float = 1) -> dict[str, Any]:
 
 def alertmanager(places: Places, speed: float = 1) -> dict[str, Any]:
     """The cluster's routes and inhibitions, with one receiver: the relay that starts retraining, if it runs."""
-    files = [file for file in sorted(ALERTMANAGER.glob("*.y*ml")) if _is_configuration(file)]
-    if not files:
-        return {"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]}
-    found = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+    found = yaml.safe_load(ALERTMANAGER.read_text(encoding="utf-8"))
     receivers = [{"name": each["name"]} for each in found["receivers"]]
     if places.relay:
         for made, each in zip(receivers, found["receivers"], strict=True):
@@ -156,11 +153,6 @@ def _job(name: str, target: str, more: Mapping[str, str] | None = None) -> dict[
     if more:
         static["labels"] = dict(more)
     return {"job_name": name, "static_configs": [static]}
-
-
-def _is_configuration(file: Path) -> bool:
-    document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return isinstance(document, dict) and "route" in document and "receivers" in document
 
 
 def _quick_route(route: dict[str, Any], speed: float) -> dict[str, Any]:

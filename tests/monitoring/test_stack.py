@@ -413,7 +413,8 @@ def test_numbers_in_the_rules_are_known_to_be_seconds_or_not() -> None:
 
 
 def test_the_relay_alone_is_told_where_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "alertmanager.yaml").write_text(
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(
         """
 route: {receiver: people, group_wait: 30s, routes: [{receiver: retrain, repeat_interval: 4h}]}
 receivers:
@@ -421,8 +422,7 @@ receivers:
   - {name: retrain, webhook_configs: [{url: "http://espalier-relay.monitoring:9099/", send_resolved: false}]}
 """
     )
-    (tmp_path / "other.yaml").write_text("a: 1\n")
-    monkeypatch.setattr(configuration, "ALERTMANAGER", tmp_path)
+    monkeypatch.setattr(configuration, "ALERTMANAGER", file)
     off = configuration.alertmanager(PLACES, 60)
     assert off["receivers"] == [{"name": "people"}, {"name": "retrain"}]
     assert off["route"]["group_wait"] == "1000ms"
@@ -439,8 +439,7 @@ def test_the_routes_are_the_clusters(tmp_path: Path) -> None:
     """Its own receivers stay at home: here is no pager, and no Slack."""
     configuration.write(tmp_path, PLACES)
     here = yaml.safe_load((tmp_path / "alertmanager.yml").read_text())
-    (file,) = configuration.ALERTMANAGER.glob("*.yml")
-    cluster = yaml.safe_load(file.read_text())
+    cluster = yaml.safe_load(configuration.ALERTMANAGER.read_text())
     assert here["route"] == cluster["route"]
     assert here["inhibit_rules"] == cluster["inhibit_rules"]
     assert here["receivers"] == [{"name": each["name"]} for each in cluster["receivers"]]
