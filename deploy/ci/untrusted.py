@@ -100,7 +100,7 @@ def present(text: str, head: str) -> str:
     if len(shown) > room:
         shown = shown[:room].rsplit("\n", 1)[0] + "\n…"
     return (
-        f"What {head[:10]} came to, in a run without secrets. The fork's own code wrote this text, so it is shown "
+        f"The result of {head[:10]}, from a run without secrets. The fork's own code wrote this text, so it is shown "
         f"as it is and not rendered.\n\n{fence}text\n{shown}\n{fence}\n"
     )
 

@@ -108,7 +108,7 @@ def _scan(output: Path) -> None:
     command = [uv, "tool", "run", "--from", CHECKOV, "checkov", "--config-file", ".checkov.yaml"]
     if subprocess.run([*command, "--directory", str(output)], check=False).returncode:
         raise ManifestError(
-            "checkov finds fault, above; mend it, or skip the check in .checkov.yaml with a reason"
+            "checkov finds faults, above; fix them, or skip the check in .checkov.yaml with a reason"
         )
     print("checkov finds no fault")
 

@@ -13,14 +13,12 @@ import httpx
 import yaml
 
 from common import overlays
+from deploy.ci.releasable import REQUIRED_CHECK
 from deploy.rehearsal import containers, events
 from deploy.rehearsal.runner import Run, WorkflowError
 from deploy.rehearsal.world import World, fill_storage
 from deploy.release import overlay
 from deploy.release.overlay import Release
-
-GATE = "gate"
-"""The check of ci that release asks for."""
 
 
 class StoryError(Exception):
@@ -107,7 +105,7 @@ class Story:
         started = [each for each in changed if not any(fnmatch.fnmatch(each, rule) for rule in ignored)]
         _must(not started, f"the release's commit changes {started}, which starts ci")
         # And if ci ran for it all the same, as after a push of other files: nothing in the image has changed.
-        self.world.github.add_check_run(commit, GATE)
+        self.world.github.add_check_run(commit, REQUIRED_CHECK)
         run = self.world.workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
         _must(run.succeeded, "\n".join(run.failed))
         _must("build" not in run.jobs, f"a second image was built: {run.jobs}")
@@ -146,7 +144,7 @@ class Story:
             "release", "workflow_run", events.ci_completed(commit, "failure"), at=commit
         )
         _must(not ignored.jobs, f"release ran after a red ci: {ignored.jobs}")
-        self.world.github.add_check_run(commit, GATE, "failure")
+        self.world.github.add_check_run(commit, REQUIRED_CHECK, "failure")
         refused = self.world.workflow(
             "release", "workflow_dispatch", events.by_hand(), at="main", inputs={"commit": commit}
         )
@@ -164,7 +162,7 @@ class Story:
 
     def _release(self, commit: str) -> str:
         """Record a green ci for a commit of main, and run release for it."""
-        self.world.github.add_check_run(commit, GATE)
+        self.world.github.add_check_run(commit, REQUIRED_CHECK)
         run = self.world.workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
         _must_succeed(run)
         now = self.running("staging")
