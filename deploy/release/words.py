@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
+from common.markdown import prose
 from common.overlays import FOLDER
 from deploy.git import Git
 from deploy.release import leaderboard
@@ -133,7 +133,7 @@ def _table(change: Change) -> str:
         f"`{old.version}`{_algorithm(change.old_metrics)}", old.revision, f"`{old.digest}`",
     ]  # fmt: skip
     then = [
-        f"{plain(change.model)} `{new.version}`{_algorithm(change.new_metrics)}",
+        f"{prose(change.model)} `{new.version}`{_algorithm(change.new_metrics)}",
         new.revision,
         f"`{new.digest}`",
     ]
@@ -150,7 +150,7 @@ def _metrics(change: Change) -> str:
     if not names:
         return f"### Metrics\n\n`{leaderboard.PATH}` says nothing of them at either revision."
     rows = [
-        f"| {plain(name)} | {_text(before.get(name))} | {_text(after.get(name))} "
+        f"| {prose(name)} | {_text(before.get(name))} | {_text(after.get(name))} "
         f"| {_difference(before.get(name), after.get(name))} |"
         for name in names
     ]
@@ -185,7 +185,8 @@ def _commits(git: Git, change: Change) -> str:
     ):
         if commits:
             listed = [
-                f"- {commit[:12]} {plain(subject[:MAX_SUBJECT])}" for commit, subject in commits[:MAX_COMMITS]
+                f"- {commit[:12]} {prose(subject, MAX_SUBJECT, references=True)}"
+                for commit, subject in commits[:MAX_COMMITS]
             ]
             rest = len(commits) - len(listed)
             listed += [f"- … and {rest} more"] if rest else []
@@ -206,18 +207,12 @@ def between(git: Git, older: str, newer: str) -> list[tuple[str, str]]:
     ]
 
 
-def plain(text: str) -> str:
-    """Foreign text as Markdown without markup or mentions; #12 stays a link."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>|~!])", r"\\\1", text)
-    return escaped.replace("@", "@\u200b")
-
-
 def _version(release: Release) -> str:
     return NOTHING if release.empty else release.version
 
 
 def _algorithm(found: Metrics | None) -> str:
-    return f" ({plain(found.algorithm)})" if found else ""
+    return f" ({prose(found.algorithm)})" if found else ""
 
 
 def _text(figure: Figure | None) -> str:

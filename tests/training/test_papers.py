@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.training.base.test_markdown import Page, squeezed
+from tests.common.test_markdown import Page, squeezed
 from tests.training.project import Project
 from training.base.config import TO_BE_WRITTEN
 

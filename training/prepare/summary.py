@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from app.contract import CategoryFeature, Feature, NumberFeature
-from training.base.markdown import code, prose, table
+from common.markdown import code, prose, table
 from training.data.dataset import Profile
 from training.prepare.describe import short
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from app.contract import Frozen, Score
-from training.base import markdown
+from common import markdown
 from training.base.errors import DataError
 from training.data.dataset import DATA_REPORT_FILE, EXPLORE, Profile
 from training.results.report import METRICS, Report

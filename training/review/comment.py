@@ -1,6 +1,6 @@
 """The comment of a pull request: what a reviewer must know on the first screen, the rest a click away.
 
-Whatever a review holds, the comment is safe to post (`training.base.markdown`) and short enough: each part has its budget,
+Whatever a review holds, the comment is safe to post (`common.markdown`) and short enough: each part has its budget,
 and together they stay below what GitHub takes.
 """
 
@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable
 
-from training.base.markdown import block, bullets, code, details, prose, table
+from common.markdown import block, bullets, code, details, prose, table
 from training.production import comparison
 from training.review.model import Algorithm, Confusion, Contestant, Review
 

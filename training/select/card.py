@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.contract import Feature, Manifest, Score
+from common.markdown import code, prose, table
 from training.base.config import TO_BE_WRITTEN, CardSettings
-from training.base.markdown import code, prose, table
 from training.data.dataset import Profile
 from training.results.leaderboard import Leaderboard, refusal
 from training.results.report import Report

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.contract import Score
+from common import markdown
+from tests.common.test_markdown import HOSTILE, Page
 from tests.tools import examples
-from tests.training.base.test_markdown import HOSTILE, Page
 from tests.training.repository import OVERLAY, Repository
-from training.base import markdown
 from training.base.errors import ConfigError, GateError
 from training.production.comparison import Answered, Comparison, Figure, Side
 from training.production.revisions import UnreachableError

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from training.base import markdown
+from common import markdown
 
 HOSTILE = (
     "@torvalds",
@@ -187,3 +187,8 @@ def test_a_table_keeps_to_its_budget_and_counts_the_rest(rows: int, budget: int)
     kept = text.count("é" * 20)
     if kept < rows:
         assert f"… and {rows - kept} more" in text
+
+
+def test_a_reference_stays_a_link_where_it_may() -> None:
+    assert markdown.prose("Fix #12 for @ann", references=True) == "Fix #12 for &#64;&#8203;ann"
+    assert markdown.prose("# head", references=True).startswith("&#35;")

@@ -1,7 +1,7 @@
-"""Puts values that somebody else wrote into GitHub's Markdown, so that they are shown and do nothing.
+"""Escapes text of others for GitHub's Markdown: it is shown as it is and has no effect.
 
-All of training's Markdown is written with it. A class name or a parameter in a pull request may hold pipes that break a table, HTML, links, or an @mention that
-would call people. Whatever it holds, it is shown as it is, and invisible characters are spelt out.
+A class name, a parameter or a commit's subject may hold pipes that break a table, HTML, links, or an @mention that
+notifies people. Invisible characters are spelt out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LONGEST_VALUE = 120
 """Characters of one value; the rest is cut."""
 
 _SPECIAL = re.compile(r"[!-/:-@\[-`{-~]")
-"""ASCII punctuation: all that Markdown can give a meaning to."""
+"""ASCII punctuation: every character that can have a meaning in Markdown."""
 _RISKY_IN_PROSE = re.compile(
     r"[\\`*\[\]<>#|~&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|://|(?<=www)\.|^[-+=]|^\d+[.)](?=\s|\Z)",
     re.IGNORECASE,
@@ -36,9 +36,19 @@ def code(value: object, longest: int = LONGEST_VALUE) -> str:
     return f"<code>{_SPECIAL.sub(_entity, text)}</code>"
 
 
-def prose(text: str, longest: int = 600) -> str:
-    """Running text in which nothing is a link, a mention, HTML or emphasis, in one line, also within a table."""
-    return _RISKY_IN_PROSE.sub(_entity, visible(text, longest).strip())
+def prose(text: str, longest: int = 600, *, references: bool = False) -> str:
+    """Running text in which nothing is a link, a mention, HTML or emphasis, in one line, also within a table.
+
+    Args:
+        text: of others.
+        longest: characters; the rest is cut.
+        references: whether #12 stays a link to an issue or a pull request.
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        return "#" if references and match.group() == "#" and match.start() else _entity(match)
+
+    return _RISKY_IN_PROSE.sub(escape, visible(text, longest).strip())
 
 
 def block(text: str, budget: int = 4000) -> str:
@@ -76,12 +86,12 @@ def bullets(items: Iterable[str], budget: int) -> list[str]:
 
 
 def details(summary: str, body: str) -> str:
-    """A part that opens on a click; `summary` is Markdown-free HTML or plain text."""
+    """A section that opens on a click; `summary` is HTML or plain text, not Markdown."""
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
 def visible(text: str, longest: int) -> str:
-    """In one line, cut, and without characters that are invisible or turn the text around them."""
+    """In one line, cut, with invisible characters and those that reverse text spelt out."""
     cut = text[:longest] if len(text) <= longest else text[: longest - 1] + "…"
     return "".join(_shown(each) for each in cut)
 
@@ -117,7 +127,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _entity(match: re.Match[str]) -> str:
-    """Of a special character; behind one that GitHub looks for in the rendered text, an invisible space."""
+    """A special character as an entity; an invisible space follows one that GitHub searches in the rendered text."""
     return "".join(f"&#{ord(each)};" for each in match.group()) + (
         _ZERO_WIDTH_SPACE if match.group() in _MENTIONS else ""
     )
