@@ -11,6 +11,7 @@ The same two states give the same bytes. docs/reviewing.md says how the verdict 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -116,7 +117,7 @@ def review(
         notes += [note] if note else []
         states.append(State(commit=side.revision.commit, champion=champion, confusion=confusion))
     if failure is not None:
-        outcome, reason, comparison = _broken(failure)
+        outcome, reason, comparison = "refused" if after.refused() else "broken", failure, None
     elif stale := after.stale():
         outcome, reason, comparison = "undecided", stale, None
     else:
@@ -246,6 +247,14 @@ class _Present(_Side):
     def names(self, folder: Path) -> list[str]:
         return sorted(each.name for each in folder.glob("*.json"))
 
+    def refused(self) -> bool:
+        """Whether the gate refused the champion: `select` then writes its reports, and DVC does not record them."""
+        board = self.leaderboard()
+        if board is None or not board.missed:
+            return False
+        md5 = hashlib.md5(self.content(LEADERBOARD_FILE), usedforsecurity=False).hexdigest()
+        return md5 != self.digest(LEADERBOARD_FILE)
+
     def stale(self) -> str:
         """Why the figures are not those of params.yaml; empty when they are, as far as parameters go."""
         now = config.parse_yaml(self.file(Path(PARAMS_FILE)) or b"")
@@ -277,12 +286,6 @@ def _judge(tip: Revision, *, with_production: bool) -> tuple[Outcome, str, Compa
     if comparison.passed:
         return "passes", "", comparison
     return "worse", comparison.verdict, comparison
-
-
-def _broken(failure: str) -> tuple[Outcome, str, None]:
-    """What stopped the pipeline; the gate's refusal is one of the ways."""
-    refused = "does not pass the gate" in failure
-    return "refused" if refused else "broken", failure, None
 
 
 def _failure(argument: str | None) -> str | None:

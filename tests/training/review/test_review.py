@@ -104,16 +104,18 @@ class TestVerdict:
 
     @pytest.mark.parametrize("as_file", [False, True])
     def test_the_gate_refused(self, branch: Repository, tmp_path: Path, as_file: bool) -> None:
-        said = f"Running stage 'select':\n> python -m training.select\nerror: {REFUSED}\nERROR: failed to reproduce"
+        branch.change(train__algorithms__svm__gamma=0.001, select__gate__minimum__accuracy=0.99)
+        with pytest.raises(GateError) as refusal:
+            branch.run("select")
+        said = f"Running stage 'select':\n> python -m training.select\nerror: {refusal.value}\nERROR: failed to reproduce"
         argument = said
         if as_file:
             (tmp_path / "log").write_text(said)
             argument = str(tmp_path / "log")
-        branch.change(train__algorithms__svm__gamma=0.001)
         text, data = reviewed(branch, "--failure", argument)
         assert (data["passed"], data["outcome"]) == (False, "refused")
         assert "### ❌ The gate fails: the champion is not good enough" in text
-        assert "below select.gate.minimum.accuracy 0.9" in first_lines(text)
+        assert "below select.gate.minimum.accuracy 0.99" in first_lines(text)
         assert "Running stage" not in text
         assert data["production"] is None
         assert data["after"]["champion"] is None
@@ -122,6 +124,7 @@ class TestVerdict:
     def test_the_pipeline_broke(self, branch: Repository) -> None:
         text, data = reviewed(branch, "--failure", "one\n```\nlast ``` line @all")
         assert data["outcome"] == "broken"
+        assert reviewed(branch, "--failure", REFUSED)[1]["outcome"] == "broken"
         assert "### ❌ The pipeline failed" in text
         assert "last ``` line @all" in text
         page = Page(text)
