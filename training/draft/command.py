@@ -28,7 +28,7 @@ from training.base import cli, config
 from training.base.config import EvaluateSettings, SchemaSettings, Settings, SplitSettings
 from training.base.errors import ConfigError, DataError
 from training.data.columns import as_numbers, as_text
-from training.draft import gate, infer, yaml_text
+from training.draft import infer, selection, yaml_text
 from training.draft.infer import Columns
 from training.fetch import sources
 from training.fetch.csv_files import EncodingError, Table
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the sections into params.yaml")
     arguments = parser.parse_args()
     text = draft(arguments.source, arguments.target, _renames(arguments.rename))
-    text += "\n" + gate.sections(text)
+    text += "\n" + selection.sections(text)
     if not arguments.write:
         print(text, end="")
         return

@@ -1,4 +1,4 @@
-"""Drafts the sections select and card of params.yaml: what a model of this data must reach, and what to say about it.
+"""Drafts the sections select and card of params.yaml: the thresholds for a model of this data, and its description.
 
 Two quick models are cross-validated on the drafted data. A champion must get halfway from guessing to the better of
 them, less where the test split is so small that chance alone could cost it the difference.
@@ -47,7 +47,7 @@ FOLDS = 3
 SEED = 7
 MOST_ROWS = 3000
 MOST_CELLS = 1_000_000
-"""Rows times columns that the quick models learn from."""
+"""Rows times columns that the quick models are trained on."""
 SMALLEST_TIE = 0.005
 TREES, LEAVES = 200, 256
 """Of the largest forest that the drafted limit of size has room for."""
@@ -55,7 +55,7 @@ TREES, LEAVES = 200, 256
 
 @dataclass(frozen=True)
 class Baseline:
-    """What guessing and the better of the quick models reach.
+    """Scores of guessing and of the better quick model.
 
     Attributes:
         name: of the better one.

@@ -15,7 +15,7 @@ from training.base import config
 from training.base.config import GateSettings, SelectSettings, Settings
 from training.data.dataset import TEST_FILE, read_profile, read_split
 from training.draft import command as draft
-from training.draft import gate
+from training.draft import selection
 from training.results import leaderboard, scores
 
 DRAFTED = ("name", "data", "schema", "select", "card")
@@ -70,10 +70,10 @@ def test_where_nothing_can_be_learnt_the_draft_says_so(project: Project) -> None
     rows = "".join(f"{random.random():.3f},{'ab'[random.integers(2)]}\n" for _ in range(200))
     (project.root / "data/source/noise.csv").write_text("x,kind\n" + rows)
     text = draft.draft("data/source/noise.csv", "kind", {})
-    drafted = gate.sections(text)
+    drafted = selection.sections(text)
     assert "hardly better than guessing" in drafted
     assert gate_of(drafted, project.root).minimum == {"f1_macro": 0.5}
-    assert drafted == gate.sections(text)
+    assert drafted == selection.sections(text)
 
 
 def test_limits_grow_with_the_data(project: Project) -> None:
@@ -86,8 +86,8 @@ def test_limits_grow_with_the_data(project: Project) -> None:
         for row in range(rows)
     ]
     (project.root / "data/source/wide.csv").write_text("\n".join([",".join([*names, "kind"]), *lines]))
-    wide = gate_of(gate.sections(draft.draft("data/source/wide.csv", "kind", {})), project.root)
-    iris = gate_of(gate.sections(draft.draft("sklearn:iris", "species", {})), project.root)
+    wide = gate_of(selection.sections(draft.draft("data/source/wide.csv", "kind", {})), project.root)
+    iris = gate_of(selection.sections(draft.draft("sklearn:iris", "species", {})), project.root)
     assert wide.maximum_latency_ms == 11
     assert iris.maximum_latency_ms == 5
     assert wide.maximum_bytes is not None
@@ -99,7 +99,7 @@ def test_limits_grow_with_the_data(project: Project) -> None:
 
 @given(shares, shares, st.floats(0, 0.5))
 def test_the_least_is_between_guessing_and_halfway(reached: float, guessed: float, deviation: float) -> None:
-    least = gate.least(reached, guessed, deviation)
+    least = selection.least(reached, guessed, deviation)
     assert least >= guessed - 1e-9
     assert least <= max((reached + guessed) / 2, guessed + 0.01)
     assert least <= max(reached - 2 * deviation, guessed + 0.01)
@@ -110,18 +110,18 @@ def test_the_least_is_between_guessing_and_halfway(reached: float, guessed: floa
 )
 def test_models_tie_within_what_chance_does(rows: int, low: float, high: float) -> None:
     """One standard error of the score: on few rows a difference of a few hundredths says nothing."""
-    assert low <= gate.tie(baseline(f1=0.8, classes=2), np.array([rows / 2, rows / 2])) <= high
+    assert low <= selection.tie(baseline(f1=0.8, classes=2), np.array([rows / 2, rows / 2])) <= high
 
 
 @given(shares, st.integers(2, 10), st.integers(1, 10_000))
 def test_a_tie_is_at_most_a_quarter_of_what_was_learnt(f1: float, classes: int, rows: int) -> None:
     found = baseline(f1, classes)
-    tie = gate.tie(found, np.full(classes, rows))
-    assert tie == gate.SMALLEST_TIE or 4 * tie <= f1 - found.guess + 0.003
+    tie = selection.tie(found, np.full(classes, rows))
+    assert tie == selection.SMALLEST_TIE or 4 * tie <= f1 - found.guess + 0.003
 
 
-def baseline(f1: float, classes: int) -> gate.Baseline:
-    return gate.Baseline(
+def baseline(f1: float, classes: int) -> selection.Baseline:
+    return selection.Baseline(
         name="decision_tree",
         rows=100,
         f1=f1,
@@ -136,11 +136,11 @@ def test_a_tie_in_log_loss_is_not_drafted_from_another_score(project: Project) -
     text = draft.draft("sklearn:iris", "species", {})
     assert 0.01 <= drafted_tie(text, project) <= 0.05
     project.change(evaluate__score="log_loss")
-    assert drafted_tie(text, project) == gate.SMALLEST_TIE
+    assert drafted_tie(text, project) == selection.SMALLEST_TIE
 
 
 def drafted_tie(text: str, project: Project) -> float:
-    (project.root / "drafted.yaml").write_text(gate.sections(text))
+    (project.root / "drafted.yaml").write_text(selection.sections(text))
     return config.load(Selecting, project.root / "drafted.yaml").select.tie
 
 
