@@ -1,11 +1,11 @@
-"""Hold the champion against the model that production runs, both scored on the same test split.
+"""Compare the champion with the model that production runs, both scored on the same test split.
 
 Reads  model/, data/test.parquet, data/profile.json, params.yaml (evaluate, select),
        deploy/overlays/production/kustomization.yaml, which names the revision that production runs,
        and that revision's bundle, from DVC's cache or its remote
 
-Exits with 0 when the champion may follow; with 1 when it is worse by more than select.gate.production allows,
-when the two cannot be compared, or when production's model cannot be had. docs/configuration.md has the rules.
+Exits with 0 when the champion may be released; with 1 when it is worse by more than select.gate.production allows,
+when the two cannot be compared, or when production's model is not available. docs/configuration.md has the rules.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ProductionSettings(Settings):
 
 @dataclass(frozen=True)
 class Released:
-    """What an overlay says runs: a commit, and the model's version if it says that too."""
+    """The commit that an overlay names, and the model's version if it names one."""
 
     commit: str
     version: str | None
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def read_released(overlay: Path, at: Revision | None = None) -> Released:
-    """What an overlay says its environment runs, in the working tree or at a revision.
+    """The release that an overlay names, in the working tree or at a revision.
 
     Raises:
         ConfigError: there is no such overlay, or it names no revision.
@@ -125,7 +125,7 @@ def compare(
     candidate: Path = BUNDLE,
     environment: str = "production",
 ) -> Comparison:
-    """Hold a bundle against the one that was released.
+    """Compare a bundle with the one that was released.
 
     Raises:
         UnreachableError: the revision, or its bundle, is not here and cannot be had.

@@ -1,7 +1,7 @@
 """Reads files and DVC outputs of another git revision, without touching the working tree.
 
 A file in git comes from `git show`. An output of DVC is found by the hash that the revision's own `dvc.lock`
-records: in this clone's cache, else in the remote that this clone is set up for today, because a bucket may
+records: in this clone's cache, else in the remote that this clone uses today, because a bucket may
 have moved since. Nothing is checked out, locked or written, so a `dvc repro` may run at the same time.
 """
 
@@ -25,12 +25,12 @@ _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
 
 
 class UnreachableError(EspalierError):
-    """A revision, or what DVC keeps of it, is not here and cannot be had."""
+    """A revision, or a DVC output of it, is neither here nor in the remote."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What DVC knows of a file or folder: its path, the hash of its content (ending in .dir: a folder), bytes."""
+    """A file or folder in dvc.lock: its path, the hash of its content (ending in .dir for a folder) and its bytes."""
 
     path: str
     md5: str
@@ -60,7 +60,7 @@ class Revision:
         return self.commit[:10]
 
     def merge_base(self, other: Revision) -> Revision:
-        """The commit from which both have come."""
+        """The newest common ancestor."""
         done = attempt("merge-base", self.commit, other.commit)
         if done.returncode:
             raise UnreachableError(
@@ -74,7 +74,7 @@ class Revision:
         return None if done.returncode else done.stdout
 
     def names(self, folder: str) -> list[str]:
-        """Files right in a folder, by name."""
+        """The files directly in a folder, sorted by name."""
         done = attempt("ls-tree", "-z", "--name-only", self.commit, f"{folder}/")
         return sorted(each.rpartition("/")[2] for each in done.stdout.decode().split("\0") if each)
 

@@ -147,7 +147,7 @@ def review(
 
 
 class _Side:
-    """What is read of one state, through `file` and `content`."""
+    """Reads one of the two states through `file` and `content`."""
 
     revision: Revision
     called: str
@@ -157,7 +157,7 @@ class _Side:
         raise NotImplementedError
 
     def content(self, path: Path) -> bytes:
-        """Of an output that DVC keeps. Raises UnreachableError."""
+        """The content of a DVC output. Raises UnreachableError."""
         raise NotImplementedError
 
     def names(self, folder: Path) -> list[str]:
@@ -278,7 +278,7 @@ def _judge(tip: Revision, *, with_production: bool) -> tuple[Outcome, str, Compa
     if not with_production:
         return "passes", "", None
     try:
-        # What a change compares itself with is not for the change to say: the overlay is the base's.
+        # The overlay is read at the base, so a change cannot choose what it is compared with.
         released = production.read_released(Path(overlays.path("production")), tip)
         comparison = production.compare(released, config.load(ProductionSettings))
     except (EspalierError, BundleError) as error:
@@ -289,7 +289,7 @@ def _judge(tip: Revision, *, with_production: bool) -> tuple[Outcome, str, Compa
 
 
 def _failure(argument: str | None) -> str | None:
-    """The lines of a pipeline's output that say what went wrong."""
+    """The lines of a pipeline's output that give the reason for the failure."""
     if argument is None:
         return None
     text = argument
@@ -326,7 +326,7 @@ def _ranks(side: _Side) -> dict[str, int]:
 
 
 def _figures(content: bytes | None) -> Algorithm | None:
-    """None for a file that is not what a training stage writes."""
+    """None for a file that no training stage wrote."""
     try:
         document = json.loads(content or b"")
         (score,) = set(document["cv"]) - {"std"}

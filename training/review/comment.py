@@ -1,4 +1,4 @@
-"""The comment of a pull request: what a reviewer must know on the first screen, the rest a click away.
+"""The comment of a pull request: the verdict and its reasons on the first screen, details below in foldable sections.
 
 Whatever a review holds, the comment is safe to post (`common.markdown`) and short enough: each part has its budget,
 and together they stay below what GitHub takes.
@@ -15,7 +15,7 @@ from training.production import comparison
 from training.review.model import Algorithm, Confusion, Contestant, Review
 
 MARKER = "<!-- espalier-review -->"
-"""The first line: by it the comment is found again and brought up to date."""
+"""The first line, by which the comment is found and updated."""
 LIMIT = 60_000
 """Bytes, which the budgets below never add up to. GitHub takes 65,536 characters, and what posts the comment may add
 some lines."""
@@ -26,7 +26,7 @@ _DIFFERENCES = 9
 _TABLE = 9_000
 _SHORT_TABLE = 4_000
 _SHOWN_CLASSES = 8
-"""Above, a confusion matrix is wider than the page, and only the cells that count are listed."""
+"""With more classes, a confusion matrix is wider than the page, so only the largest errors are listed."""
 _BARS = 12
 _NBSP = "\u00a0"
 _PLAIN = re.compile(r"[A-Za-z0-9_]{1,40}\Z")
@@ -102,7 +102,7 @@ def _reason(review: Review) -> str:
 
 
 def _figures(review: Review) -> str:
-    """The champion before and after, with what everybody looks at first."""
+    """The champion before and after, with its headline figures."""
     before, after = review.before.champion, review.after.champion
     if after is None or (before is not None and before.version == after.version):
         return ""
@@ -289,7 +289,7 @@ def _confusion(review: Review) -> str:
 
 
 def _confused_pairs(after: Confusion, before: Confusion | None) -> str:
-    """With many classes, the pairs that are taken for one another most, now or before."""
+    """With many classes, the most frequent confusions, now or before."""
     pairs = []
     for row, actual in enumerate(after.classes):
         for column, predicted in enumerate(after.classes):
@@ -306,7 +306,7 @@ def _confused_pairs(after: Confusion, before: Confusion | None) -> str:
 
 
 def _chart(review: Review) -> str:
-    """A chart that GitHub draws; it takes plain names only, and few."""
+    """A Mermaid chart; it supports only plain names, and few."""
     shown = [each for each in review.algorithms if each.after and _PLAIN.match(each.name)][:_BARS]
     scores = {each.after.score for each in shown if each.after}
     if len(shown) < 2 or len(scores) != 1 or not all(_PLAIN.match(each) for each in scores):
@@ -333,7 +333,7 @@ def _chart(review: Review) -> str:
 
 
 def _axis(values: list[float]) -> tuple[float, float]:
-    """Ends that leave the smallest bar something to see."""
+    """Limits of the axis at which the smallest bar is still visible."""
     low, high = min(values), max(values)
     room = max(high - low, abs(high) * 0.02, 1e-3)
     bottom = low - room / 2
@@ -390,7 +390,7 @@ def _of_loss(figures: Algorithm) -> float:
 
 
 def _delta(old: Algorithm | None, new: Algorithm, of: Callable[[Algorithm], float]) -> str:
-    """The difference; empty where it is none, or not known."""
+    """The difference; empty if zero or unknown."""
     if old is None:
         return ""
     text = f"{of(new) - of(old):+.3f}"

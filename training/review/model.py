@@ -1,4 +1,4 @@
-"""What a review holds: `review.json`, from which the comment and the plots are made."""
+"""The content of `review.json`, from which the comment and the plots are made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Algorithm(Frozen):
     """The headline figures of one algorithm, from `metrics/<algorithm>.json`."""
 
     score: str
-    """What selects."""
+    """The metric that selects the champion."""
     cv: float
     cv_std: float
     test: float
@@ -35,7 +35,7 @@ class Contestant(Frozen):
     after: Algorithm | None
     rank_before: int | None
     rank_after: int | None
-    """On the leaderboard; None where there was none, or where selection did not run."""
+    """Place on the leaderboard; None without a leaderboard, or if selection did not run."""
 
 
 class Champion(Frozen):
@@ -52,7 +52,7 @@ class Confusion(Frozen):
 
 
 class State(Frozen):
-    """What there is to say of one side alone."""
+    """One of the two compared states."""
 
     commit: str
     champion: Champion | None
@@ -60,7 +60,7 @@ class State(Frozen):
 
 
 Outcome = Literal["passes", "worse", "undecided", "refused", "broken"]
-"""worse: than production. refused: by the thresholds of the gate. broken: the pipeline failed otherwise."""
+"""worse: than production. refused: below the thresholds. broken: the pipeline failed for another reason."""
 
 
 class Review(Frozen):
@@ -70,15 +70,15 @@ class Review(Frozen):
     passed: bool
     outcome: Outcome
     reason: str
-    """Why it does not pass; empty when it does."""
+    """Why it fails; empty if it passes."""
     before: State
     after: State
     parameters: tuple[Change, ...]
     data: tuple[Change, ...]
-    """Rows, digests and what the schema came to, where they differ."""
+    """Rows, digests and the resolved schema, where they differ."""
     test_split_changed: bool
     score_changed: bool
-    """Selection goes by another metric, so that figures before and after do not compare."""
+    """Another metric selects, so figures before and after cannot be compared."""
     algorithms: tuple[Contestant, ...]
     production: Comparison | None
     notes: tuple[str, ...]
