@@ -216,7 +216,7 @@ class Connection(HttpToolsProtocol):
         self._outbox = outbox
         self._expected: _Expected | None = None
         self._answering: _Cycle | None = None
-        self._offered = False
+        self._upgrade_offered = False
         # Input.
         self._unparsed = b""
         self._position = 0
@@ -254,7 +254,7 @@ class Connection(HttpToolsProtocol):
             endpoint.count(CLIENT_CLOSED_REQUEST, cast(Scope, self.cycle.scope), headers, started)
         self._open = False
         super().connection_lost(exc)
-        self._end()
+        self._discard_input()
         self._budget.held -= self._held
         self._held = 0
         # Reference cycles keep this object until the garbage collector runs, so it should be small.
@@ -270,7 +270,7 @@ class Connection(HttpToolsProtocol):
         if self._unparsed or self._must_wait():
             self._unparsed = self._unparsed[self._position :] + data
             self._position = 0
-            self._hold_back()
+            self._pause_input()
         elif len(data) <= _UNDIVIDED_BYTES:
             self._feed(data)
         else:
@@ -296,7 +296,7 @@ class Connection(HttpToolsProtocol):
             start, self._position = self._position, _piece_end(self._unparsed, self._position)
             self._feed(self._unparsed[start : self._position])
         if self._position < len(self._unparsed):
-            self._hold_back()
+            self._pause_input()
             return
         self._unparsed, self._position = b"", 0
         if self._held:
@@ -313,12 +313,12 @@ class Connection(HttpToolsProtocol):
         if not (self._parsing or self._yielded or self._ended) and (self._unparsed or self.flow.read_paused):
             self._parse()
 
-    def _hold_back(self) -> None:
+    def _pause_input(self) -> None:
         """Keep unparsed input, if the budget has room for it, and pause reading."""
         self.flow.pause_reading()
-        self._hold_more()
+        self._check_budget()
 
-    def _hold_more(self) -> None:
+    def _check_budget(self) -> None:
         """Refuse the request if this connection would exceed its share of the budget."""
         before = self._held
         self._count_held()
@@ -341,8 +341,8 @@ class Connection(HttpToolsProtocol):
             try:
                 self.parser.feed_data(piece)
             except HttpParserUpgrade as offer:
-                if self._offered:
-                    piece = self._without_offer() + piece[offer.args[0] :]
+                if self._upgrade_offered:
+                    piece = self._head_without_upgrade() + piece[offer.args[0] :]
                     continue
                 self._refuse(_malformed("CONNECT is not supported"))
             except HttpParserError:
@@ -363,9 +363,9 @@ class Connection(HttpToolsProtocol):
             self._refuse(_too_long_target())
         elif self._framing > max(self._head, _UNDIVIDED_BYTES):
             self._head = self._framing
-            self._hold_more()
+            self._check_budget()
 
-    def _end(self) -> None:
+    def _discard_input(self) -> None:
         """Discard all further input."""
         self._ended = True
         self._unparsed, self._position = b"", 0
@@ -377,7 +377,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         cycle = self.cycle
         if self._ended or (cycle is not None and not cycle.keep_alive):
-            self._end()
+            self._discard_input()
             raise _EndOfInputError
         self._open = True
         self._framing = self._head = 0
@@ -400,7 +400,7 @@ class Connection(HttpToolsProtocol):
         parser = self.parser
         method = parser.get_method()
         if parser.should_upgrade() and method != b"CONNECT":
-            self._offered = True
+            self._upgrade_offered = True
             return
         version = parser.get_http_version()
         headers = dict(self.headers)
@@ -506,7 +506,7 @@ class Connection(HttpToolsProtocol):
                 cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        if self._offered:
+        if self._upgrade_offered:
             return
         self._open = False
         cycle = self.cycle
@@ -517,9 +517,9 @@ class Connection(HttpToolsProtocol):
         else:
             self._answer(expected, expected.endpoint.answer(bytes(cycle.body), expected.headers))
 
-    def _without_offer(self) -> bytes:
+    def _head_without_upgrade(self) -> bytes:
         """The head without its upgrade, for a new parser; the old one would take the body for the other protocol."""
-        self._offered = False
+        self._upgrade_offered = False
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
@@ -539,7 +539,7 @@ class Connection(HttpToolsProtocol):
                 last = cast(_Cycle, self.pipeline[0][0]) if self.pipeline else self._answering
         if last is None or last.response_complete:
             return False
-        self._end()
+        self._discard_input()
         self._open = False
         self.cycle, self.scope = last, last.scope
         last.keep_alive = False
@@ -575,7 +575,7 @@ class Connection(HttpToolsProtocol):
         """As uvicorn's, but without its keep-alive timer for each request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            self._end()
+            self._discard_input()
             return
         if self.pipeline:
             cycle, app = self.pipeline.pop()
@@ -587,7 +587,7 @@ class Connection(HttpToolsProtocol):
         """Answer the request that breaks a rule, after the requests before it, and close the connection."""
         if self._ended:
             return
-        self._end()
+        self._discard_input()
         cycle = self.cycle
         self.logger.info("%s:%s: %s %s", *(self.client or ("?", "?")), error.status, error.message)
         if not self._open or cycle is None or cycle.scope is not self.scope:

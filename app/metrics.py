@@ -113,9 +113,9 @@ class Deferred(Generic[T]):
     def add(self, observation: T) -> None:
         self._waiting.append(observation)
         if len(self._waiting) >= MOST_WAITING:
-            self.settle()
+            self.flush()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Count all waiting observations."""
         with self._counting:
             # One by one, because other threads may append.
@@ -178,7 +178,7 @@ class ModelMetrics:
 
         self._rows: Deferred[PredictedRow] = Deferred(self._count_rows)
         self.count_row = self._rows.add
-        self.settle = self._rows.settle
+        self.flush = self._rows.flush
 
     def count(self, rows: Rows, labels: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
         """Count the classes, confidences and bins of predicted rows."""
@@ -251,12 +251,12 @@ class HttpMetrics:
         self.requests.labels("none", str(status), "none").inc()
 
     def watch(self, connections: Collection[Connection]) -> None:
-        """Let the gauges show a server's open connections. `settle` reads them, so requests have no extra work."""
+        """Let the gauges show a server's open connections. `flush` reads them, so requests have no extra work."""
         self._connections = connections
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         for each in self._routes:
-            each.settle()
+            each.flush()
         self._open.set(len(self._connections))
         paths = [path for each in self._connections for path in each.in_flight()]
         self._in_flight.set(sum(not _NOT_COUNTED.search(path) for path in paths))
@@ -292,7 +292,7 @@ class RouteMetrics:
         self._duration_by_handler = http.duration_by_handler.labels(method, handler)
         self._answers: Deferred[CountedAnswer] = Deferred(self._count)
         self.count = self._answers.add
-        self.settle = self._answers.settle
+        self.flush = self._answers.flush
 
     def _count(self, answers: list[CountedAnswer]) -> None:
         statuses, seconds, request_sizes, response_sizes = zip(*answers, strict=True)
@@ -340,19 +340,19 @@ def forget_gauges(slot: int, directory: Path) -> None:
 class Exposition:
     """`/metrics`: of this process, or of all workers if they share a directory."""
 
-    def __init__(self, registry: CollectorRegistry, sources: Sequence[_Settles]) -> None:
+    def __init__(self, registry: CollectorRegistry, sources: Sequence[_Flushes]) -> None:
         # With several workers `/metrics` omits the process metrics, because no process represents the service.
         ProcessCollector(registry=registry)
         self._registry = registry
         self._sources = sources
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Count all waiting observations; other workers can only read counted ones."""
         for each in self._sources:
-            each.settle()
+            each.flush()
 
     def render(self) -> bytes:
-        self.settle()
+        self.flush()
         if DIRECTORY_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         merged = CollectorRegistry()
@@ -371,8 +371,8 @@ def export_age(registry: CollectorRegistry, model_created: float | None, data_cr
             Gauge(name, about, registry=registry, multiprocess_mode="max").set(created)
 
 
-class _Settles(Protocol):
-    def settle(self) -> None: ...
+class _Flushes(Protocol):
+    def flush(self) -> None: ...
 
 
 _OTHER_FAULTS: tuple[Reason, ...] = (

@@ -135,11 +135,11 @@ class PredictionLog:
 
     # Called by the server.
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Update the metrics."""
         self._metrics.queue.set(self._waiting)
 
-    def hurry(self) -> None:
+    def prepare_stop(self) -> None:
         """Store each row within a second from now on, because the process will end."""
         self._seconds_per_file = min(1.0, self._seconds_per_file)
         self._wake.set()

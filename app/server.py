@@ -188,7 +188,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_A_SECOND == 0:
             self._report_to_supervisor()
-            self._exposition.settle()
+            self._exposition.flush()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
                     connection.on_second()
@@ -200,7 +200,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self._supervisor is not None:
             self._supervisor.setblocking(False)
-            asyncio.get_running_loop().add_reader(self._supervisor, self._obey, self._supervisor)
+            asyncio.get_running_loop().add_reader(self._supervisor, self._handle_orders, self._supervisor)
         # Everything that is loaded now stays, so the garbage collector need not scan it.
         gc.freeze()
 
@@ -219,7 +219,7 @@ class Server(uvicorn.Server):
     def _drain(self) -> None:
         _log.info("draining for %g s", self._drain_seconds)
         if self._prediction_log is not None:
-            self._prediction_log.hurry()
+            self._prediction_log.prepare_stop()
         self._deadline = time.monotonic() + self._drain_seconds
         self._close_connections_after_answers()
 
@@ -244,11 +244,11 @@ class Server(uvicorn.Server):
 
     def _report_to_supervisor(self) -> None:
         if self._supervisor is not None:
-            # The buffer is full if the supervisor is stopped. `_obey` handles a closed connection.
+            # The buffer is full if the supervisor is stopped. `_handle_orders` handles a closed connection.
             with suppress(OSError):
                 self._supervisor.send(b".")
 
-    def _obey(self, supervisor: socket.socket) -> None:
+    def _handle_orders(self, supervisor: socket.socket) -> None:
         """Handle the supervisor's signals, which are for the whole service."""
         try:
             orders = supervisor.recv(64)

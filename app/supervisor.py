@@ -103,7 +103,7 @@ class Supervisor:
             self._start_workers()
             self._wait()
             while self._signals:
-                self._obey(self._signals.pop(0))
+                self._handle_signal(self._signals.pop(0))
             for worker in self._workers:
                 if worker.has_ended():
                     self._note_end(worker)
@@ -154,7 +154,7 @@ class Supervisor:
         worker.start_at = time.monotonic() + delay
         _log.warning("worker %d ended: %s: replacing it in %g s", worker.slot, description, delay)
 
-    def _obey(self, sig: int) -> None:
+    def _handle_signal(self, sig: int) -> None:
         """The first SIGTERM drains, a second one or SIGINT stops, and a SIGINT after that kills."""
         if self._order == signal.SIGINT and sig == signal.SIGINT:
             self._kill_at = 0.0

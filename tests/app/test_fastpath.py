@@ -256,7 +256,7 @@ class Exchange:
         return sent
 
     def counted(self, status: int) -> float | None:
-        self.http.settle()
+        self.http.flush()
         labels = {"handler": "/x", "method": "POST", "status": str(status)}
         return self.registry.get_sample_value("http_requests_total", labels)
 
