@@ -428,17 +428,18 @@ class Connection(HttpToolsProtocol):
         Raises:
             RequestError: 400, 414 or 431.
         """
-        repeated: list[bytes] = []
-        if len(headers) != len(self.headers):
-            names = [name for name, _ in self.headers]
-            repeated = [name for name in (b"host", b"transfer-encoding") if names.count(name) > 1]
-        host = headers.get(b"host")
         if len(self.headers) > MAX_HEADERS:
             raise _too_large_head()
         if len(self.url) > MAX_TARGET_BYTES:
             raise _too_long_target()
-        if b"host" in repeated:
-            raise _malformed("there is more than one Host header")
+        coding = headers.get(b"transfer-encoding")
+        if len(self.headers) != len(headers):
+            names = [name for name, _ in self.headers]
+            if names.count(b"host") > 1:
+                raise _malformed("there is more than one Host header")
+            if names.count(b"transfer-encoding") > 1:
+                coding = b""
+        host = headers.get(b"host")
         if host is None:
             if version != "1.0":
                 raise _malformed("there is no Host header")
@@ -447,12 +448,8 @@ class Connection(HttpToolsProtocol):
         if b"#" in self.url:
             # A proxy may have seen another path.
             raise _malformed("the request target has a fragment")
-        if b"transfer-encoding" in headers and (
+        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
             # RFC 9112, 6.1 recommends 501 for other codings, but metrics would count that as the service's fault.
-            b"transfer-encoding" in repeated
-            or headers[b"transfer-encoding"].lower() != b"chunked"
-            or version == "1.0"
-        ):
             raise _malformed("Transfer-Encoding must be there once, say chunked, and be HTTP/1.1")
 
     def _begin(

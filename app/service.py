@@ -89,8 +89,11 @@ class Service:
             label, row_probabilities = self.run_row(rows)
             if prediction is not None:
                 prediction.record(rows, label, row_probabilities)
-            answer = self._one(label, row_probabilities)
-            answer["model"] = self._model
+            answer: dict[str, Any] = {
+                "label": self._classes[label],
+                "probabilities": dict(zip(self._classes, row_probabilities)),  # noqa: B905  checked at the start
+                "model": self._model,
+            }
             return orjson.dumps(answer), 200, JSON_HEADERS
         labels, probabilities = self.run(rows)
         if prediction is not None:
@@ -146,7 +149,7 @@ class Service:
         classes = self._classes
         return {
             "label": classes[label],
-            "probabilities": dict(zip(classes, probabilities)),  # noqa: B905  checked at the start
+            "probabilities": dict(zip(classes, probabilities)),  # noqa: B905  as above
         }
 
 

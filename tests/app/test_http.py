@@ -966,7 +966,8 @@ def test_a_pipeline_is_not_held_in_memory(number_model: Path, reads: bool) -> No
             with suppress(TimeoutError):
                 content = content[wire.socket.send(content) :]
             if reads:
-                wire.socket.recv(2**20)
+                with suppress(TimeoutError):
+                    wire.socket.recv(2**20)
         assert process.memory_info().rss < before + 20 * 1024 * 1024
 
 
