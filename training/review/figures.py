@@ -86,7 +86,8 @@ def _confusions(review: Review) -> Figure:
             xticklabels=names,
             yticklabels=names,
         )
-        axes.tick_params(length=0)
+        axes.tick_params(axis="x", length=0, labelrotation=90)
+        axes.tick_params(axis="y", length=0, labelrotation=0)
         axes.set_title(title, loc="left")
     explore.heading(figure, "What the champion confuses on the test split")
     return figure
