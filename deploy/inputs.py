@@ -7,17 +7,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from common.git import GitError, git
+from common.lock import LOCK_FILE, outputs
 
 INPUTS = (".dockerignore", "app", "pyproject.toml", "uv.lock")
 """Paths in git. `.dockerignore` and `app/Dockerfile` are not copied, but decide what is."""
 MODEL = "model"
-LOCK = "dvc.lock"
 
 
 def changed(old_revision: str, new_revision: str, root: Path | None = None) -> list[str]:
@@ -52,24 +51,22 @@ def bundle_hash(revision: str, root: Path | None = None) -> str | None:
     """
     root = root or Path()
     commit = _commit(revision, root)
-    if not git("ls-tree", "--full-tree", "--name-only", commit, "--", LOCK, cwd=root):
+    if not git("ls-tree", "--full-tree", "--name-only", commit, "--", LOCK_FILE, cwd=root):
         return None
-    return hash_in_lock(git("show", f"{commit}:{LOCK}", cwd=root), f"{revision}:{LOCK}")
+    return hash_in_lock(git("show", f"{commit}:{LOCK_FILE}", cwd=root), f"{revision}:{LOCK_FILE}")
 
 
-def hash_in_lock(text: str, name: str = LOCK, path: str = MODEL) -> str | None:
+def hash_in_lock(text: str, name: str = LOCK_FILE, path: str = MODEL) -> str | None:
     """The hash of the bundle, or of another output, in the text of a `dvc.lock`.
 
     Raises:
         GitError: it is no such file, for example because a merge left its marks in it.
     """
     try:
-        document: Any = YAML(typ="safe", pure=True).load(text) or {}
-        stages: dict[str, Any] = document.get("stages") or {}
-        outputs = [output for stage in stages.values() for output in stage.get("outs", ())]
-        return next((str(output["md5"]) for output in outputs if output["path"] == path), None)
-    except (YAMLError, AttributeError, KeyError, TypeError):
+        output = outputs(YAML(typ="safe", pure=True).load(text)).get(path)
+    except (YAMLError, ValueError):
         raise GitError(f"{name} cannot be read: take either side of a conflict and run `dvc repro`") from None
+    return output.md5 if output else None
 
 
 def _commit(revision: str, root: Path) -> str:

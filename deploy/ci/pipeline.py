@@ -18,11 +18,12 @@ from typing import Any
 
 from common.command import run
 from common.git import attempt, git
+from common.lock import LOCK_FILE, stages
 from deploy.ci import steps
 from deploy.errors import DeployError
 
 REMOTE = "storage"
-LOCK = Path("dvc.lock")
+LOCK = Path(LOCK_FILE)
 BUNDLE = ("model", "data/test.parquet", "data/profile.json")
 """With the split on which the gate compares it with production's."""
 _MISSING = "error.dvc.org/missing-files"
@@ -101,7 +102,10 @@ def scratch() -> None:
     status, said = dvc("repro", "--force", "--no-run-cache")
     if status:
         raise DeployError(f"the pipeline fails from scratch: {_in_one_line(said)}")
-    differences = compare(_read(git("show", f"HEAD:{LOCK}")), _read(LOCK.read_text(encoding="utf-8")))
+    try:
+        differences = compare(_parsed(git("show", f"HEAD:{LOCK}")), _parsed(LOCK.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise DeployError(f"cannot read {LOCK}: {error}") from None
     steps.summary(table(differences))
     if differences:
         names = ", ".join(f"{stage} {path}" for stage, path in differences)
@@ -115,17 +119,16 @@ Hashes = dict[tuple[str, str], str]
 """By stage and path."""
 
 
-def hashes(lock: Mapping[str, Any]) -> Hashes:
+def hashes(lock: Any) -> Hashes:
     """The hash of every input and output of each stage."""
     return {
-        (stage, entry["path"]): str(entry.get("md5"))
-        for stage, content in lock["stages"].items()
-        for kind in ("deps", "outs")
-        for entry in content.get(kind, ())
+        (name, entry.path): entry.md5
+        for name, stage in stages(lock).items()
+        for entry in (*stage.deps, *stage.outs)
     }
 
 
-def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
+def compare(expected: Any, found: Any) -> dict[tuple[str, str], tuple[str, str]]:
     """The differences: hash expected and hash found, "absent" where there is none."""
     left, right = hashes(expected), hashes(found)
     pairs = {key: (left.get(key, "absent"), right.get(key, "absent")) for key in sorted(left | right)}
@@ -174,13 +177,10 @@ def _in_one_line(said: str) -> str:
     return "; ".join(error_lines(said).splitlines())
 
 
-def _read(text: str) -> Mapping[str, Any]:
+def _parsed(text: str) -> Any:
     from ruamel.yaml import YAML
 
-    lock = YAML(typ="safe").load(text)
-    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
-        raise DeployError(f"{LOCK} is not one that DVC wrote")
-    return lock
+    return YAML(typ="safe").load(text)
 
 
 def _must(*arguments: str) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.git import GitError
+from common.lock import LOCK_FILE
 from deploy.git import Git
-from deploy.inputs import LOCK, MODEL, hash_in_lock
+from deploy.inputs import MODEL, hash_in_lock
 
 DATA = "data/raw.parquet"
 """What `fetch` writes: the data as its source has it."""
@@ -60,7 +61,7 @@ def _since(git: Git, path: str) -> int | None:
     merges = ("--first-parent", "--diff-merges=first-parent", "--no-patch")
     options = (*merges, f"-S{present}", "--format=%H %ct")
     ends = _shallow_ends(git)
-    for line in git.run("log", *options, "HEAD", "--", LOCK).splitlines():
+    for line in git.run("log", *options, "HEAD", "--", LOCK_FILE).splitlines():
         commit, time = line.split()
         if commit in ends:
             raise _ShallowError(path)
@@ -70,8 +71,8 @@ def _since(git: Git, path: str) -> int | None:
 
 
 def _hash(git: Git, revision: str, path: str) -> str | None:
-    text = git.read(revision, LOCK)
-    return None if text is None else hash_in_lock(text, f"{revision}:{LOCK}", path)
+    text = git.read(revision, LOCK_FILE)
+    return None if text is None else hash_in_lock(text, f"{revision}:{LOCK_FILE}", path)
 
 
 def _shallow_ends(git: Git) -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,24 +18,15 @@ from typing import Any
 
 from common.errors import EspalierError
 from common.git import attempt
+from common.lock import LOCK_FILE, Entry, outputs
 from training.base.config import parse_yaml
 
-LOCK_FILE = "dvc.lock"
 PARAMS_FILE = "params.yaml"
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
 
 
 class UnreachableError(EspalierError):
     """A revision, or a DVC output of it, is neither here nor in the remote."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file or folder in dvc.lock: its path, the hash of its content (ending in .dir for a folder) and its bytes."""
-
-    path: str
-    md5: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,7 @@ class Revision:
         return sorted(each.rpartition("/")[2] for each in done.stdout.decode().split("\0") if each)
 
     @cached_property
-    def outputs(self) -> dict[str, Output]:
+    def outputs(self) -> Mapping[str, Entry]:
         """The outputs that its dvc.lock records, by path."""
         lock = self.file(LOCK_FILE)
         if lock is None:
@@ -89,29 +81,22 @@ class Revision:
         return outputs_of(lock, f"{LOCK_FILE} of revision {self.short}")
 
 
-def outputs_of(lock: bytes, where: str = LOCK_FILE) -> dict[str, Output]:
+def outputs_of(lock: bytes, where: str = LOCK_FILE) -> dict[str, Entry]:
     """The outputs that a dvc.lock records, by path.
 
     Raises:
         UnreachableError: it is not one that this DVC writes.
     """
     try:
-        stages = parse_yaml(lock)["stages"]
-        found = [
-            Output(path=each["path"], md5=each["md5"], size=int(each["size"]))
-            for stage in stages.values()
-            for each in stage.get("outs", ())
-            if "md5" in each
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError):
+        return outputs(parse_yaml(lock))
+    except ValueError:
         raise UnreachableError(f"{where} cannot be read: run `dvc repro` to write it again") from None
-    return {each.path: each for each in found}
 
 
 class Store:
     """The content that DVC keeps, by hash: this clone's cache, then its remote."""
 
-    def read(self, output: Output) -> bytes:
+    def read(self, output: Entry) -> bytes:
         """The content of a file.
 
         Raises:
@@ -119,12 +104,10 @@ class Store:
         """
         return self._object(output.md5, output.path)
 
-    def read_folder(self, output: Output) -> dict[str, Output]:
+    def read_folder(self, output: Entry) -> dict[str, Entry]:
         """What is in a folder, by path below it."""
         listing = json.loads(self._object(output.md5, output.path))
-        return {
-            each["relpath"]: Output(f"{output.path}/{each['relpath']}", each["md5"], 0) for each in listing
-        }
+        return {each["relpath"]: Entry(f"{output.path}/{each['relpath']}", each["md5"]) for each in listing}
 
     def _object(self, md5: str, path: str) -> bytes:
         if not _MD5.match(md5):

@@ -24,21 +24,14 @@ from pydantic import ValidationError
 from app.contract import BundleError
 from common import files, overlays
 from common.errors import EspalierError
+from common.lock import LOCK_FILE, Entry, stages
 from training.base import cli, config
 from training.base.errors import ConfigError, GateError
 from training.data.dataset import ORIGIN_FILE, PROFILE_FILE, RAW_FILE, TEST_FILE, TRAIN_FILE, Origin, Profile
 from training.production import command as production
 from training.production.command import ProductionSettings
 from training.production.comparison import Comparison
-from training.production.revisions import (
-    LOCK_FILE,
-    PARAMS_FILE,
-    Output,
-    Revision,
-    Store,
-    UnreachableError,
-    outputs_of,
-)
+from training.production.revisions import PARAMS_FILE, Revision, Store, UnreachableError, outputs_of
 from training.results.leaderboard import LEADERBOARD_FILE, Leaderboard
 from training.results.report import METRICS, MODELS, Report
 from training.review import comment, figures
@@ -151,7 +144,7 @@ class _Side:
 
     revision: Revision
     called: str
-    outputs: Mapping[str, Output]
+    outputs: Mapping[str, Entry]
 
     def file(self, path: Path) -> bytes | None:
         raise NotImplementedError
@@ -258,11 +251,10 @@ class _Present(_Side):
     def stale(self) -> str:
         """Why the figures are not those of params.yaml; empty when they are, as far as parameters go."""
         now = config.parse_yaml(self.file(Path(PARAMS_FILE)) or b"")
-        stages = config.parse_yaml(self._lock)["stages"]
         late = [
             name
-            for name, stage in stages.items()
-            for key, value in stage.get("params", {}).get(PARAMS_FILE, {}).items()
+            for name, stage in stages(config.parse_yaml(self._lock)).items()
+            for key, value in stage.params.get(PARAMS_FILE, {}).items()
             # An algorithm that was taken out leaves its stage in the lock.
             if _at(now, key) != value and not (name.startswith("train@") and _at(now, key) is None)
         ]

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from deploy.ci import pipeline
-from deploy.errors import DeployError
 from tests.deploy.ci.conftest import Clone
 from tests.e2e.clone import BIN, ROOT
 from tests.tools import dvc
@@ -256,5 +255,5 @@ def test_error_lines() -> None:
     assert pipeline.error_lines(said) == "one\nfailed to reproduce 'x'"
     assert pipeline.error_lines("a\n\nb\n\n") == "b"
     assert pipeline.error_lines("") == "it says nothing"
-    with pytest.raises(DeployError, match="not one that DVC wrote"):
-        pipeline._read("[]")
+    with pytest.raises(ValueError, match=r"not a dvc\.lock that DVC wrote"):
+        pipeline.compare([], [])

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.git import GitError
+from common.lock import Entry
 from tests.training.repository import Repository
-from training.production.revisions import Output, Revision, Store, UnreachableError, outputs_of
+from training.production.revisions import Revision, Store, UnreachableError, outputs_of
 
 
 class TestRevision:
@@ -65,9 +66,7 @@ class TestOutputs:
         outputs = Revision.find("HEAD").outputs
         assert outputs["model"].md5.endswith(".dir")
         content = Path("data/test.parquet").read_bytes()
-        assert outputs["data/test.parquet"] == Output(
-            "data/test.parquet", hashlib.md5(content).hexdigest(), len(content)
-        )
+        assert outputs["data/test.parquet"] == Entry("data/test.parquet", hashlib.md5(content).hexdigest())
 
     def test_without_a_lock(self, committed: Repository) -> None:
         committed.git("rm", "-q", "--cached", "dvc.lock")
@@ -93,9 +92,9 @@ class TestStore:
     @pytest.mark.parametrize("md5", ["", "../../../etc/passwd", "0" * 31, "A" * 32, "0" * 32 + ".exe"])
     def test_what_is_no_hash_is_not_looked_for(self, committed: Repository, md5: str) -> None:
         with pytest.raises(UnreachableError, match="is not a hash that DVC writes"):
-            Store().read(Output("x", md5, 0))
+            Store().read(Entry("x", md5))
 
     def test_without_dvc(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(UnreachableError, match=r"there is no \.dvc folder here"):
-            Store().read(Output("x", "0" * 32, 0))
+            Store().read(Entry("x", "0" * 32))
