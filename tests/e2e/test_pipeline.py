@@ -76,6 +76,7 @@ def test_one_parameter_reruns_its_algorithm_and_select_only(reproduced: Clone) -
     assert STAGES.findall(done.stdout) == ["train@decision_tree", "select"]
 
 
+@pytest.mark.long(*TRAINED)
 def test_a_sixth_block_trains_beside_the_others(reproduced: Clone) -> None:
     """One factory function and one block; here the function is the test's."""
     algorithms = reproduced.root / "training" / "train" / "algorithms.py"
