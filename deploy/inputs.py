@@ -64,7 +64,7 @@ def hash_in_lock(text: str, name: str = LOCK_FILE, path: str = MODEL) -> str | N
     # The loader in C takes 17 ms for our lock, ruamel.yaml's 240 ms; a PyYAML that was built without libyaml has none.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        output = outputs(yaml.load(text, loader)).get(path)
+        output = outputs(yaml.load(text, loader)).get(path)  # noqa: S506
     except (yaml.YAMLError, ValueError):
         raise GitError(f"{name} cannot be read: take either side of a conflict and run `dvc repro`") from None
     return output.md5 if output else None
