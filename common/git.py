@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,8 +73,11 @@ def reason(said: bytes) -> str:
     fatal = [line for line in lines if line.startswith(("fatal: ", "error: "))]
     line = fatal[0] if fatal else (lines or ["git said nothing"])[-1]
     found = line.removeprefix("fatal: ").removeprefix("error: ")
-    # When the clone belongs to another user, git writes its remedy on a separate line.
-    trust = next(
-        (line for line in lines if line.startswith("git config --global --add safe.directory ")), None
-    )
+    trust = trust_command(said)
     return f"{found}; trust it with `{trust}`" if trust else found
+
+
+def trust_command(said: bytes) -> str | None:
+    """The command that git suggests if the clone belongs to another user, from what it wrote to stderr."""
+    found = re.search(rb"git config --global --add safe\.directory .+", said)
+    return found[0].decode(errors="replace").strip() if found else None

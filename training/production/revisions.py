@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import EspalierError
-from common.git import attempt
+from common.git import attempt, trust_command
 from common.lock import LOCK_FILE, Entry, outputs
 from training.base.config import parse_yaml
 
@@ -174,8 +174,8 @@ def _is(content: bytes, md5: str) -> bool:
 
 def _remedy() -> str:
     asked = attempt("rev-parse", "--git-dir")
-    if trust := re.search(rb"git config --global --add safe\.directory .+", asked.stderr):
-        return f"the clone belongs to another user; trust it with `{trust[0].decode(errors='replace')}`"
+    if trust := trust_command(asked.stderr):
+        return f"the clone belongs to another user; trust it with `{trust}`"
     if asked.returncode:
         return "this is not a git repository; run this from a clone's top folder"
     shallow = attempt("rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
