@@ -4,15 +4,13 @@ Reads  models/*/report.json, models/*/plots/*.csv, model/, reports/leaderboard.j
        params.yaml (name, track), wandb/
 Writes wandb/: offline records, and tracked.json, which says what is recorded where; nothing that git or DVC keep
 
-Online when there is a key (WANDB_API_KEY or a netrc login), offline without one, off with
-WANDB_MODE=disabled; WANDB_MODE=online and WANDB_MODE=offline are obeyed too. Runs that are already recorded are left
-alone, and earlier offline records are sent as soon as there is a key. The tracker shows and never decides: one that
-fails, hangs or is not installed costs a warning and exit code 0.
+It is online if there is a key (WANDB_API_KEY or a netrc login) and offline without one. WANDB_MODE (online, offline or
+disabled) overrides this. Recorded runs are skipped, and earlier offline records are sent as soon as there is a key.
+Nothing depends on the tracker: if it fails, hangs or is not installed, there is a warning and exit code 0.
 """
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import hashlib
 import json
@@ -31,6 +29,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import pandas as pd
+
 from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
 from common import files
 from training.base import cli, config
@@ -38,7 +38,7 @@ from training.base.config import Settings, TrackSettings
 from training.base.errors import DataError
 from training.data.dataset import EXPLORE
 from training.results import leaderboard, report
-from training.results.leaderboard import Leaderboard
+from training.results.board import Leaderboard
 from training.results.report import Report
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,6 @@ MODES: dict[str, Mode] = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
-
-
 SERVER = "https://api.wandb.ai"
 OFFLINE = "offline"
 CONNECT_SECONDS = 5.0
@@ -64,33 +62,6 @@ CONNECT_SECONDS = 5.0
 class TrackStageSettings(Settings):
     name: str
     track: TrackSettings
-
-
-@dataclass(frozen=True)
-class Table:
-    columns: list[str]
-    rows: list[list[Any]]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A table drawn by one of the presets that every W&B server has."""
-
-    preset: str
-    title: str
-    fields: dict[str, str]
-    labels: dict[str, str]
-    columns: list[str]
-    rows: list[list[Any]]
-
-
-@dataclass(frozen=True)
-class Artifact:
-    name: str
-    type: str
-    files: list[str]
-    metadata: dict[str, Any]
-    aliases: list[str]
 
 
 @dataclass(frozen=True)
@@ -105,10 +76,10 @@ class Run:
     config: dict[str, Any]
     summary: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
-    tables: dict[str, Table] = field(default_factory=dict)
-    charts: dict[str, Chart] = field(default_factory=dict)
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    charts: dict[str, dict[str, Any]] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
-    artifact: Artifact | None = None
+    artifact: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +105,7 @@ def main() -> None:
 def track(plan: Plan, settings: TrackSettings, mode: Mode) -> str:
     """Record the runs that are not recorded yet, and say where they all are.
 
-    A server that does not take them costs a warning: they are then recorded offline, and sent the next time.
+    If the server does not accept them, there is a warning; they are recorded offline and sent the next time.
 
     Raises:
         TrackingError: nothing could be recorded.
@@ -178,12 +149,12 @@ def _count(plan: Plan, added: Sequence[Run]) -> str:
 
 
 def choose_mode(environment: Mapping[str, str]) -> Mode:
-    """What the environment asks for; without a wish, online exactly when there is a key."""
-    wish = environment.get("WANDB_MODE", "").strip().lower()
-    if wish in MODES:
-        return MODES[wish]
-    if wish:
-        log.warning("warning: WANDB_MODE=%s is not known: online, offline and disabled are", wish)
+    """The mode that the environment asks for; by default, online if there is a key."""
+    wanted = environment.get("WANDB_MODE", "").strip().lower()
+    if wanted in MODES:
+        return MODES[wanted]
+    if wanted:
+        log.warning("warning: WANDB_MODE=%s is not known: online, offline and disabled are", wanted)
     if environment.get("WANDB_DISABLED", "").strip().lower() in {"true", "1", "yes"}:
         return "disabled"
     return "online" if _has_key(environment) else "offline"
@@ -218,25 +189,26 @@ def read_plan(name: str) -> Plan:
     return make_plan(name, board, manifest, reports, plots, sorted(EXPLORE.glob("*.png")))
 
 
-def read_plots(algorithm: str) -> dict[str, Table]:
-    tables = {}
+def read_plots(algorithm: str) -> dict[str, pd.DataFrame]:
+    frames = {}
     for plot in report.PLOTS:
         path = report.directory(algorithm) / "plots" / f"{plot}.csv"
+        texts = ["class", "feature", "actual", *(["predicted"] if plot == "confusion" else [])]
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                columns, *rows = csv.reader(file)
+            frames[plot] = pd.read_csv(
+                path,
+                dtype=dict.fromkeys(texts, "str"),
+                keep_default_na=False,  # a class may be called NA
+                na_values=[""],
+            )
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read {path}: {error}; run `dvc repro train@{algorithm}`") from None
-        texts = {"class", "feature", "actual"} | ({"predicted"} if plot == "confusion" else set())
-        tables[plot] = Table(columns, [_typed(row, columns, texts) for row in rows])
-    return tables
+    return frames
 
 
-def _typed(row: Sequence[str], columns: Sequence[str], texts: Iterable[str]) -> list[Any]:
-    return [
-        each if column in texts else float(each) if each else None
-        for column, each in zip(columns, row, strict=True)
-    ]
+def _as_json(frame: pd.DataFrame) -> dict[str, Any]:
+    """The columns and the data; a missing number is None."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("split", index=False)
 
 
 def make_plan(
@@ -244,7 +216,7 @@ def make_plan(
     board: Leaderboard,
     manifest: Manifest,
     reports: Sequence[Report],
-    plots: Mapping[str, Mapping[str, Table]],
+    plots: Mapping[str, Mapping[str, pd.DataFrame]],
     images: Sequence[Path],
 ) -> Plan:
     digests = [_digest(each.model_dump_json()) for each in reports]
@@ -262,7 +234,7 @@ def make_plan(
                 artifact=bundle_artifact(name, manifest) if champion else None,
             )
         )
-    # The pictures are part of what the data run shows, so they are part of its identity.
+    # The data run shows the pictures, so they are part of its identity.
     pictures = [hashlib.sha256(each.read_bytes()).hexdigest() for each in images]
     content = manifest.model_dump_json(include={"data", "features", "classes", "class_shares", "target"})
     runs.append(data_run(f"data-{_digest(name, content, *pictures)[:12]}", name, manifest, images))
@@ -275,10 +247,10 @@ def algorithm_run(
     id: str,
     name: str,
     result: Report,
-    plots: Mapping[str, Table],
+    plots: Mapping[str, pd.DataFrame],
     manifest: Manifest,
     *,
-    artifact: Artifact | None,
+    artifact: dict[str, Any] | None,
 ) -> Run:
     summary: dict[str, Any] = {}
     for metric, folds in result.cv.items():
@@ -316,65 +288,56 @@ def algorithm_run(
             {f"fold/{metric}": each.folds[fold] for metric, each in result.cv.items()} for fold in counts
         ],
         tables={
-            "per_class": Table(
-                ["class", "precision", "recall", "f1", "roc_auc", "support"],
-                [[label, *each.model_dump().values()] for label, each in result.per_class.items()],
-            ),
-            "calibration": plots["calibration"],
+            "per_class": {
+                "columns": ["class", "precision", "recall", "f1", "roc_auc", "support"],
+                "data": [[label, *each.model_dump().values()] for label, each in result.per_class.items()],
+            },
+            "calibration": _as_json(plots["calibration"]),
         },
         charts=charts(plots),
         artifact=artifact,
     )
 
 
-def charts(plots: Mapping[str, Table]) -> dict[str, Chart]:
-    confusion = plots["confusion"]
-    actual, predicted, count = (confusion.columns.index(each) for each in ("actual", "predicted", "count"))
-    columns = ["Actual", "Predicted", "nPredictions"]
-    cells = [[row[actual], row[predicted], int(row[count])] for row in confusion.rows]
+def charts(plots: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Charts by the presets that every W&B server has: the arguments of `wandb.plot_table`."""
+    confusion = plots["confusion"][["actual", "predicted", "count"]]
+    confusion.columns = ["Actual", "Predicted", "nPredictions"]
 
-    def curve(plot: str, title: str, x: str, y: str, x_title: str, y_title: str) -> Chart:
-        table = plots[plot]
-        return Chart(
-            "wandb/area-under-curve/v0",
-            title,
-            {"x": x, "y": y, "class": "class"},
-            {"x-axis-title": x_title, "y-axis-title": y_title},
-            table.columns,
-            table.rows,
-        )
+    def curve(plot: str, title: str, x: str, y: str, x_title: str, y_title: str) -> dict[str, Any]:
+        return {
+            "preset": "wandb/area-under-curve/v0",
+            "table": _as_json(plots[plot]),
+            "fields": {"x": x, "y": y, "class": "class"},
+            "labels": {"title": title, "x-axis-title": x_title, "y-axis-title": y_title},
+        }
 
-    importance = plots["importance"]
     return {
-        "confusion": Chart(
-            "wandb/confusion_matrix/v1",
-            "Confusion matrix",
-            {each: each for each in columns},
-            {},
-            columns,
-            cells,
-        ),
+        "confusion": {
+            "preset": "wandb/confusion_matrix/v1",
+            "table": _as_json(confusion),
+            "fields": {each: each for each in confusion.columns},
+            "labels": {"title": "Confusion matrix"},
+        },
         "roc": curve("roc", "ROC", "fpr", "tpr", "False positive rate", "True positive rate"),
         "precision_recall": curve(
             "precision_recall", "Precision and recall", "recall", "precision", "Recall", "Precision"
         ),
-        "importance": Chart(
-            "wandb/bar/v0",
-            "Permutation importance",
-            {"label": "feature", "value": "importance"},
-            {},
-            importance.columns,
-            importance.rows,
-        ),
+        "importance": {
+            "preset": "wandb/bar/v0",
+            "table": _as_json(plots["importance"]),
+            "fields": {"label": "feature", "value": "importance"},
+            "labels": {"title": "Permutation importance"},
+        },
     }
 
 
-def bundle_artifact(name: str, manifest: Manifest) -> Artifact:
-    return Artifact(
-        name=name,
-        type="model",
-        files=[str(BUNDLE / MODEL_FILE), str(BUNDLE / MANIFEST_FILE)],
-        metadata={
+def bundle_artifact(name: str, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": "model",
+        "files": [str(BUNDLE / MODEL_FILE), str(BUNDLE / MANIFEST_FILE)],
+        "metadata": {
             "version": manifest.version,
             "digest": manifest.digest,
             "algorithm": manifest.algorithm,
@@ -382,8 +345,8 @@ def bundle_artifact(name: str, manifest: Manifest) -> Artifact:
             "data_sha256": manifest.data.sha256,
             "model_sha256": manifest.model.sha256,
         },
-        aliases=["champion", manifest.version],
-    )
+        "aliases": ["champion", manifest.version],
+    }
 
 
 def data_run(id: str, name: str, manifest: Manifest, images: Sequence[Path]) -> Run:
@@ -407,11 +370,14 @@ def data_run(id: str, name: str, manifest: Manifest, images: Sequence[Path]) -> 
             "count/classes": len(manifest.classes),
         },
         tables={
-            "features": Table(["feature", "type", "unit", "values", "typical", "may be missing"], features),
-            "class_shares": Table(
-                ["class", "share"],
-                [list(each) for each in zip(manifest.classes, manifest.class_shares, strict=True)],
-            ),
+            "features": {
+                "columns": ["feature", "type", "unit", "values", "typical", "may be missing"],
+                "data": features,
+            },
+            "class_shares": {
+                "columns": ["class", "share"],
+                "data": list(zip(manifest.classes, manifest.class_shares, strict=True)),
+            },
         },
         images={each.stem: str(each) for each in images},
     )
@@ -436,7 +402,7 @@ def comparison_run(
         tags=[name, "leaderboard"],
         config={"name": name, "score": board.score, "data": manifest.data.model_dump(mode="json")},
         summary={"champion": board.champion, "version": board.version, "rule": board.rule},
-        tables={"leaderboard": Table(columns, rows)},
+        tables={"leaderboard": {"columns": columns, "data": rows}},
     )
 
 
@@ -449,19 +415,19 @@ def _digest(*parts: str) -> str:
 
 @dataclass
 class Ledger:
-    """Which runs are recorded where, in `wandb/tracked.json` of this machine.
+    """Where each run is recorded: `wandb/tracked.json`.
 
-    It belongs to the machine and not to the repository: what one clone has sent, another has not.
+    It belongs to the machine and not to the repository, because clones send runs independently.
     """
 
     folder: Path
     lock: int
-    """A descriptor that whatever writes into the folder keeps open."""
+    """A descriptor that every process that writes into the folder keeps open."""
     server: str
     """Where runs are sent: address, entity and project."""
     places: dict[str, dict[str, str]]
-    """By place, a server or `OFFLINE`, the group in which it has each id: a run that did not change moves on to the
-    next comparison's group."""
+    """By place (a server or `OFFLINE`) and run id, the group: an unchanged run moves to the group of the next
+    comparison."""
 
     @classmethod
     def read(cls, folder: Path, lock: int, settings: TrackSettings) -> Ledger:
@@ -470,7 +436,7 @@ class Ledger:
             read = json.loads((folder / "tracked.json").read_bytes())
             places = {place: {id: str(group) for id, group in runs.items()} for place, runs in read.items()}
         except (OSError, ValueError, AttributeError, RecursionError):
-            # Without it everything is recorded again, under the same ids.
+            # Then everything is recorded again, under the same ids.
             places = {}
         return cls(folder, lock, "/".join(each.strip("/") for each in parts if each), places)
 
@@ -478,17 +444,17 @@ class Ledger:
         return self.places.get(self.server, {}).get(id) == group
 
     def is_recorded(self, group: str, id: str) -> bool:
-        """Whether it was sent, or recorded offline to the end and the record is still there."""
+        """Whether it was sent, or completely recorded offline in a record that still exists."""
         offline = self.places.get(OFFLINE, {}).get(id) == group
         return self.is_sent(group, id) or (offline and any(self.folder.glob(f"offline-run-*-{id}")))
 
     def unsent(self, current: Collection[str]) -> list[str]:
-        """The offline records of earlier comparisons; others may keep theirs in the same folder."""
+        """The offline records of earlier comparisons. Other projects may use the same folder."""
         earlier = self.places.get(OFFLINE, {}).keys() - set(current)
         return [str(path) for id in sorted(earlier) for path in self.folder.glob(f"offline-run-*-{id}")]
 
     def add(self, place: str, group: str, runs: Iterable[Run]) -> None:
-        """Write down that a place has these runs.
+        """Record that a place has these runs.
 
         Raises:
             TrackingError: it cannot be written.
@@ -502,10 +468,10 @@ class Ledger:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """Hold a folder: two processes would record the same runs and lose lines of each other's ledger.
+    """Lock a folder: two processes would record the same runs and overwrite each other's ledger.
 
     Yields:
-        The lock's descriptor. A child that inherits it holds the folder even if this process is killed.
+        The lock's descriptor. A child that inherits it keeps the lock even if this process is killed.
 
     Raises:
         TrackingError: it cannot be written to.
@@ -528,7 +494,7 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 class TrackingError(Exception):
-    """Nothing could be tracked; the message says why in a few words."""
+    """Nothing could be tracked; the message gives the reason."""
 
 
 def hand_over(
@@ -536,10 +502,10 @@ def hand_over(
 ) -> dict[str, Any]:
     """Let a child process record the plan's runs and send earlier offline records.
 
-    Nothing that wandb does can reach this process: it may raise, print, hang or crash.
+    wandb may raise, print, hang or crash without affecting this process.
 
     Returns:
-        What the child answered: `unsent` is why earlier records could not be sent.
+        The child's answer: `unsent` says why earlier records could not be sent.
 
     Raises:
         TrackingError: it failed or took longer than `track.timeout_seconds`.
@@ -561,7 +527,7 @@ def hand_over(
     ):
         asked.write(json.dumps(message).encode())
         asked.seek(0)
-        # Files, not pipes: a grandchild that lives on would keep a pipe open and the reader waiting.
+        # Files instead of pipes: a surviving grandchild would keep a pipe open and block the reader.
         child = subprocess.Popen(
             [sys.executable, "-m", "training.track.recorder"],
             stdin=asked,
@@ -615,17 +581,17 @@ def _answer(answered: bytes, said: bytes, code: int) -> dict[str, Any]:
 
 def _environment(cache: str) -> dict[str, str]:
     environment = dict(os.environ)
-    # Of uploaded artifacts, which would pile up in the home folder.
+    # Otherwise uploaded artifacts accumulate in the home folder.
     environment.setdefault("WANDB_CACHE_DIR", cache)
     environment.setdefault("WANDB_ERROR_REPORTING", "false")
-    # The child imports this package wherever it was started from.
+    # The child must import this package from any working directory.
     top = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [top, environment.get("PYTHONPATH")]))
     return environment
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the child and of all it started; wandb's service leaves the process group."""
+    """Kill the child and its descendants; wandb's service leaves the process group, so killing that is not enough."""
     if child.poll() is not None:
         return
     import psutil

@@ -1,8 +1,8 @@
-"""The part of tracking that touches wandb: a process of its own, so that nothing wandb does can reach the pipeline.
+"""The only part of tracking that uses wandb, in a process of its own, so that wandb cannot affect its caller.
 
-`python -m training.track.recorder` reads a plan as JSON on stdin, records its runs and answers with one JSON line
-on stdout. `training.track` makes the plan, sets a time limit and kills what exceeds it. This module imports
-nothing of the project, because every import here is waited for.
+`python -m training.track.recorder` reads a plan as JSON on stdin, records its runs and answers with one JSON line on
+stdout. `training.track` makes the plan and kills this process after a time limit. This module imports nothing of the
+project, because its caller waits for every import.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from pathlib import Path
 from typing import Any
 
 HINT = 300
-"""Longest reason for a failure that is passed on."""
+"""Longest reason of a failure, in characters."""
 GRACE = 10
 
 
 def main() -> None:
     plan = json.load(sys.stdin)
     if hasattr(signal, "alarm"):
-        # Should the stage be killed and unable to do it, this process ends itself, and wandb's service with it.
+        # If the caller is killed, this process ends by itself, and wandb's service with it.
         signal.alarm(int(plan["timeout"]) + GRACE)
     answer: dict[str, Any]
     try:
         record_runs(plan)
         answer = send(plan["earlier"]) if plan["earlier"] else {}
-    except Exception as error:  # whatever wandb raises is a warning on the other side
+    except Exception as error:  # the caller turns any failure of wandb into a warning
         answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:HINT]}"}
     print(json.dumps(answer))
 
 
 def record_runs(plan: dict[str, Any]) -> None:
-    """Record each run of a plan; its earlier offline records then go."""
+    """Record each run of a plan, and remove its earlier offline records."""
     import wandb
 
     offline = plan["mode"] == "offline"
@@ -53,21 +53,21 @@ def record_runs(plan: dict[str, Any]) -> None:
             tags=each["tags"],
             config=each["config"],
             settings=settings(plan),
-            # An id stands for its inputs: the same id again is the same run, not another one.
+            # The id is derived from the inputs, so the same id is the same run.
             resume=None if offline else "allow",
         ) as run:
-            # Copies of an artifact's files are needed until they are uploaded; here they go when the record goes.
+            # Copies of an artifact's files, needed until the upload, are removed with the record.
             record = Path(run.dir).parent
             staging = record / "staging"
             os.environ["WANDB_DATA_DIR"] = str(staging)
             log(run, each)
-        # Folders are named by the second: an earlier record of this second is this one.
+        # Folder names have a resolution of a second, so an earlier record may be this one.
         for path in [each for each in earlier if each != record] + ([] if offline else [staging]):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def send(records: list[str]) -> dict[str, str]:
-    """Upload offline records of earlier runs, and remove those that were; says why the others were not."""
+    """Upload offline records of earlier runs and remove them; return why others could not be uploaded."""
     unsent = {}
     for each in records:
         done = subprocess.run(
@@ -89,7 +89,7 @@ def send(records: list[str]) -> dict[str, str]:
 
 
 def settings(plan: dict[str, Any]) -> Any:
-    """Quiet, and with nothing about the machine or the person: a run is described by its inputs."""
+    """Quiet, and without data about the machine or the person, because inputs alone describe a run."""
     import wandb
 
     return wandb.Settings(
@@ -115,18 +115,15 @@ def settings(plan: dict[str, Any]) -> Any:
 def log(run: Any, content: dict[str, Any]) -> None:
     import wandb
 
-    # Steps are numbered, so that a run that is tracked again repeats its history and does not extend it.
+    # Numbered steps, so that tracking a run again does not extend its history.
     for step, row in enumerate(content["history"]):
         run.log(row, step=step)
     media: dict[str, Any] = {key: wandb.Image(path) for key, path in content["images"].items()}
     for key, table in content["tables"].items():
-        media[key] = wandb.Table(columns=table["columns"], data=table["rows"])
+        media[key] = wandb.Table(**table)
     for key, chart in content["charts"].items():
         media[key] = wandb.plot_table(
-            chart["preset"],
-            wandb.Table(columns=chart["columns"], data=chart["rows"]),
-            chart["fields"],
-            {"title": chart["title"], **chart["labels"]},
+            chart["preset"], wandb.Table(**chart["table"]), chart["fields"], chart["labels"]
         )
     if media:
         run.log(media, step=len(content["history"]))
