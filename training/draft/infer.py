@@ -1,4 +1,4 @@
-"""Works out for `training.draft` what each column of a source is, and how its odd cells can be read.
+"""Determines for `training.draft` the type of each column of a source, and how its odd cells can be read.
 
 A column whose cells are numbers but for a few stays a number: the others become words for missing, marks for decimals
 or thousands, or lines under `data.replace`, and the draft says which cells those are. Only what cannot be a
@@ -24,12 +24,12 @@ from training.prepare.checks import LARGEST
 
 MOST_CATEGORIES = 200
 FEWEST_ROWS_EACH = 4
-"""Rows that a category has on average, where there are more than a handful of categories."""
+"""Average rows of a category in a column with more than a handful of categories."""
 HANDFUL = 10
 MOST_REPLACED = 200
-"""Different cells of a column that a draft replaces one by one."""
+"""Distinct cells of a column that a draft replaces one by one."""
 MOST_ODD = 0.05
-"""Share of cells that may become missing because they are no numbers."""
+"""Share of cells that may become missing because they are not numbers."""
 WIDENED = 0.25
 SHOWN = 3
 
@@ -44,7 +44,7 @@ _FORMATS = [
     Cells(decimal=",", thousands="'"),
 ]
 _SAMPLE = 2000
-"""Different numbers of a column by which marks are chosen."""
+"""Distinct numbers of a column that are used to choose the marks."""
 
 _MISSING_WORDS = frozenset(
     [
@@ -109,7 +109,7 @@ class Columns:
 
 
 def judge(frame: pd.DataFrame, delimiter: str = "") -> Columns:
-    """Say of each column what it is.
+    """Determine the type of each column.
 
     Args:
         frame: the source without its target.
@@ -131,7 +131,7 @@ def judge(frame: pd.DataFrame, delimiter: str = "") -> Columns:
 def _judge_column(
     name: str, column: pd.Series[Any], texts: _Texts | None, reading: _Reading | None, columns: Columns
 ) -> None:
-    """Add what one column is to `columns`."""
+    """Add the result for one column to `columns`."""
     cells = columns.cells
     if texts is None and as_numbers(column, cells)[1].any():
         columns.left_out[name] = f"left out, since it holds {column.dtype}"
@@ -164,7 +164,7 @@ def _judge_column(
 
 @dataclass(frozen=True)
 class _Texts:
-    """The different cells of a column of texts, stripped.
+    """The distinct cells of a column of texts, stripped.
 
     Attributes:
         counts: how often each occurs; empty cells are not among them.
@@ -187,7 +187,7 @@ class _Texts:
         codes, distinct = pd.factorize(text)
         counts = np.bincount(codes[codes >= 0], minlength=len(distinct))
         _, places = np.unique(codes[codes >= 0], return_index=True)
-        # The index is the row's number in the source, of which some rows may have been taken out.
+        # The index is the row's number in the source, because some rows may have been removed.
         rows = column.index.to_numpy()[codes >= 0][places] + 1
         names = [str(each) for each in distinct]
         return cls(
@@ -202,7 +202,7 @@ class _Texts:
 
     @property
     def are_codes(self) -> bool:
-        """007 is a code and not the number seven, if others look like it."""
+        """Whether texts such as 007 are codes rather than numbers, because others look alike."""
         padded = sum(count for each, count in self.counts.items() if re.match(r"0\d", each))
         lengths = {len(each) for each in self.counts if each.isdecimal()}
         return padded > MOST_ODD * self.total or (padded > 0 and len(lengths) == 1)
@@ -242,7 +242,7 @@ class _Reading:
 
     @classmethod
     def of(cls, texts: _Texts, marks: Cells) -> _Reading | None:
-        """None where the column is not one of numbers."""
+        """None if the column does not hold numbers."""
         unit = _unit(texts, marks)
         plain = {each for each in texts.counts if _parsed(_core(each, unit), marks) is not None}
         odd = [each for each in texts.counts if each not in plain]
@@ -295,7 +295,7 @@ class _Reading:
 
 
 def _marks(columns: Iterable[_Texts], delimiter: str) -> Cells:
-    """The decimal mark and the one of thousands under which the most cells are numbers."""
+    """The marks for decimals and thousands with which the most cells are numbers."""
     formats = _FORMATS
     if delimiter == ";":
         formats = [PLAIN, *(each for each in _FORMATS if each.decimal == ","), *_FORMATS[1:]]
@@ -316,7 +316,7 @@ def _marks(columns: Iterable[_Texts], delimiter: str) -> Cells:
                 scores[place] += count
             grouped += sum(1 for each in cells if re.fullmatch(r"[1-9]\d{0,2}\.\d{3}", each))
     best = [formats[place] for place, score in scores.items() if score == max(scores.values())]
-    # A file with semicolons where every point parts three digits from others: 57.800 is not 57.8.
+    # In a file with semicolons in which every point precedes three digits, 57.800 is not 57.8.
     points = Cells(decimal=",", thousands=".")
     return points if delimiter == ";" and grouped >= HANDFUL and points in best else best[0]
 
@@ -329,7 +329,7 @@ def _parsed(text: str, cells: Cells) -> float | None:
 
 
 def _unit(texts: _Texts, marks: Cells) -> str:
-    """The symbol beside so many different numbers that they are not replaced one by one."""
+    """The symbol beside numbers, if these are too many to replace one by one."""
     symbols = Counter(
         symbol
         for each in texts.counts
@@ -340,19 +340,19 @@ def _unit(texts: _Texts, marks: Cells) -> str:
 
 
 def _symbol(text: str) -> str:
-    """What stands beside a number."""
+    """The symbol beside a number."""
     affixed = _AFFIXED.fullmatch(text)
     return text.replace(affixed[1], "").strip() if affixed else ""
 
 
 def _core(text: str, unit: str | None = None) -> str:
-    """The number in a text with a symbol; only with that one where it is given."""
+    """The number in a text with a symbol; if one is given, only with that one."""
     affixed = _AFFIXED.fullmatch(text)
     return affixed[1].strip() if affixed and unit in (None, _symbol(text)) else text
 
 
 def _otherwise(text: str, marks: Cells) -> float | None:
-    """The number that a text is with a unit or with other marks."""
+    """The number in a text with a unit or with other marks."""
     affixed = _AFFIXED.fullmatch(text)
     if affixed is None:
         return None
@@ -362,14 +362,14 @@ def _otherwise(text: str, marks: Cells) -> float | None:
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether people write a text where they have no value."""
+    """Whether a text is a common word for a missing value."""
     return text.lower() in _MISSING_WORDS or not any(map(str.isalnum, text))
 
 
 def _number(
     name: str, column: pd.Series[Any], replaced: dict[str, str], cells: Cells
 ) -> tuple[dict[str, Any], str, dict[str, str]] | str:
-    """The feature, its comment and all that has to be replaced, also what is too large; or why it is no feature."""
+    """The feature, its comment and its replacements, also of numbers that are too large; or why it is not a feature."""
     swapped = column
     if replaced:
         text = as_text(column)[0]
@@ -405,7 +405,7 @@ def _number(
 
 
 def identifies(name: str, seen: NDArray[np.floating[Any]]) -> bool:
-    """Whether numbers name the rows, with or without gaps between them."""
+    """Whether numbers identify the rows, with or without gaps."""
     if len(seen) < 3 or not (seen == np.round(seen)).all():
         return False
     steps = np.diff(seen)
@@ -421,7 +421,7 @@ def identifies(name: str, seen: NDArray[np.floating[Any]]) -> bool:
 
 
 def _sentinels(seen: NDArray[np.floating[Any]]) -> Iterator[str]:
-    """Numbers such as -999 that stand far from all others and may mean that there is no value."""
+    """Numbers such as -999 that are far from all others and may mean a missing value."""
     distinct, counts = np.unique(seen, return_counts=True)
     if len(distinct) < 4:
         return
@@ -462,7 +462,7 @@ def _category(texts: _Texts, cells: Cells) -> tuple[dict[str, Any], str] | str:
 
 
 def words_among(texts: Iterable[str], cells: Cells) -> set[str]:
-    """The words for missing, without those that are a code like all the other texts: NA between DE and FR."""
+    """The words for missing, without those that are codes like the other texts: NA between DE and FR."""
     others = [each for each in texts if each not in cells.missing]
     code = re.compile(r"[A-Z]{2}")
     codes = len(others) >= 3 and all(map(code.fullmatch, others))
@@ -489,7 +489,7 @@ def _not_categories(texts: _Texts, counts: dict[str, int]) -> str:
 
 
 def ordered(values: Iterable[str]) -> list[str]:
-    """Texts in order; whole numbers by size, so that 10 follows 9."""
+    """Sorted texts, whole numbers by value, so that 10 follows 9."""
     texts = sorted(values)
     return (
         sorted(texts, key=int) if all(re.fullmatch(r"-?\d{1,9}", each, re.ASCII) for each in texts) else texts
@@ -497,7 +497,7 @@ def ordered(values: Iterable[str]) -> list[str]:
 
 
 def _missing(count: int, rows: int) -> dict[str, float]:
-    """The share that is missing, rounded up."""
+    """The share of missing values, rounded up."""
     return {"missing": math.ceil(count / rows * 100 - 1e-9) / 100} if count else {}
 
 
@@ -519,7 +519,7 @@ def _padded(seen: NDArray[np.floating[Any]]) -> tuple[float, float]:
 
 
 def _shown(value: float) -> str:
-    """For people: 15.93 where subtraction left 15.930000000000064."""
+    """Round for display: 15.93 instead of 15.930000000000064."""
     return as_written(_tidy(float(f"{value:.12g}")))
 
 
@@ -529,7 +529,7 @@ def _tidy(value: float) -> float:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a cell of an untyped column is a text, a truth value or missing, and no number."""
+    """Whether a cell of an untyped column is a text, a boolean or missing."""
     return isinstance(value, str | bool | np.bool_) or value is None or value is pd.NA or value != value  # noqa: PLR0124
 
 

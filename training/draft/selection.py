@@ -47,10 +47,10 @@ FOLDS = 3
 SEED = 7
 MOST_ROWS = 3000
 MOST_CELLS = 1_000_000
-"""Rows times columns that the quick models are trained on."""
+"""Limit of rows times columns for training the quick models."""
 SMALLEST_TIE = 0.005
 TREES, LEAVES = 200, 256
-"""Of the largest forest that the drafted limit of size has room for."""
+"""Trees of the largest forest that the drafted limit of size allows."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def measure(profile: Profile, split: Split) -> Baseline:
     for name, parameters in QUICK.items():
         pipeline = algorithms.pipeline(name, AlgorithmSettings.model_validate(parameters), profile)
         with warnings.catch_warnings():
-            # That a class has fewer rows than folds, or that a quick model is not done, changes little here.
+            # Few rows of a class, or a quick model that has not converged, change little here.
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", UserWarning)
             predicted = cross_val_predict(pipeline, algorithms.inputs(split), split.labels, cv=folds)
@@ -142,13 +142,13 @@ def measure(profile: Profile, split: Split) -> Baseline:
 
 
 def least(reached: float, guessed: float, deviation: float) -> float:
-    """Halfway from guessing to what was reached, or two deviations below that if this is less; never below guessing."""
+    """Halfway from guessing to the reached score, or two deviations below the latter if lower; at least guessing."""
     value = min((reached + guessed) / 2, reached - 2 * deviation)
     return max(math.floor(value * 100) / 100, math.ceil(guessed * 100 - 1e-9) / 100)
 
 
 def tie(baseline: Baseline, counts: NDArray[np.floating[Any]]) -> float:
-    """One standard error of the score on so many rows of each class; at most a quarter of what was learnt.
+    """One standard error of the score on so many rows of each class; at most a quarter of the gain over guessing.
 
     Models that differ by less differ by chance, so the simplest may win. On many rows this is SMALLEST_TIE.
     """
@@ -157,13 +157,13 @@ def tie(baseline: Baseline, counts: NDArray[np.floating[Any]]) -> float:
 
 
 def _deviation(f1: float, counts: NDArray[Any]) -> float:
-    """The standard error of a macro F1 that was measured on so many rows of each class."""
+    """The standard error of a macro F1 on so many rows of each class."""
     f1 = min(max(f1, 0.05), 0.95)
     return math.sqrt(float((f1 * (1 - f1) / np.maximum(counts, 1)).sum())) / len(counts)
 
 
 def _sample(split: Split, most: int) -> Split:
-    """At most so many rows, two of each class among them."""
+    """At most so many rows, including two of each class."""
     if len(split) <= most:
         return split
     order = np.random.default_rng(SEED).permutation(len(split))
@@ -214,12 +214,12 @@ def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], sco
 
 
 def _latency(profile: Profile) -> int:
-    """Milliseconds: a row of many features takes longer to lay out and, with kernels, to compute."""
+    """Milliseconds: a row with many features takes longer to convert and, with kernels, to compute."""
     return 5 + len(profile.features) // 50
 
 
 def _bytes(profile: Profile) -> int:
-    """Of the largest model file that the algorithms are likely to make of this data; two digits."""
+    """Size of the largest model file that the algorithms are likely to make from this data; two digits."""
     width = sum(1 if each.type == "number" else len(each.categories) + 1 for each in profile.features)
     classes = len(profile.classes)
     kernel = profile.train_rows * (width + classes) * 8

@@ -1,4 +1,7 @@
-"""Writes values as YAML on one line, so that version 1.1 and version 1.2 of YAML read the same."""
+"""Writes values as YAML on one line that YAML 1.1 and YAML 1.2 read alike.
+
+Libraries write for one version: PyYAML (1.1) leaves the text `1e5` plain, ruamel.yaml (1.2) the text `yes`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LONGEST_KEY = 1000
-"""Characters; a YAML reader takes no longer key on a line."""
+"""Characters; YAML readers refuse longer keys on one line."""
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./%()-]*(?: [\w./%()-]+)*", re.ASCII)
 _RESERVED = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -28,13 +31,13 @@ def flow(value: Any) -> str:
         return text(value)
     if isinstance(value, float):
         mantissa, mark, exponent = repr(value).partition("e")
-        # Without the point, YAML 1.1 takes 1e-05 for a text.
+        # Without the point, YAML 1.1 reads 1e-05 as text.
         return mantissa + (".0" if mark and "." not in mantissa else "") + mark + exponent
     return str(value)
 
 
 def text(value: str) -> str:
-    """Plain where no version takes it for anything else, else in double quotes."""
+    """Plain if every version reads it as this text, otherwise in double quotes."""
     if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
         return value
     return '"' + "".join(map(_escaped, value)) + '"'
