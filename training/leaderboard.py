@@ -12,7 +12,8 @@ from training.base import cli, config
 from training.base.config import DataSettings, Settings
 from training.base.errors import DataError
 from training.data.dataset import ORIGIN_FILE, Origin
-from training.results.leaderboard import LEADERBOARD_FILE, Leaderboard, read, show
+from training.results.board import LEADERBOARD_FILE, Leaderboard
+from training.results.leaderboard import read, show
 
 
 class _Target(BaseModel):

@@ -4,36 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from deploy.git import Git
+from training.results import board
 
-PATH = "reports/leaderboard.json"
-
-
-class _Score(BaseModel):
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-class _Row(BaseModel):
-    algorithm: str
-    cv_mean: float
-    cv_std: float
-    test: dict[str, _Score]
-
-
-class _Board(BaseModel):
-    """What of the leaderboard is needed here; the rest of it may change."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    name: str
-    version: str
-    score: str
-    champion: str
-    rows: list[_Row]
+PATH = board.LEADERBOARD_FILE.as_posix()
 
 
 @dataclass(frozen=True)
@@ -53,20 +27,14 @@ class Metrics:
 
 
 def read(git: Git, commit: str) -> Metrics | None:
-    """None where the commit has no leaderboard, or one of a form that is not known any more."""
-    text = git.read(commit, PATH)
-    if text is None:
+    """None where the commit has no leaderboard, or one of an unknown form."""
+    found = board.parse(git.read(commit, PATH))
+    row = next((row for row in found.rows if row.algorithm == found.champion), None) if found else None
+    if found is None or row is None:
         return None
-    try:
-        board = _Board.model_validate_json(text)
-    except ValidationError:
-        return None
-    row = next((row for row in board.rows if row.algorithm == board.champion), None)
-    if row is None:
-        return None
-    figures = {f"CV {board.score}": Figure(row.cv_mean, f"{row.cv_mean:.3f} ± {row.cv_std:.3f}")}
-    for name in sorted(row.test, key=lambda name: name != board.score):
+    figures = {f"CV {found.score}": Figure(row.cv_mean, f"{row.cv_mean:.3f} ± {row.cv_std:.3f}")}
+    for name in sorted(row.test, key=lambda name: name != found.score):
         score = row.test[name]
         bounds = "" if score.low is None or score.high is None else f" [{score.low:.3f}, {score.high:.3f}]"
         figures[f"test {name}"] = Figure(score.value, f"{score.value:.3f}{bounds}")
-    return Metrics(board.name, board.version, board.champion, figures)
+    return Metrics(found.name, found.version, found.champion, figures)

@@ -41,7 +41,7 @@ from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, read_profile, 
 from training.production import comparison
 from training.production.comparison import Comparison, History, IncomparableError, Rules, Side
 from training.production.revisions import Revision, Store, UnreachableError
-from training.results.leaderboard import LEADERBOARD_FILE
+from training.results import board
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -230,14 +230,11 @@ def _fetch(revision: Revision, released: Released, store: Store) -> Bundle:
 
 def _version_at(revision: Revision, released: Released) -> str | None:
     """The version that a revision's leaderboard names: it is in git, so an unchanged model costs no download."""
-    try:
-        version = json.loads(revision.file(LEADERBOARD_FILE.as_posix()) or b"null")["version"]
-    except (ValueError, KeyError, TypeError):
+    found = board.parse(revision.file(board.LEADERBOARD_FILE.as_posix()))
+    if found is None:
         return None
-    if not isinstance(version, str):
-        return None
-    _check_version(version, revision, released)
-    return version
+    _check_version(found.version, revision, released)
+    return found.version
 
 
 def _check_version(version: str, revision: Revision, released: Released) -> None:

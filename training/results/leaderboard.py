@@ -1,4 +1,4 @@
-"""How the algorithms compare and which one is the champion: `reports/leaderboard.json`, written by select."""
+"""Ranks the algorithms, and writes, reads and shows the leaderboard."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from app.contract import Frozen, Score
+from app.contract import Score
 from common import markdown
 from training.base.errors import DataError
 from training.data.dataset import DATA_REPORT_FILE, EXPLORE, Profile
+from training.results.board import LEADERBOARD_FILE, Leaderboard, Row
 from training.results.report import METRICS, Report
 from training.results.scores import LOWER_IS_BETTER
 
@@ -22,49 +23,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEADERBOARD_FILE = Path("reports/leaderboard.json")
 MARKDOWN_FILE = LEADERBOARD_FILE.with_suffix(".md")
 CARD_FILE = Path("MODEL_CARD.md")
-
-
-class Row(Frozen):
-    algorithm: str
-    cv_mean: float
-    cv_std: float
-    test: dict[str, Score]
-    complexity: int
-    bytes: int
-
-
-class Leaderboard(Frozen):
-    """`reports/leaderboard.json`: best first."""
-
-    name: str
-    source: str = ""
-    target: str = ""
-    data: str = ""
-    """Digest of the raw data. These three are not in a file that an older release wrote."""
-    version: str
-    """Of the champion's bundle; empty if the gate refused it and there is no bundle."""
-    score: str
-    champion: str
-    rule: str
-    """Why it won."""
-    missed: tuple[str, ...] = ()
-    """Rules of the gate that the champion misses."""
-    losses: tuple[str, ...] = ()
-    """Which rows of the source the models do not know, a sentence for each."""
-    rows: tuple[Row, ...]
 
 
 def rank(reports: Sequence[Report], tie: float, tie_log_loss: float) -> tuple[list[Report], str]:
     """Order reports best first and say which rule chose the first.
 
-    The cross-validated score decides. Models within `tie` of the best score count as equal if their
-    cross-validated log loss is also within `tie_log_loss` of the lowest among them: a tree that is sure of its
-    mistakes is not equal to a model with the same labels and honest probabilities. Of the equal ones the
-    one whose file holds the fewest numbers wins: the simplest is also the fastest to run and to explain.
-    Measured time cannot decide, because the same inputs would then give another champion on another machine.
+    The cross-validated score decides. Models within `tie` of the best score are tied if their cross-validated log
+    loss is also within `tie_log_loss` of the lowest among them: an overconfident tree does not tie with a model that
+    predicts the same labels with calibrated probabilities. Among tied models the one whose file holds the fewest
+    numbers wins, because it is the fastest to run and the easiest to explain. Measured time does not count: the
+    champion would depend on the machine.
     """
     metric = reports[0].score
     sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -76,7 +46,7 @@ def rank(reports: Sequence[Report], tie: float, tie_log_loss: float) -> tuple[li
         return report.cv["log_loss"].mean
 
     best = min(map(deficit, reports))
-    # Scores are rounded to six decimals; the margin keeps a difference of exactly `tie` a tie.
+    # Scores are rounded to six decimals; the margin makes a difference of exactly `tie` a tie.
     close = [each for each in reports if deficit(each) - best <= tie + 1e-9]
     lowest = min(map(log_loss, close))
     tied = [each for each in close if log_loss(each) - lowest <= tie_log_loss + 1e-9]
@@ -144,7 +114,7 @@ def read() -> Leaderboard:
 
 
 def discard(source: str, target: str) -> None:
-    """Remove the results if they are of another data set, so that a run that fails later leaves none of them."""
+    """Remove results of another data set, so that a later failure cannot leave them behind."""
     try:
         board = read()
     except DataError:
@@ -189,7 +159,7 @@ def table(board: Leaderboard) -> Table:
         title=escape(f"Leaderboard of {board.name}"),
         title_justify="left",
     )
-    # Best first already says the position, and eighty columns are narrow.
+    # The rows are in order and a terminal is narrow, so the position is left out.
     for index, column in enumerate(_head(board)[1:]):
         result.add_column(column, justify="right" if index else "left", no_wrap=True)
     for position, row in enumerate(board.rows, 1):
@@ -199,7 +169,7 @@ def table(board: Leaderboard) -> Table:
 
 
 def refusal(board: Leaderboard) -> str:
-    """That the champion was refused, and by which rules."""
+    """The sentence that names the rules by which the champion was refused."""
     return f"It does not pass the gate ({', '.join(board.missed)}) and is not in model/."
 
 

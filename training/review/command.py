@@ -32,7 +32,8 @@ from training.production import command as production
 from training.production.command import ProductionSettings
 from training.production.comparison import Comparison
 from training.production.revisions import PARAMS_FILE, Revision, Store, UnreachableError, outputs_of
-from training.results.leaderboard import LEADERBOARD_FILE, Leaderboard
+from training.results import board
+from training.results.board import LEADERBOARD_FILE, Leaderboard
 from training.results.report import METRICS, MODELS, Report
 from training.review import comment, figures
 from training.review.model import Algorithm, Champion, Change, Confusion, Contestant, Outcome, Review, State
@@ -168,14 +169,11 @@ class _Side:
         return dict(_leaves(document if isinstance(document, dict) else {}))
 
     def leaderboard(self) -> Leaderboard | None:
-        try:
-            return Leaderboard.model_validate_json(self.file(LEADERBOARD_FILE) or b"")
-        except ValidationError:
-            return None
+        return board.parse(self.file(LEADERBOARD_FILE))
 
     def champion(self) -> Champion | None:
-        board = self.leaderboard()
-        return Champion(algorithm=board.champion, version=board.version, rule=board.rule) if board else None
+        found = self.leaderboard()
+        return Champion(algorithm=found.champion, version=found.version, rule=found.rule) if found else None
 
     def algorithms(self) -> dict[str, Algorithm]:
         found = {}
@@ -242,8 +240,8 @@ class _Present(_Side):
 
     def refused(self) -> bool:
         """Whether the gate refused the champion: `select` then writes its reports, and DVC does not record them."""
-        board = self.leaderboard()
-        if board is None or not board.missed:
+        found = self.leaderboard()
+        if found is None or not found.missed:
             return False
         md5 = hashlib.md5(self.content(LEADERBOARD_FILE), usedforsecurity=False).hexdigest()
         return md5 != self.digest(LEADERBOARD_FILE)
@@ -313,8 +311,8 @@ def _contestants(before: _Side, after: _Side, *, failed: bool) -> list[Contestan
 
 
 def _ranks(side: _Side) -> dict[str, int]:
-    board = side.leaderboard()
-    return {row.algorithm: place for place, row in enumerate(board.rows, 1)} if board else {}
+    found = side.leaderboard()
+    return {row.algorithm: place for place, row in enumerate(found.rows, 1)} if found else {}
 
 
 def _figures(content: bytes | None) -> Algorithm | None:

@@ -6,7 +6,8 @@ from app.contract import Feature, Manifest, Score
 from common.markdown import code, prose, table
 from training.base.config import TO_BE_WRITTEN, CardSettings
 from training.data.dataset import Profile
-from training.results.leaderboard import Leaderboard, refusal
+from training.results.board import Leaderboard
+from training.results.leaderboard import refusal
 from training.results.report import Report
 
 _FIGURES = (
@@ -42,7 +43,7 @@ def render(
 
 
 def unwritten(settings: CardSettings) -> list[str]:
-    """The keys of the card that are still as they were drafted."""
+    """The keys of the card that still hold their draft."""
     texts = {"card.intended_use": [settings.intended_use], "card.limits": settings.limits}
     return [
         key for key, each in texts.items() if any(text.strip().startswith(TO_BE_WRITTEN) for text in each)

@@ -1,4 +1,4 @@
-"""Choose the champion, hold it against the gate and write the bundle that the service runs.
+"""Choose the champion, check it against the gate and write the bundle that the service runs.
 
 Reads  models/*/{model.onnx,report.json}, data/test.parquet, data/profile.json,
        params.yaml (name, train.algorithms, select, card)
@@ -32,7 +32,8 @@ from training.base.config import AlgorithmsSettings, CardSettings, SelectSetting
 from training.base.errors import DataError
 from training.data.dataset import TEST_FILE, Profile, Split, read_profile, read_split
 from training.results import leaderboard, report
-from training.results.leaderboard import CARD_FILE, LEADERBOARD_FILE, MARKDOWN_FILE
+from training.results.board import LEADERBOARD_FILE
+from training.results.leaderboard import CARD_FILE, MARKDOWN_FILE
 from training.results.report import Report
 from training.select import card, gate
 
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 BUNDLE = Path("model")
 EXAMPLES = 6
-"""About how many rows of the test split the bundle carries for people to try."""
+"""Approximate number of test rows in the bundle for people to try."""
 
 
 class SelectStageSettings(Settings):
@@ -152,6 +153,6 @@ def _examples(profile: Profile, test: Split) -> tuple[Example, ...]:
 
 
 def _shown(value: float | str) -> float | str | None:
-    """A value as a request would carry it: null where it is missing."""
+    """A value as a request contains it: null where it is missing."""
     missing = value == "" if isinstance(value, str) else np.isnan(value)
     return None if missing else value

@@ -15,6 +15,7 @@ from training.base.errors import DataError, GateError
 from training.data import dataset
 from training.data.dataset import read_profile
 from training.results import leaderboard, report
+from training.results.board import LEADERBOARD_FILE
 from training.results.report import FoldScores, Report
 from training.select import gate
 
@@ -195,10 +196,10 @@ class TestOtherData:
         assert read_bundle(trained.root / "model").manifest.name == "iris"
 
     def test_reports_of_an_older_release_stay(self, trained: Project) -> None:
-        board = json.loads(leaderboard.LEADERBOARD_FILE.read_text())
+        board = json.loads(LEADERBOARD_FILE.read_text())
         for key in ("source", "target", "data", "missed"):
             del board[key]
-        leaderboard.LEADERBOARD_FILE.write_text(json.dumps(board))
+        LEADERBOARD_FILE.write_text(json.dumps(board))
         trained.run("prepare")
         assert Path("MODEL_CARD.md").exists()
 
