@@ -1,11 +1,11 @@
 """Two bundles on the same rows: their figures, the differences with intervals, and whether they compare at all.
 
-Pure: `training.production` finds the bundles and the data, this module looks at them.
+Pure: `training.production` finds the bundles and the data, and this module compares them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,10 +19,11 @@ from training.base.config import EvaluateSettings, ProductionGateSettings
 from training.data.dataset import Profile, Split, as_split
 from training.results import scores
 from training.results.scores import LOWER_IS_BETTER, Answers
-from training.select import gate
 
 ENOUGH_ROWS = 20
 """Rows that production was not trained on; with fewer, all rows are used, because what is left says nothing."""
+ROUNDING = 1e-9
+"""A drop of exactly the limit is allowed, although its floating-point difference may exceed it."""
 SHOWN = ("accuracy", "f1_macro", "roc_auc", "log_loss")
 
 
@@ -89,7 +90,7 @@ class Comparison(Frozen):
 
 
 class IncomparableError(Exception):
-    """Two models cannot be held against each other."""
+    """Two models cannot be compared."""
 
     def __init__(self, reasons: Sequence[str], production: Side) -> None:
         super().__init__("; ".join(reasons))
@@ -105,7 +106,7 @@ class History:
         test_now: digest of the test split that is compared on.
         test_then: digest of the one it was measured on, None if its revision does not say.
         train: the rows it was trained on; None if they are not needed or cannot be had.
-        why_not: what keeps them from being looked at.
+        why_not: why they cannot be read.
     """
 
     test_now: str
@@ -134,7 +135,7 @@ def compare(
     rules: Rules,
     environment: str,
 ) -> Comparison:
-    """Score both on the rows where that is fair and hold the differences against the rules.
+    """Score both on the rows where that is fair and check the differences against the rules.
 
     Raises:
         IncomparableError: they answer different questions, or no fair rows are left.
@@ -161,7 +162,7 @@ def compare(
     difference = scores.paired(
         test.labels, theirs, ours, resamples=resamples, confidence=confidence, seed=seed
     )
-    missed = gate.worse(difference, rules.production)
+    missed = exceeded_limits(difference, rules.production)
     us = Side.of(candidate.manifest)
     verdict = f"{us.called} is not worse than {side.called} in {environment} by more than params.yaml allows"
     if missed:
@@ -188,8 +189,32 @@ def compare(
     )
 
 
+def exceeded_limits(differences: Mapping[str, Score], rules: ProductionGateSettings) -> list[str]:
+    """Check how far a champion is below the model in production.
+
+    The points count, not the intervals: on a small test split hardly any difference is certain, so a rule
+    that required certainty would let everything pass.
+
+    Returns:
+        A sentence with the figure and the limit for each limit that is exceeded.
+    """
+    found = [
+        f"test {metric} is {-differences[metric].value:.4f} lower, and "
+        f"select.gate.production.maximum_drop.{metric} allows {most:g}"
+        for metric, most in rules.maximum_drop.items()
+        if not -differences[metric].value <= most + ROUNDING
+    ]
+    rise, most = differences["log_loss"].value, rules.maximum_log_loss_rise
+    if most is not None and not rise <= most + ROUNDING:
+        found.append(
+            f"test log loss is {rise:.4f} higher, and "
+            f"select.gate.production.maximum_log_loss_rise allows {most:g}"
+        )
+    return found
+
+
 def obstacles(production: Manifest, profile: Profile) -> list[str]:
-    """What makes production's model answer another question, or unable to answer at all."""
+    """Reasons why production's model answers another question, or cannot answer at all."""
     reasons = []
     if set(production.classes) != set(profile.classes):
         gone = [repr(each) for each in production.classes if each not in profile.classes]
@@ -212,7 +237,7 @@ def obstacles(production: Manifest, profile: Profile) -> list[str]:
 
 
 def certainty(comparison: Comparison) -> str:
-    """What that many rows allow to say."""
+    """What this number of rows allows to conclude."""
     answered = comparison.answered
     if answered is None:
         return ""
@@ -236,7 +261,7 @@ def signed(score: Score) -> str:
 def _rows(
     production: Manifest, profile: Profile, test: Split, history: History
 ) -> tuple[NDArray[np.intp], list[str]]:
-    """The rows on which the comparison is fair, and what there is to say about the others."""
+    """The rows on which the comparison is fair, and warnings about the others."""
     warnings = []
     usable = _accepted(production, test.frame)
     if not usable.all():
@@ -262,7 +287,7 @@ def _rows(
 def _without_seen(
     production: Manifest, profile: Profile, test: Split, usable: NDArray[np.bool_], train: pd.DataFrame
 ) -> tuple[NDArray[np.bool_], str]:
-    """The usable rows that production's model was not trained on, unless they are too few; and what to say."""
+    """The usable rows that production's model was not trained on, or all of them if those are too few; and a warning."""
     seen = np.isin(
         _fingerprints(test.frame, production.features, profile.target),
         _fingerprints(train, production.features, production.target),
@@ -279,7 +304,7 @@ def _without_seen(
 
 
 def _fingerprints(frame: pd.DataFrame, features: Sequence[Feature], target: str) -> NDArray[np.uint64]:
-    """A hash for each row: rows of equal values have equal ones, whatever types a file gives them."""
+    """A hash for each row. Rows of equal values have equal hashes, whatever their types in the file."""
     columns: dict[str, pd.Series[Any]] = {}
     for each in features:
         column = frame[each.name]
@@ -344,11 +369,11 @@ def _figure(
         candidate=after,
         difference=difference,
         allowed=allowed,
-        passes=allowed is None or loss <= allowed + gate.ROUNDING,
+        passes=allowed is None or loss <= allowed + ROUNDING,
     )
 
 
 def _shown(rules: Rules) -> list[str]:
-    """What is looked at: what the rules name, what selects, and what everybody asks for."""
+    """The metrics that are shown: those of the rules, the one that selects, and the usual ones."""
     named = {*rules.production.maximum_drop, rules.evaluate.score, *SHOWN}
     return [metric for metric in scores.METRICS if metric in named]

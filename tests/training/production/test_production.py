@@ -20,8 +20,8 @@ from tests.training.repository import NEVER, OVERLAY, Repository
 from training.base.config import ProductionGateSettings, load
 from training.base.errors import ConfigError, DataError, GateError
 from training.production.command import ProductionSettings
+from training.production.comparison import exceeded_limits
 from training.production.revisions import UnreachableError
-from training.select import gate
 
 
 def judged(repository: Repository, *arguments: str) -> dict[str, Any]:
@@ -121,13 +121,13 @@ def test_what_is_allowed_is_allowed_and_no_more(drop: int, allowed: int, metric:
         if metric == "log_loss"
         else ProductionGateSettings.model_validate({"maximum_drop": {metric: allowed / 1000}})
     )
-    assert bool(gate.worse(differences, rules)) == (drop > allowed)
+    assert bool(exceeded_limits(differences, rules)) == (drop > allowed)
 
 
 def test_a_difference_that_is_no_number_is_no_pass() -> None:
     nothing = Score(value=float("nan"))
     rules = ProductionGateSettings(maximum_drop={"accuracy": 1.0}, maximum_log_loss_rise=9.0)
-    assert len(gate.worse({"accuracy": nothing, "log_loss": nothing}, rules)) == 2
+    assert len(exceeded_limits({"accuracy": nothing, "log_loss": nothing}, rules)) == 2
 
 
 class TestRules:
