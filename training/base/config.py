@@ -35,7 +35,7 @@ PARAMS_FILE = Path("params.yaml")
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 VERSION = re.compile(r"[0-9a-f]{12}\Z")
 RESERVED_FEATURES = frozenset({"instances", "columns"})
-"""Top-level keys of a request to /predict: a feature of that name could not be told from them."""
+"""Top-level keys of a request to /predict, which a feature of the same name would conflict with."""
 
 
 class Settings(BaseModel):
@@ -43,9 +43,9 @@ class Settings(BaseModel):
 
 
 def _as_text(value: Any) -> Any:
-    """YAML reads `0` or `true` where a class or category was meant; take what was written.
+    """Accept a number where a class or category is meant, as the text that the file has.
 
-    What YAML would write otherwise, such as 1.10 or 010, is refused: DVC does not see a change from 1.10 to 1.1.
+    A spelling such as 1.10 or 010, which YAML would not write, is refused: DVC does not see a change from 1.10 to 1.1.
     """
     if isinstance(value, bool | date) or value is None:
         kind = "a boolean" if isinstance(value, bool) else "nothing" if value is None else "a date"
@@ -78,7 +78,7 @@ class DataSettings(Settings):
     """Of a CSV file; a byte order mark goes before it."""
     rename: dict[Text, Text] = {}
     units: dict[Text, str] = {}
-    """By column, what stands before or behind its numbers and is taken off."""
+    """By column, the unit before or after its numbers, which is removed."""
     replace: dict[Text, dict[Text, Text]] = {}
     missing: tuple[Text, ...] = ()
     """Texts that mean "no value", beside the empty cell, wherever the schema does not declare them as values."""
@@ -131,7 +131,7 @@ class NumberSettings(Settings):
     description: str | None = None
     range: tuple[float, float] | None = None
     step: float | None = Field(default=None, gt=0)
-    """Natural resolution of the values; worked out from the data when absent."""
+    """Resolution of the values; derived from the data when absent."""
     missing: float = Field(default=0.0, ge=0, le=1)
     """The largest share of missing values that is allowed; above zero the service takes missing values too."""
 
@@ -147,7 +147,7 @@ class CategorySettings(Settings):
     type: Literal["category"]
     description: str | None = None
     categories: tuple[Text, ...] | None = None
-    """The closed list of values; worked out from the data when absent."""
+    """All values; derived from the data when absent."""
     missing: float = Field(default=0.0, ge=0, le=1)
 
     @field_validator("categories")
@@ -164,12 +164,12 @@ FeatureSettings = Annotated[NumberSettings | CategorySettings, Field(discriminat
 class SchemaSettings(Settings):
     target: Text
     classes: tuple[Text, ...] | None = None
-    """In the order they are shown; worked out from the data (sorted) when absent."""
+    """In display order; derived from the data, sorted, when absent."""
     min_rows_per_class: int = Field(default=20, ge=2)
     drop_classes: tuple[Text, ...] = ()
     """Classes whose rows are left out, such as those too rare to learn."""
     missing_target: Literal["reject", "drop"] = "reject"
-    """What becomes of rows without a class."""
+    """What to do with rows without a class."""
     duplicates: Literal["drop", "reject", "keep"] = "reject"
     out_of_range: Literal["reject", "accept"] = "reject"
     features: dict[Text, FeatureSettings] = Field(min_length=1)
@@ -379,11 +379,11 @@ class SelectSettings(Settings):
 
 
 TO_BE_WRITTEN = "TO BE WRITTEN"
-"""How a sentence of a drafted card starts, until somebody has written it."""
+"""The start of each sentence of a drafted card, until somebody replaces it."""
 
 
 class CardSettings(Settings):
-    """What only a person can say about a model."""
+    """The parts of the model card that only a person can write."""
 
     intended_use: str = Field(min_length=1)
     limits: tuple[str, ...] = ()
@@ -398,11 +398,11 @@ class TrackSettings(Settings):
 S = TypeVar("S", bound=Settings)
 
 _WITH_TEXTS = ("data", "schema")
-"""Sections with values that stand for a cell of the source, whatever YAML takes them for."""
+"""Sections with values that stand for cells of the source, whatever type YAML gives them."""
 
 
 def load(kind: type[S], path: Path = PARAMS_FILE) -> S:
-    """Read the sections that `kind` declares as fields; other sections are not looked at.
+    """Read the sections that `kind` declares as fields; other sections are ignored.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or a key is unknown, missing or wrong. Names each key.
@@ -436,7 +436,7 @@ def parse_yaml(content: str | bytes, *, spelling: bool = False) -> Any:
 
     Args:
         content: of the file.
-        spelling: whether numbers have an attribute of that name, the text that they are written as.
+        spelling: whether numbers have an attribute of that name with their text in the file.
 
     Raises:
         ValueError: it is not YAML in UTF-8; says where in one line.
@@ -488,7 +488,7 @@ def sections(kind: type[Settings]) -> list[str]:
 
 
 def _mixed_keys(value: Any, where: str = "") -> str | None:
-    """Where keys are text in part and numbers in part: DVC, which sorts them, ends in a traceback."""
+    """Where a mapping has both text and number keys: DVC sorts them, and ends in a traceback."""
     if isinstance(value, dict):
         odd = [key for key in value if not isinstance(key, str)]
         if 0 < len(odd) < len(value):
@@ -500,7 +500,7 @@ def _mixed_keys(value: Any, where: str = "") -> str | None:
 
 
 _TAGS = ("number", "category", _LIST, _DISTRIBUTION)
-"""Of unions: pydantic's, and not keys of the file."""
+"""Names that pydantic gives members of unions; they are not keys of the file."""
 
 
 def _complaints(error: ValidationError) -> list[str]:

@@ -1,7 +1,7 @@
-"""Reads a column of any type as numbers or as text, and tells which cells are neither.
+"""Reads a column of any type as numbers or as text, and marks the cells that are neither.
 
-A CSV cell is text, a database sends decimals, Parquet brings nullable integers and 32-bit floats. The schema
-says what a column means; the functions here find that meaning in whatever type it arrived as.
+A CSV cell is text, a database returns decimals, and Parquet has nullable integers and 32-bit floats. The schema
+declares what a column means, whatever its type in the source.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from app.cells import PLAIN, Cells, as_written
 
 
 class UnreadableError(ValueError):
-    """A cell is not what was asked for."""
+    """A cell is not of the requested kind."""
 
 
 def as_numbers(column: pd.Series[Any], cells: Cells = PLAIN) -> tuple[pd.Series[float], pd.Series[bool]]:
     """The column as float64 with NaN where missing, and a mask of the cells that are not numbers.
 
-    A 32-bit float stands for the shortest decimal that gives it: 0.1 stays 0.1 and does not turn into
-    0.10000000149. True, a date or the text "1,5" is not a number.
+    A 32-bit float is read as its shortest decimal: 0.1 stays 0.1 instead of becoming 0.10000000149. True, a date or the text "1,5" is not a number.
 
     Args:
         column: of any type.
-        cells: how it is written.
+        cells: how its cells are written.
     """
     column = _plain(column)
     if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
@@ -55,8 +54,8 @@ def as_text(
 
     Args:
         column: of any type.
-        cells: how it is written.
-        keep: words for missing that are values here, such as declared categories.
+        cells: how its cells are written.
+        keep: words that are values here although they mean missing elsewhere, such as declared categories.
     """
     missing = cells.words(keep)
 
@@ -68,7 +67,7 @@ def as_text(
 
 
 def without_unit(texts: pd.Series[Any], unit: str) -> pd.Series[Any]:
-    """Texts without what stands before or behind their numbers, such as % or $; other texts stay."""
+    """Texts without the unit before or after their numbers, such as % or $; other texts are unchanged."""
     before = re.compile(rf"([+-]?)\s*{re.escape(unit)}\s*(?=[+-]?[\d.,])")
     behind = re.compile(rf"(?<=[\d.,])\s*{re.escape(unit)}\Z")
     return texts.map(
@@ -92,7 +91,7 @@ def _unreadable(column: pd.Series[Any], fill: Any) -> tuple[pd.Series[Any], pd.S
 
 
 def _convert(column: pd.Series[Any], convert: Callable[[Any], Any]) -> tuple[pd.Series[Any], pd.Series[bool]]:
-    """Apply `convert` to every cell that holds something, and only once to each distinct text."""
+    """Apply `convert` to every cell that is not missing, once for each distinct text."""
     distinct: Any
     if isinstance(column.dtype, pd.StringDtype):
         codes, distinct = pd.factorize(column)

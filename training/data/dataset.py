@@ -1,4 +1,4 @@
-"""The prepared data as later stages see it: two splits and the resolved schema beside them."""
+"""The prepared data as later stages read it: two splits and the resolved schema."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LARGEST_SILENT_LOSS = 0.01
 
 
 class Origin(Frozen):
-    """`data/raw.json`: where the raw data came from and what came."""
+    """`data/raw.json`: the source of the raw data, and its columns and rows."""
 
     source: str
     sha256: str
@@ -39,7 +39,7 @@ class Origin(Frozen):
 
 
 class Profile(Frozen):
-    """`data/profile.json`: the schema with everything the data had to say filled in."""
+    """`data/profile.json`: the schema, completed from the data."""
 
     origin: Origin
     target: str
@@ -48,7 +48,7 @@ class Profile(Frozen):
     out_of_range: Literal["reject", "accept"]
     features: tuple[Feature, ...]
     rows: int
-    """Rows that were split, after all that were dropped."""
+    """Rows that were split, without those that were dropped."""
     duplicates_dropped: int
     equal_rows: int = 0
     """Rows that are equal to an earlier one in all features and the target, whether or not they were dropped."""
@@ -97,7 +97,7 @@ class Split:
         numbers: float64 of shape (rows, numeric features), NaN where missing.
         categories: strings as objects of shape (rows, categorical features), "" where missing.
         labels: int64 of shape (rows,), indices into the profile's classes.
-        frame: the same rows as they stand in the file.
+        frame: the same rows as in the file.
     """
 
     numbers: NDArray[np.float64]
@@ -133,7 +133,7 @@ def read_split(path: Path, profile: Profile) -> Split:
 
 
 def as_split(frame: pd.DataFrame, profile: Profile) -> Split:
-    """Lay a frame of raw values (features and target by name) out as tensors."""
+    """Convert a frame of raw values (features and target by name) to tensors."""
     layout = profile.layout
     index = {name: position for position, name in enumerate(profile.classes)}
     categories = frame[list(layout.categories)].astype(object)

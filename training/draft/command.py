@@ -1,14 +1,14 @@
-"""Drafts what of params.yaml depends on the data, for you to edit: the sections name, data, schema, select and card.
+"""Drafts the sections of params.yaml that depend on the data, for you to edit: name, data, schema, select and card.
 
     python -m training.draft data/source/flowers.csv --target species --rename SepalLengthCm=sepal_length --write
 
-What it cannot know, it marks: units, and what is physically possible. A drafted range is what was seen, widened
-by a quarter of its span on both sides (not past zero) and rounded. The drafted share of missing values is
-what was seen, rounded up. Every row is kept but those without a class or of a class too rare to learn, and
-the draft says how many those are. Columns that number the rows, free text and dates become comments. The gate is
-drafted from two quick models on the data.
+It marks what the data does not tell: units and physically possible values. A drafted range is the observed one,
+widened by a quarter of its span on both sides (not past zero) and rounded. The drafted share of missing values is the
+observed one, rounded up. Only rows without a class, or of a class that is too rare to learn, are left out; the draft
+says how many. Columns that number the rows, free text and dates become comments. The gate is drafted from two quick
+models on the data.
 
-Without --write the sections are printed. With it they take the place of those in params.yaml, and `make` runs on.
+Without --write the sections are printed. With it they replace those in params.yaml, and `make` can run.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _TRAILING = re.compile(r"(?:^(?:[ \t]*|#[^\n]*)(?:\n|\Z))*\Z", re.MULTILINE)
 
 MOST_CLASSES = 100
 MOST_CODES = 30
-"""Different whole numbers that are still taken for classes; more are a quantity."""
+"""Distinct whole numbers that count as classes; more are a quantity."""
 MOST_DECIMALS = 10
-"""Different numbers with decimals that are still taken for classes."""
+"""Distinct numbers with decimals that count as classes."""
 
 
 class _Evaluation(Settings):
-    """Says how many rows a class needs."""
+    """The settings that decide how many rows a class needs."""
 
     split: SplitSettings = SplitSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -79,8 +79,8 @@ def draft(source: str, target: str, renames: dict[str, str]) -> str:
     """Write the three sections as YAML that `training.base.config` reads and `training.prepare` accepts.
 
     Raises:
-        ConfigError: a column is not there, or has a name that a feature cannot have.
-        DataError: the target cannot be one; every reason names the remedy.
+        ConfigError: a column is missing, or has a name that a feature cannot have.
+        DataError: the column cannot be a target; every message names the remedy.
     """
     from training.fetch.stage import rename
 
@@ -110,11 +110,11 @@ def draft(source: str, target: str, renames: dict[str, str]) -> str:
 
 
 def place(drafted: str, document: str) -> str:
-    """Put sections where a document has sections of the same names, or at its end; all else stays as it is."""
+    """Replace the sections of a document that have the same names; append the others."""
     blocks = _blocks(document)
     for name, block in _blocks(drafted).items():
         if name:
-            # Comments and blank lines at the end of a section belong to what follows.
+            # Comments and blank lines at the end of a section belong to the next one.
             rest = _TRAILING.search(blocks[name])[0] if name in blocks else ""  # type: ignore[index]
             before = "" if name in blocks else "\n"
             blocks[name] = before + block.rstrip() + "\n" + rest
@@ -122,7 +122,7 @@ def place(drafted: str, document: str) -> str:
 
 
 def _blocks(document: str) -> dict[str, str]:
-    """The top-level sections by name; what stands before the first one by the name ""."""
+    """The top-level sections by name; the text before the first one has the name ""."""
     starts = [(found.start(), found[1].strip("'\"")) for found in _SECTION.finditer(document)]
     ends = [*(start for start, _ in starts[1:]), len(document)]
     head = document[: starts[0][0]] if starts else document
@@ -157,7 +157,7 @@ def _check_names(names: Sequence[str]) -> None:
 def _schema(
     frame: pd.DataFrame, target: str, found: _Target, columns: Columns
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The section's keys but `features`, and comments for some of them."""
+    """The section's keys except `features`, and comments for some of them."""
     text, rare = found.text, found.rare
     missing = int(text.isna().sum())
     classes = infer.ordered(text[found.kept].unique())
@@ -274,7 +274,7 @@ def _rare(labels: pd.Series[Any]) -> dict[str, int]:
 
 def _checked(frame: pd.DataFrame, schema: dict[str, Any], columns: Columns) -> Checked:
     """The rows as `prepare` will see them, checked by the check that it makes."""
-    from training.fetch.stage import replace, take_units_off
+    from training.fetch.stage import remove_units, replace
 
     features = {name: each for name, (each, _) in columns.features.items()}
     try:
@@ -284,7 +284,7 @@ def _checked(frame: pd.DataFrame, schema: dict[str, Any], columns: Columns) -> C
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{message}; give it another name with --rename OLD=NEW") from None
-    return check(replace(take_units_off(frame, columns.units), columns.replace), settings, columns.cells)
+    return check(replace(remove_units(frame, columns.units), columns.replace), settings, columns.cells)
 
 
 def _data_section(source: str, encoding: str, renames: dict[str, str], columns: Columns) -> list[str]:

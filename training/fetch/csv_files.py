@@ -1,7 +1,7 @@
-"""Reads a CSV file as text cells, and says in which line of the file something is wrong.
+"""Reads a CSV file as text cells, and reports errors with their line in the file.
 
-The delimiter is found, and so is an encoding that a byte order mark tells. What only looks like a table (a title
-above the header, rows without a header) is refused: taken as it is, it would train a model on the wrong columns.
+It detects the delimiter, and the encoding if there is a byte order mark. It refuses files that only look like a table
+(a title above the header, rows without a header), because they would train a model on the wrong columns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from training.base.errors import DataError
 
 DELIMITERS = ",;\t|"
 SAMPLE = 200
-"""Rows that are looked at to find the delimiter and the header."""
+"""Rows that are examined to find the delimiter and the header."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -41,7 +41,7 @@ _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class EncodingError(DataError):
-    """The file is not in the encoding that was asked for.
+    """The file is not in the requested encoding.
 
     Attributes:
         suggestion: an encoding in which it can be read.
@@ -54,7 +54,7 @@ class EncodingError(DataError):
 
 @dataclass(frozen=True)
 class Table:
-    """A file as it was read."""
+    """The content of a file."""
 
     frame: pd.DataFrame
     delimiter: str = ""
@@ -68,7 +68,7 @@ def parse(name: str, content: bytes, encoding: str = "utf-8") -> Table:
         DataError: it is not a table; names the line and the remedy.
     """
     text = _decode(name, content, encoding)
-    lines = io.StringIO(text, newline="")  # leaves line ends inside quotes alone
+    lines = io.StringIO(text, newline="")  # keeps line ends inside quotes
     declared = re.match(r'"?sep=(.)"?\r?\n', text, re.IGNORECASE)  # what Excel writes
     skipped = 1 if declared else 0
     if declared:
@@ -96,7 +96,7 @@ def parse(name: str, content: bytes, encoding: str = "utf-8") -> Table:
 @dataclass(frozen=True)
 class _Record:
     line: int
-    """The first of the record's lines in the file, from 1."""
+    """The record's first line in the file, from 1."""
     last_line: int
     fields: list[str]
 
@@ -134,7 +134,7 @@ def _decodes(content: bytes, encoding: str) -> bool:
 
 
 def _records(lines: io.StringIO, delimiter: str, skipped: int) -> Iterator[_Record]:
-    """The rest of the lines as records, without blank lines; `skipped` lines were read before."""
+    """The remaining lines as records, without blank lines; `skipped` lines were read before."""
     csv.field_size_limit(1 << 30)
     reader = csv.reader(iter(lines.readline, ""), delimiter=delimiter)
     line = skipped
@@ -145,7 +145,7 @@ def _records(lines: io.StringIO, delimiter: str, skipped: int) -> Iterator[_Reco
 
 
 def _delimiter(text: str) -> str:
-    """The one that gives header and rows the same number of fields, and the more fields the better."""
+    """The delimiter that gives header and rows the same number of fields, and then the most fields."""
 
     def fitness(delimiter: str) -> tuple[bool, bool, bool, float, int]:
         sample = list(islice(_records(io.StringIO(text, newline=""), delimiter, 0), SAMPLE))
@@ -159,7 +159,7 @@ def _delimiter(text: str) -> str:
 
 
 def _width(sample: list[_Record]) -> int:
-    """How many fields most rows have; the header's number if that is as frequent."""
+    """The most frequent number of fields in the rows; on a tie, the header's."""
     header = len(sample[0].fields)
     counts = Counter(len(each.fields) for each in sample[1:]) or Counter([header])
     return max(counts, key=lambda width: (counts[width], width == header))
@@ -214,7 +214,7 @@ def _title(here: str, shown: str, count: int, sample: list[_Record]) -> str:
 
 
 def _is_data(fields: list[str], rows: list[_Record]) -> bool:
-    """Whether a first line has values in it: numbers that are no names, or what its columns hold elsewhere too."""
+    """Whether a first line holds values: numbers that are not names, or values that its columns repeat below."""
     filled = [(place, each) for place, each in enumerate(fields) if each]
     numbers = [value for _, each in filled if (value := _number(each)) is not None]
     ascending = all(low < high for low, high in pairwise(numbers))
@@ -244,7 +244,7 @@ def _number(text: str) -> float | None:
 
 
 def _parse_rows(text: str, width: int, delimiter: str) -> pd.DataFrame | None:
-    """The rows; None if some have more or fewer fields."""
+    """The rows; None if some have another number of fields."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
@@ -265,13 +265,13 @@ def _parse_rows(text: str, width: int, delimiter: str) -> pd.DataFrame | None:
 
 
 def _ends_in_line_break(frame: pd.DataFrame) -> bool:
-    """What a quote that is never closed leaves behind: it holds the rest of the file."""
+    """Whether the last cell holds the rest of the file, as it does after a quote that is never closed."""
     last = frame.iloc[-1, -1]
     return isinstance(last, str) and "\n" in last
 
 
 def _parse_slowly(name: str, lines: io.StringIO, delimiter: str, skipped: int) -> pd.DataFrame:
-    """Parse record by record, which knows the lines, and which accepts lines of blanks.
+    """Parse record by record: slower, but it knows line numbers and accepts lines of blanks.
 
     Raises:
         DataError: a record has more or fewer fields than the header; names its line.

@@ -1,7 +1,7 @@
 """Reads the declared source into a frame: a bundled set, a CSV or Parquet file, an S3 object or a SQL query.
 
-Cells come as they are. In a CSV every cell stays text, so that 007 keeps its zeros and it is not guessed what
-"True" means: `prepare` reads each column as the schema declares it. Only an empty cell is a missing one.
+Cells are not interpreted here: in a CSV file every cell stays text, so 007 keeps its zeros and "True" stays a word.
+`prepare` reads each column as the schema declares it. Only an empty cell is missing.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def read(source: str, encoding: str = "utf-8") -> pd.DataFrame:
         encoding: of a CSV file.
 
     Raises:
-        ConfigError: the source is not one that can be read here, or its access is not configured.
-        DataError: it cannot be reached, or what it holds is not a table.
+        ConfigError: the kind of source is unknown, or its access is not configured.
+        DataError: it cannot be reached, or its content is not a table.
     """
     return read_table(source, encoding).frame
 
 
 def read_table(source: str, encoding: str = "utf-8") -> Table:
-    """Read a source as `read` does; of a CSV file with the delimiter that was found."""
+    """Read a source as `read` does, with the delimiter of a CSV file."""
     kind, _, rest = source.partition(":")
     if kind == "sklearn":
         table = Table(_read_sklearn(rest))
@@ -127,7 +127,7 @@ def _parse_parquet(name: str, content: bytes) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        # Without pandas' own notes, under which an index would vanish from the columns.
+        # pandas' metadata would turn columns into an index.
         frame: pd.DataFrame = pq.read_table(pa.BufferReader(content)).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{name} is not a Parquet file that can be read: {_first_line(error)}") from None
@@ -153,13 +153,13 @@ def _read_s3(source: str, encoding: str) -> Table:
         PartialCredentialsError,
     )
 
-    own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"total_max_attempts": 2},
-        # An own endpoint seldom has a host name for each bucket.
-        s3={"addressing_style": "path" if own_endpoint else "auto"},
+        # A self-hosted server rarely has a host name for each bucket.
+        s3={"addressing_style": "path" if endpoint else "auto"},
     )
     try:
         client = botocore.session.get_session().create_client("s3", config=config)
@@ -171,7 +171,7 @@ def _read_s3(source: str, encoding: str) -> Table:
     except ClientError as error:
         raise DataError(_s3_complaint(source, bucket, key, error.response.get("Error", {}))) from None
     except (ConnectionError, HTTPClientError) as error:
-        where = own_endpoint or "AWS"
+        where = endpoint or "AWS"
         raise DataError(
             f"cannot reach S3 at {where} to read {source}: {_first_line(error)}; check AWS_ENDPOINT_URL and the network"
         ) from None
@@ -205,7 +205,7 @@ def _read_sql(query: str) -> pd.DataFrame:
     _check_reads(query, url.get_backend_name())
     engine = _sql_engine(url)
     try:
-        # No parameters: a % or : in the query is the query's own.
+        # Without parameters, % and : in the query are not placeholders.
         with engine.connect().execution_options(no_parameters=True) as connection:
             if url.get_backend_name() in _READ_ONLY:
                 connection.exec_driver_sql(_READ_ONLY[url.get_backend_name()])
@@ -231,7 +231,7 @@ _READ_ONLY = {
     "postgresql": "SET TRANSACTION READ ONLY",
     "sqlite": "PRAGMA query_only = ON",
 }
-"""What makes each database itself refuse to write, also in functions and behind WITH."""
+"""The statement that makes each database itself refuse writes, also in functions and after WITH."""
 
 _NO_CODE = re.compile(
     r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \$(\w*)\$.*?\$\1\$ | --[^\n]* | /\*.*?\*/""",
@@ -241,10 +241,10 @@ _NO_CODE = re.compile(
 
 
 def _check_reads(query: str, backend: str) -> None:
-    """Refuse what is not one query before the database sees it.
+    """Refuse anything but a single query, before the database sees it.
 
     Raises:
-        ConfigError: names the word at fault.
+        ConfigError: names the offending word.
     """
     code = _NO_CODE.sub(" '' ", query)
     statements = [each for each in code.split(";") if each.replace("''", "").strip()]
@@ -265,7 +265,7 @@ def _check_reads(query: str, backend: str) -> None:
 
 
 def _sql_column(cells: tuple[Any, ...]) -> list[Any]:
-    """Cells of one type stay; SQLite lets numbers and texts share a column, and then all of them become text."""
+    """Keep cells of one type; turn mixed numbers and texts, which SQLite allows in a column, into text."""
     from decimal import Decimal
 
     plain = [float(cell) if isinstance(cell, Decimal) else cell for cell in cells]
@@ -303,7 +303,7 @@ def _sql_engine(url: URL) -> Engine:
 
 
 def _shown(url: URL) -> str:
-    """Enough of the URL to recognise it by, and nothing to log in with."""
+    """The URL without credentials."""
     return f"{url.drivername}://{url.host or ''}/{url.database or ''}"
 
 

@@ -1,10 +1,10 @@
 """Fetches the declared source: `data.source` in params.yaml -> data/raw.parquet and data/raw.json.
 
-Columns get the names under `data.rename`; `data.replace` then swaps values, by the new column names. A value
-replaced by "" is a missing one. The same source gives the same bytes; rows of a SQL query are sorted for it.
+`data.rename` renames columns; `data.replace` then replaces values, by the new column names. A value replaced by ""
+is missing. The same source gives the same bytes, so rows of a SQL query are sorted.
 
-DVC watches the folder data/source and nothing else. When a database, a bucket or a file elsewhere has
-changed, say so: `dvc repro --force fetch`.
+DVC watches only the folder data/source. After a change in a database, a bucket or another file, run
+`dvc repro --force fetch`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def fetch(data: DataSettings) -> pd.DataFrame:
                 raise ConfigError(
                     f"data.{key}: there is no column {name!r} after renaming; it is called {data.rename[name]!r} by then"
                 )
-    return replace(take_units_off(frame, data.units), data.replace)
+    return replace(remove_units(frame, data.units), data.replace)
 
 
 def rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
@@ -71,8 +71,8 @@ def rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     return renamed
 
 
-def take_units_off(frame: pd.DataFrame, units: Mapping[str, str]) -> pd.DataFrame:
-    """Take off what `data.units` says; such a column becomes text, which `prepare` reads as any other."""
+def remove_units(frame: pd.DataFrame, units: Mapping[str, str]) -> pd.DataFrame:
+    """Remove the units of `data.units`. The column becomes text, which `prepare` reads like any other."""
     frame = frame.copy()
     for name, unit in units.items():
         text = _text(frame, name, "units")
@@ -84,7 +84,7 @@ def take_units_off(frame: pd.DataFrame, units: Mapping[str, str]) -> pd.DataFram
 
 
 def replace(frame: pd.DataFrame, values_by_column: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-    """Swap values as `data.replace` says; such a column becomes text, which `prepare` reads as any other."""
+    """Replace values as `data.replace` says. The column becomes text, which `prepare` reads like any other."""
     frame = frame.copy()
     for name, values in values_by_column.items():
         text = _text(frame, name, "replace")

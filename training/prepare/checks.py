@@ -1,7 +1,7 @@
-"""Checks raw data against the declared schema and hands back typed rows, or says everything that is wrong at once.
+"""Checks raw data against the declared schema, and returns typed rows or one error with every broken rule.
 
-A declared range is a promise about the data, so training data beyond it is an error whatever the schema's
-`out_of_range` says: that key only decides what the service does with a request.
+Training data outside a declared range is always an error: `out_of_range` only decides what the service does with
+requests.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     import pandera.pandas as pa
 
 SHOWN = 5
-"""How many rows or names an error lists before it says how many more there are."""
+"""Rows or names that an error lists before it gives only the number of the others."""
 
 LARGEST = 1e30
-"""Trees compare 32-bit floats, and those end at 3e38."""
+"""Trees compare 32-bit floats, whose largest value is 3e38."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Rows that keep the schema.
+    """Rows that conform to the schema.
 
     Attributes:
         frame: the features in the schema's order, then the target; numbers as float64, the rest as text.
@@ -56,8 +56,8 @@ def check(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells = PLAIN) -> Ch
 
     Args:
         raw: the data as fetched.
-        schema: what it has to look like.
-        cells: how it is written.
+        schema: the declared rules.
+        cells: how its cells are written.
 
     Raises:
         DataError: one line per broken rule: the column, how many rows break it, and the first of them.
@@ -87,7 +87,7 @@ def check(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells = PLAIN) -> Ch
 
 
 def _convert(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells) -> pd.DataFrame:
-    """The named columns as numbers or text; a cell that is neither stays as it is, for the check to find it."""
+    """The named columns as numbers or text; other cells stay as they are, so that the check finds them."""
     columns = {}
     for name in (*schema.features, schema.target):
         if name not in raw.columns:
@@ -105,13 +105,13 @@ def _convert(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells) -> pd.Data
 
 
 def _without_dropped(frame: pd.DataFrame, schema: SchemaSettings) -> tuple[pd.DataFrame, int, dict[str, int]]:
-    """The rows that stay, how many had no class, and how many each dropped class had."""
+    """The remaining rows, the number of rows without a class, and the number of rows of each dropped class."""
     if schema.target not in frame:
         return frame, 0, {}
     target = frame[schema.target]
     missing = target.isna() if schema.missing_target == "drop" else target.isna() & False
     if missing.all():
-        return frame, 0, {}  # that is an error, and not a loss
+        return frame, 0, {}  # the check reports this
     dropped = {name: int((target == name).sum()) for name in schema.drop_classes}
     return frame[~missing & ~target.isin(schema.drop_classes)], int(missing.sum()), dropped
 
@@ -147,7 +147,7 @@ def _feature_checks(feature: NumberSettings | CategorySettings) -> list[pa.Check
     checks += [_rule("number", _is_number), _rule("finite", lambda column: ~_huge(column))]
     if feature.range is not None:
         low, high = feature.range
-        # Huge numbers and cells that are no numbers have lines of their own.
+        # Huge numbers and other cells have rules of their own.
         checks.append(
             _rule(
                 "range",
@@ -175,10 +175,10 @@ def _rule(
 
 
 def _few_missing(column: pd.Series[Any], share: float) -> pd.Series[bool]:
-    """Every row is fine while few enough are missing; past that, each missing one is at fault."""
+    """Accept missing values up to a share of the rows; above it, each of them breaks the rule."""
     missing = column.isna()
     if missing.all():
-        return ~missing  # nothing can be learnt from it, whatever is allowed
+        return ~missing  # a column without any value is never accepted
     return ~missing | (missing.mean() <= share)
 
 
@@ -203,7 +203,7 @@ def _is_text(column: pd.Series[Any]) -> pd.Series[bool]:
 
 
 def _repeats(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool] | None:
-    """Which rows repeat an earlier one in all features and the target; None when a column is missing for that."""
+    """Which rows repeat an earlier one in all features and the target; None if a column is absent."""
     if len(frame.columns) <= len(schema.features):
         return None
     odd = {name: frame[name].map(repr) for name in frame.columns if _has_odd_cells(frame[name])}
@@ -211,7 +211,7 @@ def _repeats(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool] | N
 
 
 def _has_odd_cells(column: pd.Series[Any]) -> bool:
-    """Lists and the like cannot be compared as they are."""
+    """Whether a column holds lists or other values that pandas cannot compare."""
     return (
         column.dtype == object and not column.map(lambda value: isinstance(value, str | float | None)).all()
     )
@@ -226,7 +226,7 @@ def _class_problems(frame: pd.DataFrame, schema: SchemaSettings) -> list[str]:
     target = frame[schema.target]
     readable = _is_text(target)
     if target.notna().any() and not readable.any():
-        return []  # that has a line already
+        return []  # reported already
     counts = target[readable].value_counts()
     names = schema.classes or tuple(sorted(counts.index))
     problems = []

@@ -1,4 +1,4 @@
-"""Works out what the schema leaves to the data: resolution, limits, categories, and reference bins for drift."""
+"""Derives from the data what the schema does not declare: resolution, limits, categories and reference bins for drift."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from training.base.errors import DataError
 
 BINS, FEWEST_BINS = 10, 4
 MOST_BINS_OF_ALL = 1000
-"""Of all numbers together, while each keeps FEWEST_BINS: a bin is two series of each pod that Prometheus reads."""
+"""For all numbers together, because each bin is two Prometheus series per pod. A number keeps FEWEST_BINS."""
 SMALLEST_SHARE = 0.01
-"""A bin with fewer training rows than this says nothing about drift and joins its neighbour."""
+"""Share of the training rows. A smaller bin shows no drift, so it is merged with its neighbour."""
 MOST_DIGITS = 30
-"""After the point; what differs only beyond them is the same."""
+"""Decimal places. Values that differ only beyond them count as equal."""
 FEW_VALUES = 10
-"""A number with at most this many different values has a bin for each."""
+"""A number with at most so many distinct values has a bin for each."""
 
 
 def bins_for(features: int) -> int:
-    """How many bins a number has in a model of so many features."""
+    """The number of bins of a number in a model with so many features."""
     return max(FEWEST_BINS, min(BINS, MOST_BINS_OF_ALL // features))
 
 
@@ -42,11 +42,10 @@ def feature(
 
     Args:
         name: of the feature.
-        settings: as declared.
-        train: its values in the training split; limits that are not declared, the typical value and the
-            bins come from these alone.
-        both: its values in both splits; resolution and categories come from these.
-        bins: that a number is cut into at most.
+        settings: its declaration.
+        train: its values in the training split, which give undeclared limits, the typical value and the bins.
+        both: its values in both splits, which give resolution and categories.
+        bins: the most bins of a number.
     """
     if train.isna().all():
         raise DataError(f"{name}: every value in the training split is missing; leave it out of the schema")
@@ -71,7 +70,7 @@ def _number(
         maximum=high,
         bounded=settings.range is not None,
         step=step,
-        # A value that was seen, so that it lies on the grid.
+        # An observed value, so that it is a multiple of the step.
         typical=float(np.quantile(values, 0.5, method="lower")),
         missing=missing,
         edges=edges,
@@ -119,9 +118,9 @@ def resolution(values: NDArray[np.floating[Any]]) -> float:
 
 
 def bin_edges(values: NDArray[np.floating[Any]], step: float, bins: int = BINS) -> tuple[float, ...]:
-    """Cut sorted values into so many bins of similar share, or fewer, at numbers that can be read.
+    """Cut sorted values into at most so many bins of similar share, at readable numbers.
 
-    Values that repeat a lot make fewer bins. As soon as two values differ there are at least two.
+    Frequent values reduce the number of bins. If two values differ, there are at least two.
     """
     distinct = np.unique(values)
     if len(distinct) <= min(FEW_VALUES, bins):
@@ -141,7 +140,7 @@ def bin_edges(values: NDArray[np.floating[Any]], step: float, bins: int = BINS) 
 
 
 def bin_of(values: NDArray[np.floating[Any]], edges: tuple[float, ...]) -> NDArray[np.int64]:
-    """Say which bin each value falls in: bin i holds edges[i-1] <= x < edges[i]."""
+    """The bin of each value: bin i holds edges[i-1] <= x < edges[i]."""
     return np.searchsorted(np.asarray(edges, dtype=np.float64), values, side="right").astype(np.int64)
 
 
@@ -154,13 +153,13 @@ def bin_labels(edges: tuple[float, ...]) -> tuple[str, ...]:
 
 
 def short(value: float) -> str:
-    """The fewest characters that give the same float back: 5, 4.8, 1e-09."""
+    """The shortest text that parses to the same float: 5, 4.8, 1e-09."""
     whole = f"{value:.0f}"
     return whole if float(whole) == value and abs(value) < 1e15 else repr(value)
 
 
 def _readable_digits(values: NDArray[np.floating[Any]], step: float) -> int:
-    """Three digits over the span of the middle of the values, and none finer than their resolution."""
+    """Three digits over the span of the central 90 % of the values, but none finer than their resolution."""
     low, high = np.quantile(values, [0.05, 0.95])
     span = float(high - low) or float(values[-1] - values[0])
     return min(2 - math.floor(math.log10(span)), round(-math.log10(step)), MOST_DIGITS)
@@ -175,5 +174,5 @@ def _missing_bin(train: pd.Series[Any], missing: bool) -> list[Bin]:
 
 
 def _power(digits: int) -> float:
-    """10**-digits as the float that is written 0.001."""
+    """10**-digits as the float that a literal such as 0.001 gives."""
     return float(f"1e-{digits}")

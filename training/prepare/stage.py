@@ -1,8 +1,8 @@
 """Checks the raw data and splits it: data/raw.parquet -> data/{train,test}.parquet, data/profile.json, reports/data.md.
 
-The sections `schema` and `split` of params.yaml say what the data must look like. Everything that breaks the
-schema is listed at once, with the first rows at fault. A declared range is checked here whatever
-`out_of_range` says; that key is about requests to the service. Columns the schema does not name are left out.
+The sections `schema` and `split` of params.yaml describe the data. One error lists every broken rule with the first
+offending rows. Declared ranges are always checked here, because `out_of_range` concerns only requests to the service.
+Columns that the schema does not name are left out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     train, test = split(checked.frame, schema.target, settings.split)
     rare = too_rare(train[schema.target], checked.classes, settings.evaluate.folds)
     if rare:
-        raise DataError(_complaint_about_rare(rare, schema, settings.evaluate.folds))
+        raise DataError(_rare_message(rare, schema, settings.evaluate.folds))
     profile = resolve(checked, schema, origin, train, test, settings.data.cells)
     files.write_parquet(TRAIN_FILE, train)
     files.write_parquet(TEST_FILE, test)
@@ -98,12 +98,12 @@ def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd
 
 
 def too_rare(labels: pd.Series[Any], classes: Iterable[str], folds: int) -> dict[str, int]:
-    """The classes with fewer training rows than folds, and how many they have."""
+    """The classes with fewer training rows than folds, with their number of rows."""
     counts = labels.value_counts()
     return {name: int(counts.get(name, 0)) for name in classes if counts.get(name, 0) < folds}
 
 
-def _complaint_about_rare(rare: dict[str, int], schema: SchemaSettings, folds: int) -> str:
+def _rare_message(rare: dict[str, int], schema: SchemaSettings, folds: int) -> str:
     names = ", ".join(f"{name!r} has {count}" for name, count in rare.items())
     first = next(iter(rare))
     return (
@@ -114,7 +114,7 @@ def _complaint_about_rare(rare: dict[str, int], schema: SchemaSettings, folds: i
 
 
 def _test_rows(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    """How many rows of each class to test on: whole numbers whose sum is nearest to the share of all rows."""
+    """The number of test rows of each class: integers whose sum is nearest to the share of all rows."""
     exact = sizes * share
     counts = np.floor(exact).astype(np.int64)
     largest_rest_first = np.argsort(counts - exact, kind="stable")

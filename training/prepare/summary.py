@@ -1,4 +1,4 @@
-"""Writes `reports/data.md`: what the data looks like, for a person to read before the scores."""
+"""Writes `reports/data.md`, a description of the data to read before the scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.data.dataset import Profile
 from training.prepare.describe import short
 
 BAR = 24
-"""Characters of the longest bar."""
+"""Characters in the longest bar."""
 
 
 def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[str]) -> str:
@@ -75,7 +75,7 @@ def _numbers(features: list[NumberFeature], both: pd.DataFrame, profile: Profile
     for each in features:
         values = both[each.name]
         declared = f"{short(each.minimum)} to {short(each.maximum)}" if each.bounded else "-"
-        # For people: 15.93 where subtraction left 15.930000000000064.
+        # Readable: 15.93 where subtraction gave 15.930000000000064.
         seen = " to ".join(short(float(f"{value:.12g}")) for value in (values.min(), values.max()))
         rows.append(
             [

@@ -1,10 +1,10 @@
 """The algorithms and the pipeline around them.
 
 To add one, write a factory function here and a block of its name under `train.algorithms` in `params.yaml`.
-A factory returns the estimator with the defaults that are ours; the block's parameters are set on it.
+A factory returns the estimator with the project's defaults; the block's parameters are then set on it.
 
-Where an estimator computes in float32, the cast is a step of the pipeline: a model file that casts elsewhere
-than the estimator answers differently on values that lie on a threshold.
+If an estimator computes in float32, the cast is a step of the pipeline: a model file that casts at another place than
+the estimator gives other answers for values on a threshold.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 
 SEED = 7
-"""Of the estimators' own randomness; part of the code so that it never differs between algorithms."""
+"""Random state of the estimators; in the code, so that it is the same for all algorithms."""
 
 ESTIMATOR = "estimator"
 """Name of the pipeline's last step."""
 
 FEATURES = "features"
-"""Name of the step that prepares the values for it."""
+"""Name of the step that prepares the features."""
 
 CLASS_WEIGHT = "class_weight"
-"""The parameter in which a block names classes, where estimators count them."""
+"""The parameter in which a block names classes and estimators number them."""
 
 NUMBERS = "numbers"
-"""Name of that step's part for the numbers, where there are categories too."""
+"""Name of the part of that step for numbers, if there are categories too."""
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """How one algorithm is put behind the preparation of the features.
+    """An estimator and the preparation that it needs.
 
     Attributes:
         estimator: a scikit-learn classifier.
         tunable: where in the estimator the block's parameters go, "" for the estimator itself.
         scale: whether numbers are standardised first.
         single: whether the values are cast to float32 before the estimator.
-        exportable: the values of a parameter that can be exported, where that is not all of them.
+        exportable: for parameters with values that cannot be exported, the values that can.
     """
 
     estimator: Any
@@ -66,7 +66,7 @@ class Algorithm:
 
     @property
     def prefix(self) -> str:
-        """What a parameter's name starts with, seen from the pipeline."""
+        """The prefix of parameter names in the pipeline."""
         return f"{ESTIMATOR}__{self.tunable}__" if self.tunable else f"{ESTIMATOR}__"
 
 
@@ -158,7 +158,7 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
 
 
 def inputs(split: Split) -> NDArray[np.float64] | pd.DataFrame:
-    """A split as the pipeline takes it: numbers first, then categories, as in the model file."""
+    """A split as input of the pipeline: numbers first, then categories, as in the model file."""
     if not split.categories.shape[1]:
         return split.numbers
     numbers = pd.DataFrame(split.numbers).add_prefix("number_")
@@ -184,7 +184,7 @@ def unscaled(fitted: Pipeline) -> tuple[Pipeline, StandardScaler | None]:
 
 
 def reason(error: Exception) -> str:
-    """What an estimator or converter complains about, in one short line."""
+    """The message of an estimator or converter in one short line."""
     text = re.split(r"\n\n|Stack trace:", str(error))[0]
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", text)  # where in XGBoost's sources
     # The calibration checks the parameters of the classifier within under its own name.
@@ -199,7 +199,7 @@ def described(parameters: Mapping[str, Any]) -> str:
 
 
 class MedianImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Puts the training median where a number is missing, in float64.
+    """Replaces missing numbers by the training median, in float64.
 
     ONNX's own imputation node knows float32 only, so SimpleImputer cannot be exported exactly.
     """
@@ -208,7 +208,7 @@ class MedianImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         values = np.asarray(X, dtype=np.float64)
         self.n_features_in_ = values.shape[1]
         columns = (column[~np.isnan(column)] for column in values.T)
-        # A fold may hold no value at all of a rare feature; zero is then as good as any.
+        # A fold may have no value of a rare feature; any number will do.
         self.medians_ = np.array([np.median(column) if column.size else 0.0 for column in columns])
         return self
 
@@ -228,7 +228,7 @@ def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -
 
 
 def _check_values(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -> None:
-    """Refuse what would be found only after training, or never."""
+    """Refuse values that would fail only after training, or never."""
     values = [(key, key, value) for key, value in settings.parameters.items()]
     for key, listed in settings.search.space.items() if settings.search else ():
         if isinstance(listed, list):
@@ -253,7 +253,7 @@ def _check_values(name: str, algorithm: Algorithm, settings: AlgorithmSettings) 
 
 
 def _by_position(name: str, weights: Mapping[Any, Any], classes: Sequence[str]) -> dict[int, float]:
-    """Weights as the estimators take them: by the class's place among the classes."""
+    """Weights as the estimators take them: by the index of the class."""
     where = f"train.algorithms.{name}.{CLASS_WEIGHT}"
     for key, weight in weights.items():
         if str(key) not in classes:

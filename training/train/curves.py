@@ -15,7 +15,7 @@ from training.results.report import Report
 
 CALIBRATION_BINS = 10
 MAXIMUM_POINTS = 200
-"""Of one curve: more cannot be told apart on a screen, and plots are stored for every commit."""
+"""Points of one curve: a screen shows no more, and plots are stored for every commit."""
 
 
 def curves(
@@ -24,7 +24,7 @@ def curves(
     report: Report,
     profile: Profile,
 ) -> dict[str, pd.DataFrame]:
-    """Frames by plot name, measured on the rows given.
+    """Frames by plot name, measured on the given rows.
 
     Args:
         labels: actual classes, shape (rows,).
@@ -59,7 +59,7 @@ def _curve(name: str, **axes: NDArray[np.float64]) -> pd.DataFrame:
 
 def _calibration(name: str, actual: NDArray[np.bool_], score: NDArray[np.float64]) -> pd.DataFrame:
     observed, predicted = calibration_curve(actual, score, n_bins=CALIBRATION_BINS)
-    # calibration_curve leaves empty bins out and does not say how many rows the others hold.
+    # scikit-learn's calibration_curve leaves out empty bins and does not return the rows of the others.
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     counts = np.bincount(np.searchsorted(edges[1:-1], score), minlength=CALIBRATION_BINS)
     return pd.DataFrame(

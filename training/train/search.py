@@ -1,7 +1,7 @@
 """Searches an algorithm's parameters by grid, at random or by successive halving, as its block asks.
 
-Every candidate counts: one that cannot be fitted or scored ends the search with an error that names it, because
-a search that goes on without it would report a best among candidates that it never tried.
+A candidate that cannot be fitted or scored ends the search with an error that names it. Without it, the search would
+report a best among candidates that it never tried.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from training.train.algorithms import described, inputs, reason
 log = logging.getLogger(__name__)
 
 HALVING_FACTOR = 3
-"""One candidate in so many goes to the next round, which has as many times the rows."""
+"""Each round keeps one candidate in so many and uses so many times the rows."""
 DRAWS = 10
-"""From distributions, for each candidate of the budget: small whole numbers repeat themselves."""
+"""Samples per candidate of the budget, because small integers repeat."""
 ROWS_TO_FIT = 5
-"""Of each class in every fold's fitting part: the calibration of an SVM needs as many."""
+"""Rows of each class that a fold needs to fit on: the calibration of an SVM needs as many."""
 
 Candidate = dict[str, Any]
 
@@ -47,7 +47,7 @@ def search(
         pipeline: unfitted; parameters that are not searched are already set.
         prefix: of the searched parameters' names, seen from the pipeline.
         settings: method, space, budget and seed.
-        split: rows to search on; nothing else is looked at.
+        split: the only rows that the search uses.
         score: what to optimise.
         name: of the algorithm, for messages.
 
@@ -106,7 +106,7 @@ class _Trial:
             try:
                 value = self._value(candidate, split.take(inner), split.take(outer))
             except Exception as error:
-                # Estimators check their parameters only when they are fitted, each with errors of its own.
+                # Estimators check their parameters only in `fit`, with exceptions of many classes.
                 raise self._refusal(candidate, "cannot be fitted", reason(error)) from error
             if not math.isfinite(value):
                 raise self._refusal(candidate, f"has no finite {self._score}", f"it is {value}")
@@ -134,18 +134,20 @@ class _Trial:
 
 
 def _candidates(settings: SearchSettings) -> list[Candidate]:
-    """Every candidate once: a small space of numbers can be drawn from more often than it has members."""
+    """Distinct candidates: a small space may have fewer than the number of draws."""
     space = {key: _values(values) for key, values in settings.space.items()}
     drawn: Iterable[Candidate]
     if settings.method == "grid":
         drawn = ParameterGrid(space)
     else:
         lists = all(isinstance(values, list) for values in space.values())
-        draws = settings.budget if lists else DRAWS * settings.budget  # of lists it draws none twice
+        draws = (
+            settings.budget if lists else DRAWS * settings.budget
+        )  # it draws no combination of lists twice
         drawn = ParameterSampler(space, draws, random_state=settings.seed)
     found: dict[str, Candidate] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that the lists have fewer combinations: reported above
+        warnings.simplefilter("ignore", UserWarning)  # fewer combinations than draws: reported above
         for each in drawn:
             candidate = {key: _plain(each[key]) for key in settings.space}
             found[repr(candidate)] = candidate
@@ -155,10 +157,10 @@ def _candidates(settings: SearchSettings) -> list[Candidate]:
 
 
 def _rounds(candidates: int, split: Split, settings: SearchSettings) -> list[Split]:
-    """The rows of each round of halving, the last one with all; every class is in each of them."""
+    """The rows of each round of halving; each has every class, and the last one has all rows."""
     count = 1 + math.floor(math.log(candidates, HALVING_FACTOR) + 1e-9)
     random = np.random.default_rng(settings.seed)
-    # A fold keeps one row in `folds` from the fitting.
+    # A fold fits without one row in `folds`.
     least = math.ceil(ROWS_TO_FIT * settings.folds / (settings.folds - 1))
     shuffled = [random.permutation(np.flatnonzero(split.labels == each)) for each in np.unique(split.labels)]
     sizes = [HALVING_FACTOR**-each for each in range(count - 1, -1, -1)]
@@ -175,7 +177,7 @@ def _values(values: list[Any] | Distribution) -> Any:
     from scipy import stats
 
     if values.integer:
-        # Both ends belong to the range, as a person reading the file expects.
+        # The range includes both ends, as a reader of the file expects.
         low, high = int(values.low), int(values.high) + 1
         return _LogIntegers(low, high) if values.log else stats.randint(low, high)
     if values.log:
@@ -184,7 +186,7 @@ def _values(values: list[Any] | Distribution) -> Any:
 
 
 class _LogIntegers:
-    """Whole numbers whose logarithm is uniform: scipy has no such distribution."""
+    """Integers whose logarithm is uniform, a distribution that scipy lacks."""
 
     def __init__(self, low: int, high: int) -> None:
         from scipy import stats
@@ -196,5 +198,5 @@ class _LogIntegers:
 
 
 def _plain(value: Any) -> Any:
-    """A value as YAML and JSON write it: numpy's numbers become Python's."""
+    """A value that YAML and JSON can write: numpy's numbers become Python's."""
     return value.item() if hasattr(value, "item") else value

@@ -3,8 +3,8 @@
 Reads  data/train.parquet, data/test.parquet, data/profile.json, params.yaml (evaluate, train.algorithms.NAME)
 Writes models/NAME/{model.onnx,report.json}, models/NAME/plots/*.csv and metrics/NAME.json
 
-Every figure comes from the exported file through the service's own predictor. The stage fails if the file
-and the fitted estimator disagree, on the data or on generated rows.
+Every figure is measured on the exported file with the service's own predictor. The stage fails if the file and the
+fitted estimator disagree, on the data or on generated rows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from training.train.search import search
 log = logging.getLogger(__name__)
 
 SHUFFLES = 10
-"""How often each feature is shuffled for its importance."""
+"""Shuffles of each feature for its importance."""
 
 
 class TrainStageSettings(Settings):
@@ -50,7 +50,7 @@ class TrainStageSettings(Settings):
 
 @dataclass(frozen=True)
 class Task:
-    """One algorithm, how to judge it, and the data."""
+    """One algorithm, its evaluation, and the data."""
 
     name: str
     block: AlgorithmSettings
@@ -109,7 +109,7 @@ def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, An
         pipeline: stays unfitted.
         split: the rows to fit on.
         name: of the algorithm, for messages.
-        parameters: those of its block, for messages.
+        parameters: of its block, for messages.
 
     Raises:
         ConfigError: the estimator refuses one of its parameters.
@@ -119,7 +119,7 @@ def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, An
         try:
             fitted: Pipeline = clone(pipeline).fit(algorithms.inputs(split), split.labels)
         except Exception as error:
-            # scikit-learn and xgboost check parameters only here, each with errors of its own.
+            # scikit-learn and xgboost check parameters only here, with exceptions of many classes.
             raise _refusal("be fitted", name, parameters, error) from error
     if any(issubclass(each.category, ConvergenceWarning) for each in caught):
         log.warning("%s did not converge: raise max_iter under train.algorithms.%s", name, name)
@@ -130,12 +130,12 @@ def _export(task: Task, fitted: Pipeline, parameters: Mapping[str, Any]) -> byte
     """Export a fitted pipeline.
 
     Raises:
-        ConfigError: the converter does not know what its parameters made of it.
+        ConfigError: the converter does not support the estimator with these parameters.
     """
     try:
         return export.export(fitted, task.profile.layout)
     except Exception as error:
-        # The converters raise whatever they stumble over; with other parameters they do not.
+        # The converters raise exceptions of many classes, depending on the parameters.
         raise _refusal("be exported to ONNX", task.name, parameters, error) from error
 
 
@@ -151,7 +151,7 @@ def _fit(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], SearchOutc
     """Fit on a split; if the block has a search, with the parameters that it finds within that split.
 
     Returns:
-        The fitted pipeline, the block's parameters with what the search found in place, and its outcome.
+        The fitted pipeline, the block's parameters with those that the search found, and the search's outcome.
     """
     pipeline = algorithms.pipeline(task.name, task.block, task.profile)
     parameters, outcome = dict(task.block.parameters), None
@@ -175,7 +175,7 @@ def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str,
 
 
 def _cross_validate(task: Task) -> dict[str, FoldScores]:
-    """Score on stratified folds. Each fold is searched, fitted, exported and measured as the whole is."""
+    """Score on stratified folds. Each fold is searched, fitted, exported and measured like the whole."""
     evaluate, train = task.evaluate, task.train
     smallest = int(np.bincount(train.labels).min())
     if smallest < evaluate.folds:
@@ -285,7 +285,7 @@ def _write(result: Report, model: bytes, tables: dict[str, pd.DataFrame]) -> Non
 
 
 def _headline(result: Report) -> dict[str, dict[str, float | None]]:
-    """Pick the few figures that a person compares between revisions; the rest is in report.json."""
+    """The figures that a person compares between revisions; report.json has all."""
     cv, test = result.cv[result.score], result.test
     return {
         "cv": {result.score: cv.mean, "std": cv.std},

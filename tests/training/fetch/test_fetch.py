@@ -107,15 +107,15 @@ def test_replacing_leaves_words_that_may_be_values_alone() -> None:
 
 def test_units_are_taken_off_numbers_alone() -> None:
     texts = ["12 %", "%12", "-% 3", "% -3", "%", "5 kg %", "1%2", None, "7"]
-    frame = fetch.take_units_off(pd.DataFrame({"x": texts}), {"x": "%"})
+    frame = fetch.remove_units(pd.DataFrame({"x": texts}), {"x": "%"})
     expected = ["12", "12", "-3", "-3", "%", "5 kg %", "1%2", None, "7"]
     assert [None if pd.isna(each) else each for each in frame["x"]] == expected
-    dollars = fetch.take_units_off(pd.DataFrame({"x": ["US$ 1,000.5", "-US$3", "$4"]}), {"x": "US$"})
+    dollars = fetch.remove_units(pd.DataFrame({"x": ["US$ 1,000.5", "-US$3", "$4"]}), {"x": "US$"})
     assert list(dollars["x"]) == ["1,000.5", "-3", "$4"]
 
 
 def test_a_unit_that_never_occurs_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
-    fetch.take_units_off(pd.DataFrame({"x": ["1 %"]}), {"x": "kg"})
+    fetch.remove_units(pd.DataFrame({"x": ["1 %"]}), {"x": "kg"})
     assert "data.units.x: 'kg' stands beside no number" in caplog.text
 
 

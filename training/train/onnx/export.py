@@ -1,4 +1,4 @@
-"""Turns a fitted pipeline into ONNX bytes that are the same in every process, and proves them equal to it."""
+"""Exports a fitted pipeline to deterministic ONNX bytes, and checks that both give the same answers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
     if layout.categories:
         types.append((CATEGORIES, StringTensorType([None, len(layout.categories)])))
     with warnings.catch_warnings():
-        # The converter looks at every attribute of an SVC, the deprecated ones too; none of them is used.
+        # The converter reads every attribute of an SVC, also the deprecated ones, which it does not use.
         warnings.simplefilter("ignore", FutureWarning)
         model = to_onnx(
             fitted,
@@ -67,7 +67,7 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
 
 
 def complexity(model: bytes) -> int:
-    """How many numbers a model holds: coefficients, thresholds, support vectors, leaf values."""
+    """The number of coefficients, thresholds, support vectors and leaf values in a model."""
     graph = onnx.load_model_from_string(model).graph
     count = sum(int(np.prod(each.dims)) for each in graph.initializer)
     for node in graph.node:
@@ -90,7 +90,7 @@ def check_parity(fitted: Pipeline, predictor: Predictor, data: Split, generated:
             label, probabilities = predictor.predict(block.numbers, block.categories)
             wrong = np.flatnonzero(label != fitted.predict(X))
             gaps = np.abs(fitted.predict_proba(X) - probabilities).max(axis=1)
-            # Not below, so that NaN is none of it either.
+            # `not <=` instead of `>`, so that NaN fails too.
             if len(wrong) or not gaps.max() <= TOLERANCE:
                 row = int(wrong[0]) if len(wrong) else int(gaps.argmax())
                 raise ParityError(
@@ -108,14 +108,14 @@ def check_parity(fitted: Pipeline, predictor: Predictor, data: Split, generated:
 
 
 def _blocks(split: Split) -> Iterator[Split]:
-    """Pieces of a split: the encoder of wide categories takes memory for every row at once."""
+    """Pieces of a split, because the encoder of wide categories needs memory for all rows at once."""
     for start in range(0, len(split), PARITY_BLOCK):
         rows = slice(start, start + PARITY_BLOCK)
         yield Split(split.numbers[rows], split.categories[rows], split.labels[rows], split.frame.iloc[rows])
 
 
 def generated_rows(profile: Profile, seen: Split, rows: int, seed: int) -> Iterator[Split]:
-    """So many rows on the features' grid and as many on the half steps between, in blocks that fit in memory."""
+    """So many rows on the features' grid and as many half a step beside it, in blocks that fit in memory."""
     block = max(1, MOST_CELLS // len(profile.features))
     for fraction in (1, 2):
         for number, start in enumerate(range(0, rows, block)):
@@ -164,11 +164,11 @@ def _choices(feature: Feature) -> NDArray[np.object_]:
 def _on_grid(
     random: np.random.Generator, low: float, high: float, step: float, rows: int
 ) -> NDArray[np.float64]:
-    # Far from zero, floats are coarser than a small step.
+    # Far from zero, floats are further apart than a small step.
     step = max(step, max(abs(low), abs(high)) / 2**53)
     first, last = int(np.ceil(low / step)), int(np.floor(high / step))
     multiples = random.integers(first, max(first, last) + 1, rows)
-    # Rounded to the decimals of the step: people send 0.3, not 3 * 0.1.
+    # Rounded to the decimals of the step, because requests contain 0.3 and not 3 * 0.1.
     return np.round(multiples * step, max(0, int(np.ceil(-np.log10(step))) + 2))
 
 

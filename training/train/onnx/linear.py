@@ -20,7 +20,7 @@ from training.train.algorithms import ESTIMATOR, unscaled
 from training.train.onnx.nodes import Nodes, register
 
 _LARGEST_SHIFT = 1e6
-"""How far the means of the numbers may move a score: with float64, ten digits behind the point are then right."""
+"""Largest shift of a score by the means of the numbers: with float64, ten decimals are then exact."""
 
 
 class Linear(ClassifierMixin):  # type: ignore[misc]
@@ -55,12 +55,12 @@ def compact(fitted: Pipeline) -> Pipeline:
 
 
 def register_converters() -> None:
-    """Make skl2onnx know `Linear`."""
+    """Register the converter of `Linear`."""
     register(Linear, _write, DoubleTensorType)
 
 
 def _folded(linear: Linear, scaler: StandardScaler) -> Linear | None:
-    """Scores of standardised numbers, as scores of the numbers, which come first among the values.
+    """Turn scores of standardised numbers into scores of the numbers, which come first among the values.
 
     Returns:
         None if the numbers lie so far from zero that their mean has to be subtracted first.
@@ -71,7 +71,7 @@ def _folded(linear: Linear, scaler: StandardScaler) -> Linear | None:
     shifts = weights[:count] * scaler.mean_[:, np.newaxis]
     if np.abs(shifts).sum(axis=0).max() > _LARGEST_SHIFT:
         return None
-    # fsum rounds once, and so alike on every machine.
+    # fsum rounds once, so the result is the same on every machine.
     return Linear(weights, linear.intercepts - [math.fsum(each) for each in shifts.T])
 
 

@@ -1,4 +1,4 @@
-"""What our converters share: how skl2onnx learns of them, and a short way to write nodes."""
+"""Shared by the converters: their registration with skl2onnx, and a short way to write nodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Nodes:
         (given,) = operator.inputs
         self.values: str = given.full_name
         if not isinstance(given.type, DoubleTensorType):
-            # Of categories alone the encoder makes float32.
+            # Without numbers, the encoder returns float32.
             self.values = self.add("Cast", self.values, to=onnx.TensorProto.DOUBLE)
 
     def add(self, kind: str, *inputs: str | NDArray[Any], **attributes: Any) -> str:
@@ -46,14 +46,14 @@ class Nodes:
     def add_with_results(
         self, results: int, kind: str, *inputs: str | NDArray[Any], **attributes: Any
     ) -> list[str]:
-        """Add a node with several results. Its `op_domain` is an attribute like the others."""
+        """Add a node with several results. `op_domain` is passed like an attribute."""
         names = [each if isinstance(each, str) else self._constant(each) for each in inputs]
         outputs = [self._scope.get_unique_variable_name(kind.lower()) for _ in range(results)]
         self._nodes.append((kind, names, outputs, attributes))
         return outputs
 
     def answer(self, label: str, probabilities: str) -> None:
-        """Write the nodes, with two of the results as what the classifier answers."""
+        """Write the nodes, with two of their results as the classifier's outputs."""
         outputs = dict(zip((label, probabilities), self._outputs, strict=True))
         for kind, *names, attributes in self._nodes:
             inputs, results = ([outputs.get(name, name) for name in each] for each in names)
@@ -67,12 +67,12 @@ class Nodes:
 
 
 def register(kind: type, write: Callable[[Nodes, Any], None], probabilities: type) -> None:
-    """Make skl2onnx export a classifier, whose classes are 0 to n - 1, by nodes of ours.
+    """Make skl2onnx export a classifier, whose classes are 0 to n - 1, with our nodes.
 
     Args:
         kind: the classifier's type.
-        write: takes where to write, and the fitted classifier.
-        probabilities: skl2onnx's type of what it answers.
+        write: writes the nodes of a fitted classifier.
+        probabilities: skl2onnx's type of the probabilities.
     """
 
     def shape(operator: Any) -> None:

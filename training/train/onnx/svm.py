@@ -1,8 +1,8 @@
 """Exact ONNX nodes for a support vector classifier with sigmoid calibration.
 
-skl2onnx writes support vectors and coefficients as float32, and nodes for each class on its own: seventy for three
-classes. Where a duel between two classes is close, the rounding then decides it otherwise than scikit-learn, and
-the votes make a large difference of a small one. Here all is float64, and twenty nodes treat all classes at once.
+skl2onnx writes support vectors and coefficients as float32, and separate nodes for each class: seventy for three
+classes. If the decision between two classes is close, the rounding can decide it differently from scikit-learn, and the
+votes amplify the difference. Here everything is float64, and twenty nodes compute all classes at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CalibratedSVC(ClassifierMixin):  # type: ignore[misc]
 def compact(fitted: Pipeline) -> Pipeline:
     """Rewrite a pipeline that ends in a calibrated SVC; others are returned as they are.
 
-    So are the other ways to calibrate, several classifiers in one, and kernels that are functions.
+    Other calibrations, ensembles of classifiers and kernels that are functions are not rewritten either.
     """
     model = fitted[-1]
     if type(model) is not CalibratedClassifierCV or len(model.calibrated_classifiers_) > 1:
@@ -62,7 +62,7 @@ def compact(fitted: Pipeline) -> Pipeline:
 
 
 def register_converters() -> None:
-    """Make skl2onnx know `CalibratedSVC`."""
+    """Register the converter of `CalibratedSVC`."""
     register(CalibratedSVC, _write, DoubleTensorType)
 
 
@@ -72,16 +72,16 @@ def _write(nodes: Nodes, model: CalibratedSVC) -> None:
     if len(svc.classes_) == 2:
         probabilities = _two_probabilities(nodes, similarities, model)
     elif svc.decision_function_shape == "ovo":
-        exponents = nodes.add("Gemm", similarities, *_calibrated_duels(model))
+        exponents = nodes.add("Gemm", similarities, *_calibrated_decisions(model))
         probabilities = _normalised_sigmoids(nodes, exponents)
     else:
-        duels = nodes.add("Gemm", similarities, *_duels(svc))
-        probabilities = _normalised_sigmoids(nodes, _calibrated_votes(nodes, duels, model))
+        decisions = nodes.add("Gemm", similarities, *_pairwise_decisions(svc))
+        probabilities = _normalised_sigmoids(nodes, _calibrated_votes(nodes, decisions, model))
     nodes.answer(nodes.add("ArgMax", probabilities, axis=1, keepdims=0), probabilities)
 
 
 def _rbf(nodes: Nodes, svc: SVC) -> str:
-    """exp(-gamma |x - s|²), its square multiplied out: products of matrices are quicker than all differences."""
+    """exp(-gamma |x - s|²), with the square expanded: matrix products are faster than all differences."""
     gamma, vectors = float(svc._gamma), svc.support_vectors_
     squares = nodes.add("ReduceSumSquare", nodes.values, np.array([1]))
     products = nodes.add(
@@ -117,18 +117,18 @@ _KERNELS: Mapping[str, Callable[[Nodes, SVC], str]] = {
 """Each writes the similarity of a row to every support vector."""
 
 
-def _duels(svc: SVC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Which support vector counts how much in the duel of each two classes, and where the duel begins.
+def _pairwise_decisions(svc: SVC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The weights of the support vectors, and the intercepts, of the decision between each two classes.
 
-    With more than two classes, a positive result is for the first; with two, for the second.
+    With more than two classes, a positive result means the first class; with two, the second.
 
     Returns:
-        Weights of shape (vectors, duels) and intercepts.
+        Weights of shape (vectors, decisions) and intercepts.
     """
     owner = np.repeat(np.arange(len(svc.classes_)), svc.n_support_)
     columns = []
     for first, second in itertools.combinations(range(len(svc.classes_)), 2):
-        # libsvm keeps one weight of a vector per opponent of its class, without a place for the class itself.
+        # libsvm stores one weight of a vector per other class, without an entry for its own class.
         against_second, against_first = svc.dual_coef_[second - 1], svc.dual_coef_[first]
         columns.append(
             np.where(owner == first, against_second, np.where(owner == second, against_first, 0.0))
@@ -136,42 +136,42 @@ def _duels(svc: SVC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.column_stack(columns), svc.intercept_
 
 
-def _calibrated_duels(model: CalibratedSVC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Duels that come out as exponents of the sigmoids; with the shape ovo the first of them stand for the classes."""
-    weights, intercepts = _duels(model.svc)
+def _calibrated_decisions(model: CalibratedSVC) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Decisions scaled to exponents of the sigmoids; with the shape ovo the first of them stand for the classes."""
+    weights, intercepts = _pairwise_decisions(model.svc)
     used = len(model.slopes)
     return weights[:, :used] * model.slopes, intercepts[:used] * model.slopes + model.offsets
 
 
 def _two_probabilities(nodes: Nodes, similarities: str, model: CalibratedSVC) -> str:
-    # 1 / (1 + exp(z)) and what is left of 1 are the softmax of -z and 0.
-    weights, intercepts = (np.insert(-each, 0, 0.0, axis=-1) for each in _calibrated_duels(model))
+    # 1 / (1 + exp(z)) and its complement are the softmax of -z and 0.
+    weights, intercepts = (np.insert(-each, 0, 0.0, axis=-1) for each in _calibrated_decisions(model))
     return nodes.add("Softmax", nodes.add("Gemm", similarities, weights, intercepts), axis=1)
 
 
-def _calibrated_votes(nodes: Nodes, duels: str, model: CalibratedSVC) -> str:
-    """The exponents slope * decision + offset, where a decision is votes and a third of confidence.
+def _calibrated_votes(nodes: Nodes, decisions: str, model: CalibratedSVC) -> str:
+    """The exponents slope * decision + offset, where a decision is the votes plus a third of the confidence.
 
-    A duel is one vote, for the first class if the result is zero. Confidence is s / (1 + |s|) of the sum s of the
-    class's results, so that it decides between equal votes and never more.
+    Each pairwise decision is one vote, for the first class if the result is zero. Confidence is s / (1 + |s|) of the
+    sum s of the class's results, so that it only decides between equal votes.
     """
     classes, slopes = len(model.slopes), model.slopes
     sides = np.zeros((classes * (classes - 1) // 2, classes))
     for row, (first, second) in zip(sides, itertools.combinations(range(classes), 2), strict=True):
         row[first], row[second] = 1.0, -1.0
-    # Every class begins with the duels in which it is the first, and a lost one moves its vote to the second.
+    # Every class starts with a vote for each decision in which it is first; a lost one moves the vote to the second.
     firsts = np.arange(classes)[::-1]
-    lost = nodes.add("Cast", nodes.add("Less", duels, np.array(0.0)), to=onnx.TensorProto.DOUBLE)
+    lost = nodes.add("Cast", nodes.add("Less", decisions, np.array(0.0)), to=onnx.TensorProto.DOUBLE)
     votes = nodes.add("Gemm", lost, -sides * slopes, firsts * slopes + model.offsets)
-    sums = nodes.add("Gemm", duels, sides)
+    sums = nodes.add("Gemm", decisions, sides)
     confidence = nodes.add("Div", sums, nodes.add("Add", nodes.add("Abs", sums), np.array(1.0)))
     return nodes.add("Gemm", confidence, np.diag(slopes / 3), votes)
 
 
 def _normalised_sigmoids(nodes: Nodes, exponents: str) -> str:
-    # Not the node Sigmoid: onnxruntime's is 1 - 1 / (1 + exp(-z)) on one side, which has no digits left where it
-    # is small, and these are divided by their sum.
+    # onnxruntime's Sigmoid is 1 - 1 / (1 + exp(-z)) on one side, which loses all digits where it is small, and these
+    # are divided by their sum.
     sigmoids = nodes.add("Reciprocal", nodes.add("Add", nodes.add("Exp", exponents), np.array(1.0)))
-    # Where all of them are zero, scikit-learn makes the classes equal, and so does this.
+    # If all of them are zero, the classes are equal, as in scikit-learn.
     positive = nodes.add("Max", sigmoids, np.array(np.finfo(np.float64).tiny))
     return nodes.add("LpNormalization", positive, p=1, axis=1)

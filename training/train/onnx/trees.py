@@ -1,9 +1,9 @@
 """Exact ONNX nodes for scikit-learn's decision tree and random forest.
 
-skl2onnx writes thresholds and leaf shares as float32 and divides each share by the number of trees. Where two
-classes tie (with 30 trees and two classes, on one grid row in two hundred), the rounding then decides
-otherwise than scikit-learn. Here thresholds and shares stay float64, onnxruntime adds them up in the
-estimator's order, and the division comes last, so the label is decided on the very sums that scikit-learn has.
+skl2onnx writes thresholds and leaf shares as float32 and divides each share by the number of trees. If two classes tie
+(with 30 trees and two classes, on one grid row in two hundred), the rounding can decide differently from scikit-learn.
+Here thresholds and shares stay float64, onnxruntime adds them in the estimator's order, and the division comes last, so
+the label depends on the same sums as in scikit-learn.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def register_converters() -> None:
 
 
 def passing(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The largest float64 values that are not above the thresholds once they are cast to float32.
+    """The largest float64 values that are not above the thresholds after a cast to float32.
 
-    scikit-learn casts the values, onnxruntime compares them as they are with these. Rounding keeps the order of
-    values, so all up to such a limit pass and no other. It lies midway between the last float32 that passes and
+    scikit-learn casts the values; onnxruntime compares them with these limits without a cast. Rounding keeps the order
+    of values, so exactly the values up to the limit pass. It lies midway between the last float32 that passes and
     the next one, or just below: a value that is exactly midway is rounded to the even one of the two.
     """
     last = thresholds.astype(np.float32)
@@ -44,8 +44,8 @@ def passing(thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
 def _write(nodes: Nodes, fitted: Any) -> None:
     trees = [each.tree_ for each in getattr(fitted, "estimators_", [fitted])]
     classes = len(fitted.classes_)
-    # With two classes onnxruntime compares one of them with 0.5 instead of both with each other. A third
-    # class that no leaf votes for makes it compare; its column is cut off again.
+    # With two classes onnxruntime compares one of them with 0.5 instead of both with each other. A third class
+    # without votes makes it compare; its column is removed afterwards.
     voted = max(classes, 3)
     label, shares = nodes.add_with_results(
         2,
