@@ -33,17 +33,18 @@ def call(
     cwd: Path | None = None,
     stdin: str | None = None,
     allowed: Collection[int] = (0,),
+    whole: bool = False,
 ) -> str:
     """What a program printed.
 
     Raises:
-        DeployError: it ended with a status that is not allowed; the message has its last line.
+        DeployError: it ended with a status that is not allowed; the message has its last line or, with `whole`, all.
     """
     done = subprocess.run(
         command, cwd=cwd, input=stdin, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
     if done.returncode not in allowed:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it printed no reason"]
-        name = Path(command[0]).name
-        raise DeployError(f"{name} {command[1]} ended with {done.returncode}: {said[-1]}")
+        said = (done.stderr or done.stdout).strip() or "it printed no reason"
+        reason = f"\n{said}" if whole else f" {said.splitlines()[-1]}"
+        raise DeployError(f"{Path(command[0]).name} {command[1]} ended with {done.returncode}:{reason}")
     return done.stdout

@@ -108,7 +108,11 @@ def main() -> None:
         folder = Path(temporary)
         (folder / "package.json").write_text('{"private": true}', encoding="utf-8")
         wanted = [f"{package.npm}@{package.version}" for package in PACKAGES]
-        call([npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", GENERATOR, *wanted], cwd=folder)
+        call(
+            [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", GENERATOR, *wanted],
+            cwd=folder,
+            whole=True,
+        )
         for package in PACKAGES:
             for kind in package.kinds:
                 path = FOLDER / file_name(package.group, package.api_version, kind)
@@ -119,7 +123,7 @@ def main() -> None:
                 print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
         found: dict[str, dict[str, Any]] = {}
         for package in PACKAGES:
-            told = call([go, "mod", "download", "-json", package.module], cwd=folder)
+            told = call([go, "mod", "download", "-json", package.module], cwd=folder, whole=True)
             found |= _defaults(package, Path(json.loads(told)["Dir"]) / package.definitions)
     DEFAULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{DEFAULTS.name}: {sum(map(len, found.values()))} defaults")
@@ -140,7 +144,11 @@ def _schema(package: Package, kind: str, folder: Path) -> dict[str, Any]:
         encoding="utf-8",
     )
     program = str(folder / "node_modules" / ".bin" / "ts-json-schema-generator")
-    made = call([program, "--path", "root.ts", "--tsconfig", "tsconfig.json", "--type", "Root"], cwd=folder)
+    made = call(
+        [program, "--path", "root.ts", "--tsconfig", "tsconfig.json", "--type", "Root"],
+        cwd=folder,
+        whole=True,
+    )
     definitions: dict[str, Any] = {
         name: _simplified(each) for name, each in json.loads(made)["definitions"].items() if name != "Root"
     }
