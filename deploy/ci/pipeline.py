@@ -21,6 +21,7 @@ from common.git import attempt, git
 from common.lock import LOCK_FILE, stages
 from deploy.ci import steps
 from deploy.errors import DeployError
+from deploy.programs import call, find
 
 REMOTE = "storage"
 LOCK = Path(LOCK_FILE)
@@ -162,8 +163,12 @@ def dvc(*arguments: str) -> tuple[int, str]:
 
 
 def has_remote() -> bool:
-    command = [sys.executable, "-m", "dvc", "config", "core.remote"]
-    return subprocess.run(command, capture_output=True, check=True).stdout.strip() != b""
+    """Whether DVC has a default remote.
+
+    Raises:
+        DeployError: DVC's configuration is broken; the message says where.
+    """
+    return call([find("dvc"), "config", "core.remote"]).strip() != ""
 
 
 def error_lines(said: str) -> str:
