@@ -104,11 +104,11 @@ def objectives(file: Path = FILE) -> Objectives:
     """
     try:
         return Objectives.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise EspalierError(f"{file.name}: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(map(str, first["loc"])) or "the whole file"
         raise EspalierError(f"{file.name}: {where}: {first['msg']}") from None
 
 

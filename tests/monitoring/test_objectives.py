@@ -189,6 +189,17 @@ def test_a_value_that_makes_no_sense_is_named(old: str, new: str, message: str, 
         objectives(file)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"- 30\n", "the whole file: .*valid dictionary"), (b"\xff", "'utf-8' codec can't decode")],
+)
+def test_a_file_that_is_no_table_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "objectives.yaml"
+    file.write_bytes(content)
+    with pytest.raises(EspalierError, match=rf"^objectives\.yaml: {message}[^\n]*$"):
+        objectives(file)
+
+
 def test_the_service_counts_a_bucket_at_the_limit(number_model: Path, serve: Serve) -> None:
     with serve(number_model) as client:
         text = client.get("/metrics").text
