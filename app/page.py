@@ -38,7 +38,9 @@ def documentation_page(title: str) -> tuple[bytes, dict[str, str]]:
             "showCommonExtensions": False,
         },
     ).body
-    return bytes(page), _headers(bytes(page), own_files=" 'self'")
+    # Screen readers need the language.
+    content = bytes(page).replace(b"<html>", b'<html lang="en">')
+    return content, _headers(content, own_files=" 'self'")
 
 
 def documentation_file(name: str) -> Path:

@@ -87,6 +87,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_the_page_about_it_is_served(mixed: TestClient) -> None:
     answer = mixed.get("/docs")
     assert answer.status_code == 200
+    assert '<html lang="en">' in answer.text
     policy = answer.headers["content-security-policy"]
     assert "unsafe" not in policy
     assert "http" not in policy
