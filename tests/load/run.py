@@ -28,6 +28,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.contract import Manifest
+from common.command import run
 from monitoring.objectives import objectives
 from tests.load import options as types
 
@@ -373,4 +374,4 @@ def _shown(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(lambda: sys.exit(main()))
