@@ -1,8 +1,7 @@
 """Runs an S3 server on this machine and makes it a DVC remote of this clone: start, stop or status.
 
 SeaweedFS runs in the background on loopback and keeps its data under .storage/. The remote `local-storage` is written
-to .dvc/config.local, which git ignores, and taken out by `stop`. It becomes the default remote where there is none; a
-default that the person or the project has chosen stays.
+to .dvc/config.local, which git ignores, and removed by `stop`. It becomes the default remote only if there is none.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from training.base.errors import ConfigError
 FOLDER = Path(".storage")
 BUCKET = "espalier"
 REMOTE = "local-storage"
-"""Not a name that somebody gives a remote: DVC merges the settings of remotes that share one."""
+"""An uncommon name, because DVC merges the settings of remotes of the same name."""
 KEY = "espalier"
-"""Access key and secret alike: the server listens on loopback only and takes any."""
+"""Access key and secret: the server listens on loopback only and accepts any."""
 PORTS = {"s3": 8333, "master": 9333, "volume": 9340, "filer": 8888}
-"""The ports to try first, each a server's own; its gRPC port is chosen freely."""
+"""The ports to try first, by server; gRPC ports are any free ones."""
 START_SECONDS = 60
 STOP_SECONDS = 2
-"""Then it is killed: its parts wait 15 s for each other, and what it has stored is in its files by then."""
+"""Then it is killed: its parts would wait 15 s for each other, and its data is on disk by then."""
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +58,7 @@ def start() -> None:
         if mine is not None:
             _launch(mine)
     address = endpoint()
-    _wait_until_it_stores(address)
+    _wait_until_writable(address)
     default = _set_remote(address)
     log.info("storage runs at %s, data in %s/data, log in %s/weed.log", address, FOLDER, FOLDER)
     if default == REMOTE:
@@ -71,7 +70,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """End the server, keep its data, and take its remote out of .dvc/config.local."""
+    """End the server, keep its data, and remove its remote from .dvc/config.local."""
     with _lock() as mine:
         if mine is not None:
             log.info("storage is not running")
@@ -96,10 +95,9 @@ def endpoint() -> str:
 
 @contextlib.contextmanager
 def _lock() -> Iterator[IO[str] | None]:
-    """Give the lock's file if the lock is free, and None while the server runs.
+    """Yield the lock's file if the lock is free, and None while the server runs.
 
-    The server inherits the lock and lets go of it only by ending, however it ends: no process id that
-    another program has got in the meantime can be taken for it.
+    The server inherits the lock and releases it however it ends, so a reused process id cannot be mistaken for it.
     """
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "lock").open("a+", encoding="utf-8") as file:
@@ -128,7 +126,7 @@ def _launch(lock: IO[str]) -> None:
         )
     files.write_json(FOLDER / "state.json", {"pid": process.pid, "ports": ports})
     try:
-        _wait_until_it_answers(process, ports["s3"])
+        _wait_until_reachable(process, ports["s3"])
     except BaseException:
         process.kill()
         process.wait()
@@ -156,7 +154,7 @@ def _arguments(ports: dict[str, int]) -> list[str]:
 
 
 def _choose_ports() -> dict[str, int]:
-    """The ports of the last time or the usual ones where they are free, and any free ones elsewhere."""
+    """The previous ports or the usual ones if they are free, otherwise any free ones."""
     wanted: dict[str, int] = {**PORTS, **{f"{name}.grpc": 0 for name in PORTS}}
     with contextlib.suppress(StorageError):
         wanted.update(_state()["ports"])
@@ -165,7 +163,7 @@ def _choose_ports() -> dict[str, int]:
 
 
 def _free_port(wanted: int, held: contextlib.ExitStack) -> int:
-    """Bind the wanted port, or any, until `held` closes, so that no two servers get one port."""
+    """Bind the wanted port, or any, until `held` closes, so that two servers cannot get the same port."""
     for port in (wanted, 0):
         listener = held.enter_context(socket.socket())
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -176,7 +174,7 @@ def _free_port(wanted: int, held: contextlib.ExitStack) -> int:
     raise StorageError("this machine has no free port on loopback")
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_reachable(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -187,8 +185,8 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
     raise StorageError(f"SeaweedFS does not answer after {START_SECONDS} s: see {FOLDER}/weed.log")
 
 
-def _wait_until_it_stores(address: str) -> None:
-    """Make the bucket and store an object: the server answers before its parts have found each other."""
+def _wait_until_writable(address: str) -> None:
+    """Make the bucket and store an object, because the server answers before its parts are connected."""
     import botocore.session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -244,7 +242,7 @@ def _last_line() -> str:
 
 
 def _set_remote(address: str) -> str:
-    """Write the remote into .dvc/config.local; gives the default remote, which is this one where there was none."""
+    """Write the remote into .dvc/config.local, and return the default remote: this one if there was none."""
     with _local_config() as (config, local):
         default: str = config["core"].get("remote") or REMOTE
         if default == REMOTE:
@@ -269,7 +267,7 @@ def _unset_remote() -> None:
 
 @contextlib.contextmanager
 def _local_config() -> Iterator[tuple[Any, dict[str, Any]]]:
-    """DVC's configuration of all levels together, and what .dvc/config.local says, to change."""
+    """DVC's merged configuration, and the part in .dvc/config.local, which can be changed."""
     from dvc.config import Config
     from dvc.config import ConfigError as DvcConfigError
 

@@ -136,7 +136,7 @@ def config(folder: Path) -> str:
 def test_a_broken_configuration_is_one_line(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (clone / ".dvc/config.local").write_text("[core\n")
     monkeypatch.setattr(storage, "_launch", lambda lock: None)
-    monkeypatch.setattr(storage, "_wait_until_it_stores", lambda address: None)
+    monkeypatch.setattr(storage, "_wait_until_writable", lambda address: None)
     monkeypatch.setattr(storage, "endpoint", lambda: "http://127.0.0.1:1")
     with pytest.raises(ConfigError, match="DVC's configuration is broken"):
         storage.start()
