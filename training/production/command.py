@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 BUNDLE = Path("model")
 NEVER = "0" * 40
-"""What an overlay names before its first release."""
+"""The commit in an overlay before its first release."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
@@ -60,7 +60,7 @@ class ProductionSettings(Settings):
 
 @dataclass(frozen=True)
 class Released:
-    """The commit that an overlay names, and the model's version if it names one."""
+    """The commit in an overlay, and the model's version if the overlay has one."""
 
     commit: str
     version: str | None
@@ -102,7 +102,7 @@ def read_released(overlay: Path, at: Revision | None = None) -> Released:
         raise ConfigError(f"there is no {overlay} at {at.short if at else 'the working tree'}")
     commit, version = None, None
     try:
-        # As text, all of it: a version of digits alone is not a number. This loader makes no objects either.
+        # BaseLoader reads only text, so a version of digits stays text; it makes no objects either.
         document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
         commit = document["commonAnnotations"][REVISION_ANNOTATION]
         labels = [each.get("pairs", {}) for each in document.get("labels", ())]
@@ -128,9 +128,9 @@ def compare(
     """Compare a bundle with the one that was released.
 
     Raises:
-        UnreachableError: the revision, or its bundle, is not here and cannot be had.
-        DataError: what was found is not what the overlay names, or the working tree was not reproduced.
-        BundleError: the candidate is no sound bundle.
+        UnreachableError: the revision or its bundle is not available.
+        DataError: the bundle found is not the one that the overlay names, or the working tree was not reproduced.
+        BundleError: the candidate is not a valid bundle.
     """
     ours = read_bundle(candidate)
     side = Side.of(ours.manifest)
@@ -192,7 +192,7 @@ def _compared(
     production = _fetch(revision, released, store)
     profile = read_profile()
     test = read_split(TEST_FILE, profile)
-    _is_of_this_tree(candidate.manifest, profile)
+    _check_reproduced(candidate.manifest, profile)
     return comparison.compare(
         candidate,
         production,
@@ -206,7 +206,7 @@ def _compared(
 
 
 def _fetch(revision: Revision, released: Released, store: Store) -> Bundle:
-    """The bundle that a revision made, verified."""
+    """The verified bundle of a revision."""
     where = f"the bundle of revision {revision.short}"
     output = revision.outputs.get(BUNDLE.as_posix())
     if output is None:
@@ -249,7 +249,7 @@ def _check_schema_version(manifest: bytes, revision: Revision, released: Release
     try:
         document = json.loads(manifest)
     except ValueError:
-        return  # read_bundle says what is wrong with it
+        return  # read_bundle reports it
     if not isinstance(document, dict) or document.get("schema_version") == SCHEMA_VERSION:
         return
     side = Side(
@@ -264,7 +264,7 @@ def _check_schema_version(manifest: bytes, revision: Revision, released: Release
     )
 
 
-def _is_of_this_tree(candidate: Manifest, profile: Profile) -> None:
+def _check_reproduced(candidate: Manifest, profile: Profile) -> None:
     if candidate.classes != profile.classes or candidate.features != profile.features:
         raise DataError(
             "the champion was not made from what data/ holds: run `dvc repro`, so that both are of one run"

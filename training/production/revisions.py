@@ -1,8 +1,8 @@
 """Reads files and DVC outputs of another git revision, without touching the working tree.
 
-A file in git comes from `git show`. An output of DVC is found by the hash that the revision's own `dvc.lock`
-records: in this clone's cache, else in the remote that this clone uses today, because a bucket may
-have moved since. Nothing is checked out, locked or written, so a `dvc repro` may run at the same time.
+A file in git comes from `git show`. An output of DVC is found by the hash in the revision's own
+`dvc.lock`: in this clone's cache, or else in the remote that this clone uses today, because a bucket may have moved.
+Nothing is checked out, locked or written, so `dvc repro` may run at the same time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
 
 
 class UnreachableError(EspalierError):
-    """A revision, or a DVC output of it, is neither here nor in the remote."""
+    """A revision, or one of its DVC outputs, is neither in this clone nor in the remote."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def outputs_of(lock: bytes, where: str = LOCK_FILE) -> dict[str, Entry]:
     """The outputs that a dvc.lock records, by path.
 
     Raises:
-        UnreachableError: it is not one that this DVC writes.
+        UnreachableError: DVC did not write it.
     """
     try:
         return outputs(parse_yaml(lock))
@@ -100,12 +100,12 @@ class Store:
         """The content of a file.
 
         Raises:
-            UnreachableError: neither cache nor remote has it, or what they have is something else.
+            UnreachableError: neither cache nor remote has it, or their content does not match the hash.
         """
         return self._object(output.md5, output.path)
 
     def read_folder(self, output: Entry) -> dict[str, Entry]:
-        """What is in a folder, by path below it."""
+        """The files in a folder, by path below it."""
         listing = json.loads(self._object(output.md5, output.path))
         return {each["relpath"]: Entry(f"{output.path}/{each['relpath']}", each["md5"]) for each in listing}
 
@@ -120,7 +120,7 @@ class Store:
         except OSError as error:
             raise UnreachableError(f"cannot read {path} from DVC's cache: {error}") from None
         if not _is(content, md5):
-            # DVC itself removes such a file when it meets it; the remote may have the right one.
+            # The cached file is corrupt, and DVC would remove it; the remote may have the right one.
             return self._from_remote(md5, path)
         return content
 
@@ -142,7 +142,7 @@ class Store:
                 "revision was reproduced, or check it out and run `dvc repro`"
             ) from None
         except Exception as error:
-            # Every kind of storage raises its own classes: no key, no permission, no such bucket, no network.
+            # Each kind of storage has exceptions of its own: no key, no permission, no such bucket, no network.
             said = " ".join(str(error).split()) or type(error).__name__
             raise UnreachableError(
                 f"{path} ({md5[:10]}…) is not in DVC's cache and the remote does not give it ({said[:200]}): "

@@ -1,12 +1,12 @@
-"""Say what a branch changes: parameters, data, models, and whether the champion passes the gate.
+"""Report what a branch changes: parameters, data, models, and whether the champion passes the gate.
 
-Reads  the working tree as `dvc repro` leaves it, and what the branch began from (the merge base with --base):
-       its files from git, its outputs from DVC's cache or remote, as far as they can be had
+Reads  the working tree after `dvc repro`, and the merge base of the branch with --base: its files from git, and its
+       outputs from DVC's cache or remote if they are available
 Writes build/review/review.md    the comment of a pull request
        build/review/review.json  the same as data; `passed` is the verdict
        build/review/*.png        plots
 
-The same two states give the same bytes. docs/reviewing.md says how the verdict comes about.
+The same two states give the same bytes. docs/reviewing.md explains the verdict.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--failure",
         metavar="TEXT",
-        help="the pipeline failed: what it said, or a file that holds it; this becomes the verdict",
+        help="the output of a failed pipeline, or a file that holds it; it becomes the verdict",
     )
     parser.add_argument(
         "--no-production",
@@ -89,15 +89,14 @@ def review(
     with_production: bool = True,
     artifact_url: str | None = None,
 ) -> Review:
-    """Compare the working tree with what it began from.
+    """Compare the working tree with the merge base.
 
     Raises:
         UnreachableError: the base is not in this clone, or there is no dvc.lock.
     """
     tip = Revision.find(base)
     head = Revision.find("HEAD")
-    began = tip.merge_base(head)
-    before, after = _Past(began), _Present(head)
+    before, after = _Past(tip.merge_base(head)), _Present(head)
     notes: list[str] = []
     champion_before = before.champion()
     # After a failure the leaderboard and the bundle are still the last good ones.
@@ -239,7 +238,7 @@ class _Present(_Side):
         return sorted(each.name for each in folder.glob("*.json"))
 
     def refused(self) -> bool:
-        """Whether the gate refused the champion: `select` then writes its reports, and DVC does not record them."""
+        """Whether the gate refused the champion: `select` then writes reports that DVC does not record."""
         found = self.leaderboard()
         if found is None or not found.missed:
             return False
@@ -247,13 +246,13 @@ class _Present(_Side):
         return md5 != self.digest(LEADERBOARD_FILE)
 
     def stale(self) -> str:
-        """Why the figures are not those of params.yaml; empty when they are, as far as parameters go."""
+        """Which parameters changed after their stages ran; empty if none."""
         now = config.parse_yaml(self.file(Path(PARAMS_FILE)) or b"")
         late = [
             name
             for name, stage in stages(config.parse_yaml(self._lock)).items()
             for key, value in stage.params.get(PARAMS_FILE, {}).items()
-            # An algorithm that was taken out leaves its stage in the lock.
+            # A removed algorithm leaves its stage in the lock.
             if _at(now, key) != value and not (name.startswith("train@") and _at(now, key) is None)
         ]
         if not late:
@@ -386,10 +385,10 @@ def _described(origin: Origin, profile: Profile) -> Iterator[tuple[str, str]]:
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
-    """In the order of the newer side, then what it does not have any more."""
+    """The differences, in the order of the newer side; removed names come last."""
     for name in [*after, *(each for each in before if each not in after)]:
         old, new = before.get(name, _ABSENT), after.get(name, _ABSENT)
-        # True is 1 for Python, and 1.0 too; in a parameter they are different things.
+        # True, 1 and 1.0 are equal in Python, but different parameters.
         if _written(old) != _written(new):
             yield Change(name=name, before=_written(old), after=_written(new))
 
@@ -406,7 +405,7 @@ def _written(value: Any) -> str | None:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys of nested mappings with dots between them; a list is one value."""
+    """Nested keys, joined by dots, with their values; a list is one value."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))

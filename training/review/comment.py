@@ -1,7 +1,7 @@
-"""The comment of a pull request: the verdict and its reasons on the first screen, details below in foldable sections.
+"""The comment of a pull request: the verdict and its reasons first, details below in foldable sections.
 
-Whatever a review holds, the comment is safe to post (`common.markdown`) and short enough: each part has its budget,
-and together they stay below what GitHub takes.
+The comment is always safe to post (`common.markdown`) and short enough: each part has a budget, and their sum is below
+GitHub's limit.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from operator import attrgetter
 
 from common.markdown import block, bullets, code, details, prose, table
 from training.production import comparison
@@ -17,8 +18,7 @@ from training.review.model import Algorithm, Confusion, Contestant, Review
 MARKER = "<!-- espalier-review -->"
 """The first line, by which the comment is found and updated."""
 LIMIT = 60_000
-"""Bytes, which the budgets below never add up to. GitHub takes 65,536 characters, and what posts the comment may add
-some lines."""
+"""Bytes; the budgets below sum to less. GitHub accepts 65,536 characters, and the step that posts may add some lines."""
 GATE_KEYS = "select.gate."
 
 _LIST = 3_000
@@ -124,19 +124,19 @@ def _figures(review: Review) -> str:
                 f"cross-validated {code(new.score)}",
                 _cv(old) if same else "–",
                 _cv(new),
-                _delta(old, new, _of_cv) if same else "",
+                _delta(old, new, attrgetter("cv")) if same else "",
             ],
             [
                 f"test {code(new.score)}",
                 _test(old) if same else "–",
                 _test(new),
-                _delta(old, new, _of_test) if same else "",
+                _delta(old, new, attrgetter("test")) if same else "",
             ],
             [
                 "test log loss (less is better)",
                 f"{old.log_loss:.3f}" if old else "–",
                 f"{new.log_loss:.3f}",
-                _delta(old, new, _of_loss),
+                _delta(old, new, attrgetter("log_loss")),
             ],
         ]
     return table(["", "before", "this change", "Δ"], rows, _SHORT_TABLE, "lrrr")
@@ -213,11 +213,11 @@ def _contestant(each: Contestant, review: Review) -> list[str]:
         place,
         name,
         _cv(new),
-        _delta(same, new, _of_cv),
+        _delta(same, new, attrgetter("cv")),
         _test(new),
-        _delta(same, new, _of_test),
+        _delta(same, new, attrgetter("test")),
         f"{new.log_loss:.3f}",
-        _delta(old, new, _of_loss),
+        _delta(old, new, attrgetter("log_loss")),
     ]
 
 
@@ -306,7 +306,7 @@ def _confused_pairs(after: Confusion, before: Confusion | None) -> str:
 
 
 def _chart(review: Review) -> str:
-    """A Mermaid chart; it supports only plain names, and few."""
+    """A Mermaid chart, which supports only a few plain names."""
     shown = [each for each in review.algorithms if each.after and _PLAIN.match(each.name)][:_BARS]
     scores = {each.after.score for each in shown if each.after}
     if len(shown) < 2 or len(scores) != 1 or not all(_PLAIN.match(each) for each in scores):
@@ -375,18 +375,6 @@ def _test(figures: Algorithm | None) -> str:
     if figures is None:
         return "–"
     return f"{figures.test:.3f} [{figures.test_low:.3f},{_NBSP}{figures.test_high:.3f}]"
-
-
-def _of_cv(figures: Algorithm) -> float:
-    return figures.cv
-
-
-def _of_test(figures: Algorithm) -> float:
-    return figures.test
-
-
-def _of_loss(figures: Algorithm) -> float:
-    return figures.log_loss
 
 
 def _delta(old: Algorithm | None, new: Algorithm, of: Callable[[Algorithm], float]) -> str:
