@@ -358,7 +358,8 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+# The job `manifests` of the workflow `ci` scans at every push; here it is shown that a scan can fail.
+@pytest.mark.long(".checkov.yaml", "deploy/base", "deploy/components", "deploy/manifests", "deploy/overlays")
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [("runAsNonRoot: true", "runAsNonRoot: true", None), ("drop: [ALL]", "add: [SYS_ADMIN]", "CKV_K8S_28")],

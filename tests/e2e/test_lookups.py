@@ -21,7 +21,11 @@ from tests.e2e.clone import Clone, clone
 from tests.lookups import hosts, signal_traced, traced
 from tests.tools import free_port, require
 
-pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
+pytestmark = [
+    # Libraries that report to somebody come with a change of the lock.
+    pytest.mark.long("pyproject.toml", "tests/e2e/test_lookups.py", "tests/lookups.py", "uv.lock"),
+    pytest.mark.no_cover,
+]
 
 PYTHON = sys.executable
 REGISTRY = "registry.npmjs.org"

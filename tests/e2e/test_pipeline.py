@@ -102,9 +102,8 @@ STOPPED = ("prepare", "train@random_forest", "select")
 INT, KILL = signal.SIGINT, signal.SIGKILL
 
 
-@pytest.mark.parametrize(
-    "numbers", [(INT, KILL, INT), pytest.param((KILL, INT, KILL), marks=pytest.mark.long(*TRAINED))]
-)
+@pytest.mark.long(*TRAINED)
+@pytest.mark.parametrize("numbers", [(INT, KILL, INT), (KILL, INT, KILL)])
 def test_an_interrupted_run_is_taken_up_again(tmp_path: Path, numbers: tuple[signal.Signals, ...]) -> None:
     project = clone(tmp_path / "project")
     params = project.params()

@@ -213,7 +213,10 @@ def test_a_service_that_is_wrong_from_the_start_is_one_line(model: Path, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "fault"),
-    [("fails", r": 500 instead of (200|422)$"), ("mixes answers up", r": another answer than in quiet$")],
+    [
+        pytest.param("fails", r": 500 instead of (200|422)$", marks=pytest.mark.long("tests/load")),
+        ("mixes answers up", r": another answer than in quiet$"),
+    ],
 )
 def test_a_service_that_becomes_bad_is_found_out(model: Path, tmp_path: Path, kind: str, fault: str) -> None:
     bad = {"fails": Fails, "mixes answers up": MixesAnswersUp}[kind](application(model), after=300)

@@ -42,7 +42,7 @@ from tests.deploy.github import SERVER, FakeGitHub
 from tests.deploy.project import ROOT, Project
 from tests.deploy.registries import Server
 from tests.monitoring import pods
-from tests.tools import require
+from tests.tools import examples, require
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 QUICK = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -286,7 +286,7 @@ def read_or_none(source: Clone) -> Facts | None:
         return None
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=QUICK)
+@settings(max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture], phases=QUICK)
 @given(STEPS)
 @example(HIDDEN)
 def test_a_clone_tells_what_the_release_tool_reads(steps: list[Step]) -> None:
@@ -296,7 +296,7 @@ def test_a_clone_tells_what_the_release_tool_reads(steps: list[Step]) -> None:
         assert facts.timelines["staging"].deployments == ()
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=QUICK)
+@settings(max_examples=examples(5), suppress_health_check=[HealthCheck.function_scoped_fixture], phases=QUICK)
 @given(STEPS)
 @example(FOUND)
 @pytest.mark.slow

@@ -126,7 +126,12 @@ def _passes(folder: Path, test: dict[str, Any]) -> None:
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-@pytest.mark.slow
+WEEKS = pytest.mark.long(
+    "monitoring/objectives.yaml", "monitoring/rules", "tests/monitoring/test_drift_rules.py"
+)
+
+
+@WEEKS
 def test_a_week_like_training_raises_no_alert(manifest: Manifest, tmp_path: Path) -> None:
     _tested(tmp_path, manifest, 7 * 24, [(24, []), (42, []), (66, []), (168, [])])
 
@@ -139,7 +144,7 @@ def test_one_standard_deviation_is_told_within_five_hours(
     _tested(tmp_path, manifest, 22, [(14, []), (19, [feature])], moved=feature, since=14)
 
 
-@pytest.mark.slow
+@WEEKS
 def test_twenty_rows_an_hour_are_judged_by_the_day(manifest: Manifest, tmp_path: Path) -> None:
     """From scrapes of single rows to the alert: silent as in training, and told within a day of one deviation."""
     feature = next(each for each in manifest.features if each.name == "petal_length")

@@ -166,7 +166,7 @@ def test_the_rules_see_what_happens_to_the_real_service(world: World) -> None:
     assert [each.labels["model_version"] for each in versions] == [world.manifest.version]
 
 
-@pytest.mark.slow
+@pytest.mark.long("monitoring/dashboards", "tests/monitoring/pictures.py")
 def test_the_dashboards_can_be_drawn(world: World, tmp_path: Path) -> None:
     """The pictures themselves are for people to judge."""
     moment = pictures.look(world.prometheus, world.story.end, 2)
