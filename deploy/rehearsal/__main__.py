@@ -58,7 +58,10 @@ def rehearse(folder: Path) -> bool:
             if not _play(title, step):
                 return False
         played = sorted(
-            {yaml.safe_load(file.read_text())["name"] for file in STAND_INS.glob("*/*/action.yml")}
+            {
+                yaml.safe_load(file.read_text(encoding="utf-8"))["name"]
+                for file in STAND_INS.glob("*/*/action.yml")
+            }
         )
         if made.github.errors:
             print(

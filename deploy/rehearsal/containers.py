@@ -67,11 +67,12 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "storage.conf").write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{volatile}"\n'
         # Otherwise the folder stays a mount that cannot be removed.
-        '[storage.options.overlay]\nskip_mount_home = "true"\n'
+        '[storage.options.overlay]\nskip_mount_home = "true"\n',
+        encoding="utf-8",
     )
     # Without systemd, runc makes control groups itself.
     engine = "" if Path("/run/systemd/system").exists() else 'cgroup_manager = "cgroupfs"\nruntime = "runc"\n'
-    (folder / "containers.conf").write_text(f'[engine]\nevents_logger = "none"\n{engine}')
+    (folder / "containers.conf").write_text(f'[engine]\nevents_logger = "none"\n{engine}', encoding="utf-8")
     variables = {
         "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
         "CONTAINERS_CONF": str(folder / "containers.conf"),
@@ -88,7 +89,7 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
     finally:
         call("podman", "rm", "--all", "--force", "--time=0", check=False)
         # A container that could not start leaves mounts behind, with which the folder cannot be removed.
-        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        for line in reversed(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()):
             if (mounted := line.split()[1]).startswith(f"{folder}/"):
                 call("umount", mounted, check=False)
         shutil.rmtree(folder / "graph", ignore_errors=True)
@@ -112,7 +113,7 @@ def registry(folder: Path) -> Iterator[str]:
         "http": {"addr": address},
     }
     # JSON is YAML too.
-    (folder / "config.yml").write_text(json.dumps(config))
+    (folder / "config.yml").write_text(json.dumps(config), encoding="utf-8")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -209,7 +210,14 @@ def call(program: str, *arguments: str, check: bool = True) -> Any:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def _certificates() -> str:
@@ -224,7 +232,7 @@ def _base_archive() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "espalier"
     cache.mkdir(parents=True, exist_ok=True)
     archive = cache / f"base-{SUITE}-{recipe}.tar"
-    with (cache / "base.lock").open("w") as lock:
+    with (cache / "base.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists():
             with tempfile.TemporaryDirectory(prefix="espalier-base-", dir=cache) as name:

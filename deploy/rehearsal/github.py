@@ -426,7 +426,7 @@ class GitHub:
             ["git", f"--git-dir={self.origin}", *arguments],
             env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", **(people or {})},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         if check and done.returncode:

@@ -65,7 +65,9 @@ def run(
     file = WORKFLOWS / f"{workflow}.yml"
     folder.mkdir(parents=True, exist_ok=True)
     event_file = folder / "event.json"
-    event_file.write_text(json.dumps({**payload, **({"inputs": dict(inputs)} if inputs is not None else {})}))
+    event_file.write_text(
+        json.dumps({**payload, **({"inputs": dict(inputs)} if inputs is not None else {})}), encoding="utf-8"
+    )
     command = [
         "act",
         event,
@@ -131,7 +133,7 @@ def _actions(checkout: Path) -> set[str]:
     """The actions of other repositories that workflows and composite actions use: owner/name@commit."""
     found: set[str] = set()
     for file in [*(checkout / WORKFLOWS).glob("*.yml"), *(checkout / ".github/actions").glob("*/action.yml")]:
-        found |= _uses(yaml.safe_load(file.read_text()))
+        found |= _uses(yaml.safe_load(file.read_text(encoding="utf-8")))
     return found
 
 

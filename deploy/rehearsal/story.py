@@ -202,9 +202,9 @@ class Story:
         world.git("fetch", "--quiet", "origin")
         world.git("checkout", "--quiet", "-B", branch, "origin/main")
         file = world.engineer / "params.yaml"
-        params: dict[str, Any] = yaml.safe_load(file.read_text())
+        params: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
         edit(params)
-        file.write_text(yaml.safe_dump(params, sort_keys=False))
+        file.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
         world.git("commit", "--quiet", "--all", "--message", title)
         world.git("push", "--quiet", "origin", branch)
         repository = f"repos/{events.REPOSITORY}/pulls"

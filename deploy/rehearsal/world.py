@@ -89,7 +89,8 @@ class World:
             cwd=cwd or self.engineer,
             env={**os.environ, **IDENTITY, **self.environment(), "PATH": f"{BIN}:{os.environ['PATH']}"},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         if check and done.returncode != 0:
