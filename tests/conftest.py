@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -40,6 +41,8 @@ LONGEST = (
 )
 """Modules that take minutes, the longest first."""
 
+STARTED = time.monotonic()
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
@@ -56,6 +59,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="REV",
         help="of the tests marked long, run those whose subject changed after this commit",
     )
+    parser.addoption(
+        "--start-within",
+        metavar="MINUTES",
+        type=float,
+        help="skip tests that have not started after this time",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--start-within")
+    if minutes is not None and time.monotonic() - STARTED > 60 * minutes:
+        pytest.skip(f"not started within {minutes:g} minutes: `make test-long` runs it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

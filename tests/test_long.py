@@ -31,3 +31,20 @@ def test_a_long_test_runs_when_asked_for_and_its_subject_changed(options: list[s
         check=False,
     )
     assert collected in done.stdout.splitlines()[-1], done.stdout + done.stderr
+
+
+def test_a_test_that_is_not_started_in_time_is_skipped_by_name() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "long",
+        "--start-within=0",
+        "tests/e2e/test_rehearsal.py",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not started within 0 minutes" in done.stdout
+    assert "1 skipped" in done.stdout
