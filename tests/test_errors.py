@@ -41,6 +41,7 @@ def test_a_reader_that_closed_the_pipe_is_no_error(lines: str, end: str) -> None
     assert unread("-c", SCRIPT.format(lines=lines, end=end)) == (141, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -76,6 +76,7 @@ def test_an_idle_connection_is_closed(client: socket.socket) -> None:
     assert time.monotonic() - started >= KEPT_SECONDS - 1
 
 
+@pytest.mark.slow
 def test_a_connection_in_use_is_kept(client: socket.socket) -> None:
     for _ in range(2 * KEPT_SECONDS + 2):
         client.sendall(PREDICT)
@@ -83,6 +84,7 @@ def test_a_connection_in_use_is_kept(client: socket.socket) -> None:
         time.sleep(0.75)
 
 
+@pytest.mark.slow
 def test_a_request_that_has_begun_is_waited_for(client: socket.socket) -> None:
     client.sendall(PREDICT)
     client.recv(65536)
@@ -305,6 +307,7 @@ def wire(impatient: Running) -> Iterator[Wire]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_connection_that_sends_nothing_is_closed(wire: Wire) -> None:
     assert wire.end() == b""
 
@@ -355,6 +358,7 @@ def test_a_response_that_is_not_read_ends_the_connection(impatient: Running, wir
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_while_much_is_held_large_bodies_get_503_and_small_ones_an_answer(
     number_model: Path,
 ) -> None:

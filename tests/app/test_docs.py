@@ -46,12 +46,14 @@ def expect_an_answer(page: Page) -> None:
     expect(page.locator(".live-responses-table .microlight").first).to_contain_text('"label": "setosa"')
 
 
+@pytest.mark.slow
 def test_the_documentation_needs_no_other_host(plain: str, visit: Visit) -> None:
     page = visit(plain, path="/docs", wait=False)
     expect_documentation(page, "Espalier: iris")
     expect_an_answer(page)
 
 
+@pytest.mark.slow
 def test_a_proxy_may_pass_a_prefix_on(prefixed: str, visit: Visit) -> None:
     for prefix in ("", PREFIX):
         page = visit(prefixed, path=f"{prefix}/docs", wait=False)
@@ -65,6 +67,7 @@ def test_a_proxy_may_pass_a_prefix_on(prefixed: str, visit: Visit) -> None:
         assert urlsplit(page.url).path == f"{prefix}/docs"
 
 
+@pytest.mark.slow
 def test_a_proxy_may_take_a_prefix_off(plain: str, visit: Visit) -> None:
     def take_off(route: Route) -> None:
         parts = urlsplit(route.request.url)
@@ -77,6 +80,7 @@ def test_a_proxy_may_take_a_prefix_off(plain: str, visit: Visit) -> None:
     visit(plain, path=f"{PREFIX}/", routes={"**/*": take_off})
 
 
+@pytest.mark.slow
 def test_what_a_bundle_says_is_text(browser: Browser, visit: Visit, tmp_path: Path) -> None:
     document = write_number_bundle(tmp_path).model_dump(mode="json")
     document |= {"name": HOSTILE, "target": HOSTILE, "algorithm": HOSTILE}

@@ -165,6 +165,7 @@ def ways(request: pytest.FixtureRequest, number_model: Path, mixed_model: Path, 
     return Ways(serve, model, name)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100))
 @given(body=bodies | cut_bodies, sent=st.just({}) | headers, path=st.sampled_from([0, 1]))
 def test_all_ways_give_the_same_answer(ways: Ways, body: bytes, sent: dict[str, str], path: int) -> None:

@@ -64,6 +64,7 @@ def test_a_bad_bundle_is_refused_before_anything_is_served(tmp_path: Path) -> No
         create_app(Settings(model_dir=tmp_path))
 
 
+@pytest.mark.slow
 def test_clients_side_by_side_get_their_own_answers(number_model: Path) -> None:
     """Sixteen clients, small and large requests mixed, every answer known."""
     app = create_app(Settings(model_dir=number_model))

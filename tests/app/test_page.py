@@ -308,6 +308,7 @@ def test_an_answer_that_arrives_late_is_dropped(numbers: tuple[str, Manifest], v
     expect_answer(page, *_answer((5.8, 3.0, 1.0, 1.3)))
 
 
+@pytest.mark.slow
 def test_it_survives_a_restart_of_the_service(tmp_path: Path, visit: Visit) -> None:
     write_number_bundle(tmp_path)
     port = free_port()

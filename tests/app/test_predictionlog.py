@@ -325,6 +325,7 @@ def test_a_file_is_written_when_it_is_old_enough(number_model: Path, serve: Serv
     assert len(lines_in(folder)) == 1
 
 
+@pytest.mark.slow
 def test_a_stored_file_appears_whole(number_model: Path, folder: Path) -> None:
     """A reader that looks all the time never sees half a line."""
     with running(
@@ -358,6 +359,7 @@ def test_a_directory_that_cannot_be_written_to_is_one_line(
     assert line.startswith("error: ESPALIER_PREDICTION_LOG=/proc/log: the directory cannot be written to: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "given_value", "said"),
     [

@@ -65,6 +65,7 @@ def test_one_instance_gets_the_known_answer(numbers: TestClient, row: Row) -> No
     assert list(answer["probabilities"]) == list(IRIS_CLASSES)
 
 
+@pytest.mark.slow
 @given(rows=st.lists(mixed_rows, min_size=1, max_size=8))
 def test_the_three_shapes_agree(mixed: TestClient, rows: list[Row]) -> None:
     columns = {name: [row.values[name] for row in rows] for name in rows[0].values}

@@ -83,6 +83,7 @@ def read(url: str) -> str:
     return content.decode()
 
 
+@pytest.mark.slow
 def test_sigterm_under_load_loses_nothing(number_model: Path) -> None:
     drain = 1.5
     with running(number_model, drain_seconds=drain) as service, Load(service) as load:
@@ -358,6 +359,7 @@ def test_a_host_that_is_not_here_is_one_line(host: str) -> None:
     assert host in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_start_is_one_line(number_model: Path, tmp_path: Path, workers: int) -> None:
     assert "ESPALIER_PORT=x" in refused(number_model, port="x", workers=workers)

@@ -83,6 +83,7 @@ def test_each_environment_has_its_sync_policy() -> None:
         assert each["retry"]["limit"] > 0
 
 
+@pytest.mark.slow
 def test_nothing_that_runs_goes_with_its_description() -> None:
     policy = _get(_rendered(), SET)["spec"]["syncPolicy"]
     assert policy == {"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}

@@ -42,6 +42,7 @@ def _one(name: str, kind: str) -> Document:
     return deepcopy(next(each for each in _documents(name) if each["kind"] == kind))
 
 
+@pytest.mark.slow
 def test_everything_is_as_it_should_be() -> None:
     assert {each.name: list(each.problems) for each in _everything() if each.problems} == {}
     assert len(_everything()) == len(render.ENVIRONMENTS) * (1 + len(render.VARIANTS)) + 2
@@ -324,6 +325,7 @@ def test_a_missing_component_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_rendered(tmp_path: Path) -> None:
     output = tmp_path / "manifests"
     output.mkdir()
@@ -342,6 +344,7 @@ def test_the_command_writes_what_it_rendered(tmp_path: Path) -> None:
     assert "all as they should be" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     """A copy of the project in which the readiness probe is misspelt."""
     _copy_project(tmp_path)

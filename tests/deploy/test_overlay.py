@@ -80,6 +80,7 @@ def test_the_place_before_the_first_release_is_empty() -> None:
     assert not RELEASE.empty
 
 
+@pytest.mark.slow
 @given(releases)
 def test_what_is_written_is_read_again_as_text(release: Release) -> None:
     for text in (BLOCK, FLOW):
@@ -98,6 +99,7 @@ def test_what_is_written_is_read_again_as_text(release: Release) -> None:
 usual = releases.filter(lambda release: release.name[0].isalnum())  # others need quotes, which then stay
 
 
+@pytest.mark.slow
 @given(usual, usual)
 def test_going_forth_and_back_gives_the_same_bytes(one: Release, two: Release) -> None:
     first = overlay.edit(BLOCK, one, "x")

@@ -149,6 +149,7 @@ def test_it_works_from_any_place_in_the_clone(project: Project) -> None:
     assert project.runs("staging", "main").digest == digest(another)
 
 
+@pytest.mark.slow
 def test_what_must_not_be_released_is_refused_and_nothing_changes(project: Project) -> None:
     project.staged(1)
     newest = project.staged(2)
@@ -193,6 +194,7 @@ def test_what_must_not_be_released_is_refused_and_nothing_changes(project: Proje
     assert (project.at_origin("rev-parse", "main"), project.me.state()) == before
 
 
+@pytest.mark.slow
 def test_force_releases_what_is_older(project: Project) -> None:
     first = project.staged(1)
     project.staged(2)
@@ -486,6 +488,7 @@ def test_a_killed_release_leaves_nothing_behind(project: Project, seconds: float
 # promote
 
 
+@pytest.mark.slow
 def test_a_promotion_is_proposed_with_all_that_a_reviewer_asks(project: Project, github: FakeGitHub) -> None:
     project.staged(1)
     assert project.me.release("promote", "--pull-request").status == 0
@@ -523,6 +526,7 @@ def test_a_promotion_is_proposed_with_all_that_a_reviewer_asks(project: Project,
     assert project.trailers(branch)["Espalier-Action"] == "promote"
 
 
+@pytest.mark.slow
 def test_the_same_promotion_is_the_same_pull_request(project: Project, github: FakeGitHub) -> None:
     project.staged(1)
     assert "opened" in project.me.release("promote", "--pull-request").out
@@ -549,6 +553,7 @@ def test_the_same_promotion_is_the_same_pull_request(project: Project, github: F
     assert "# more" in project.at_origin("show", f"main:{PRODUCTION}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["merge", "squash", "rebase"])
 def test_what_was_promoted_rolled_back_and_is_promoted_again(
     project: Project, github: FakeGitHub, method: Method
@@ -595,6 +600,7 @@ def test_a_promotion_can_stay_in_the_clone(project: Project) -> None:
     assert project.me.git("diff", "--name-only", "origin/main", "mine") == PRODUCTION
 
 
+@pytest.mark.slow
 def test_only_what_staging_runs_is_promoted(project: Project, github: FakeGitHub) -> None:
     promote = ["promote", "--pull-request"]
     assert_refused(project.me.release(*promote), "nothing was released to staging yet")
@@ -677,6 +683,7 @@ def roll_back(project: Project, github: FakeGitHub, *options: str) -> Release:
     return project.runs("production")
 
 
+@pytest.mark.slow
 def test_rolling_back_goes_further_back_each_time(
     project: Project, github: FakeGitHub, promoted: list[str]
 ) -> None:
@@ -702,6 +709,7 @@ def test_rolling_back_goes_further_back_each_time(
     assert roll_back(project, github).digest == digest(promoted[0]), "the second one is still not good"
 
 
+@pytest.mark.slow
 def test_a_digest_to_go_back_to_can_be_named(
     project: Project, github: FakeGitHub, promoted: list[str]
 ) -> None:
@@ -723,6 +731,7 @@ def test_staging_can_be_rolled_back_too(project: Project) -> None:
     assert found.digest == digest(first)
 
 
+@pytest.mark.slow
 def test_an_image_that_has_vanished_is_not_gone_back_to(project: Project, promoted: list[str]) -> None:
     project.registry.delete(digest(promoted[1]))
     assert_refused(project.me.release("rollback"), f"has no image espalier@{digest(promoted[1])}")

@@ -332,6 +332,7 @@ def test_a_deployment_that_a_branch_overruled_is_told(
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x85\u2028\u2029"), max_size=20)
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 16**64 - 1),
     st.from_regex(overlay.VERSION, fullmatch=True),
@@ -504,6 +505,7 @@ def small() -> Iterator[FakeGitHub]:
         assert github.errors == []
 
 
+@pytest.mark.slow
 def test_hours_of_reading_cost_nothing(small: FakeGitHub) -> None:
     moment = datetime.fromtimestamp(BEGAN, UTC)
     small.add_run("ci", moment, moment, "success")
@@ -576,6 +578,7 @@ def test_trouble_keeps_the_last_facts(
     assert values(exporter.text(), "espalier_delivery_up") == [1]
 
 
+@pytest.mark.slow
 def test_waiting_has_an_end(small: FakeGitHub) -> None:
     exporter = Exporter(source(), interval=60)
     small.fail_next = [(500, "no")] * 20

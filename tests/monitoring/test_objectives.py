@@ -58,6 +58,7 @@ def test_the_committed_files_follow_from_the_table() -> None:
     }
 
 
+@pytest.mark.slow
 def test_every_place_follows_the_latency_limit(copy: Path, run: Run) -> None:
     assert (run("monitoring.generate", "--check").stderr, run("monitoring.generate").stdout) == ("", "")
     replace(copy / "monitoring/objectives.yaml", ("seconds: 0.1,", "seconds: 0.15,"))

@@ -189,6 +189,7 @@ def test_the_dashboards_can_be_drawn(world: World, tmp_path: Path) -> None:
         assert 20_000 < len(content) < 300_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hours", "why"),
     [

@@ -124,6 +124,7 @@ def test_outputs_outlive_a_run_that_fails(stage: str) -> None:
             assert options["persist"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [*STAGES, "track", "leaderboard", "draft", "packages", "storage"])
 def test_every_module_runs_alone_and_explains_itself(stage: str) -> None:
     done = subprocess.run(

@@ -45,6 +45,7 @@ def test_a_green_commit_of_main_is_released(main: Clone, github: GitHubActions) 
     assert "nothing was released to staging yet" in done.stdout
 
 
+@pytest.mark.slow
 def test_when_staging_runs_the_same_there_is_nothing_to_do(
     main: Clone, origin: Origin, github: GitHubActions
 ) -> None:

@@ -43,6 +43,7 @@ def test_every_parameters_file_in_the_project_is_sound(path: Path) -> None:
     assert settings.data_schema.features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "complaint"),
     [

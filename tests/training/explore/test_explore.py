@@ -102,17 +102,20 @@ def table(kind: str) -> explore.Table:
     )
 
 
+# These draw dozens of panels.
+WIDE = pytest.mark.long("tests/training/explore", "training/data", "training/explore")
 KINDS = (
     "few",
-    pytest.param("wide", marks=pytest.mark.slow),
-    pytest.param("very wide", marks=pytest.mark.slow),
+    pytest.param("wide", marks=WIDE),
+    pytest.param("very wide", marks=WIDE),
     "one",
     "categories",
     "mixed",
-    pytest.param("many classes", marks=pytest.mark.slow),
+    pytest.param("many classes", marks=WIDE),
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_shape_of_data_gives_four_pictures(kind: str) -> None:
     pictures = explore.draw(table(kind))
@@ -145,6 +148,7 @@ def hidden(figure: Figure) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("draw", FIGURES)
 def test_no_words_are_on_top_of_each_other(kind: str, draw: Callable[[explore.Table], Figure]) -> None:
@@ -161,6 +165,7 @@ def test_no_words_are_on_top_of_each_other(kind: str, draw: Callable[[explore.Ta
         assert not (across > 3 and up > 3), f"{text!r} and {other!r}"
 
 
+@pytest.mark.slow
 def test_same_rows_give_same_bytes_whatever_the_machine_is_set_to() -> None:
     once = explore.draw(table("mixed"))
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 30}):
@@ -177,6 +182,7 @@ def test_pictures_name_no_software_and_no_time() -> None:
         assert not kinds & {b"tEXt", b"iTXt", b"zTXt", b"tIME"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [explore.distributions, explore.correlation])
 def test_of_very_many_features_the_best_are_drawn_and_it_says_so(
     draw: Callable[[explore.Table], Figure],
@@ -191,6 +197,7 @@ def test_of_very_many_features_the_best_are_drawn_and_it_says_so(
     assert "tissue" in texts
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_is_a_warning(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -213,6 +220,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(
         explore.draw(table("one"))
 
 
+@pytest.mark.slow
 def test_scatter_matrix_of_many_features_shows_the_best_and_says_so() -> None:
     wide = table("wide")
     chosen = explore.informative(wide)
@@ -263,6 +271,7 @@ def test_names_are_cut_in_the_middle_and_stay_distinct() -> None:
     assert explore.distinct(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
 
 
+@pytest.mark.slow
 def test_stage_writes_its_folder_whole(trained: Project) -> None:
     folder = trained.root / "reports/explore"
     before = {each.name: each.read_bytes() for each in folder.iterdir()}

@@ -200,6 +200,7 @@ def test_a_failure_is_one_line_and_keeps_the_last_good_data(project: Project) ->
     assert dataset.RAW_FILE.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_bundled_set_loads_no_database_or_cloud_library(project: Project) -> None:
     code = (
         "import sys, training.fetch.stage; sys.argv = ['fetch']; training.fetch.stage.main()\n"

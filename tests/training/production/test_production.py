@@ -48,6 +48,7 @@ def worse(repository: Repository) -> None:
 
 
 class TestVerdict:
+    @pytest.mark.slow
     def test_before_the_first_release_everything_passes(self, committed: Repository) -> None:
         committed.forget()
         result = judged(committed)
@@ -131,6 +132,7 @@ def test_a_difference_that_is_no_number_is_no_pass() -> None:
 
 
 class TestRules:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("rules", "said"),
         [
@@ -213,6 +215,7 @@ class TestOverlay:
 
 @pytest.mark.slow
 class TestWhereTheBundleIsFound:
+    @pytest.mark.slow
     def test_in_the_remote_when_the_cache_is_empty(self, released: Repository) -> None:
         released.remote()
         rename(released)
@@ -223,6 +226,7 @@ class TestWhereTheBundleIsFound:
         assert released.git("status", "--porcelain") == before
         assert not Path(".dvc/cache/files").exists()
 
+    @pytest.mark.slow
     def test_while_dvc_is_at_work(self, released: Repository) -> None:
         from zc.lockfile import LockFile  # type: ignore[import-untyped]
 
@@ -236,6 +240,7 @@ class TestWhereTheBundleIsFound:
         assert "Unable to acquire lock" in busy.stderr
         assert "passes:" in done.stdout
 
+    @pytest.mark.slow
     def test_in_the_remote_when_the_cache_is_damaged(self, released: Repository) -> None:
         released.remote()
         rename(released)
@@ -251,6 +256,7 @@ class TestWhereTheBundleIsFound:
         with pytest.raises(UnreachableError, match=r"model \(.*not in DVC's cache and there is no remote"):
             released.run("production")
 
+    @pytest.mark.slow
     def test_not_in_the_remote_either(self, released: Repository) -> None:
         remote = released.remote()
         rename(released)
@@ -261,6 +267,7 @@ class TestWhereTheBundleIsFound:
         ):
             released.run("production")
 
+    @pytest.mark.slow
     def test_in_a_remote_that_lies(self, released: Repository) -> None:
         remote = released.remote()
         rename(released)
@@ -300,6 +307,7 @@ class TestWhereTheBundleIsFound:
         with pytest.raises(UnreachableError, match="the clone is shallow, run `git fetch --unshallow`"):
             here.run("production")
 
+    @pytest.mark.slow
     def test_a_bundle_that_was_tampered_with(self, released: Repository) -> None:
         manifest = Path("model/model.json")
         manifest.write_text(manifest.read_text().replace('"name": "iris"', '"name": "rose"'))
@@ -372,6 +380,7 @@ class TestIncomparable:
             in result["verdict"]
         )
 
+    @pytest.mark.slow
     def test_a_bundle_of_another_schema_version(self, released: Repository) -> None:
         manifest = Path("model/model.json")
         manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 7'))
@@ -422,6 +431,7 @@ class TestRows:
         assert result["rows"] == 60
         assert "the others are too few" in warning
 
+    @pytest.mark.slow
     def test_enough_unseen_rows(self, released: Repository) -> None:
         released.change(split__test_share=0.6)
         released.run("prepare")
@@ -453,6 +463,7 @@ class TestRows:
         (warning,) = judged(released)["warnings"]
         assert "whether that model was trained on some of these rows cannot be seen" in warning
 
+    @pytest.mark.slow
     def test_rows_that_productions_service_refuses_are_left_out(self, released: Repository) -> None:
         manifest = released.manifest()
         first = manifest.features[0].model_copy(update={"maximum": 7.0})
@@ -468,6 +479,7 @@ class TestRows:
         assert count > 0
         assert f"{count} of 37 rows are left out: production's service refuses them" in warning
 
+    @pytest.mark.slow
     def test_a_class_of_which_no_row_is_left(self, released: Repository) -> None:
         manifest = released.manifest()
         narrow = tuple(

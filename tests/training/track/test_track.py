@@ -139,6 +139,7 @@ def offline(trained_iris: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     return root, read_runs(root)
 
 
+@pytest.mark.slow
 def test_offline_there_is_one_run_for_each_algorithm_one_for_the_data_and_one_that_compares(
     offline: tuple[Path, dict[str, Recorded]], trained: Project
 ) -> None:
