@@ -35,7 +35,7 @@ def examples(folder: Path, *options: str) -> tuple[list[str], str]:
     return [line for line in done.stdout.splitlines() if line.startswith("drawn")], done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long("pyproject.toml", "tests/conftest.py", "tests/test_chance.py", "uv.lock")
 def test_examples_are_the_same_each_time_unless_chance_is_asked_for(tmp_path: Path) -> None:
     """And a failure is told with the line that reproduces it."""
     first, said = examples(tmp_path)

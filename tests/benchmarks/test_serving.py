@@ -317,7 +317,7 @@ def test_the_guard_ends_what_a_killed_benchmark_leaves() -> None:
             each.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.long("app", "benchmarks", "tests/benchmarks")
 def test_one_row_is_measured_and_reported(tmp_path: Path) -> None:
     require("wrk")
     require("taskset")

@@ -60,7 +60,7 @@ Step = dict[str, Any]
 
 
 def load(file: Path) -> dict[str, Any]:
-    document: dict[Any, Any] = yaml.safe_load(file.read_text())
+    document: dict[Any, Any] = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     # YAML 1.1 reads the key `on` as true.
     return {"on" if key is True else key: value for key, value in document.items()}
 

@@ -176,7 +176,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.slow
+@pytest.mark.long("app", "tests/load")
 def test_a_sound_service_passes(model: Path, tmp_path: Path) -> None:
     # So short a run is all warm-up, which is no leak.
     with started("--model", str(model), "--time", "8s", "--max-growth-mb", "500", log=tmp_path) as process:
@@ -210,11 +210,11 @@ def test_a_service_that_is_wrong_from_the_start_is_one_line(model: Path, tmp_pat
     assert error == "error: already in quiet something is wrong: one row: 500 instead of 200\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long("tests/load")
 @pytest.mark.parametrize(
     ("kind", "fault"),
     [
-        pytest.param("fails", r": 500 instead of (200|422)$", marks=pytest.mark.long("tests/load")),
+        ("fails", r": 500 instead of (200|422)$"),
         ("mixes answers up", r": another answer than in quiet$"),
     ],
 )

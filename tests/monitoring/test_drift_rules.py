@@ -136,7 +136,7 @@ def test_a_week_like_training_raises_no_alert(manifest: Manifest, tmp_path: Path
     _tested(tmp_path, manifest, 7 * 24, [(24, []), (42, []), (66, []), (168, [])])
 
 
-@pytest.mark.slow
+@WEEKS
 @pytest.mark.parametrize("feature", ["sepal_length", "sepal_width", "petal_length", "petal_width"])
 def test_one_standard_deviation_is_told_within_five_hours(
     feature: str, manifest: Manifest, tmp_path: Path

@@ -34,6 +34,14 @@ PROMISED = {
 }
 
 
+# Each promtool takes seconds, and only a change of the rules or of their tests changes what it says.
+PROMTOOL = pytest.mark.long(
+    "monitoring/generate.py",
+    "monitoring/objectives.yaml",
+    "monitoring/rules",
+    "tests/monitoring/test_rules.py",
+)
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TESTED = objectives().model_copy(update={"availability": 0.999, "latency": Latency(seconds=0.1, share=0.99)})
 """promtool's tests state when an alert fires under these objectives; another service may promise more or less."""
 
@@ -48,7 +56,7 @@ def _rules(kind: str) -> list[dict[str, Any]]:
     return [
         rule
         for file in FILES
-        for group in yaml.safe_load(_text(file))["groups"]
+        for group in yaml.load(_text(file), LOADER)["groups"]
         for rule in group["rules"]
         if kind in rule
     ]
@@ -56,7 +64,7 @@ def _rules(kind: str) -> list[dict[str, Any]]:
 
 @cache
 def _tests(file: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((RULES / "tests" / f"{file}.yaml").read_text())
+    found: dict[str, Any] = yaml.load((RULES / "tests" / f"{file}.yaml").read_text(), LOADER)
     return found
 
 
@@ -79,7 +87,7 @@ def test_prometheus_understands_the_rules(file: str) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.slow
+@PROMTOOL
 @pytest.mark.parametrize("file", FILES)
 def test_the_rules_do_what_their_tests_say(file: str, tmp_path: Path) -> None:
     for name in FILES:
@@ -130,13 +138,6 @@ def test_each_runbook_has_its_alert() -> None:
     assert told == {rule["alert"] for rule in _rules("alert")}
 
 
-# Each promtool takes seconds, and only a change of the rules or of their tests changes what it says.
-SPOILED = pytest.mark.long(
-    "monitoring/generate.py",
-    "monitoring/objectives.yaml",
-    "monitoring/rules",
-    "tests/monitoring/test_rules.py",
-)
 TWO, QUIET, HIDDEN = "two versions, three pods", "a quiet service", "restarts, a failed scrape"
 BURST, NINE, STORY = "errors of a kind", "nine failures", "twenty bad minutes"
 FEW, DRIFT, SURE = "too few rows", "drift in four of six hours", "confidence falls"
@@ -219,7 +220,7 @@ MUTANTS = {
 }
 
 
-@SPOILED
+@PROMTOOL
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_spoiled_rule_is_noticed(mutant: str, tmp_path: Path) -> None:
     file, test, old, new = MUTANTS[mutant]
@@ -230,7 +231,7 @@ def test_a_spoiled_rule_is_noticed(mutant: str, tmp_path: Path) -> None:
     assert "parse error" not in said
 
 
-@SPOILED
+@PROMTOOL
 @pytest.mark.parametrize(("file", "test"), sorted({mutant[:2] for mutant in MUTANTS.values()}))
 def test_rules_that_are_not_spoiled_pass(file: str, test: str, tmp_path: Path) -> None:
     """Otherwise the spoiled ones would be noticed whatever they say."""
@@ -239,7 +240,7 @@ def test_rules_that_are_not_spoiled_pass(file: str, test: str, tmp_path: Path) -
     assert "FAILED" not in said
 
 
-@SPOILED
+@PROMTOOL
 def test_each_threshold_of_a_burn_rate_is_noticed(tmp_path: Path) -> None:
     """All at once, because the story that tells them apart is long."""
     text = _text("service")
@@ -251,7 +252,7 @@ def test_each_threshold_of_a_burn_rate_is_noticed(tmp_path: Path) -> None:
             assert re.search(rf'alertname="{name}".*window="{window}"', said), (name, window)
 
 
-@SPOILED
+@PROMTOOL
 def test_each_minimum_of_failures_is_noticed(tmp_path: Path) -> None:
     text = _text("service")
     said = _spoiled(tmp_path, "service", NINE, re.sub(r"\* 30 >= 10\n", "* 30 >= 1\n", text))

@@ -108,6 +108,9 @@ def until(holds: Callable[[], object], otherwise: str) -> None:
         time.sleep(0.2)
 
 
+WATCHED = pytest.mark.long("app", "common", "monitoring", "tests/monitoring")
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
@@ -115,7 +118,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@WATCHED
 def test_from_the_first_request_to_the_alert_and_nothing_is_left(model: Path, tmp_path: Path) -> None:
     """Drifting traffic, and rules that run 600 times as fast as life: an hour is six seconds."""
     for tool in ("prometheus", "prometheus-alertmanager"):
@@ -180,7 +183,7 @@ def test_from_the_first_request_to_the_alert_and_nothing_is_left(model: Path, tm
     assert alive == []
 
 
-@pytest.mark.slow
+@WATCHED
 def test_categories_named_like_reserved_words_do_not_drift_by_themselves(tmp_path: Path) -> None:
     require("prometheus")
     write_mixed_bundle(tmp_path / "model", RESERVED_SOILS, shares=(0.3, 0.2, 0.2, 0.1, 0.1, 0.1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from typing import Any
 
@@ -19,22 +20,29 @@ from training.base.config import Settings
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
-
-GRAPH = grimp.build_graph(
-    "app",
-    "common",
-    "training",
-    include_external_packages=True,
-    exclude_type_checking_imports=True,
-    cache_dir=None,
-)
 OURS = {"app", "common", "training"}
-DISTRIBUTIONS: dict[str, set[str]] = {
-    name: {str(canonicalize_name(each)) for each in packages}
-    for name, packages in packages_distributions().items()
-}
-"""The packages that bring a module to import."""
-DISTRIBUTIONS["ruamel"] = {"ruamel-yaml"}
+
+
+@cache
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph(
+        "app",
+        "common",
+        "training",
+        include_external_packages=True,
+        exclude_type_checking_imports=True,
+        cache_dir=None,
+    )
+
+
+@cache
+def distributions() -> dict[str, set[str]]:
+    """The packages that bring a module to import."""
+    found = {
+        name: {str(canonicalize_name(each)) for each in packages}
+        for name, packages in packages_distributions().items()
+    }
+    return found | {"ruamel": {"ruamel-yaml"}}
 
 
 def algorithms() -> list[str]:
@@ -44,7 +52,7 @@ def algorithms() -> list[str]:
 def modules(stage: str) -> set[str]:
     """Our modules that the stage imports, with the packages that they are in."""
     start = f"training.{stage}.__main__"
-    found = {each for each in GRAPH.find_upstream_modules(start) | {start} if each.split(".")[0] in OURS}
+    found = {each for each in graph().find_upstream_modules(start) | {start} if each.split(".")[0] in OURS}
     parents = {each.rsplit(".", depth)[0] for each in found for depth in range(1, each.count(".") + 1)}
     return found | parents
 
@@ -91,10 +99,10 @@ def test_a_stage_depends_on_the_code_it_imports_and_on_no_other(stage: str) -> N
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_packages_it_imports_and_on_no_other(stage: str) -> None:
-    imported = {each.split(".")[0] for each in GRAPH.find_upstream_modules(f"training.{stage}.__main__")}
+    imported = {each.split(".")[0] for each in graph().find_upstream_modules(f"training.{stage}.__main__")}
     # Pandas is asked by name for what reads and writes Parquet.
     imported |= {"pyarrow"} if "pandas" in imported else set()
-    packages = {name for each in imported - OURS - sys.stdlib_module_names for name in DISTRIBUTIONS[each]}
+    packages = {name for each in imported - OURS - sys.stdlib_module_names for name in distributions()[each]}
     ((listed,),) = (each.values() for each in definition(stage)["params"] if isinstance(each, dict))
     assert set(listed) - {"xgboost", "xgboost-cpu"} == packages - {"xgboost", "xgboost-cpu"}
     assert {"xgboost", "xgboost-cpu"} <= set(listed) or "xgboost" not in imported

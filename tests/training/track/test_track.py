@@ -27,7 +27,6 @@ from training.base.errors import DataError
 from training.results import report
 from training.track.command import choose_mode, read_plan
 
-pb: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
 KEY = "0123456789" * 4
 BLOCK, HEADER = 32768, struct.Struct("<IHB")
 
@@ -79,6 +78,8 @@ def chunks(content: bytes) -> Iterator[bytes]:
 
 def read_run(folder: Path) -> Recorded:
     (path,) = folder.glob("*.wandb")
+    # Here, because it takes a second to import.
+    pb: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
     content = path.read_bytes()
     assert content[:4] == b":W&B"
     result = Recorded(pb.RunRecord(), files=folder / "files")
