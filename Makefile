@@ -101,7 +101,7 @@ docs: $(UV) ## Build the documentation into build/site; a broken link fails
 	uv run --quiet --locked --isolated --python $(PYTHON) --only-group docs zensical build --clean --strict
 
 .PHONY: check
-check: setup docs ## Check format, lint, types, imports, the locks, YAML and the documentation's links
+check: setup docs subjects ## Check format, lint, types, imports, the locks, YAML and the documentation's links
 	ruff format --check .
 	ruff check .
 	mypy
@@ -109,6 +109,14 @@ check: setup docs ## Check format, lint, types, imports, the locks, YAML and the
 	uv lock --check
 	python -m training.packages --check
 	yamllint --strict .
+
+.PHONY: subjects
+subjects: ## Check that the commits since BASE have subjects of at most 72 characters
+	@git rev-parse --quiet --verify "$(BASE)^{commit}" >/dev/null \
+	  || { echo "$(BASE) is not in this clone: no commit's subject is checked"; exit 0; }; \
+	long=$$(git log --no-merges --perl-regexp --author='^((?!\[bot\]).)*$$' --format='%h %s' "$(BASE)..HEAD" \
+	  | grep -v ' Revert "' | grep -E '^[0-9a-f]+ .{73}' || true); \
+	[[ -z $$long ]] || { printf 'error: subjects of more than 72 characters; shorten them with git rebase -i %s\n%s\n' "$(BASE)" "$$long" >&2; exit 1; }
 
 .PHONY: format
 format: setup ## Format the code and apply the linter's fixes
