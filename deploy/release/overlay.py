@@ -1,6 +1,6 @@
 """Reads and edits the four values of an overlay: image, digest, model version and revision.
 
-Loading and dumping YAML keeps comments but changes the layout. So ruamel.yaml only tells where the four values are, and
+Loading and dumping YAML loses comments or changes the layout. So the parser only tells where the four values are, and
 they are replaced in the text: the diff of a release is their four lines.
 """
 
@@ -10,9 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from common.overlays import REVISION_ANNOTATION, VERSION_LABEL
 from deploy.errors import ReleaseError
@@ -25,6 +24,9 @@ VERSION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 """The form of a label's value in Kubernetes."""
 
 Field = Literal["name", "digest", "version", "revision"]
+# The loader in C takes 0.3 ms for an overlay, ruamel.yaml 10 ms, and `status` reads all of the history; a PyYAML that was
+# built without libyaml has none.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def edit(text: str, release: Release, where: str) -> str:
 
 def _nodes(text: str, where: str) -> dict[Field, ScalarNode]:
     try:
-        document = YAML(pure=True).compose(text)
-    except YAMLError as error:
+        document = yaml.compose(text, _LOADER)
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise ReleaseError(f"{where}{line} is not YAML: {getattr(error, 'problem', error)}") from None
@@ -136,8 +138,8 @@ def _nodes(text: str, where: str) -> dict[Field, ScalarNode]:
 
 def _load(text: str, where: str) -> Any:
     try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+        return yaml.load(text, _LOADER)  # noqa: S506 - a safe one
+    except (yaml.YAMLError, ValueError) as error:
         raise ReleaseError(f"{where} is not YAML: {getattr(error, 'problem', error)}") from None
 
 

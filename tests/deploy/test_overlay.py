@@ -190,6 +190,11 @@ def test_what_is_no_overlay_is_refused(text: str) -> None:
         overlay.parse(text, "x")
 
 
+def test_a_day_that_no_calendar_has_is_refused() -> None:
+    with pytest.raises(ReleaseError, match="x is not YAML: month must be"):
+        overlay.edit(FLOW + "day: 2026-99-99\n", RELEASE, "x")
+
+
 def test_a_value_that_stands_for_another_too_is_not_edited() -> None:
     """An anchor on the digest is used elsewhere: the other place would change with it."""
     text = FLOW.replace("digest: y", "digest: *d").replace("digest: sha256", "digest: &d sha256")
