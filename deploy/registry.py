@@ -13,10 +13,12 @@ import ipaddress
 import json
 import os
 import re
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -103,8 +105,11 @@ class Registry:
     def __init__(self) -> None:
         # Blobs of cloud registries lie elsewhere; httpx follows there without the credentials. Only registries on this
         # machine are asked over plain HTTP, and a proxy is for those outside.
-        direct = {"http://": httpx.HTTPTransport()}
-        self._client = httpx.Client(timeout=SECONDS, follow_redirects=True, mounts=direct)
+        certificates = _certificates()
+        direct = {"http://": httpx.HTTPTransport(verify=certificates)}
+        self._client = httpx.Client(
+            timeout=SECONDS, follow_redirects=True, mounts=direct, verify=certificates
+        )
         self._authorizations: dict[tuple[str, str], str] = {}
 
     def __enter__(self) -> Registry:
@@ -372,6 +377,12 @@ def _base(host: str) -> str:
     if name == "docker.io":
         return "https://registry-1.docker.io"
     return f"{'http' if local else 'https'}://{host}"
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Trusted authorities: loading them takes 40 ms, and httpx does it once for each transport."""
+    return httpx.create_ssl_context()
 
 
 def _limited(parts: Iterator[bytes], url: str) -> Iterator[bytes]:
