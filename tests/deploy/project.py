@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +191,19 @@ def leaderboard(number: int) -> dict[str, Any]:
 
 def make(folder: Path, registry: Server) -> Project:
     """A project whose overlays are this one's as they are before the first release."""
-    (folder / "first").mkdir(parents=True)
+    template = _template().name
+    shutil.copytree(template, folder)
+    settings = folder / "me/.git/config"
+    settings.write_text(settings.read_text().replace(template, str(folder)))
+    return Project(folder, registry, Clone(folder / "me"))
+
+
+@cache
+def _template() -> tempfile.TemporaryDirectory[str]:
+    """An origin and a clone of it, which projects are copies of; removed when the process ends."""
+    made = tempfile.TemporaryDirectory()
+    folder = Path(made.name)
+    (folder / "first").mkdir()
     first = Clone(folder / "first")
     first.git("init", "-q", "-b", "main")
     for environment in ("staging", "production"):
@@ -205,7 +219,9 @@ def make(folder: Path, registry: Server) -> Project:
     first.git("clone", "-q", "--bare", str(first.root), str(folder / "origin.git"))
     shutil.rmtree(first.root)
     subprocess.run(["git", "clone", "-q", f"file://{folder}/origin.git", str(folder / "me")], check=True)
-    return Project(folder, registry, Clone(folder / "me"))
+    for sample in folder.rglob("hooks/*.sample"):
+        sample.unlink()
+    return made
 
 
 def isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
