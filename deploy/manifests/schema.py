@@ -25,14 +25,19 @@ SCHEMAS = Path(__file__).parents[1] / "schemas"
 DEFAULTS = SCHEMAS / "defaults.json"
 VERSIONS = ("1.33", "1.37")
 """The oldest supported Kubernetes and the newest."""
+_KNOWN: dict[str, list[str]] = {}
+"""Problems by content: most manifests are the same with every set of components."""
 
 
 def problems(document: Document) -> list[str]:
     """What is wrong with a manifest, each as `path: what`."""
     if not isinstance(document.get("apiVersion"), str) or not isinstance(document.get("kind"), str):
         return ["it has no apiVersion and kind"]
-    # Both versions find the same mistake.
-    return list(dict.fromkeys(_problems(document)))
+    content = repr(document)
+    if content not in _KNOWN:
+        # Both versions find the same mistake.
+        _KNOWN[content] = list(dict.fromkeys(_problems(document)))
+    return list(_KNOWN[content])
 
 
 def _problems(document: Document) -> Iterator[str]:
