@@ -12,6 +12,7 @@ import pytest
 from deploy import adopt
 from deploy.adopt import AdoptError, Names, replaced
 from deploy.manifests import render
+from tests.deploy.conftest import Call
 
 ROOT = render.FOLDER.parent
 MINE = Names(
@@ -28,13 +29,23 @@ MINE = Names(
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
+    return _copy(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy that no test changes."""
+    return _copy(tmp_path_factory.mktemp("untouched"))
+
+
+def _copy(folder: Path) -> Path:
     for name in ("app", "common", "deploy", "docs", "monitoring", ".github"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "zensical.toml", tmp_path)
-    return tmp_path
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "zensical.toml", folder)
+    return folder
 
 
-def _run(folder: Path, *arguments: str, module: str = "deploy.adopt") -> subprocess.CompletedProcess[str]:
+def _start(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", module, *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -53,14 +64,14 @@ def _contents(folder: Path) -> dict[Path, bytes]:
 @pytest.mark.slow
 def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
     former = adopt.current(copy)
-    done = _run(copy, *_options(MINE))
+    done = _start(copy, "deploy.adopt", *_options(MINE))
     assert (done.returncode, done.stderr) == (0, "")
     assert adopt.current(copy) == MINE
     for path, content in _contents(copy).items():
         if path.suffix != ".py":
             found = [name for name in MINE.replacements(former) if name.encode() in content]
             assert found == [], path
-    checked = _run(copy, module="deploy.manifests")
+    checked = _start(copy, "deploy.manifests")
     assert (checked.returncode, checked.stderr) == (0, "")
     rendered = (copy / "build/manifests/production.yaml").read_text()
     assert "host: flowers.acme.io" in rendered
@@ -70,26 +81,26 @@ def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
     watching = (copy / "build/manifests/monitoring.yaml").read_text()
     assert "--repository=acme/flowers" in watching
     assert "runbook_url: https://github.com/acme/flowers/blob/main/docs/operations.md#" in watching
-    assert _run(copy, "--check", module="monitoring.generate").returncode == 0
+    assert _start(copy, "monitoring.generate", "--check").returncode == 0
     assert "argocdUrl: https://argocd.acme.io" in (copy / "build/manifests/argocd.yaml").read_text()
     assert 'repo_url = "https://github.com/acme/flowers"' in (copy / "zensical.toml").read_text()
     assert "@acme/production" in (copy / ".github/CODEOWNERS").read_text()
 
 
-def test_again_it_changes_nothing_and_there_is_a_way_back(copy: Path) -> None:
+def test_again_it_changes_nothing_and_there_is_a_way_back(call: Call, copy: Path) -> None:
     original, former = _contents(copy), adopt.current(copy)
-    _run(copy, *_options(MINE))
+    call(adopt.main, copy, *_options(MINE))
     adopted = _contents(copy)
-    done = _run(copy, *_options(MINE))
+    done = call(adopt.main, copy, *_options(MINE))
     assert (done.returncode, done.stdout) == (0, "nothing to change\n")
     assert _contents(copy) == adopted != original
-    _run(copy, *_options(former))
+    call(adopt.main, copy, *_options(former))
     assert _contents(copy) == original
 
 
-def test_one_name_alone(copy: Path) -> None:
+def test_one_name_alone(call: Call, copy: Path) -> None:
     former = adopt.current(copy)
-    done = _run(copy, "--host", "flowers.acme.io")
+    done = call(adopt.main, copy, "--host", "flowers.acme.io")
     assert done.returncode == 0
     assert adopt.current(copy) == Names(**{**vars(former), "host": "flowers.acme.io"})
     assert "deploy/overlays/production/kustomization.yaml" in done.stdout
@@ -123,18 +134,20 @@ def test_one_name_alone(copy: Path) -> None:
         ("--vpc-cidr", "everywhere", "a network such as"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(copy: Path, option: str, value: str, said: str) -> None:
-    before = _contents(copy)
-    done = _run(copy, option, value)
+def test_what_cannot_be_meant_is_refused(
+    call: Call, untouched: Path, option: str, value: str, said: str
+) -> None:
+    before = _contents(untouched)
+    done = call(adopt.main, untouched, option, value)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert _contents(copy) == before
+    assert _contents(untouched) == before
 
 
-def test_the_environments_have_hosts_of_their_own(copy: Path) -> None:
-    done = _run(copy, "--host", adopt.current(copy).staging_host)
+def test_the_environments_have_hosts_of_their_own(call: Call, untouched: Path) -> None:
+    done = call(adopt.main, untouched, "--host", adopt.current(untouched).staging_host)
     assert done.returncode == 1
     assert "each environment has its own" in done.stderr
 

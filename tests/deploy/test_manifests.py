@@ -21,6 +21,7 @@ from app.settings import PREFIX, Settings
 from deploy.manifests import __main__ as manifests
 from deploy.manifests import render, schema
 from deploy.schemas.__main__ import PACKAGES, file_name
+from tests.deploy.conftest import Call
 from tests.deploy.project import ROOT
 from tests.tools import require
 
@@ -326,17 +327,14 @@ def test_a_missing_component_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_writes_what_it_rendered(tmp_path: Path) -> None:
+def test_the_command_writes_what_it_rendered(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "manifests"
     output.mkdir()
     (output / "stale.yaml").write_text("{}")
-    done = subprocess.run(
-        [sys.executable, "-m", "deploy.manifests", "--output", output],
-        cwd=render.FOLDER.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    monkeypatch.setattr(manifests, "render_all", _everything)
+    done = call(manifests.main, render.FOLDER.parent, "--output", str(output))
     assert (done.returncode, done.stderr) == (0, "")
     assert {path.stem for path in output.iterdir()} == {each.name for each in _everything()}
     for each in _everything():

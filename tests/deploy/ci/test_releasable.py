@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 
+from deploy.ci import releasable
 from tests.deploy.ci.actions import GitHubActions
 from tests.deploy.ci.conftest import Clone, Origin
-from tests.e2e.clone import BIN, ROOT
+from tests.deploy.conftest import Call
+from tests.e2e.clone import ROOT
 
 OVERLAY = "deploy/overlays/{}/kustomization.yaml"
 
@@ -25,18 +26,20 @@ def main(origin: Origin) -> Clone:
     return clone
 
 
-def ask(clone: Clone, commit: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "deploy.ci.releasable", commit],
-        cwd=clone.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{BIN}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+Ask = Callable[[Clone, str], subprocess.CompletedProcess[str]]
 
 
-def test_a_green_commit_of_main_is_released(main: Clone, github: GitHubActions) -> None:
+@pytest.fixture
+def ask(call: Call) -> Ask:
+    """The release tool, which it starts, is ours too."""
+
+    def asked(clone: Clone, commit: str) -> subprocess.CompletedProcess[str]:
+        return call(releasable.main, clone.folder, commit, PYTHONPATH=str(ROOT))
+
+    return asked
+
+
+def test_a_green_commit_of_main_is_released(ask: Ask, main: Clone, github: GitHubActions) -> None:
     commit = main.git("rev-parse", "HEAD")
     github.add_check_run(commit, "gate")
     done = ask(main, commit)
@@ -47,7 +50,7 @@ def test_a_green_commit_of_main_is_released(main: Clone, github: GitHubActions) 
 
 @pytest.mark.slow
 def test_when_staging_runs_the_same_there_is_nothing_to_do(
-    main: Clone, origin: Origin, github: GitHubActions
+    ask: Ask, main: Clone, origin: Origin, github: GitHubActions
 ) -> None:
     released = main.git("rev-parse", "HEAD")
     text = (main.folder / OVERLAY.format("staging")).read_text()
@@ -73,7 +76,9 @@ def test_when_staging_runs_the_same_there_is_nothing_to_do(
 
 
 @pytest.mark.parametrize("conclusion", ["failure", "cancelled", "skipped", "timed_out", None])
-def test_what_is_not_green_is_refused(main: Clone, github: GitHubActions, conclusion: str | None) -> None:
+def test_what_is_not_green_is_refused(
+    ask: Ask, main: Clone, github: GitHubActions, conclusion: str | None
+) -> None:
     commit = main.git("rev-parse", "HEAD")
     github.add_check_run(commit, "gate", conclusion)
     github.add_check_run(commit, "check")
@@ -84,13 +89,15 @@ def test_what_is_not_green_is_refused(main: Clone, github: GitHubActions, conclu
     assert "release=" not in done.stdout
 
 
-def test_a_commit_that_ci_never_saw_is_refused(main: Clone, github: GitHubActions) -> None:
+def test_a_commit_that_ci_never_saw_is_refused(ask: Ask, main: Clone, github: GitHubActions) -> None:
     commit = main.git("rev-parse", "HEAD")
     github.add_check_run(commit, "another")
     assert "the check 'gate' has not run" in ask(main, commit).stderr
 
 
-def test_a_branch_is_refused_however_green(main: Clone, origin: Origin, github: GitHubActions) -> None:
+def test_a_branch_is_refused_however_green(
+    ask: Ask, main: Clone, origin: Origin, github: GitHubActions
+) -> None:
     commit = origin.tip("change")
     github.add_check_run(commit, "gate")
     done = ask(main, commit)
@@ -100,14 +107,16 @@ def test_a_branch_is_refused_however_green(main: Clone, origin: Origin, github: 
 
 @pytest.mark.parametrize("commit", ["main", "HEAD", "abc123", "0" * 39, "--help me", "a" * 40])
 def test_anything_but_a_full_commit_of_main_is_refused(
-    main: Clone, github: GitHubActions, commit: str
+    ask: Ask, main: Clone, github: GitHubActions, commit: str
 ) -> None:
     done = ask(main, commit)
     assert done.returncode != 0
     assert "release=" not in done.stdout
 
 
-def test_when_github_does_not_answer_nothing_is_released(main: Clone, github: GitHubActions) -> None:
+def test_when_github_does_not_answer_nothing_is_released(
+    ask: Ask, main: Clone, github: GitHubActions
+) -> None:
     commit = main.git("rev-parse", "HEAD")
     github.add_check_run(commit, "gate")
     github.fail_next.append((503, "unicorn"))
@@ -116,7 +125,9 @@ def test_when_github_does_not_answer_nothing_is_released(main: Clone, github: Gi
     assert done.stderr.count("\n") == 1
 
 
-def test_when_it_cannot_be_told_what_is_needed_that_is_no_no(main: Clone, github: GitHubActions) -> None:
+def test_when_it_cannot_be_told_what_is_needed_that_is_no_no(
+    ask: Ask, main: Clone, github: GitHubActions
+) -> None:
     commit = main.commit("Break the overlay", {OVERLAY.format("staging"): "images: []\n"})
     main.git("push", "--quiet", "origin", "main")
     github.add_check_run(commit, "gate")
