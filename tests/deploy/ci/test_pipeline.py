@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from deploy.ci import pipeline
 from tests.deploy.ci.conftest import Clone
+from tests.deploy.conftest import Call
 from tests.e2e.clone import BIN, ROOT
 from tests.tools import dvc
 
@@ -60,32 +62,36 @@ class Repository:
     clone: Clone
     remote: Path
     log: Path
+    call: Call
 
-    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def start(self, module: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a step as the workflow does."""
         return subprocess.run(
-            [sys.executable, "-m", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=self.clone.folder,
-            env={**self.environment(), **more},
+            env={**os.environ, **self.variables(), "PYTHONPATH": str(ROOT), **more},
             capture_output=True,
             text=True,
             check=False,
         )
 
-    def environment(self) -> dict[str, str]:
+    def run(self, main: Callable[[], None], *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a step in this process."""
+        return self.call(main, self.clone.folder, *arguments, **{**self.variables(), **more})
+
+    def pipeline(self, command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return self.run(pipeline.main, command, **more)
+
+    def variables(self) -> dict[str, str]:
         return {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "RAN": str(self.log),
             "DVC_REMOTE_URL": str(self.remote),
         }
 
-    def pipeline(self, command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return self.run("deploy.ci.pipeline", command, **more)
-
     def dvc(self, *arguments: str) -> None:
         with pytest.MonkeyPatch.context() as monkeypatch:
-            for name, value in self.environment().items():
+            for name, value in self.variables().items():
                 monkeypatch.setenv(name, value)
             dvc(self.clone.folder, *arguments)
 
@@ -101,22 +107,54 @@ class Repository:
             shutil.rmtree(self.clone.folder / folder, ignore_errors=True)
 
 
+def forked_dvc(*arguments: str) -> tuple[int, str]:
+    """As `pipeline.dvc`, in a fork of this process: to import DVC takes two seconds."""
+    import dvc.logger
+    from dvc.cli import main
+
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        for number in (1, 2):
+            os.dup2(writing, number)
+        sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
+        dvc.logger.setup()
+        os._exit(main(list(arguments)))
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as stream:
+        said = stream.read()
+    print(said, end="")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Reproduced once and committed."""
+    folder, log = tmp_path_factory.mktemp("template") / "work", tmp_path_factory.mktemp("log") / "ran"
+    folder.mkdir()
+    clone = Clone(folder)
+    clone.git("init", "--quiet", "--initial-branch=main")
+    dvc(folder, "init", "--quiet")
+    clone.write(**{"dvc.yaml": PIPELINE, "stage.py": STAGE, "params.yaml": "rows: 10\ndepth: 4\n"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{BIN}:{os.environ['PATH']}")
+        patch.setenv("RAN", str(log))
+        dvc(folder, "repro", "--quiet")
+    clone.git("add", "--all")
+    clone.git("commit", "--quiet", "--message", "Start")
+    assert sorted(log.read_text().split()) == STAGES
+    return folder
+
+
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """Reproduced once and committed; nothing pushed to the remote yet."""
+def repository(template: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Nothing is pushed to the remote yet."""
     monkeypatch.delenv("GITHUB_OUTPUT", raising=False)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    made = Repository(Clone(tmp_path / "work"), tmp_path / "remote", tmp_path / "ran")
+    monkeypatch.setattr(pipeline, "dvc", forked_dvc)
+    shutil.copytree(template, tmp_path / "work")
+    made = Repository(Clone(tmp_path / "work"), tmp_path / "remote", tmp_path / "ran", call)
     made.remote.mkdir()
     made.log.touch()
-    made.clone.folder.mkdir()
-    made.clone.git("init", "--quiet", "--initial-branch=main")
-    made.dvc("init", "--quiet")
-    made.clone.write(**{"dvc.yaml": PIPELINE, "stage.py": STAGE, "params.yaml": "rows: 10\ndepth: 4\n"})
-    made.dvc("repro", "--quiet")
-    made.clone.git("add", "--all")
-    made.clone.git("commit", "--quiet", "--message", "Start")
-    assert made.ran() == STAGES
     return made
 
 
@@ -127,7 +165,7 @@ def deepen(repository: Repository) -> None:
 @pytest.mark.slow
 def test_current_needs_no_data_and_names_the_remedy(repository: Repository) -> None:
     repository.lose_data()
-    done = repository.pipeline("current")
+    done = repository.start("deploy.ci.pipeline", "current")
     assert done.returncode == 0, done.stderr
     deepen(repository)
     done = repository.pipeline("current")
@@ -148,7 +186,17 @@ def test_the_remote_is_of_this_clone_alone(repository: Repository) -> None:
     assert (repository.clone.folder / ".dvc/config").read_text() == before
     assert repository.clone.git("status", "--short") == ""
     done = repository.pipeline("remote", DVC_REMOTE_URL="")
+    assert done.returncode == 1
     assert done.stderr == "error: DVC_REMOTE_URL is not set: the workflow has to give it in `env`\n"
+
+
+def test_a_broken_configuration_is_one_line(repository: Repository) -> None:
+    (repository.clone.folder / ".dvc/config.local").write_text("[[[")
+    for command in ("remote", "bundle"):
+        done = repository.pipeline(command)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: DVC's configuration is broken: config file error: Invalid line")
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -192,7 +240,7 @@ def test_only_what_changed_is_computed_and_everything_is_there_afterwards(
     repository.lose_data()
     deepen(repository)
     monkeypatch.chdir(repository.clone.folder)
-    for name, value in repository.environment().items():
+    for name, value in repository.variables().items():
         monkeypatch.setenv(name, value)
     status, said = pipeline.reproduce()
     assert status == 0, said
@@ -218,7 +266,7 @@ def test_a_stage_that_fails_is_not_tried_twice(
     repository.dvc("push", "--quiet")
     repository.clone.write(**{"params.yaml": "rows: 10\ndepth: 0\n"})
     monkeypatch.chdir(repository.clone.folder)
-    for name, value in repository.environment().items():
+    for name, value in repository.variables().items():
         monkeypatch.setenv(name, value)
     status, said = pipeline.reproduce()
     assert status != 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from tests.deploy.ci.test_pipeline import Repository, deepen, repository
+from deploy.ci import reproduce as command
+from tests.deploy.ci.test_pipeline import Repository, deepen, repository, template
 from tests.e2e.clone import ROOT
 
-__all__ = ["repository"]
+__all__ = ["repository", "template"]
 
 REVIEW = """\
 import argparse, json, pathlib, sys
@@ -33,27 +33,22 @@ said = options.failure.read_text() if options.failure else ""
 @pytest.fixture
 def reviewed(repository: Repository) -> Repository:
     """With a module `training.review` that takes the real one's arguments; our own package comes from ROOT."""
-    folder = repository.clone.folder
     repository.clone.write(**{"training/__init__.py": "", "training/review.py": REVIEW})
-    # In the job all is one repository; here these two are found beside it.
-    for name in ("common", "deploy"):
-        (folder / name).symlink_to(ROOT / name)
-    (folder / ".git/info/exclude").write_text("common\ndeploy\ntraining\nbuild\n")
+    (repository.clone.folder / ".git/info/exclude").write_text("training\nbuild\n")
     return repository
 
 
 def reproduce(
-    repository: Repository, *arguments: str
+    repository: Repository, *arguments: str, start: bool = False
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
     output = repository.clone.folder.parent / "output"
     output.write_text("")
-    done = repository.run(
-        "deploy.ci.reproduce",
-        *("--output", "build/reproduce", *arguments),
-        GITHUB_OUTPUT=str(output),
-        RUN_URL="https://run/1",
-        PYTHONPATH="",
-    )
+    arguments = ("--output", "build/reproduce", *arguments)
+    variables = {"GITHUB_OUTPUT": str(output), "RUN_URL": "https://run/1"}
+    if start:
+        done = repository.start("deploy.ci.reproduce", *arguments, **variables)
+    else:
+        done = repository.run(command.main, *arguments, **variables)
     return done, dict(line.split("=", 1) for line in output.read_text().splitlines())
 
 
@@ -62,9 +57,7 @@ def text(repository: Repository, name: str = "comment.md") -> str:
 
 
 def test_the_stand_in_takes_what_the_real_review_takes() -> None:
-    import training.review.command as real
-
-    source = Path(real.__file__).read_text()
+    source = (ROOT / "training/review/command.py").read_text()
     for option in ("--base", "--output", "--failure", "--artifact-url", "--no-production"):
         assert f'"{option}"' in source
         assert f'"{option}"' in REVIEW
@@ -113,7 +106,7 @@ def test_a_fork_has_to_bring_its_own_lock(reviewed: Repository) -> None:
 
 @pytest.mark.slow
 def test_without_a_review_its_error_is_the_comment(reviewed: Repository) -> None:
-    done, outputs = reproduce(reviewed, "--base", "nowhere")
+    done, outputs = reproduce(reviewed, "--base", "nowhere", start=True)
     assert done.returncode == 0
     assert outputs["passed"] == "false"
     assert "```text\nthis clone has no revision 'nowhere'\n```" in text(reviewed)
