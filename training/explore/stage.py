@@ -21,10 +21,11 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from common import files
 from training.base import cli
@@ -33,8 +34,10 @@ from training.data import dataset
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.container import BarContainer
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+Floats = NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -127,51 +130,32 @@ def draw(table: Table) -> dict[str, bytes]:
 
 
 def class_balance(table: Table) -> Figure:
-    import matplotlib.pyplot as plt
-    import seaborn as sns
     from matplotlib.ticker import MaxNLocator
 
     counts = table.frame[table.target].value_counts(sort=False)
-    figure, axes = plt.subplots(figsize=(6, 0.34 * len(counts) + 0.6), layout="constrained")
-    sns.barplot(
-        x=counts.to_numpy(),
-        y=table.classes,
-        hue=table.classes,
-        palette=table.palette(),
-        saturation=1,
-        legend=False,
-    )
-    for bars, count in zip(axes.containers, counts, strict=True):
-        axes.bar_label(
-            cast("BarContainer", bars), [f"{count:,}  ({count / max(counts.sum(), 1):.0%})"], padding=4
-        )
-    axes.set(xlabel="rows", ylabel="")
+    figure = blank(6, 0.34 * len(counts) + 0.6)
+    axes = figure.subplots()
+    bars = axes.barh(range(len(counts)), counts, color=list(table.palette().values()))
+    axes.bar_label(bars, [f"{each:,}  ({each / max(counts.sum(), 1):.0%})" for each in counts], padding=4)
+    axes.set_yticks(range(len(counts)), table.classes)
+    axes.set_ylim(len(counts) - 0.5, -0.5)
+    axes.set_xlabel("rows")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     heading(figure, f"Class balance: {len(table.frame):,} training rows by {table.target}")
-    return figure
+    return arrange(figure)
 
 
 def distributions(table: Table) -> Figure:
     """One panel a feature: each class's histogram in its colour or, with many classes, as a row of shades."""
-    import matplotlib.pyplot as plt
-
     chosen = best(table, table.features, MOST_FEATURES)
     across = min(8, int(np.ceil(np.sqrt(len(chosen)))))
     down = -(-len(chosen) // across)
     height = 2.3 if table.overlaid else max(1.9, 0.7 + 0.13 * len(table.classes))
-    figure, grid = plt.subplots(
-        down, across, figsize=(2.85 * across, height * down), squeeze=False, layout="constrained"
-    )
-    for axes, name in itertools.zip_longest(grid.flat, chosen):
-        if name is None:
-            axes.set_axis_off()
-            continue
-        _panel(axes, table, name)
-        if not axes.get_subplotspec().is_first_col():
-            axes.set_ylabel("")
-            if not table.overlaid:
-                axes.set_yticks([])
+    figure = blank(2.85 * across, height * down)
+    for index, name in enumerate(chosen):
+        axes = figure.add_subplot(down, across, index + 1)
+        _panel(axes, table, name, is_first=index % across == 0)
     if table.overlaid:
         _legend(figure, table, 1, OVERLAID_CLASSES)
         caption = "Share of each class's rows: a class adds up to 100%, however many rows it has."
@@ -179,68 +163,76 @@ def distributions(table: Table) -> Figure:
         caption = "Shade: share of the class's rows in that bin, on a square-root scale; darker is more."
     title = f"Distributions by {table.target}, {len(table.frame):,} training rows"
     heading(figure, title, caption, selection(table, chosen))
-    return figure
+    return arrange(figure)
 
 
-def _panel(axes: Axes, table: Table, name: str) -> None:
-    import seaborn as sns
-    from matplotlib.colors import PowerNorm
-
+def _panel(axes: Axes, table: Table, name: str, is_first: bool) -> None:
     whole = table.frame[name]
     notes = [f"{missing:.1%} missing"] if (missing := whole.isna().mean()) else []
-    data = pd.DataFrame({name: in_view(whole), table.target: table.frame[table.target]}).dropna()
-    if beyond := int(whole.notna().sum()) - len(data):
+    shown = in_view(whole).dropna()
+    if beyond := int(whole.notna().sum()) - len(shown):
         notes.append(f"{beyond:,} rows beyond")
     axes.set_title(textwrap.shorten(name, 34, placeholder="…"), loc="left")
-    if data.empty:
+    if shown.empty:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=GREY)
         return
     if is_category := _is_category(whole):
-        bins: dict[str, Any] = {"discrete": True if table.overlaid else (True, True)}
-    else:
-        bins = bin_sizes(data[name], table.steps[name])
+        shown = shown.cat.remove_unused_categories()
+    edges = bin_edges(shown, table.steps.get(name, 1))
+    shares = _shares(table, shown, edges)
     if table.overlaid:
-        style: dict[str, Any] = (
-            {"multiple": "dodge", "shrink": 0.8, "alpha": 1, "linewidth": 0}
-            if is_category
-            else {"element": "step", "alpha": 0.15}
-        )
-        sns.histplot(
-            data,
-            x=name,
-            hue=table.target,
-            hue_order=table.classes,
-            palette=table.palette(),
-            legend=False,
-            ax=axes,
-            stat="proportion",
-            common_norm=False,
-            **bins,
-            **style,
-        )
+        (_bars if is_category else _outlines)(axes, table, shares, edges)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.locator_params(axis="y", nbins=3)
-        axes.set_ylabel("share of class")
+        axes.set_ylabel("share of class" if is_first else "")
     else:
-        if not is_category:
-            bins = {key: (value, None) for key, value in bins.items()} | {"discrete": (False, True)}
-        sns.histplot(
-            data,
-            x=name,
-            y=table.target,
-            ax=axes,
-            cmap="Blues",
-            weights=1 / data[table.target].map(data[table.target].value_counts()).astype(float),
-            **bins,
-        )
-        axes.collections[-1].set_norm(PowerNorm(0.5))
-        axes.set_ylabel("")
+        _shades(axes, shares, edges)
+        names = table.classes if is_first else []
+        axes.set_yticks(range(len(names)), names)
     if is_category:
-        axes.tick_params(axis="x", rotation=90)
+        axes.set_xticks(range(len(shown.cat.categories)), shown.cat.categories, rotation=90)
     else:
-        _number_ticks(axes.xaxis, data[name])
+        _number_ticks(axes.xaxis, shown)
     axes.set_xlabel(", ".join(notes), color=GREY)
+
+
+def _shares(table: Table, values: pd.Series[Any], edges: Floats) -> Floats:
+    """How the rows of each class are spread over the bins; one row a class, which adds up to 1."""
+    classes = table.frame.loc[values.index, table.target].cat.codes
+    numbers = values.cat.codes if _is_category(values) else values
+    counts = [np.histogram(numbers[classes == each], edges)[0] for each in range(len(table.classes))]
+    return np.array([each / max(each.sum(), 1) for each in counts], dtype=float)
+
+
+def _outlines(axes: Axes, table: Table, shares: Floats, edges: Floats) -> None:
+    for share, colour in reversed(list(zip(shares, table.palette().values(), strict=True))):
+        if share.any():
+            axes.stairs(share, edges, fill=True, facecolor=(colour, 0.15), edgecolor=colour, linewidth=1)
+
+
+def _bars(axes: Axes, table: Table, shares: Floats, edges: Floats) -> None:
+    """Those of one category side by side."""
+    width = 0.8 / len(shares)
+    for index, (share, colour) in enumerate(zip(shares, table.palette().values(), strict=True)):
+        axes.bar(edges[:-1] + 0.1 + index * width, share, width, align="edge", color=colour)
+
+
+def _stack(axes: Axes, table: Table, shares: Floats, edges: Floats) -> None:
+    below = np.zeros(len(edges) - 1)
+    for share, colour in reversed(list(zip(shares, table.palette().values(), strict=True))):
+        axes.stairs(below + share, edges, baseline=below, fill=True, color=colour, alpha=0.75, linewidth=0)
+        below = below + share
+
+
+def _shades(axes: Axes, shares: Floats, edges: Floats) -> None:
+    from matplotlib.colors import PowerNorm
+
+    rows = np.arange(-0.5, len(shares))
+    shown = np.ma.masked_equal(shares, 0)
+    mesh = axes.pcolormesh(edges, rows, shown, cmap="Blues", norm=PowerNorm(0.5, vmin=0))
+    mesh.sticky_edges.x[:] = mesh.sticky_edges.y[:] = []
+    axes.yaxis.set_inverted(True)
 
 
 def _number_ticks(axis: Axis, values: pd.Series[float]) -> None:
@@ -251,8 +243,10 @@ def _number_ticks(axis: Axis, values: pd.Series[float]) -> None:
         axis.set_major_formatter(EngFormatter(sep=""))
 
 
-def bin_sizes(values: pd.Series[float], step: float) -> dict[str, Any]:
-    """Bins of whole steps, so that a rounded measurement does not make every other bin empty."""
+def bin_edges(values: pd.Series[Any], step: float) -> Floats:
+    """Of bins of whole steps, so that a rounded measurement does not make every other bin empty."""
+    if _is_category(values):
+        return np.arange(-0.5, len(values.cat.categories))
     levels = np.unique(values)
     if 1 < len(levels) <= DISCRETE:
         step = float(np.diff(levels).min())
@@ -260,7 +254,9 @@ def bin_sizes(values: pd.Series[float], step: float) -> dict[str, Any]:
     if low == high:
         step = max(abs(low) * 0.05, step)
     width = max(1, round((high - low) / BINS / step)) * step
-    return {"binwidth": width, "binrange": (low - step / 2, high + step / 2)}
+    # Rounding may leave the last bin a hair short.
+    count = math.ceil((high - low + step) / width - 1e-6)
+    return np.array([low - step / 2 + width * each for each in range(count + 1)])
 
 
 def in_view(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -286,8 +282,6 @@ def most_frequent(values: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def scatter_matrix(table: Table) -> Figure:
-    import seaborn as sns
-
     chosen = informative(table)
     order = np.random.default_rng(0).permutation(len(table.frame))
     frame = table.frame.iloc[np.sort(order[:SCATTER_ROWS])]
@@ -295,47 +289,66 @@ def scatter_matrix(table: Table) -> Figure:
     values = frame[chosen].apply(
         lambda each: each.cat.codes.where(each.notna()) if _is_category(each) else in_view(each)
     )
-    grid = sns.PairGrid(
-        values.apply(_spread).assign(**{table.target: frame[table.target]}),
-        vars=chosen,
-        hue=table.target,
-        hue_order=table.classes,
-        palette=table.palette(),
-        corner=True,
-        diag_sharey=False,
-        height=1.7,
+    points = values.apply(_spread)
+    count = len(chosen)
+    figure = blank(1.58 * count + 0.6, 1.58 * count + 0.5)
+    left, bottom = 0.6 / figure.get_figwidth(), 0.5 / figure.get_figheight()
+    grid = figure.add_gridspec(
+        count, count, left=left, right=1, bottom=bottom, top=1, wspace=0.16, hspace=0.16
     )
-    style = {"element": "step", "alpha": 0.15} if table.overlaid else {"multiple": "stack", "linewidth": 0}
-
-    def histogram(x: pd.Series[float], hue: pd.Series[Any], **arguments: Any) -> None:
-        if len(shown := values[str(x.name)].dropna()):
-            bins = bin_sizes(shown, table.steps.get(str(x.name), 1))
-            shares = {"stat": "proportion", "common_norm": False}
-            sns.histplot(x=shown, hue=hue, legend=False, **shares, **bins, **style, **arguments)
-
-    grid.map_diag(histogram)
-    points = {"s": 14, "alpha": 0.65, "linewidth": 0}
-    grid.map_lower(sns.scatterplot, style=frame[table.target], markers=table.markers(), **points)
-    for index, name in enumerate(chosen):
-        below, beside = grid.axes[-1, index], grid.axes[index, 0]
-        below.set_xlabel(textwrap.fill(name, 20))
-        beside.set_ylabel(textwrap.fill(name, 20) if index else "")
-        for axis in (below.xaxis, beside.yaxis) if index else (below.xaxis,):
-            if name in table.steps:
-                _number_ticks(axis, frame[name])
-            else:
-                names = [shorten(each, 14) for each in frame[name].cat.categories[:CATEGORIES]]
-                axis.set_ticks(range(len(names)), names)
+    diagonal: list[Axes] = []
+    for row, below in enumerate(chosen):
+        first = None
+        for column, beside in enumerate(chosen[:row]):
+            axes = figure.add_subplot(grid[row, column], sharex=diagonal[column], sharey=first)
+            first = first or axes
+            _points(axes, table, points[beside], points[below])
+            axes.tick_params(labelleft=not column, labelbottom=row == count - 1)
+        if first:
+            first.set_ylabel(textwrap.fill(below, 20))
+            _ticks(first.yaxis, table, below)
+        axes = figure.add_subplot(grid[row, row])
+        diagonal.append(axes)
+        if len(shown := values[below].dropna()):
+            edges = bin_edges(shown, table.steps.get(below, 1))
+            (_outlines if table.overlaid else _stack)(axes, table, _shares(table, shown, edges), edges)
+        axes.yaxis.set_visible(False)
+        axes.spines.left.set_visible(False)
+        axes.tick_params(labelbottom=row == count - 1)
+        _ticks(axes.xaxis, table, below)
+    for axes, name in zip(figure.axes[-count:], chosen, strict=True):
+        axes.set_xlabel(textwrap.fill(name, 20))
         if name not in table.steps:
-            below.tick_params(axis="x", rotation=90)
+            axes.tick_params(axis="x", rotation=90)
     # In the empty upper right, no taller than the first panel.
-    _legend(grid.figure, table, 1.2 / len(chosen), 7)
+    _legend(figure, table, 1.2 / count, 7)
     title = f"Scatter matrix of {len(frame):,} training rows"
     if len(frame) < len(table.frame):
         title = title.replace(" training", f" of {len(table.frame):,} training")
-    heading(grid.figure, title, _scatter_caption(table, chosen))
-    figure: Figure = grid.figure
+    heading(figure, title, _scatter_caption(table, chosen))
     return figure
+
+
+def _points(axes: Axes, table: Table, across: pd.Series[float], up: pd.Series[float]) -> None:
+    """Each class in its colour and with its marker, in the order of the rows: no class covers the others."""
+    from matplotlib.markers import MarkerStyle
+
+    known = across.notna() & up.notna()
+    classes = table.frame.loc[known.index[known], table.target]
+    styles = {name: MarkerStyle(each) for name, each in table.markers().items()}
+    paths = {name: each.get_path().transformed(each.get_transform()) for name, each in styles.items()}
+    colours = classes.astype(object).map(table.palette())
+    drawn = axes.scatter(across[known], up[known], s=14, c=colours, alpha=0.65, linewidth=0)
+    drawn.set_paths([paths[each] for each in classes])
+
+
+def _ticks(axis: Axis, table: Table, name: str) -> None:
+    values = table.frame[name]
+    if _is_category(values):
+        names = [shorten(each, 14) for each in values.cat.categories[:CATEGORIES]]
+        axis.set_ticks(range(len(names)), names)
+    else:
+        _number_ticks(axis, values)
 
 
 def _scatter_caption(table: Table, chosen: list[str]) -> str:
@@ -363,36 +376,45 @@ def _spread(values: pd.Series[float]) -> pd.Series[float]:
 
 def correlation(table: Table) -> Figure:
     """Association of every feature with every other and with the class, on one scale from -1 to 1."""
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
     chosen = best(table, table.features, MOST_FEATURES)
     values = associations(table.frame[[*chosen, table.target]])
     count = len(values)
     side = count * float(np.clip(9.5 / count, 0.15, 0.55))
-    figure, axes = plt.subplots(figsize=(side + 2.5, side + 1.5), layout="constrained")
-    sns.heatmap(
-        values,
-        vmin=-1,
-        vmax=1,
-        cmap="RdBu_r",
-        square=True,
-        annot=count <= 30,
-        fmt=".2f",
-        annot_kws={"size": float(np.clip(130 / count, 5.5, 8))},
-        cbar_kws={"shrink": 0.6},
-        xticklabels=True,
-        yticklabels=True,
-        ax=axes,
+    figure = blank(side + 2.5, side + 1.5)
+    axes = figure.subplots()
+    annotation = ".2f" if count <= 30 else ""
+    size = float(np.clip(130 / count, 5.5, 8))
+    image = heatmap(
+        axes, values, [*chosen, table.target], annotation, size=size, cmap="RdBu_r", vmin=-1, vmax=1
     )
-    axes.tick_params(length=0, labelsize=float(np.clip(380 / count, 5.5, 9)))
+    figure.colorbar(image, ax=axes, shrink=0.6, use_gridspec=False).outline.set_visible(False)
+    axes.tick_params(labelsize=float(np.clip(380 / count, 5.5, 9)))
     axes.set_facecolor("#eeeeee")
-    axes.axhline(count - 1, color="white", linewidth=2)
-    axes.axvline(count - 1, color="white", linewidth=2)
+    axes.axhline(count - 1.5, color="white", linewidth=2)
+    axes.axvline(count - 1.5, color="white", linewidth=2)
     kinds = "correlation ratio" if set(chosen) <= set(table.steps) else "correlation ratio, Cramér's V"
     caption = f"Numbers: Pearson's r. With a category or the class: strength without a sign ({kinds})."
     heading(figure, f"Correlation of features and {table.target}", caption, selection(table, chosen))
-    return figure
+    return arrange(figure)
+
+
+def heatmap(
+    axes: Axes, values: ArrayLike, names: Sequence[str], annotation: str, size: float, **style: Any
+) -> AxesImage:
+    """A square of shades, on each its value in the format that is given; what is missing stays empty."""
+    known = np.asarray(values, dtype=float)
+    image = axes.imshow(known, interpolation="nearest", **style)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(known):
+        if annotation and not math.isnan(value):
+            light = image.to_rgba(value)[:3] @ np.array([0.2126, 0.7152, 0.0722]) > 0.65
+            text = format(value, annotation)
+            colour = "#262626" if light else "white"
+            axes.text(column, row, text, ha="center", va="center", size=size, color=colour, in_layout=False)
+    return image
 
 
 def best(table: Table, candidates: list[str], count: int) -> list[str]:
@@ -443,10 +465,12 @@ def correlation_ratios(numbers: pd.DataFrame, groups: pd.Series[Any]) -> pd.Seri
 
 
 def cramers_v(one: pd.Series[Any], other: pd.Series[Any]) -> float:
-    from scipy.stats.contingency import association
-
-    counts = pd.crosstab(one, other)
-    return float(association(counts, method="cramer")) if min(counts.shape) > 1 else math.nan
+    counts = pd.crosstab(one, other).to_numpy()
+    if min(counts.shape) < 2:
+        return math.nan
+    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    return math.sqrt(chi_squared / counts.sum() / (min(counts.shape) - 1))
 
 
 def _is_category(values: pd.Series[Any]) -> bool:
@@ -511,9 +535,7 @@ def _drawn(name: str, picture: Callable[[Table], Figure], table: Table) -> bytes
 
 
 def _sign(text: str) -> Figure:
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure(figsize=(7.5, 1))
+    figure = blank(7.5, 1)
     figure.text(0, 0, textwrap.fill(text, 90, max_lines=6))
     return figure
 
@@ -521,14 +543,28 @@ def _sign(text: str) -> Figure:
 def png(draw: Callable[[], Figure]) -> bytes:
     """A figure as PNG, whatever matplotlib's settings on this machine are."""
     import matplotlib
-    import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
-    matplotlib.use("agg")
     with matplotlib.rc_context(style()):
-        draw().savefig(buffer, bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
-        plt.close("all")
+        figure = draw()
+        # Asked for a tight box, matplotlib draws everything once more to find it.
+        box = figure.get_tightbbox().padded(0.15)
+        figure.savefig(buffer, bbox_inches=box, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def blank(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def arrange(figure: Figure) -> Figure:
+    """Give each panel the room that its words need. As the figure's own engine it would also draw all of it twice."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    ConstrainedLayoutEngine().execute(figure)
+    return figure
 
 
 def heading(figure: Figure, title: str, *captions: str) -> None:

@@ -29,12 +29,9 @@ def draw(review: Review) -> dict[str, bytes]:
 
 
 def _scores(review: Review) -> Figure:
-    import matplotlib.pyplot as plt
-
     shown = [each for each in review.algorithms if each.after][:ROWS]
-    figure, (cv, test) = plt.subplots(
-        1, 2, sharey=True, figsize=(8.2, 0.7 + 0.42 * len(shown)), layout="constrained"
-    )
+    figure = explore.blank(8.2, 0.7 + 0.42 * len(shown))
+    cv, test = figure.subplots(1, 2, sharey=True)
     for row, each in enumerate(shown):
         sides = [(each.after, row - 0.12, NOW)]
         if not review.score_changed and each.before != each.after:
@@ -56,38 +53,21 @@ def _scores(review: Review) -> Figure:
         f"{score}: cross-validated, and on the test split",
         "grey: before. Lines: standard deviation over folds; bootstrap interval",
     )
-    return figure
+    return explore.arrange(figure)
 
 
 def _confusions(review: Review) -> Figure:
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
     sides = {
         title: state.confusion
         for title, state in (("before", review.before), ("this change", review.after))
         if state.confusion is not None and len(state.confusion.classes) <= CLASSES
     }
     side = 1.3 + 0.45 * max(len(each.classes) for each in sides.values())
-    figure, grid = plt.subplots(
-        1, len(sides), squeeze=False, figsize=(side * len(sides), side), layout="constrained"
-    )
+    figure = explore.blank(side * len(sides), side)
+    grid = figure.subplots(1, len(sides), squeeze=False)
     for axes, (title, confusion) in zip(grid.flat, sides.items(), strict=True):
         names = [explore.shorten(each, 14) for each in confusion.classes]
-        sns.heatmap(
-            confusion.counts,
-            ax=axes,
-            cmap="Blues",
-            vmin=0,
-            annot=True,
-            fmt="d",
-            cbar=False,
-            square=True,
-            xticklabels=names,
-            yticklabels=names,
-        )
-        axes.tick_params(axis="x", length=0, labelrotation=90)
-        axes.tick_params(axis="y", length=0, labelrotation=0)
+        explore.heatmap(axes, confusion.counts, names, ".0f", size=8.5, cmap="Blues", vmin=0)
         axes.set_title(title, loc="left")
     explore.heading(figure, "What the champion confuses on the test split")
-    return figure
+    return explore.arrange(figure)

@@ -251,9 +251,10 @@ def test_associations_are_pearson_correlation_ratio_and_cramers_v() -> None:
 
 def test_bins_are_whole_steps_wide() -> None:
     values = np.random.default_rng(0).uniform(0, 10, 1000).round(1)
-    bins = explore.bin_sizes(pd.Series(values), 0.1)
-    assert bins["binwidth"] / 0.1 == pytest.approx(round(bins["binwidth"] / 0.1))
-    assert bins["binrange"][0] < values.min() < values.max() < bins["binrange"][1]
+    edges = explore.bin_edges(pd.Series(values), 0.1)
+    widths = np.diff(edges) / 0.1
+    assert widths == pytest.approx(np.full(len(widths), round(widths[0])))
+    assert edges[0] < values.min() < values.max() < edges[-1]
 
 
 def test_far_values_are_left_out_and_rare_categories_become_one() -> None:
