@@ -19,7 +19,19 @@ pytestmark = pytest.mark.slow
 STAGES = re.compile(r"Running stage '([^']+)'")
 
 
-TRAINED = ("app", "common", "training", "dvc.yaml", "params.yaml", "pyproject.toml", "uv.lock")
+TRAINED = (
+    "app",
+    "common",
+    "data",
+    "dvc.lock",
+    "dvc.yaml",
+    "params.yaml",
+    "pyproject.toml",
+    "tests/e2e",
+    "training",
+    "uv.lock",
+)
+"""What the pipeline's bytes depend on."""
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +47,7 @@ def outputs(project: Clone) -> dict[str, bytes]:
     return {name: (project.root / name).read_bytes() for name in names}
 
 
+@pytest.mark.long(*TRAINED)
 @pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"),
     reason="dvc.lock is written on Linux with x86-64, and other kernels round other bits",
@@ -59,6 +72,7 @@ def test_the_committed_lock_is_current(tmp_path: Path) -> None:
     assert not STAGES.findall(done.stdout)
 
 
+@pytest.mark.long(*TRAINED)
 def test_nothing_to_do_the_second_time(reproduced: Clone) -> None:
     before = outputs(reproduced)
     again = reproduced.dvc("repro")
@@ -68,6 +82,7 @@ def test_nothing_to_do_the_second_time(reproduced: Clone) -> None:
     assert outputs(reproduced) == before
 
 
+@pytest.mark.long(*TRAINED)
 def test_one_parameter_reruns_its_algorithm_and_select_only(reproduced: Clone) -> None:
     params = reproduced.params()
     params["train"]["algorithms"]["decision_tree"]["max_depth"] = 2
