@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from deploy.manifests import argocd, render, schema
+from tests.deploy import rendered
 from tests.deploy.spoiling import REMOVE, spoil
 
 Document = dict[str, Any]
@@ -28,27 +28,12 @@ VALUES = "/spec/source/helm/valuesObject"
 WEBHOOK = f"{VALUES}/alertmanager/config/receivers/3/webhook_configs/0/url"
 
 
-@cache
 def _rendered() -> list[Document]:
-    return render.parse(render.render(render.ARGOCD))
-
-
-@cache
-def _environments() -> list[list[Document]]:
-    made = []
-    for components in render.VARIANTS:
-        with render.variant(components) as root:
-            made += [render.parse(render.render(render.overlay(each, root))) for each in render.ENVIRONMENTS]
-    return made
-
-
-@cache
-def _monitoring() -> list[Document]:
-    return render.parse(render.render(render.MONITORING))
+    return rendered.documents("argocd")
 
 
 def _problems(documents: list[Document], root: Path = render.FOLDER) -> list[str]:
-    return argocd.problems(documents, _environments(), _monitoring(), root)
+    return argocd.problems(documents, rendered.variants(), rendered.documents("monitoring"), root)
 
 
 def _get(documents: list[Document], which: str) -> Document:
@@ -89,7 +74,7 @@ def test_nothing_that_runs_goes_with_its_description() -> None:
     assert policy == {"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}
     for each in _rendered():
         assert "finalizers" not in each["metadata"]
-    for environment in _environments():
+    for environment in rendered.variants():
         namespace = next(each for each in environment if each["kind"] == "Namespace")
         options = namespace["metadata"]["annotations"]["argocd.argoproj.io/sync-options"]
         assert options == "Prune=false,Delete=false"
@@ -110,7 +95,7 @@ def test_what_is_needed_comes_first() -> None:
 
 @pytest.mark.parametrize("components", render.VARIANTS, ids="+".join)
 def test_kinds_that_another_application_brings_need_no_dry_run(components: tuple[str, ...]) -> None:
-    documents = _environments()[render.VARIANTS.index(components) * len(render.ENVIRONMENTS)]
+    documents = rendered.variants()[render.VARIANTS.index(components) * len(render.ENVIRONMENTS)]
     for each in documents:
         group = each["apiVersion"].rpartition("/")[0]
         options = each["metadata"]["annotations"].get("argocd.argoproj.io/sync-options", "")
@@ -127,7 +112,7 @@ def test_what_argo_rollouts_writes_is_left_alone() -> None:
         for path in [*each.get("jsonPointers", []), *each.get("jqPathExpressions", [])]
     }
     written = {("Service", "/spec/selector/rollouts-pod-template-hash")}
-    for documents in _environments():
+    for documents in rendered.variants():
         for each in documents:
             if each["kind"] == "Rollout":
                 routing = each["spec"]["strategy"]["canary"].get("trafficRouting", {})

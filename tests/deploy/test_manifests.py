@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from app.settings import PREFIX, Settings
 from deploy.manifests import __main__ as manifests
 from deploy.manifests import render, schema
 from deploy.schemas.__main__ import PACKAGES, file_name
+from tests.deploy import rendered
 from tests.deploy.conftest import Call
 from tests.deploy.project import ROOT
 from tests.tools import require
@@ -29,24 +29,14 @@ Document = dict[str, Any]
 VERSION, REVISION = "app.kubernetes.io/version", "espalier.dev/revision"
 
 
-@cache
-def _documents(name: str) -> list[Document]:
-    return next(list(each.documents) for each in _everything() if each.name == name)
-
-
-@cache
-def _everything() -> list[manifests.Rendered]:
-    return list(manifests.render_all())
-
-
 def _one(name: str, kind: str) -> Document:
-    return deepcopy(next(each for each in _documents(name) if each["kind"] == kind))
+    return deepcopy(next(each for each in rendered.documents(name) if each["kind"] == kind))
 
 
 @pytest.mark.slow
 def test_everything_is_as_it_should_be() -> None:
-    assert {each.name: list(each.problems) for each in _everything() if each.problems} == {}
-    assert len(_everything()) == len(render.ENVIRONMENTS) * (1 + len(render.VARIANTS)) + 2
+    assert {each.name: list(each.problems) for each in rendered.everything() if each.problems} == {}
+    assert len(rendered.everything()) == len(render.ENVIRONMENTS) * (1 + len(render.VARIANTS)) + 2
 
 
 @pytest.mark.parametrize("environment", render.ENVIRONMENTS)
@@ -115,7 +105,7 @@ def test_the_overlays_read_as_one_diff() -> None:
 
 def test_production_is_what_it_should_be() -> None:
     staging, production = (
-        {each["kind"]: each["spec"] for each in _documents(name) if "spec" in each}
+        {each["kind"]: each["spec"] for each in rendered.documents(name) if "spec" in each}
         for name in render.ENVIRONMENTS
     )
     scaler = production["HorizontalPodAutoscaler"]
@@ -129,7 +119,7 @@ def test_production_is_what_it_should_be() -> None:
 
 def test_pods_are_restricted() -> None:
     """Each rule of Kubernetes' restricted standard that can be broken here."""
-    for each in _everything():
+    for each in rendered.everything():
         if each.name not in {"monitoring", "argocd"}:
             (workload,) = (it for it in each.documents if it["kind"] in {"Rollout", "Deployment"})
             _assert_restricted(workload["spec"]["template"]["spec"])
@@ -333,11 +323,11 @@ def test_the_command_writes_what_it_rendered(
     output = tmp_path / "manifests"
     output.mkdir()
     (output / "stale.yaml").write_text("{}")
-    monkeypatch.setattr(manifests, "render_all", _everything)
+    monkeypatch.setattr(manifests, "render_all", rendered.everything)
     done = call(manifests.main, render.FOLDER.parent, "--output", str(output))
     assert (done.returncode, done.stderr) == (0, "")
-    assert {path.stem for path in output.iterdir()} == {each.name for each in _everything()}
-    for each in _everything():
+    assert {path.stem for path in output.iterdir()} == {each.name for each in rendered.everything()}
+    for each in rendered.everything():
         assert (output / f"{each.name}.yaml").read_text() == each.text
     assert "all as they should be" in done.stdout
 
