@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
 
 from common.git import GitError, git
-from common.lock import LOCK_FILE, outputs
+from common.lock import LOCK_FILE, Entry, outputs
 
 INPUTS = (".dockerignore", "app", "pyproject.toml", "uv.lock")
 """Paths in git. `.dockerignore` and `app/Dockerfile` are not copied, but decide what is."""
@@ -61,13 +62,18 @@ def hash_in_lock(text: str, name: str = LOCK_FILE, path: str = MODEL) -> str | N
     Raises:
         GitError: it is no such file, for example because a merge left its marks in it.
     """
-    # The loader in C takes 17 ms for our lock, ruamel.yaml's 240 ms; a PyYAML that was built without libyaml has none.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        output = outputs(yaml.load(text, loader)).get(path)  # noqa: S506
+        output = _outputs(text).get(path)
     except (yaml.YAMLError, ValueError):
         raise GitError(f"{name} cannot be read: take either side of a conflict and run `dvc repro`") from None
     return output.md5 if output else None
+
+
+@lru_cache(maxsize=64)
+def _outputs(text: str) -> dict[str, Entry]:
+    """Each lock of the history is read for the model and again for its data."""
+    # The loader in C takes 17 ms for our lock, ruamel.yaml's 240 ms; a PyYAML that was built without libyaml has none.
+    return outputs(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506
 
 
 def _commit(revision: str, root: Path) -> str:
