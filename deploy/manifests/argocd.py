@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from deploy.manifests import render, schema
-from deploy.manifests.documents import Document, Documents, title
+from deploy.manifests.documents import LOADER, Document, Documents, title
 
 _SUBSCRIPTION = re.compile(r"notifications\.argoproj\.io/subscribe\.(?P<trigger>[\w-]+)\.(?P<service>\w+)")
 _PATHS = "argocd.argoproj.io/manifest-generate-paths"
@@ -71,8 +71,8 @@ def applications_of(application_set: Document) -> Iterator[dict[str, Any]]:
     """
     spec = application_set["spec"]
     for element in spec["generators"][0]["list"]["elements"]:
-        made = yaml.safe_load(_filled(yaml.safe_dump(spec["template"], width=10_000), element))
-        patch = yaml.safe_load(_filled(spec.get("templatePatch", "{}"), element))
+        made = _load(_filled(yaml.safe_dump(spec["template"], width=10_000), element))
+        patch = _load(_filled(spec.get("templatePatch", "{}"), element))
         yield {"apiVersion": application_set["apiVersion"], "kind": "Application", **_merged(made, patch)}
 
 
@@ -122,7 +122,7 @@ def _folders(folder: Path) -> Iterator[Path]:
     yield folder.resolve()
     kustomization = folder / "kustomization.yaml"
     if kustomization.is_file():
-        content = yaml.safe_load(kustomization.read_text(encoding="utf-8"))
+        content = _load(kustomization.read_text(encoding="utf-8"))
         for each in [*content.get("resources", []), *content.get("components", [])]:
             if (folder / each).is_dir():
                 yield from _folders(folder / each)
@@ -188,14 +188,14 @@ def _notification_problems(documents: Sequence[Document]) -> Iterator[str]:
     sent = set()
     for key, text in config["data"].items():
         try:
-            content = yaml.safe_load(text)
+            content = _load(text)
         except yaml.YAMLError as error:
             yield f"ConfigMap argocd-notifications-cm: {key} is not YAML: {error}"
             continue
         if key.startswith("trigger."):
             sent |= {name for condition in content for name in condition["send"]}
     templates = {key.removeprefix("template.") for key in config["data"] if key.startswith("template.")}
-    context = yaml.safe_load(config["data"].get("context", "{}"))
+    context = _load(config["data"].get("context", "{}"))
     for name in sorted(templates):
         for key in sorted(set(_CONTEXT.findall(config["data"][f"template.{name}"])) - context.keys()):
             yield f"ConfigMap argocd-notifications-cm: template {name} would say <no value>: no {key} in context"
@@ -297,3 +297,7 @@ def _merged(one: Any, other: Any) -> Any:
             key: _merged(one.get(key), other[key]) if key in other else one[key] for key in {**one, **other}
         }
     return other
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, LOADER)  # noqa: S506 - a safe one

@@ -14,6 +14,7 @@ import yaml
 from ruamel.yaml import YAML
 
 from deploy.errors import DeployError
+from deploy.manifests.documents import LOADER
 from deploy.programs import find
 
 FOLDER = Path(__file__).parents[1]
@@ -57,9 +58,7 @@ def render(folder: Path) -> str:
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    # The loader in C takes a tenth of the time; a PyYAML that was built without libyaml has none.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return [each for each in yaml.load_all(text, loader) if each is not None]
+    return [each for each in yaml.load_all(text, LOADER) if each is not None]
 
 
 @contextmanager
