@@ -165,7 +165,7 @@ def deepen(repository: Repository) -> None:
 @pytest.mark.slow
 def test_current_needs_no_data_and_names_the_remedy(repository: Repository) -> None:
     repository.lose_data()
-    done = repository.start("deploy.ci.pipeline", "current")
+    done = repository.pipeline("current")
     assert done.returncode == 0, done.stderr
     deepen(repository)
     done = repository.pipeline("current")
@@ -185,7 +185,7 @@ def test_the_remote_is_of_this_clone_alone(repository: Repository) -> None:
     assert "endpointurl = http://127.0.0.1:1" in local
     assert (repository.clone.folder / ".dvc/config").read_text() == before
     assert repository.clone.git("status", "--short") == ""
-    done = repository.pipeline("remote", DVC_REMOTE_URL="")
+    done = repository.start("deploy.ci.pipeline", "remote", DVC_REMOTE_URL="")
     assert done.returncode == 1
     assert done.stderr == "error: DVC_REMOTE_URL is not set: the workflow has to give it in `env`\n"
 
