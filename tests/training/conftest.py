@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,17 @@ import pytest
 from tests.training import repository
 from tests.training.project import ROOT, Project
 from tests.training.repository import Repository
+
+
+@contextmanager
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder that pytest-xdist's workers share; who finds it absent makes it, and the others wait."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder / name
 
 
 @pytest.fixture
@@ -23,17 +38,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture(scope="session")
 def trained_iris(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole pipeline but `track`, run once on Iris; read it, do not change it."""
-    root = tmp_path_factory.mktemp("iris")
-    shutil.copy(ROOT / "params.yaml", root)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        project = Project(root, monkeypatch)
-        project.fast()
-        for stage in ("fetch", "prepare", "explore"):
-            project.run(stage)
-        for algorithm in project.params()["train"]["algorithms"]:
-            project.run("train", algorithm)
-        project.run("select")
+    """The pipeline without pictures, run once on Iris for all workers; read it, do not change it."""
+    with made_once(tmp_path_factory, "iris") as root:
+        if not root.exists():
+            root.mkdir()
+            shutil.copy(ROOT / "params.yaml", root)
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                project = Project(root, monkeypatch)
+                project.fast()
+                for stage in ("fetch", "prepare"):
+                    project.run(stage)
+                for algorithm in project.params()["train"]["algorithms"]:
+                    project.run("train", algorithm)
+                project.run("select")
     return root
 
 
@@ -49,8 +66,9 @@ def trained(trained_iris: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="session")
 def committed_iris(trained_iris: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained Iris project under git and DVC; read it, do not change it."""
-    root = tmp_path_factory.mktemp("committed") / "iris"
-    repository.make(trained_iris, root)
+    with made_once(tmp_path_factory, "committed") as root:
+        if not root.exists():
+            repository.make(trained_iris, root)
     return root
 
 

@@ -122,12 +122,15 @@ def read_runs(root: Path) -> dict[str, Recorded]:
 
 @pytest.fixture(scope="module")
 def offline(trained_iris: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Recorded]]:
-    """The trained Iris project, tracked once without a key."""
-    root = tmp_path_factory.mktemp("tracked")
+    """The trained Iris project with its pictures, tracked once without a key."""
+    root, folder = tmp_path_factory.mktemp("tracked"), tmp_path_factory.mktemp("pictured") / "iris"
+    shutil.copytree(trained_iris, folder)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Project(folder, monkeypatch).run("explore")
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     done = subprocess.run(
         [sys.executable, "-m", "training.track"],
-        cwd=trained_iris,
+        cwd=folder,
         env=clean | {"WANDB_DIR": str(root), "HOME": str(root), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
