@@ -73,7 +73,7 @@ test: setup ## Run the tests, except the long ones; PYTEST_ARGS="-k page" for so
 	$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: test-fast
-test-fast: setup ## Run the tests that take at most three seconds each
+test-fast: setup ## Run the tests that take at most about a second each
 	$(PYTEST) -m "not slow and not long" $(PYTEST_ARGS)
 
 .PHONY: coverage

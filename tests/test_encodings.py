@@ -92,7 +92,7 @@ LOCALES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long("common", "training", "tests/test_encodings.py")
 @pytest.mark.parametrize("locale", LOCALES)
 def test_names_beyond_ascii_pass_through_any_locale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str

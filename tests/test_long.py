@@ -13,6 +13,7 @@ EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """git's tree without files: since then everything has changed."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "collected"),
     [
@@ -33,6 +34,7 @@ def test_a_long_test_runs_when_asked_for_and_its_subject_changed(options: list[s
     assert collected in done.stdout.splitlines()[-1], done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_test_that_is_not_started_in_time_is_skipped_by_name() -> None:
     command = [
         sys.executable,

@@ -67,6 +67,7 @@ def test_answers_of_one_turn_stay_in_order(client: socket.socket) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_closed(client: socket.socket) -> None:
     client.sendall(PREDICT)
     client.recv(65536)
@@ -234,6 +235,7 @@ def gauge(url: str, name: str) -> float:
     return float(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_open_connections_and_requests_in_flight_are_shown(number_model: Path, workers: int) -> None:
     """Seen at once by the worker that is asked, and by the other within a second."""
@@ -312,6 +314,7 @@ def test_a_connection_that_sends_nothing_is_closed(wire: Wire) -> None:
     assert wire.end() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "part"),
     [
@@ -335,6 +338,7 @@ def test_a_request_that_stalls_gets_408(impatient: Running, wire: Wire, sent: by
     assert answers_of(impatient, 408) == before + 1
 
 
+@pytest.mark.slow
 def test_a_body_that_trickles_gets_408(wire: Wire) -> None:
     wire.send(HEAD + b"Content-Length: 100000\r\n\r\n")
     wire.socket.settimeout(0.2)
@@ -347,6 +351,7 @@ def test_a_body_that_trickles_gets_408(wire: Wire) -> None:
     raise AssertionError("it may go on for ever")
 
 
+@pytest.mark.slow
 def test_a_response_that_is_not_read_ends_the_connection(impatient: Running, wire: Wire) -> None:
     wire.socket.settimeout(0.5)
     with pytest.raises(TimeoutError):
@@ -509,6 +514,7 @@ def test_idle_connections_are_closed_early_when_half_of_all_are_open(
     assert asyncio.run(run()) is closed
 
 
+@pytest.mark.slow
 def test_connections_beyond_the_limit_are_closed(number_model: Path) -> None:
     with running(number_model, max_connections=2) as service, ExitStack() as stack:
         first, second = (stack.enter_context(Wire(service.port, PATIENCE)) for _ in range(2))

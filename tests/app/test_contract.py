@@ -103,6 +103,7 @@ def test_bins_follow_the_categories(tmp_path: Path) -> None:
     assert "do not follow" in refusal(tmp_path)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.text() | st.sampled_from(["missing", "Missing", " missing"]), max_size=8), st.integers(0, 3)
 )

@@ -50,12 +50,14 @@ def test_reaches_a_service_wherever_it_listens(host: str) -> None:
         assert done.result() == 0
 
 
+@pytest.mark.slow
 def test_a_service_that_is_ready_is_healthy(number_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with running(number_model) as service:
         assert main({"ESPALIER_PORT": str(service.port)}) == 0
     assert "ready" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_service_that_drains_is_not(number_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with running(number_model, drain_seconds=5) as service:
         service.process.terminate()

@@ -125,6 +125,7 @@ def test_a_length_is_digits_or_refused(numbers: TestClient, length: bytes) -> No
     assert answer.json()["error"].startswith("Inference-Header-Content-Length: is ")
 
 
+@pytest.mark.slow
 @given(length=st.text("0123456789", max_size=24) | st.text(max_size=5))
 def test_any_length_is_answered_or_refused(numbers: TestClient, length: str) -> None:
     headers = {b"Inference-Header-Content-Length": length.encode()}

@@ -748,6 +748,7 @@ def test_a_client_may_leave_without_its_answer(
                     wire.reset()
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_a_pipeline_is_no_error(number_model: Path) -> None:
     with running(number_model) as service:
         with connected(service) as wire:
@@ -947,6 +948,7 @@ def test_a_slow_answer_comes_before_half_a_body_and_the_end(wire: Wire, predicti
     assert wire.end() == b""
 
 
+@pytest.mark.slow
 def test_any_number_of_offers_is_declined(wire: Wire) -> None:
     wire.send(request("GET", "/health/live", *H2C) * 2000)
 
@@ -954,6 +956,7 @@ def test_any_number_of_offers_is_declined(wire: Wire) -> None:
         assert wire.answer("GET").status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_pipeline_is_not_held_in_memory(number_model: Path, reads: bool) -> None:
     with running(number_model) as service, connected(service) as wire:
@@ -1013,6 +1016,7 @@ def test_headers_without_end_are_refused(wire: Wire, prediction: Call, header: s
         pass  # Nor need the rest be waited for.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [
@@ -1049,7 +1053,7 @@ def test_noise_is_refused_or_waited_out(wire: Wire, noise: int) -> None:
 # ------------------------------------------------------------------------------------------ side by side
 
 
-@pytest.mark.slow
+@pytest.mark.long("app", "tests/app/test_http.py")
 def test_connections_side_by_side_never_see_each_others_answers(service: Running, known: Known) -> None:
     """Sixteen clients with rows of their own, alone, in batches small and large, and some of them bad."""
 

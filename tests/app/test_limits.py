@@ -86,6 +86,7 @@ def wide(
     return serve(directory, max_answer_bytes=LIMIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_rows_that_fit_are_answered_and_one_more_is_not(wide: TestClient, shape: str) -> None:
     def send(rows: int) -> Any:

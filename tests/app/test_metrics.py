@@ -227,6 +227,7 @@ def test_a_feature_named_other_is_told_from_what_is_no_feature(tmp_path: Path, s
     assert found == {("'other'", "wrong_type"): 1, ("other", "unknown_field"): 2}
 
 
+@pytest.mark.slow
 @given(
     body=st.recursive(
         st.none() | st.floats() | st.text(),

@@ -97,6 +97,7 @@ def test_the_file_needs_nothing_but_itself() -> None:
     assert not re.search(r"""(src|href)=["'](https?:)?//""", text)
 
 
+@pytest.mark.slow
 def test_number_inputs_match_the_schema(numbers: tuple[str, Manifest], visit: Visit) -> None:
     address, manifest = numbers
     page = visit(address)
@@ -136,6 +137,7 @@ def test_the_model_introduces_itself(numbers: tuple[str, Manifest], visit: Visit
             assert response.status == 200, url
 
 
+@pytest.mark.slow
 def test_typing_changes_the_answer(numbers: tuple[str, Manifest], visit: Visit) -> None:
     page = visit(numbers[0])
     box(page, "petal_length").fill("1.4")
@@ -164,6 +166,7 @@ def test_the_slider_moves_the_number_and_the_marked_bin(numbers: tuple[str, Mani
     assert marked == [False, False, False, True]
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_is_enough(numbers: tuple[str, Manifest], visit: Visit) -> None:
     page = visit(numbers[0])
     focused = "document.activeElement"
@@ -192,6 +195,7 @@ def test_the_keyboard_alone_is_enough(numbers: tuple[str, Manifest], visit: Visi
     expect_answer(page, *_answer((5.1, 3.5, 12.0, 0.2)))
 
 
+@pytest.mark.slow
 def test_examples_fill_in_and_tell_the_truth(numbers: tuple[str, Manifest], visit: Visit) -> None:
     address, manifest = numbers
     page = visit(address)
@@ -211,6 +215,7 @@ def test_examples_fill_in_and_tell_the_truth(numbers: tuple[str, Manifest], visi
     expect(page.locator("#examples [aria-pressed=true]")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_wrong_answer_is_called_wrong(numbers: tuple[str, Manifest], visit: Visit) -> None:
     address, manifest = numbers
     document = manifest.model_dump(mode="json")
@@ -220,6 +225,7 @@ def test_a_wrong_answer_is_called_wrong(numbers: tuple[str, Manifest], visit: Vi
     expect(page.locator("#compare")).to_contain_text("the model is wrong here")
 
 
+@pytest.mark.slow
 def test_categories_and_missing_values(mixed: tuple[str, Manifest], visit: Visit) -> None:
     page = visit(mixed[0])
     soil = field(page, "soil type").locator("select")
@@ -256,6 +262,7 @@ def test_an_example_with_gaps_fills_in_unknown(mixed: tuple[str, Manifest], visi
     expect(field(page, "Höhe (cm)").locator("input[type=checkbox]")).to_be_checked()
 
 
+@pytest.mark.slow
 def test_the_servers_objection_stands_beside_its_field(numbers: tuple[str, Manifest], visit: Visit) -> None:
     page = visit(numbers[0], expected="status of 422")
     number = box(page, "sepal_width")
@@ -276,6 +283,7 @@ def test_the_servers_objection_stands_beside_its_field(numbers: tuple[str, Manif
     expect(page.locator("#answer")).not_to_have_class(re.compile("stale"))
 
 
+@pytest.mark.slow
 def test_what_is_not_a_number_is_not_sent(numbers: tuple[str, Manifest], visit: Visit) -> None:
     page = visit(numbers[0])
     box(page, "sepal_width").click()
@@ -288,6 +296,7 @@ def test_what_is_not_a_number_is_not_sent(numbers: tuple[str, Manifest], visit: 
     expect_answer(page, *_answer((5.8, 3.5, 4.3, 1.3)))
 
 
+@pytest.mark.slow
 def test_an_answer_that_arrives_late_is_dropped(numbers: tuple[str, Manifest], visit: Visit) -> None:
     held: list[Route] = []
 
@@ -321,6 +330,7 @@ def test_it_survives_a_restart_of_the_service(tmp_path: Path, visit: Visit) -> N
         expect_answer(page, *_answer((5.8, 3.0, 1.0, 1.3)))
 
 
+@pytest.mark.slow
 def test_it_waits_for_a_service_that_is_not_ready(numbers: tuple[str, Manifest], visit: Visit) -> None:
     refusals = iter([503, 503])
 
@@ -337,6 +347,7 @@ def test_it_waits_for_a_service_that_is_not_ready(numbers: tuple[str, Manifest],
     expect(page.locator("#notice")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_another_versions_answer_offers_its_form(numbers: tuple[str, Manifest], visit: Visit) -> None:
     address, manifest = numbers
     document = manifest.model_dump(mode="json")
@@ -437,6 +448,7 @@ CONTRAST = """
 """
 
 
+@pytest.mark.slow
 def test_dark_and_light_are_two_readable_palettes(mixed: tuple[str, Manifest], visit: Visit) -> None:
     grounds = set()
     for scheme in ("light", "dark"):
@@ -459,6 +471,7 @@ def test_every_input_has_a_name_of_its_own(mixed: tuple[str, Manifest], visit: V
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_nothing_moves_for_who_asked_for_that(numbers: tuple[str, Manifest], visit: Visit) -> None:
     duration = "getComputedStyle(document.querySelector('.fill')).transitionDuration"
     assert visit(numbers[0]).evaluate(duration) != "0s"

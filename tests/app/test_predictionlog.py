@@ -206,6 +206,7 @@ def test_the_protocols_own_id_counts_where_no_header_has_one(
     assert len(lines) == 5
 
 
+@pytest.mark.slow
 def test_a_sample_is_taken_of_requests_and_says_so(number_model: Path, serve: Serve, folder: Path) -> None:
     client = serve(number_model, prediction_log=str(folder), prediction_log_sample=0.3)
     body = {"instances": [ROW.values] * 3}
@@ -260,6 +261,7 @@ good_tensors = st.lists(plausible, min_size=1, max_size=3).map(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(50))
 @given(
     body=good_bodies.map(lambda each: json.dumps(each).encode())
@@ -344,6 +346,7 @@ def test_a_stored_file_appears_whole(number_model: Path, folder: Path) -> None:
 # ------------------------------------------------------------------------------ start and stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_directory_that_cannot_be_written_to_is_one_line(
     number_model: Path, tmp_path: Path, workers: int
@@ -388,6 +391,7 @@ def test_a_bad_setting_is_one_line(
     assert said in line
 
 
+@pytest.mark.slow
 def test_names_with_commas_are_given_as_json(mixed_model: Path, folder: Path) -> None:
     with running(mixed_model, prediction_log=folder, prediction_log_features='["age"]') as service:
         post(service, PLANTS[0].values)
@@ -396,6 +400,7 @@ def test_names_with_commas_are_given_as_json(mixed_model: Path, folder: Path) ->
     assert [line["features"] for line in lines_in(folder)] == [{"age": 3.0}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_sigterm_loses_no_row(number_model: Path, folder: Path, workers: int) -> None:
     with running(number_model, prediction_log=folder, workers=workers, drain_seconds=1) as service:
@@ -417,6 +422,7 @@ def test_workers_count_together(number_model: Path, folder: Path) -> None:
         assert gauge(service, "prediction_log_queue_rows") == 0
 
 
+@pytest.mark.slow
 def test_without_a_log_nothing_of_it_is_loaded(number_model: Path) -> None:
     code = "import sys; from app.main import create_app; create_app(); print('obstore' in sys.modules)"
     environment = {**os.environ, "ESPALIER_MODEL_DIR": str(number_model)}
@@ -539,7 +545,7 @@ def test_s3_that_is_away_costs_rows_and_no_answer(
         assert post(service, ROW.values)["x-request-id"]
 
 
-@pytest.mark.slow
+@pytest.mark.long("app", "tests/app/test_predictionlog.py", "uv.lock")
 def test_files_in_a_bucket(number_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import obstore
     from obstore.store import from_url

@@ -353,6 +353,7 @@ def test_bad_binary_strings_are_refused(mixed: TestClient, content: bytes) -> No
     assert message.startswith("soil type")
 
 
+@pytest.mark.slow
 @given(
     values=st.lists(st.floats(width=64) | st.integers(-5, 20).map(float), min_size=1, max_size=5),
 )
@@ -393,6 +394,7 @@ def triton_inputs(heights: list[float], ages: list[float], soils: list[str], *, 
     return inputs
 
 
+@pytest.mark.slow
 def test_the_stock_client_sees_a_live_server(client: triton.InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -442,5 +444,6 @@ def test_the_stock_client_shows_errors(client: triton.InferenceServerClient) -> 
         client.infer("tulips", triton_inputs([1.0], [1.0], ["clay"], binary=True))
 
 
+@pytest.mark.slow
 def test_classes_keep_their_order(numbers: TestClient) -> None:
     assert tuple(numbers.get("/model").json()["classes"]) == IRIS_CLASSES

@@ -57,6 +57,7 @@ def check(answer: dict[str, Any], row: Row) -> None:
     assert answer["probabilities"][answer["label"]] == max(answer["probabilities"].values())
 
 
+@pytest.mark.slow
 @given(row=number_rows)
 def test_one_instance_gets_the_known_answer(numbers: TestClient, row: Row) -> None:
     answer = predict(numbers, row.values)
@@ -217,6 +218,7 @@ def test_of_equal_keys_the_last_counts(numbers: TestClient) -> None:
     check(numbers.post("/predict", content=body).json(), number_row((6.5, 3.5, 1.4, 0.2)))
 
 
+@pytest.mark.slow
 @given(
     body=st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),

@@ -139,6 +139,7 @@ def test_a_connection_without_a_request_may_still_send_one_when_accepting_ends(
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_a_head_in_two_parts_is_not_cut_off(number_model: Path) -> None:
     request = post("/predict", BODY.encode())
     with running(number_model) as service, Wire(service.port, PATIENCE) as client:
@@ -151,6 +152,7 @@ def test_a_head_in_two_parts_is_not_cut_off(number_model: Path) -> None:
         assert service.process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_idle_connections_do_not_keep_the_process_alive(number_model: Path) -> None:
     with (
         running(number_model) as service,
@@ -200,6 +202,7 @@ def test_a_refused_connection_reaches_no_socket(stopped: bool) -> None:
         late.close()
 
 
+@pytest.mark.slow
 def test_answers_while_draining_close_their_connections(number_model: Path) -> None:
     with running(number_model, drain_seconds=PATIENCE) as service:
         connection = http.client.HTTPConnection(service.netloc, timeout=PATIENCE)
@@ -215,6 +218,7 @@ def test_answers_while_draining_close_their_connections(number_model: Path) -> N
         assert connection.getresponse().getheader("Connection") == "close"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_the_drain(number_model: Path, second: signal.Signals) -> None:
     with running(number_model, drain_seconds=3600) as service:
@@ -225,12 +229,14 @@ def test_a_second_signal_ends_the_drain(number_model: Path, second: signal.Signa
         assert service.process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_sigint_stops_at_once(number_model: Path) -> None:
     with running(number_model, drain_seconds=3600) as service:
         service.process.send_signal(signal.SIGINT)
         assert service.process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_a_request_in_flight_is_finished(number_model: Path) -> None:
     with running(number_model) as service:
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\n\r\n"
@@ -244,6 +250,7 @@ def test_a_request_in_flight_is_finished(number_model: Path) -> None:
         assert service.process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_in_the_middle_is_no_error(number_model: Path) -> None:
     with running(number_model) as service:
         with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as client:
@@ -259,6 +266,7 @@ def test_a_client_that_leaves_in_the_middle_is_no_error(number_model: Path) -> N
     assert len(log.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_chunked_upload_over_the_limit_is_stopped(number_model: Path) -> None:
     with running(number_model, max_body_bytes=1000) as service:
         connection = http.client.HTTPConnection(service.netloc, timeout=PATIENCE)
@@ -269,6 +277,7 @@ def test_a_chunked_upload_over_the_limit_is_stopped(number_model: Path) -> None:
         assert connection.getresponse().status == 413
 
 
+@pytest.mark.slow
 def test_the_first_line_says_what_is_served(number_model: Path) -> None:
     with running(number_model) as service:
         service.process.send_signal(signal.SIGTERM)
@@ -278,6 +287,7 @@ def test_the_first_line_says_what_is_served(number_model: Path) -> None:
     assert first["digest"].startswith("sha256:" + first["version"])
 
 
+@pytest.mark.slow
 def test_the_log_can_be_text(number_model: Path) -> None:
     with running(number_model, log_format="text", access_log=True) as service:
         status(f"{service.url}/health/live")
@@ -296,6 +306,7 @@ def refused(model: Path, **settings: object) -> str:
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sighup_drains_and_sigusr_is_ignored(number_model: Path, workers: int) -> None:
     with running(number_model, drain_seconds=3600, workers=workers) as service:
@@ -359,7 +370,7 @@ def test_a_host_that_is_not_here_is_one_line(host: str) -> None:
     assert host in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.long("app", "tests/app/test_server.py")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_bad_start_is_one_line(number_model: Path, tmp_path: Path, workers: int) -> None:
     assert "ESPALIER_PORT=x" in refused(number_model, port="x", workers=workers)
@@ -376,6 +387,7 @@ def test_a_bad_start_is_one_line(number_model: Path, tmp_path: Path, workers: in
     assert "ESPALIER_HOST=: " in refused(number_model, host="", port=free_port(), workers=workers)
 
 
+@pytest.mark.slow
 def test_help_lists_the_variables() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "app", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -64,6 +64,7 @@ def alive(process: psutil.Process) -> bool:
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.long("app", "tests/app")
 def test_a_killed_worker_is_replaced_and_takes_only_its_own_requests_along(number_model: Path) -> None:
     with running(number_model, workers=2) as service:
         wait_until_all_are_ready(service)
@@ -146,6 +147,7 @@ def test_workers_need_a_place_for_what_they_share(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long("app", "tests/app")
 def test_sigterm_under_load_drains_every_worker(number_model: Path) -> None:
     drain = 1.5
     with running(number_model, workers=2, drain_seconds=drain) as service, Load(service, CLIENTS) as load:

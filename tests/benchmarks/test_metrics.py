@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import httpx
+import pytest
 
 from benchmarks import metrics
 from benchmarks.metrics import BINS, CLASSES, FEATURES, Round
@@ -11,6 +12,7 @@ from benchmarks.serving.wrk import Outcome
 from tests.app.processes import running
 
 
+@pytest.mark.slow
 def test_the_made_up_model_is_as_wide_as_is_said_and_can_be_served(tmp_path: Path) -> None:
     manifest = metrics.write_bundle(tmp_path / "model")
     assert (len(manifest.features), len(manifest.classes)) == (FEATURES, CLASSES) == (30, 20)

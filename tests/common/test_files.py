@@ -94,6 +94,7 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(allow_nan=False), st.text() | st.none()), min_size=1))
 def test_the_same_frame_gives_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[float, str | None]]

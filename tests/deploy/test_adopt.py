@@ -61,7 +61,7 @@ def _contents(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
-@pytest.mark.slow
+@pytest.mark.long(".github", "app", "deploy", "monitoring", "tests/deploy/test_adopt.py")
 def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
     former = adopt.current(copy)
     done = _start(copy, "deploy.adopt", *_options(MINE))

@@ -46,6 +46,7 @@ def _applications(documents: list[Document]) -> dict[str, Document]:
     return {each["metadata"]["name"]: each for each in made}
 
 
+@pytest.mark.slow
 def test_there_is_an_application_for_each_overlay() -> None:
     overlays = {path.parent.name for path in render.FOLDER.glob("overlays/*/kustomization.yaml")}
     assert overlays == set(render.ENVIRONMENTS)
@@ -68,7 +69,6 @@ def test_each_environment_has_its_sync_policy() -> None:
         assert each["retry"]["limit"] > 0
 
 
-@pytest.mark.slow
 def test_nothing_that_runs_goes_with_its_description() -> None:
     policy = _get(_rendered(), SET)["spec"]["syncPolicy"]
     assert policy == {"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}

@@ -43,6 +43,7 @@ def test_a_pull_request_is_opened_once_and_then_brought_up_to_date(server: FakeG
     assert server.state.pulls[0]["head"]["ref"] == "promote/abc"
 
 
+@pytest.mark.slow
 def test_other_pull_requests_are_not_taken_for_ours(server: FakeGitHub) -> None:
     github.open_pull_request("promote/abc", "main", "Promote", "")
     assert github.find_pull_request("promote/abcd", "main") is None
@@ -134,6 +135,7 @@ def test_the_played_buttons_merge_as_githubs_do(server: FakeGitHub, bare: Path, 
     assert server.state.pulls[0]["merged"]
 
 
+@pytest.mark.slow
 def test_lists_have_pages_and_comments_a_life(server: FakeGitHub) -> None:
     github.open_pull_request("feature", "main", "t", "b")
     for number in range(5):

@@ -366,6 +366,7 @@ def test_a_shallow_clone_tells_what_is_in_it_and_names_what_is_not(line: Line, t
     assert cloned(4) == Ages(model, data)
 
 
+@pytest.mark.slow
 @given(history=st.lists(st.tuples(st.sampled_from([A, B]), st.sampled_from([C, D])), min_size=1, max_size=6))
 @settings(max_examples=15, deadline=None)
 def test_the_age_is_that_of_the_last_change_whatever_came_before(
@@ -396,6 +397,7 @@ def test_the_image_says_how_old_model_and_data_are(first: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_shallow_clone_is_refused_when_strict_and_else_builds_without(
     spare: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

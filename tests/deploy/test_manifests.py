@@ -33,7 +33,6 @@ def _one(name: str, kind: str) -> Document:
     return deepcopy(next(each for each in rendered.documents(name) if each["kind"] == kind))
 
 
-@pytest.mark.slow
 def test_everything_is_as_it_should_be() -> None:
     assert {each.name: list(each.problems) for each in rendered.everything() if each.problems} == {}
     assert len(rendered.everything()) == len(render.ENVIRONMENTS) * (1 + len(render.VARIANTS)) + 2
@@ -316,7 +315,6 @@ def test_a_missing_component_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
 def test_the_command_writes_what_it_rendered(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,7 +330,7 @@ def test_the_command_writes_what_it_rendered(
     assert "all as they should be" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long("deploy", "tests/deploy/test_manifests.py")
 def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     """A copy of the project in which the readiness probe is misspelt."""
     _copy_project(tmp_path)

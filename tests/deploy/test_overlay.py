@@ -113,6 +113,7 @@ values = st.one_of(
 blanks = st.sampled_from(["", "\n", "   \n", '# a comment: with {[ " marks\n', "\t# after a tab\n", "#é→\n"])
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(keys, values, blanks), unique_by=lambda item: item[0], max_size=6),
     st.permutations(["images", "labels", "commonAnnotations"]),
@@ -203,7 +204,6 @@ def test_a_value_that_stands_for_another_too_is_not_edited() -> None:
         overlay.edit(text, RELEASE, "x")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", ["123456789012", "12345678e123", "0123456789ab"])
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_kustomize_takes_what_is_written(tmp_path: Path, environment: str, version: str) -> None:

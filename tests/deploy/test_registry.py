@@ -228,6 +228,7 @@ def test_basic_authentication_as_ecr_wants_it(closed: Server, registry: Registry
     assert "wrong" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_tokens_as_other_registries_want_them(tmp_path: Path, logins: Path) -> None:
     with (
         TokenServer(tmp_path / "tokens") as tokens,

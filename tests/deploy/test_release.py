@@ -194,7 +194,6 @@ def test_what_must_not_be_released_is_refused_and_nothing_changes(project: Proje
     assert (project.at_origin("rev-parse", "main"), project.me.state()) == before
 
 
-@pytest.mark.slow
 def test_force_releases_what_is_older(project: Project) -> None:
     first = project.staged(1)
     project.staged(2)
@@ -1016,6 +1015,7 @@ def test_signing_is_heeded(project: Project, tmp_path: Path) -> None:
 # The command itself.
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module_and_its_help_is_whole() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "deploy.release", "--help"],

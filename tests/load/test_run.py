@@ -209,7 +209,7 @@ def test_an_interrupt_ends_with_the_report_of_what_was_measured(number_host: str
     assert (tmp_path / "report.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long("tests/load", "uv.lock")
 def test_a_master_and_its_workers_measure_together(number_host: str, tmp_path: Path) -> None:
     port = str(free_port())
     master = ["--master", "--expect-workers", "2", "--master-bind-host", "127.0.0.1"]

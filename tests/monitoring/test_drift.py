@@ -183,6 +183,7 @@ def test_what_cannot_be_judged_is_named_beside_what_can(prometheus: Prometheus) 
     assert done.stdout.splitlines()[-1].endswith("Too few figures to judge: rare.")
 
 
+@pytest.mark.slow
 def test_each_version_is_judged_by_itself(prometheus: Prometheus) -> None:
     done = ask(prometheus, "canary")
     assert done.returncode == 1
@@ -192,6 +193,7 @@ def test_each_version_is_judged_by_itself(prometheus: Prometheus) -> None:
     assert ask(prometheus, "canary", "--model-version", "new").returncode == 1
 
 
+@pytest.mark.slow
 def test_the_rule_of_the_verdict_can_be_another(prometheus: Prometheus) -> None:
     assert ask(prometheus, "nearly", "--windows", "3/6").returncode == 1
     assert ask(prometheus, "nearly", "--threshold", "0.19").returncode == 1
@@ -216,6 +218,7 @@ def test_too_little_to_tell(prometheus: Prometheus, namespace: str, said: str, t
     assert (tmp_path / "drift.md").read_text().startswith("Drift could not be judged: too few predictions")
 
 
+@pytest.mark.slow
 def test_where_hours_are_too_quiet_the_day_judges(prometheus: Prometheus, tmp_path: Path) -> None:
     done = ask(prometheus, "slow", "--markdown", tmp_path / "drift.md", "--json", tmp_path / "drift.json")
     assert done.returncode == 1, done.stderr
@@ -288,6 +291,7 @@ groups:
 """
 
 
+@pytest.mark.slow
 def test_no_such_series_names_those_there_are(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(RULES.format(expression="absent_series"))
     with serving(HISTORIES, tmp_path, [tmp_path / "rules.yaml"]) as loaded:
@@ -321,6 +325,7 @@ def test_prometheus_is_not_there(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "d.json").read_bytes())["verdict"] == "unknown"
 
 
+@pytest.mark.slow
 def test_the_address_and_the_token_may_come_from_the_environment(tmp_path: Path) -> None:
     where = {"PROMETHEUS_URL": "http://prometheus.example", "PROMETHEUS_TOKEN": "hidden"}
     done = command(**where)
@@ -512,6 +517,7 @@ def test_the_verdict_is_k_of_n(made: tuple[Report, Recorded]) -> None:
         assert counts == sorted(counts, reverse=True), "the worst comes first"
 
 
+@pytest.mark.slow
 @given(reports())
 def test_every_row_is_shown_everywhere_whatever_it_is_called(
     made: tuple[Report, Recorded],

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -53,6 +54,7 @@ print(generate_latest(registry).decode())
 """
 
 
+@pytest.mark.slow
 def test_locust() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOCUST], cwd=ROOT, capture_output=True, text=True, check=False

@@ -105,6 +105,7 @@ def ask_the_service(model: Path, target: str | Path) -> None:
 # ------------------------------------------------------------------------------ with the real service
 
 
+@pytest.mark.slow
 def test_what_the_service_logged_is_scored_told_and_kept_for_training(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +152,7 @@ def test_what_the_service_logged_is_scored_told_and_kept_for_training(
     assert found[:3] == many
 
 
+@pytest.mark.slow
 def test_the_rows_for_training_keep_the_schema_that_the_service_has(world: World) -> None:
     """As `fetch` would read them, and `prepare` check them."""
     from training.base.config import SchemaSettings

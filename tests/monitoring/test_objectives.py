@@ -58,7 +58,7 @@ def test_the_committed_files_follow_from_the_table() -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long("app/metrics.py", "deploy/base", "monitoring", "tests/monitoring", "tests/load")
 def test_every_place_follows_the_latency_limit(copy: Path, run: Run) -> None:
     assert (run("monitoring.generate", "--check").stderr, run("monitoring.generate").stdout) == ("", "")
     replace(copy / "monitoring/objectives.yaml", ("seconds: 0.1,", "seconds: 0.15,"))
@@ -98,6 +98,7 @@ print(generate_latest(registry).decode())
 """
 
 
+@pytest.mark.slow
 def test_the_other_numbers_are_carried_too(copy: Path, run: Run) -> None:
     replace(
         copy / "monitoring/objectives.yaml",
@@ -138,6 +139,7 @@ def test_the_other_numbers_are_carried_too(copy: Path, run: Run) -> None:
     assert "was above 0.25 in 4 of the last 6 hours" in page
 
 
+@pytest.mark.slow
 def test_a_change_by_hand_is_named(copy: Path, run: Run) -> None:
     replace(
         copy / "monitoring/rules/platform.yaml",
@@ -163,6 +165,7 @@ def test_a_change_by_hand_is_named(copy: Path, run: Run) -> None:
     assert run("monitoring.generate", "--check").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_place_that_has_gone_is_named(copy: Path, run: Run) -> None:
     replace(copy / "deploy/base/analysis.yaml", ("- name: max-p95-seconds", "- name: p95"))
     done = run("monitoring.generate")

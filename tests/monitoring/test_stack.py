@@ -327,6 +327,7 @@ def test_what_a_part_has_started_ends_too(tmp_path: Path) -> None:
 # What it writes.
 
 
+@pytest.mark.slow
 def test_prometheus_and_alertmanager_take_what_is_written(tmp_path: Path) -> None:
     promtool, amtool = require("promtool"), require("amtool")
     for index, quick in enumerate((1, 7, 60, 600)):

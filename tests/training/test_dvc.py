@@ -146,6 +146,7 @@ def test_every_module_runs_alone_and_explains_itself(stage: str) -> None:
     assert len(done.stdout.splitlines()) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [*STAGES, "track"])
 def test_a_stage_that_cannot_work_says_so_in_one_line(stage: str, tmp_path: Any) -> None:
     arguments = ["svm"] if stage == "train" else []

@@ -82,6 +82,7 @@ def test_names_are_read_from_stages_with_and_without_items() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_check_fails_until_the_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("uv.lock", "dvc.yaml", "training/packages.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -75,7 +75,7 @@ def test_one_clone_pushes_and_another_pulls(clone: Path, tmp_path: Path) -> None
     assert status.stdout == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long("training/storage.py", "tests/training/test_storage.py")
 def test_it_runs_once_stops_cleanly_and_keeps_what_it_stored(clone: Path) -> None:
     require("weed")
     storage.start()

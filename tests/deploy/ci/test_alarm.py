@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pytest
+
 from deploy.ci import alarm
 from tests.deploy.ci.actions import GitHubActions
 
 TITLE = "dvc.lock does not hold on main"
 
 
+@pytest.mark.slow
 def test_one_issue_for_as_long_as_it_fails(github: GitHubActions) -> None:
     assert alarm.tell(TITLE, {"scratch": "success"}, "https://run/1") == "nothing to tell"
     assert alarm.tell(TITLE, {"scratch": "failure"}, "https://run/2").startswith("opened ")

@@ -175,7 +175,6 @@ def test_current_needs_no_data_and_names_the_remedy(repository: Repository) -> N
     assert repository.ran() == []
 
 
-@pytest.mark.slow
 def test_the_remote_is_of_this_clone_alone(repository: Repository) -> None:
     before = (repository.clone.folder / ".dvc/config").read_text()
     elsewhere = {"DVC_REMOTE_URL": "s3://bucket/dvc", "DVC_ENDPOINT_URL": "http://127.0.0.1:1"}

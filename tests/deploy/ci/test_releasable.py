@@ -41,6 +41,7 @@ def ask(call: Call) -> Ask:
     return asked
 
 
+@pytest.mark.slow
 def test_a_green_commit_of_main_is_released(main: Clone, github: GitHubActions) -> None:
     commit = main.git("rev-parse", "HEAD")
     github.add_check_run(commit, "gate")
@@ -134,6 +135,7 @@ def test_when_github_does_not_answer_nothing_is_released(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_when_it_cannot_be_told_what_is_needed_that_is_no_no(
     ask: Ask, main: Clone, github: GitHubActions
 ) -> None:

@@ -83,7 +83,6 @@ def test_a_change_gives_a_patch_and_the_reviews_text_and_verdict(reviewed: Repos
     assert text(reviewed, "lock.patch") == ""
 
 
-@pytest.mark.slow
 def test_a_failed_pipeline_is_told_and_nothing_is_recorded(reviewed: Repository) -> None:
     reviewed.clone.write(**{"params.yaml": "rows: 10\ndepth: 0\n"})
     done, outputs = reproduce(reviewed, "--base", "main")

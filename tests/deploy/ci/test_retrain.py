@@ -61,6 +61,7 @@ def test_nothing_is_proposed_when_nothing_changed(
     assert github.state.pulls == []
 
 
+@pytest.mark.slow
 def test_one_pull_request_is_opened_and_kept_up_to_date(
     origin: Origin, github: GitHubActions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def test_one_pull_request_is_opened_and_kept_up_to_date(
     ]
 
 
+@pytest.mark.slow
 def test_a_branch_that_somebody_works_on_is_theirs(
     origin: Origin, github: GitHubActions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_branch_that_somebody_works_on_is_theirs(
     assert origin.tip("retrain") == mine
 
 
+@pytest.mark.slow
 def test_its_own_recorded_results_are_not_by_hand(
     origin: Origin, github: GitHubActions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

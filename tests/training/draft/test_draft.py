@@ -503,6 +503,7 @@ cells = (
 labels = st.sampled_from(["c: d", "no"])
 
 
+@pytest.mark.long("app/cells.py", "training", "tests/training/draft")
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(cells, cells, labels), min_size=16, max_size=30), st.text(max_size=6))
 def test_any_source_is_drafted_into_something_that_prepares_or_refused(

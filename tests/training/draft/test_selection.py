@@ -76,7 +76,7 @@ def test_where_nothing_can_be_learnt_the_draft_says_so(project: Project) -> None
     assert drafted == selection.sections(text)
 
 
-@pytest.mark.slow
+@pytest.mark.long("training", "tests/training/draft")
 def test_limits_grow_with_the_data(project: Project) -> None:
     """A wide table with few rows has a gate that its models fit in."""
     random = np.random.default_rng(0)

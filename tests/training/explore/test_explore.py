@@ -179,7 +179,6 @@ def test_any_shape_of_data_gives_a_picture(kind: str, name: str) -> None:
     assert 150 < height < 2600
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_words_are_on_top_of_each_other(kind: str, name: str) -> None:
@@ -208,7 +207,7 @@ def test_pictures_name_no_software_and_no_time() -> None:
         assert not kinds & {b"tEXt", b"iTXt", b"zTXt", b"tIME"}
 
 
-@pytest.mark.slow
+@pytest.mark.long("training/explore", "training/data", "tests/training/explore")
 @pytest.mark.parametrize("name", ["distributions.png", "correlation.png"])
 def test_of_very_many_features_the_best_are_drawn_and_it_says_so(name: str) -> None:
     texts = drawn("very wide", name).texts

@@ -75,6 +75,7 @@ def test_renaming_there_and_back_is_no_change(mapping: dict[str, str]) -> None:
     pd.testing.assert_frame_equal(fetch.rename(fetch.rename(frame, mapping), back), frame)
 
 
+@pytest.mark.slow
 @given(st.lists(words, min_size=1), st.permutations(["a", "b", "c"]))
 def test_replacing_there_and_back_is_no_change(values: list[str], order: list[str]) -> None:
     distinct = sorted(set(values))
@@ -181,6 +182,7 @@ def test_values_that_are_no_cells_are_named(project: Project) -> None:
     assert not dataset.RAW_FILE.exists()
 
 
+@pytest.mark.slow
 def test_a_failure_is_one_line_and_keeps_the_last_good_data(project: Project) -> None:
     project.run("fetch")
     before = dataset.RAW_FILE.read_bytes()

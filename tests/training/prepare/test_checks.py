@@ -262,6 +262,7 @@ anything = (
 mostly_sound = st.integers(0, 10) | st.sampled_from([1.5, 2.25, None])
 
 
+@pytest.mark.long("app/cells.py", "training/prepare", "training/data", "tests/training/prepare")
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.data(),

@@ -184,6 +184,7 @@ def test_data_that_breaks_the_schema_leaves_the_last_outputs(prepared: Project) 
     assert [path.read_bytes() for path in OUTPUTS] == before
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(2, 40), min_size=2, max_size=6),
     st.floats(0.01, 0.99),

@@ -132,7 +132,6 @@ def test_a_difference_that_is_no_number_is_no_pass() -> None:
 
 
 class TestRules:
-    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("rules", "said"),
         [
@@ -171,6 +170,7 @@ class TestOverlay:
         assert result["environment"] == "staging"
         assert judged(released, "--overlay", str(staging))["outcome"] == "nothing_released"
 
+    @pytest.mark.slow
     def test_a_branch_cannot_choose_what_it_is_compared_with(self, released: Repository) -> None:
         worse(released)
         released.git("checkout", "-q", "-b", "branch")
@@ -240,7 +240,6 @@ class TestWhereTheBundleIsFound:
         assert "Unable to acquire lock" in busy.stderr
         assert "passes:" in done.stdout
 
-    @pytest.mark.slow
     def test_in_the_remote_when_the_cache_is_damaged(self, released: Repository) -> None:
         released.remote()
         rename(released)
@@ -256,7 +255,6 @@ class TestWhereTheBundleIsFound:
         with pytest.raises(UnreachableError, match=r"model \(.*not in DVC's cache and there is no remote"):
             released.run("production")
 
-    @pytest.mark.slow
     def test_not_in_the_remote_either(self, released: Repository) -> None:
         remote = released.remote()
         rename(released)
@@ -267,7 +265,6 @@ class TestWhereTheBundleIsFound:
         ):
             released.run("production")
 
-    @pytest.mark.slow
     def test_in_a_remote_that_lies(self, released: Repository) -> None:
         remote = released.remote()
         rename(released)
@@ -279,6 +276,7 @@ class TestWhereTheBundleIsFound:
         with pytest.raises(UnreachableError, match="has other content than its name says"):
             released.run("production")
 
+    @pytest.mark.slow
     def test_in_a_remote_that_cannot_be_reached(
         self, released: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -344,6 +342,7 @@ class TestIncomparable:
         repository.only("logistic_regression", C=1.0)
         repository.retrain()
 
+    @pytest.mark.slow
     def test_other_classes(self, released: Repository) -> None:
         runs = released.version()
         self.rename_class(released)
@@ -352,6 +351,7 @@ class TestIncomparable:
         assert "only production's knows 'setosa', only this one knows 'iris setosa'" in result["verdict"]
         assert f'select.gate.production.accept_incomparable: "{runs}"' in result["verdict"]
 
+    @pytest.mark.slow
     def test_accepted_for_the_one_version_that_is_named(self, released: Repository) -> None:
         runs = released.version()
         self.rename_class(released)
@@ -362,6 +362,7 @@ class TestIncomparable:
         assert result["passed"]
         assert "accepts it for this version" in result["verdict"]
 
+    @pytest.mark.slow
     def test_a_feature_that_is_gone(self, released: Repository) -> None:
         features = released.params()["schema"]["features"]
         features["petal_span"] = features.pop("petal_width")
@@ -405,6 +406,7 @@ class TestIncomparable:
 
 
 class TestRows:
+    @pytest.mark.slow
     def test_classes_in_another_order_compare(self, released: Repository) -> None:
         ran = released.manifest().metrics["test"]
         released.change(schema__classes=["virginica", "setosa", "versicolor"])
@@ -448,6 +450,7 @@ class TestRows:
         assert seen > 0
         assert f"it was trained on {seen} of these rows, so only the other {result['rows']} count" in warning
 
+    @pytest.mark.slow
     def test_training_rows_that_cannot_be_had(self, released: Repository) -> None:
         released.change(split__seed=8)
         released.run("prepare")
@@ -496,6 +499,7 @@ class TestRows:
         assert "no row of class 'versicolor' and 'virginica' is left" in result["verdict"]
 
 
+@pytest.mark.slow
 def test_help_explains_it() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "training.production", "--help"],

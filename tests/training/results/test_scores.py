@@ -23,6 +23,7 @@ def _rows(seed: int, classes: int, rows: int, decimals: int) -> tuple[np.ndarray
     return labels, probabilities.argmax(axis=1), probabilities
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(0, 60), st.integers(1, 4))
 @settings(max_examples=60)
 def test_every_metric_is_scikit_learns(seed: int, classes: int, rows: int, decimals: int) -> None:

@@ -419,6 +419,7 @@ reviews = st.builds(
 )
 
 
+@pytest.mark.long("common", "training/review", "tests/training/review")
 @given(reviews)
 @settings(max_examples=examples(20))
 def test_whatever_a_review_holds_the_comment_is_short_and_harmless(review: Review) -> None:

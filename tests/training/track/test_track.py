@@ -490,6 +490,7 @@ def test_offline_a_second_call_records_nothing_and_a_lost_record_is_made_again(
     assert ids(stand_in.notes(), "offline") == {each for each in runs if each.startswith("svm-")}
 
 
+@pytest.mark.slow
 def test_what_was_recorded_offline_or_missed_is_sent_as_soon_as_there_is_a_key(
     trained: Project, stand_in: StandIn, server: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,6 +41,7 @@ def test_an_unknown_parameter_is_refused_before_fitting(name: str) -> None:
         algorithms.pipeline(name, block(search={"method": "grid", "space": {"colour": [1]}}), profile)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic_regression", "decision_tree", "random_forest", "svm"])
 def test_classes_are_weighted_by_their_names(name: str) -> None:
     """Also where names are numbers that count otherwise than places do."""

@@ -37,6 +37,7 @@ def test_grid_tries_every_combination_and_finds_the_best() -> None:
     assert outcome.best == {"C": 1.0, "gamma": "scale"}
 
 
+@pytest.mark.slow
 def test_random_draws_its_budget_and_repeats_with_its_seed() -> None:
     space = {"max_depth": {"low": 1, "high": 6, "integer": True}, "min_samples_leaf": [1, 2, 4]}
     first = run("decision_tree", method="random", space=space, budget=7, seed=1)
@@ -61,6 +62,7 @@ def rare(share: float, rows: int = 1000) -> tuple[Profile, Split]:
     return prepared(pd.DataFrame({"length": length, "width": np.round(width, 2), "kind": kind}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "score"), [("logistic_regression", "roc_auc"), ("svm", "log_loss")])
 def test_halving_keeps_every_class_in_every_round(
     name: str, score: Metric, monkeypatch: pytest.MonkeyPatch

@@ -148,6 +148,7 @@ print(hashlib.sha256((values.T @ values).tobytes() + dgemm(1, values, values.T).
 CPU = Path("/proc/cpuinfo")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (CPU.exists() and {"avx2", "fma"} <= set(CPU.read_text(encoding="utf-8").split())),
     reason="the kernels are fixed on Linux, on x86-64 with AVX2",

@@ -39,6 +39,7 @@ def fitted(name: str, classes: int = 3) -> tuple[Pipeline, Profile, Split]:
     return train.fit(algorithms.pipeline(name, settings, profile), rows, name), profile, rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_file_and_estimator_agree_on_grids_with_gaps_and_categories(name: str, classes: int) -> None:
@@ -103,6 +104,7 @@ def test_blocks_of_rows_have_the_bits_of_all_rows_at_once(name: str, monkeypatch
         assert (blocks[1] == whole[1]).all()
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_support_vector_machine_is_bounded() -> None:
     """With all rows at once, the kernel would take rows times vectors: 1.6 GB here."""
     random = np.random.default_rng(0)
@@ -201,7 +203,7 @@ def test_complexity_counts_what_the_model_learned() -> None:
     assert 0 < small < export.complexity(export.export(forest, profile.layout))
 
 
-@pytest.mark.slow
+@pytest.mark.long("training/train", "tests/training/train/onnx", "uv.lock")
 def test_bytes_do_not_depend_on_the_hash_seed() -> None:
     code = (
         "import hashlib; from tests.training.train.onnx.test_export import NAMES, fitted; from training.train.onnx import export\n"

@@ -17,6 +17,7 @@ from training.train import stage as train
 from training.train.onnx import linear
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     problems(),

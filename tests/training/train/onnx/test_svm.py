@@ -59,7 +59,7 @@ def assert_same(pipeline: Pipeline, rows: NDArray[np.float64]) -> None:
     assert np.abs(probabilities.sum(axis=1) - 1).max() < 1e-12
 
 
-@pytest.mark.slow
+@pytest.mark.long("training/train", "app/predictor.py", "tests/training/train/onnx")
 @settings(max_examples=60, deadline=None)
 @given(problems(), parameters())
 def test_it_answers_as_scikit_learn(small: Problem, chosen: dict[str, Any]) -> None:

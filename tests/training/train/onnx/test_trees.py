@@ -30,6 +30,7 @@ def test_a_value_passes_the_limit_if_its_cast_passes_the_threshold(threshold: fl
     assert float(np.float32(np.nextafter(limit, np.inf))) > threshold
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(problems(), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_files_answer_as_scikit_learn_at_and_beside_every_threshold(
