@@ -130,6 +130,7 @@ def test_every_query_of_every_panel_and_rule_has_an_answer(world: World) -> None
     assert not silent, "\n".join(silent)
 
 
+@pytest.mark.slow
 def test_every_query_over_time_has_an_answer(world: World) -> None:
     """As a panel asks it: a range, whose steps may lack what this moment has."""
     end = world.story.end
@@ -143,6 +144,7 @@ def test_every_query_over_time_has_an_answer(world: World) -> None:
     assert not silent, "\n".join(silent)
 
 
+@pytest.mark.slow
 def test_the_world_has_only_metrics_that_somebody_exports(world: World) -> None:
     """Otherwise a query could find data here that no cluster has."""
     text = httpx.get(f"{world.service.url}/metrics").text
@@ -155,6 +157,7 @@ def test_the_world_has_only_metrics_that_somebody_exports(world: World) -> None:
     assert {name for each in asked() for name in metric_names(each.expression)} <= known
 
 
+@pytest.mark.slow
 def test_prometheus_evaluates_every_rule(world: World) -> None:
     loaded = world.prometheus.rules()
 
@@ -162,6 +165,7 @@ def test_prometheus_evaluates_every_rule(world: World) -> None:
     assert [each for each in loaded if each.error] == []
 
 
+@pytest.mark.slow
 def test_the_rules_see_what_happens_to_the_real_service(world: World) -> None:
     """The service that runs here gets refusals, and rows at their limits, from the world's traffic."""
     (refused,) = world.prometheus.query('espalier:rejected:ratio_rate5m{environment="local"}')

@@ -23,6 +23,8 @@ from training.production.command import ProductionSettings
 from training.production.comparison import exceeded_limits
 from training.production.revisions import UnreachableError
 
+pytestmark = pytest.mark.slow
+
 
 def judged(repository: Repository, *arguments: str) -> dict[str, Any]:
     """What `--json` holds; the exit may be that of the gate."""
@@ -48,7 +50,6 @@ def worse(repository: Repository) -> None:
 
 
 class TestVerdict:
-    @pytest.mark.slow
     def test_before_the_first_release_everything_passes(self, committed: Repository) -> None:
         committed.forget()
         result = judged(committed)
@@ -96,7 +97,6 @@ class TestVerdict:
         released.change(select__gate__production={})
         assert judged(released)["missed"] == []
 
-    @pytest.mark.slow
     def test_exit_and_one_line(self, released: Repository) -> None:
         worse(released)
         done = released.command(sys.executable, "-m", "training.production", check=False)
@@ -170,7 +170,6 @@ class TestOverlay:
         assert result["environment"] == "staging"
         assert judged(released, "--overlay", str(staging))["outcome"] == "nothing_released"
 
-    @pytest.mark.slow
     def test_a_branch_cannot_choose_what_it_is_compared_with(self, released: Repository) -> None:
         worse(released)
         released.git("checkout", "-q", "-b", "branch")
@@ -213,9 +212,7 @@ class TestOverlay:
             released.run("production")
 
 
-@pytest.mark.slow
 class TestWhereTheBundleIsFound:
-    @pytest.mark.slow
     def test_in_the_remote_when_the_cache_is_empty(self, released: Repository) -> None:
         released.remote()
         rename(released)
@@ -226,7 +223,6 @@ class TestWhereTheBundleIsFound:
         assert released.git("status", "--porcelain") == before
         assert not Path(".dvc/cache/files").exists()
 
-    @pytest.mark.slow
     def test_while_dvc_is_at_work(self, released: Repository) -> None:
         from zc.lockfile import LockFile  # type: ignore[import-untyped]
 
@@ -276,7 +272,6 @@ class TestWhereTheBundleIsFound:
         with pytest.raises(UnreachableError, match="has other content than its name says"):
             released.run("production")
 
-    @pytest.mark.slow
     def test_in_a_remote_that_cannot_be_reached(
         self, released: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -305,7 +300,6 @@ class TestWhereTheBundleIsFound:
         with pytest.raises(UnreachableError, match="the clone is shallow, run `git fetch --unshallow`"):
             here.run("production")
 
-    @pytest.mark.slow
     def test_a_bundle_that_was_tampered_with(self, released: Repository) -> None:
         manifest = Path("model/model.json")
         manifest.write_text(manifest.read_text().replace('"name": "iris"', '"name": "rose"'))
@@ -342,7 +336,6 @@ class TestIncomparable:
         repository.only("logistic_regression", C=1.0)
         repository.retrain()
 
-    @pytest.mark.slow
     def test_other_classes(self, released: Repository) -> None:
         runs = released.version()
         self.rename_class(released)
@@ -351,7 +344,6 @@ class TestIncomparable:
         assert "only production's knows 'setosa', only this one knows 'iris setosa'" in result["verdict"]
         assert f'select.gate.production.accept_incomparable: "{runs}"' in result["verdict"]
 
-    @pytest.mark.slow
     def test_accepted_for_the_one_version_that_is_named(self, released: Repository) -> None:
         runs = released.version()
         self.rename_class(released)
@@ -362,7 +354,6 @@ class TestIncomparable:
         assert result["passed"]
         assert "accepts it for this version" in result["verdict"]
 
-    @pytest.mark.slow
     def test_a_feature_that_is_gone(self, released: Repository) -> None:
         features = released.params()["schema"]["features"]
         features["petal_span"] = features.pop("petal_width")
@@ -381,7 +372,6 @@ class TestIncomparable:
             in result["verdict"]
         )
 
-    @pytest.mark.slow
     def test_a_bundle_of_another_schema_version(self, released: Repository) -> None:
         manifest = Path("model/model.json")
         manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 7'))
@@ -406,7 +396,6 @@ class TestIncomparable:
 
 
 class TestRows:
-    @pytest.mark.slow
     def test_classes_in_another_order_compare(self, released: Repository) -> None:
         ran = released.manifest().metrics["test"]
         released.change(schema__classes=["virginica", "setosa", "versicolor"])
@@ -433,7 +422,6 @@ class TestRows:
         assert result["rows"] == 60
         assert "the others are too few" in warning
 
-    @pytest.mark.slow
     def test_enough_unseen_rows(self, released: Repository) -> None:
         released.change(split__test_share=0.6)
         released.run("prepare")
@@ -450,7 +438,6 @@ class TestRows:
         assert seen > 0
         assert f"it was trained on {seen} of these rows, so only the other {result['rows']} count" in warning
 
-    @pytest.mark.slow
     def test_training_rows_that_cannot_be_had(self, released: Repository) -> None:
         released.change(split__seed=8)
         released.run("prepare")
@@ -466,7 +453,6 @@ class TestRows:
         (warning,) = judged(released)["warnings"]
         assert "whether that model was trained on some of these rows cannot be seen" in warning
 
-    @pytest.mark.slow
     def test_rows_that_productions_service_refuses_are_left_out(self, released: Repository) -> None:
         manifest = released.manifest()
         first = manifest.features[0].model_copy(update={"maximum": 7.0})
@@ -482,7 +468,6 @@ class TestRows:
         assert count > 0
         assert f"{count} of 37 rows are left out: production's service refuses them" in warning
 
-    @pytest.mark.slow
     def test_a_class_of_which_no_row_is_left(self, released: Repository) -> None:
         manifest = released.manifest()
         narrow = tuple(
@@ -499,7 +484,6 @@ class TestRows:
         assert "no row of class 'versicolor' and 'virginica' is left" in result["verdict"]
 
 
-@pytest.mark.slow
 def test_help_explains_it() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "training.production", "--help"],

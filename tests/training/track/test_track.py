@@ -27,6 +27,8 @@ from training.base.errors import DataError
 from training.results import report
 from training.track.command import choose_mode, read_plan
 
+pytestmark = pytest.mark.slow
+
 KEY = "0123456789" * 4
 BLOCK, HEADER = 32768, struct.Struct("<IHB")
 
@@ -143,7 +145,6 @@ def offline(trained_iris: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     return root, read_runs(root)
 
 
-@pytest.mark.slow
 def test_offline_there_is_one_run_for_each_algorithm_one_for_the_data_and_one_that_compares(
     offline: tuple[Path, dict[str, Recorded]], trained: Project
 ) -> None:
@@ -243,7 +244,6 @@ def test_records_say_nothing_about_the_machine_or_the_person(
     assert not list(root.glob("wandb/offline-run-*/files/wandb-metadata.json"))
 
 
-@pytest.mark.slow
 def test_records_can_be_looked_at_without_an_account(offline: tuple[Path, dict[str, Recorded]]) -> None:
     """The command that the message gives, in the form that needs no terminal."""
     root, runs = offline
@@ -301,7 +301,6 @@ def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("silent_server")
 def test_tracker_that_hangs_is_a_warning_and_leaves_no_process(
     trained: Project, caplog: pytest.LogCaptureFixture
@@ -314,7 +313,6 @@ def test_tracker_that_hangs_is_a_warning_and_leaves_no_process(
     assert trackers(trained.root) == []
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("silent_server")
 def test_stage_that_is_stopped_takes_its_tracker_along(trained: Project) -> None:
     stage = subprocess.Popen(
@@ -490,7 +488,6 @@ def test_offline_a_second_call_records_nothing_and_a_lost_record_is_made_again(
     assert ids(stand_in.notes(), "offline") == {each for each in runs if each.startswith("svm-")}
 
 
-@pytest.mark.slow
 def test_what_was_recorded_offline_or_missed_is_sent_as_soon_as_there_is_a_key(
     trained: Project, stand_in: StandIn, server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -555,7 +552,6 @@ def tracker(trained: Project) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.slow
 def test_two_at_once_record_each_run_once(trained: Project, stand_in: StandIn) -> None:
     stand_in.monkeypatch.setenv("STAND_IN_SECONDS", "0.3")
     both = [tracker(trained), tracker(trained)]
@@ -564,7 +560,6 @@ def test_two_at_once_record_each_run_once(trained: Project, stand_in: StandIn) -
     assert len(notes) == len(ids(notes, "offline")) == len(read_plan("iris").runs)
 
 
-@pytest.mark.slow
 def test_after_a_kill_the_next_call_waits_for_what_still_runs(trained: Project, stand_in: StandIn) -> None:
     stand_in.monkeypatch.setenv("STAND_IN_SECONDS", "0.5")
     killed = tracker(trained)
