@@ -9,6 +9,8 @@ HOST ?= http://127.0.0.1:8000
 USERS ?= 20
 TIME ?= 30s
 BASE ?= origin/main
+# The model that a target is about: empty for the first, a name, or all.
+MODEL ?=
 # Tests wait for other processes a third of the time.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 MONITOR_ARGS ?=
@@ -23,11 +25,13 @@ export PYTHONUTF8 := 1
 unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
 # A module's tests stay in one process, because they share fixtures.
+# What a command about MODEL begins with.
+IN = $(if $(MODEL),python -m common.models "$(MODEL)")
 PYTEST = python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .PHONY: all
 all: setup repro ## Set up, reproduce the pipeline, show the champion (the default)
-	@python -m training.leaderboard
+	@$(IN) python -m training.leaderboard
 	@echo
 	@echo "Next:  make serve   talk to the champion at http://127.0.0.1:8000"
 	@echo "       make test    run the tests"
@@ -51,22 +55,26 @@ $(READY): uv.lock pyproject.toml | $(UV)
 
 .PHONY: repro
 repro: setup ## Run the stages whose inputs changed, and track the results
-	dvc repro
-	@python -m training.track
+	@# One run of DVC checks all pipelines in the time that each would take to start.
+	$(if $(filter all,$(MODEL)),dvc repro --all-pipelines,$(IN) dvc repro)
+	@$(IN) python -m training.track
+
+.PHONY: model
+model: setup ## Create the model NAME from SOURCE, a file or what data.source takes; it predicts the column TARGET
+	@python -m training.draft "$(SOURCE)" --target "$(TARGET)" --model "$(NAME)"
 
 .PHONY: refresh
 refresh: setup ## Read the data source again, then run the stages whose inputs changed
-	dvc repro --single-item --force fetch
+	$(IN) dvc repro --single-item --force fetch
 	@$(MAKE) repro
 
 .PHONY: track
 track: setup ## Send results to Weights & Biases that are not there yet (offline without a key)
-	python -m training.track
+	$(IN) python -m training.track
 
 .PHONY: serve
-serve: setup ## Serve model/ on port 8000
-	@test -f model/model.json || { echo "error: no model yet: run make first" >&2; exit 1; }
-	python -m app
+serve: setup ## Serve a model on port 8000
+	$(IN) python -m app
 
 .PHONY: test
 test: setup ## Run the tests, except the long ones; PYTEST_ARGS="-k page" for some
@@ -108,6 +116,7 @@ check: setup docs subjects ## Check format, lint, types, imports, the locks, YAM
 	lint-imports
 	uv lock --check
 	python -m training.packages --check
+	python -m training.pipelines --check
 	yamllint --strict .
 
 .PHONY: subjects
@@ -124,12 +133,13 @@ format: setup ## Format the code and apply the linter's fixes
 	ruff format .
 
 .PHONY: packages
-packages: setup ## Write the package versions that the stages depend on, after a change of uv.lock
+packages: setup ## Write what follows from uv.lock and dvc.yaml: package versions, and the pipelines of models/
 	python -m training.packages
+	python -m training.pipelines
 
 .PHONY: gate
-gate: setup ## Compare model/ with the model in production
-	python -m training.production
+gate: setup ## Compare a model with the one in production
+	$(IN) python -m training.production
 
 .PHONY: review
 review: setup ## Write the comment that this branch's pull request will get: build/review/review.md
@@ -190,7 +200,7 @@ pictures: setup ## Take the pictures in docs/images (needs chromium and promethe
 .PHONY: clean
 clean: ## Remove the environment, caches and local results (not the data in .storage)
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .cache build wandb
-	rm -rf model models reports/explore
+	rm -rf model candidates reports/explore
 	rm -f data/*.parquet data/raw.json data/profile.json
 
 .PHONY: help

@@ -46,7 +46,7 @@ def named(pipeline: str) -> set[str]:
         for params in listed
         for each in params
         if isinstance(each, dict)
-        for name in each.get(str(PACKAGES_FILE), ())
+        for name in each.get(f"${{code}}{PACKAGES_FILE}", ())
     }
 
 

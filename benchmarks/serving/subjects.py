@@ -97,7 +97,7 @@ def _bundles(root: Path, champion: Manifest, folder: Path) -> Iterator[tuple[str
         )
     for name in ALGORITHMS:
         report = _report(root, name)
-        model = (root / "models" / name / MODEL_FILE).read_bytes()
+        model = (root / "candidates" / name / MODEL_FILE).read_bytes()
         manifest = champion.model_copy(
             update={"algorithm": name, "model": report.model, "metrics": {"test": report.test}}
         ).sealed()
@@ -111,4 +111,4 @@ def _bundles(root: Path, champion: Manifest, folder: Path) -> Iterator[tuple[str
 
 
 def _report(root: Path, algorithm: str) -> Report:
-    return Report.model_validate_json((root / "models" / algorithm / "report.json").read_bytes())
+    return Report.model_validate_json((root / "candidates" / algorithm / "report.json").read_bytes())

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common import models
 from common.git import GitError, attempt, git
 from common.git import reason as git_reason
 from deploy.errors import DeployError
 
 RECORDED = ("dvc.lock", "metrics/", "reports/", "MODEL_CARD.md")
-"""Everything that `dvc repro` writes into git; a test compares it with dvc.yaml."""
+"""Everything that `dvc repro` writes into git for a model; a test compares it with dvc.yaml."""
 LARGEST = 5_000_000
 """Bytes of a patch. Results in git are small; anything larger is a mistake."""
 REGULAR = {"000000", "100644"}
@@ -22,7 +23,8 @@ REGULAR = {"000000", "100644"}
 
 def make() -> bytes:
     """The difference of recorded results between HEAD and the working tree, new files included."""
-    recorded = [each.rstrip("/") for each in RECORDED if Path(each).exists()]
+    places = (folder / each for folder in models.find(Path()).values() for each in RECORDED)
+    recorded = [str(each) for each in places if each.exists()]
     git("add", "--intent-to-add", "--", *recorded)
     shown = attempt(
         "diff", "--binary", "--no-color", "--no-ext-diff", "--full-index", "HEAD", "--", *recorded
@@ -62,6 +64,8 @@ def apply(patch: Path) -> list[str]:
 
 
 def is_recorded(path: str) -> bool:
+    if path.startswith(f"{models.FOLDER}/"):
+        path = path.split("/", 2)[-1]
     return any(path == each or (each.endswith("/") and path.startswith(each)) for each in RECORDED)
 
 

@@ -53,7 +53,7 @@ def remote() -> None:
 
 
 def current() -> None:
-    status, said = dvc("repro", "--dry", "--allow-missing")
+    status, said = dvc("repro", "--all-pipelines", "--dry", "--allow-missing")
     if status:
         raise DeployError(f"dvc.lock is not current ({_in_one_line(said)}): {_REMEDY}")
     if stale := [line for line in said.splitlines() if line.startswith("Running stage")]:
@@ -79,8 +79,11 @@ def bundle() -> None:
         raise DeployError(f"this commit comes to something else than its dvc.lock says: {_REMEDY}")
 
 
-def reproduce() -> tuple[int, str]:
+def reproduce(*options: str) -> tuple[int, str]:
     """Run what changed, so that every output exists; returns DVC's status and output.
+
+    Args:
+        options: of `dvc repro`, such as `--all-pipelines` for every model.
 
     Outputs in dvc.lock come from the remote, and those that it lacks, as before the first push, are computed. `repro
     --pull` would be shorter, but it skips outputs of unchanged stages, which later stages read.
@@ -89,7 +92,7 @@ def reproduce() -> tuple[int, str]:
         status, said = dvc("pull", "--allow-missing")
         if status and _MISSING not in said:
             return status, said
-    return dvc("repro")
+    return dvc("repro", *options)
 
 
 def scratch() -> None:

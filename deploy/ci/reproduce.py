@@ -65,7 +65,7 @@ def _reproduce(*, refresh: bool) -> tuple[int, str]:
         status, said = pipeline.dvc("repro", "--single-item", "--force", "fetch")
         if status:
             return status, said
-    return pipeline.reproduce()
+    return pipeline.reproduce("--all-pipelines")
 
 
 def _review(folder: Path, base: str, failure: str, *, fork: bool) -> tuple[str, bool]:

@@ -15,8 +15,8 @@ from common.git import GitError, attempt, git
 from deploy.ci import steps
 
 PIPELINE_FILE = Path("dvc.yaml")
-ALWAYS = (".dvc", ".dvcignore", "dvc.lock", "dvc.yaml", "params.yaml")
-"""What DVC reads with any stages."""
+ALWAYS = (".dvc", ".dvcignore", "dvc.lock", "dvc.yaml", "params.yaml", "models")
+"""What DVC reads with any stages, and the folders of further models."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def pipeline_paths(pipeline: str) -> set[str]:
     They are the items of the lists in dvc.yaml; parameters are items too, but match no file. The text is searched
     because a runner has no YAML library before this decides whether to make the environment.
     """
-    items = re.findall(r"^ +- ([\w./-]+)", pipeline, re.MULTILINE)
+    items = re.findall(r"^ +- (?:\$\{code\})?([\w./-]+)", pipeline, re.MULTILINE)
     return {*ALWAYS, *(each.rstrip("/") for each in items)}
 
 

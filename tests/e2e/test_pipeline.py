@@ -110,7 +110,7 @@ def test_a_sixth_block_trains_beside_the_others(reproduced: Clone) -> None:
     board = (reproduced.root / "reports/leaderboard.md").read_text()
     assert "naive_bayes" in board
     assert "xgboost" not in board
-    assert not (reproduced.root / "models/xgboost").exists()
+    assert not (reproduced.root / "candidates/xgboost").exists()
 
 
 STOPPED = ("prepare", "train@random_forest", "select")

@@ -46,7 +46,7 @@ def trained_iris(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with pytest.MonkeyPatch.context() as monkeypatch:
                 project = Project(root, monkeypatch)
                 project.fast()
-                for stage in ("fetch", "prepare"):
+                for stage in ("settings", "fetch", "prepare"):
                     project.run(stage)
                 for algorithm in project.params()["train"]["algorithms"]:
                     project.run("train", algorithm)

@@ -81,6 +81,7 @@ class Repository(Project):
 
     def retrain(self, *algorithms: str) -> None:
         """Compute what depends on params.yaml and leave it as `dvc repro` would."""
+        self.run("settings")
         for name in algorithms or self.params()["train"]["algorithms"]:
             self.run("train", name)
         self.run("select")
@@ -132,7 +133,7 @@ def make(project: Path, root: Path) -> None:
     for each in document["stages"].values():
         stage = each.get("do", each)
         stage["deps"] = [path for path in stage["deps"] if not path.endswith("/__init__.py")]
-        stage["params"] = [key for key in stage.get("params", []) if isinstance(key, str)]
+        stage["params"] = [each for each in stage["params"] if "reports/settings.json" in each]
     pipeline = yaml.safe_dump(document)
     (root / "dvc.yaml").write_text(pipeline)
     for name in touched.pipeline_paths(pipeline):

@@ -1,6 +1,6 @@
 """The plot templates under `.dvc/plots/`, filled by DVC's own renderer.
 
-They fix the CSV files that training writes to `models/<algorithm>/plots/`; all measured on the test split:
+They fix the CSV files that training writes to `candidates/<algorithm>/plots/`; all measured on the test split:
 
     confusion.csv         actual,predicted,count,share     every pair of classes in the classes' order, zeros
                                                            too; share = count / rows of the actual class
@@ -49,7 +49,11 @@ def rows(plot: str, revision: str, algorithm: str) -> list[dict[str, str]]:
         "calibration": [("a", "0.1", "0.2", "10"), ("a", "0.9", "0.8", "10")],
         "importance": [("x", "0.3", "0.2", "0.4"), ("y", "0.1", "0", "0.2")],
     }
-    where = {"rev": revision, "filename": f"models/{algorithm}/plots/{plot}.csv", "field": COLUMNS[plot][-1]}
+    where = {
+        "rev": revision,
+        "filename": f"candidates/{algorithm}/plots/{plot}.csv",
+        "field": COLUMNS[plot][-1],
+    }
     return [dict(zip(COLUMNS[plot], each, strict=True)) | where for each in samples[plot]]
 
 

@@ -1,4 +1,4 @@
-"""Reads `params.yaml`, the only place where a data set, an algorithm or a threshold is declared.
+"""Reads a model's `params.yaml`, completed with the repository's defaults.
 
 Each stage asks for the sections it needs as a frozen settings class, and `dvc.yaml` lists the same sections
 as that stage's parameters (a test compares the two), so DVC reruns a stage exactly when its settings change.
@@ -6,9 +6,11 @@ as that stage's parameters (a test compares the two), so DVC reruns a stage exac
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -29,9 +31,13 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import ScalarNode
 
 from app.cells import Cells
+from training.base.defaults import complete
 from training.base.errors import ConfigError
 
 PARAMS_FILE = Path("params.yaml")
+SETTINGS_FILE = Path("reports/settings.json")
+"""The parameters with the defaults, which the stage `settings` writes and DVC compares."""
+DEFAULTS_FILE = Path(__file__).parents[1] / "defaults.yaml"
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 VERSION = re.compile(r"[0-9a-f]{12}\Z")
 RESERVED_FEATURES = frozenset({"instances", "columns"})
@@ -407,26 +413,77 @@ def load(kind: type[S], path: Path = PARAMS_FILE) -> S:
     Raises:
         ConfigError: the file is missing, is not YAML, or a key is unknown, missing or wrong. Names each key.
     """
+    document = read(path)
+    return validate(kind, {key: value for key, value in document.items() if key in sections(kind)}, path)
+
+
+def read(path: Path = PARAMS_FILE) -> dict[str, Any]:
+    """The parameters in a file, with the repository's defaults for what it leaves out.
+
+    Raises:
+        ConfigError: the file is missing, or is not YAML that holds sections.
+    """
     try:
         content = path.read_bytes()
-        document = parse_yaml(content)
-        if isinstance(document, dict) and not {*document}.isdisjoint(_WITH_TEXTS):
-            spelled = parse_yaml(content, spelling=True)
-            document |= {key: spelled[key] for key in _WITH_TEXTS if key in document}
     except OSError as error:
         raise ConfigError(
-            f"cannot read {path}: {error.strerror}; run this from the project's top folder"
+            f"cannot read {path}: {error.strerror}; run this from the folder of a model, such as the project's top folder"
         ) from None
+    return completed(content, str(path))
+
+
+def completed(content: bytes, name: str) -> dict[str, Any]:
+    """The parameters in the content of a file of this name, with the repository's defaults for what it leaves out.
+
+    Raises:
+        ConfigError: it is not YAML that holds sections.
+    """
+    try:
+        document = parse_yaml(content)
+        if not isinstance(document, dict):
+            raise ConfigError(f"{name} must be a mapping of sections such as data and schema")
+        if not {*document}.isdisjoint(_WITH_TEXTS):
+            spelled = parse_yaml(content, spelling=True)
+            document |= {key: spelled[key] for key in _WITH_TEXTS if key in document}
     except ValueError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path} must be a mapping of sections such as data and schema")
-    wanted = {key: value for key, value in document.items() if key in sections(kind)}
-    mixed = _mixed_keys(wanted)
+        raise ConfigError(f"{name} is not YAML: {error}") from None
+    return complete(document, defaults())
+
+
+def as_json(document: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON has them: keys are text.
+
+    Raises:
+        ConfigError: a value is none that JSON has.
+    """
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{PARAMS_FILE}: a value is no text, number, list or mapping: {error}") from None
+    return found
+
+
+@cache
+def defaults() -> dict[str, Any]:
+    """The repository's defaults."""
+    try:
+        document = parse_yaml(DEFAULTS_FILE.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {DEFAULTS_FILE}: {error}") from None
+    return document or {}
+
+
+def validate(kind: type[S], document: dict[str, Any], path: Path = PARAMS_FILE) -> S:
+    """Parameters as settings.
+
+    Raises:
+        ConfigError: a key is unknown, missing or wrong. Names each key.
+    """
+    mixed = _mixed_keys(document)
     if mixed:
         raise ConfigError(f"{path}: {mixed}")
     try:
-        return kind.model_validate(wanted)
+        return kind.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{path}: {'; '.join(_complaints(error))}") from None
 

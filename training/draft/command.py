@@ -8,7 +8,8 @@ observed one, rounded up. Only rows without a class, or of a class that is too r
 says how many. Columns that number the rows, free text and dates become comments. The gate is drafted from two quick
 models on the data.
 
-Without --write the sections are printed. With it they replace those in params.yaml, and `make` can run.
+Without --write the sections are printed. With it they replace those in params.yaml, and `make` can run. With --model
+a folder for a further model is created: `make model` does that.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ import pandas as pd
 from pydantic import ValidationError
 
 from app.cells import PLAIN, Cells
-from common import files
+from common import files, models
 from training.base import cli, config
 from training.base.config import EvaluateSettings, SchemaSettings, Settings, SplitSettings
 from training.base.errors import ConfigError, DataError
 from training.data.columns import as_numbers, as_text
-from training.draft import infer, selection, yaml_text
+from training.draft import folder, infer, selection, yaml_text
 from training.draft.infer import Columns
 from training.fetch import sources
 from training.fetch.csv_files import EncodingError, Table
@@ -57,9 +58,15 @@ def main() -> None:
     parser.add_argument("source", metavar="SOURCE", help=f"{sources.KINDS}")
     parser.add_argument("--target", required=True, help="the column to predict, by its new name if renamed")
     parser.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="can be repeated")
-    parser.add_argument("--write", action="store_true", help="put the sections into params.yaml")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--write", action="store_true", help="put the sections into params.yaml")
+    where.add_argument("--model", metavar="NAME", help="create models/NAME with these sections")
     arguments = parser.parse_args()
-    text = draft(arguments.source, arguments.target, _renames(arguments.rename))
+    renames = _renames(arguments.rename)
+    if arguments.model is not None:
+        _create(arguments.model, arguments.source, arguments.target, renames)
+        return
+    text = draft(arguments.source, arguments.target, renames)
     text += "\n" + selection.sections(text)
     if not arguments.write:
         print(text, end="")
@@ -75,7 +82,19 @@ def main() -> None:
     )
 
 
-def draft(source: str, target: str, renames: dict[str, str]) -> str:
+def _create(name: str, source: str, target: str, renames: dict[str, str]) -> None:
+    with folder.created(name, source) as copied:
+        data = draft(copied, target, renames, name)
+        content = "\n".join([folder.HEAD + data, folder.algorithms(), selection.sections(data)])
+        files.write_text(config.PARAMS_FILE, content)
+    place = f"{models.FOLDER}/{name}"
+    print(
+        f"{place}/{config.PARAMS_FILE} is drafted from {source}: look at it, then run `make MODEL={name}` "
+        f"and commit {place}"
+    )
+
+
+def draft(source: str, target: str, renames: dict[str, str], name: str | None = None) -> str:
     """Write the three sections as YAML that `training.base.config` reads and `training.prepare` accepts.
 
     Raises:
@@ -100,7 +119,7 @@ def draft(source: str, target: str, renames: dict[str, str]) -> str:
         raise DataError(f"no column of {source} beside {target} can be a feature: {reasons}")
     schema, comments = _schema(frame, target, classes, columns)
     lines = [
-        yaml_text.entry("name", _name(source)),
+        yaml_text.entry("name", name or _name(source)),
         "",
         *_data_section(source, encoding, renames, columns),
         "",

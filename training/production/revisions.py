@@ -21,7 +21,6 @@ from common.git import attempt, trust_command
 from common.lock import LOCK_FILE, Entry, outputs
 from training.base.config import parse_yaml
 
-PARAMS_FILE = "params.yaml"
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
 
 

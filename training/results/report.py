@@ -1,4 +1,4 @@
-"""What a training stage reports about its model: `models/<algorithm>/report.json`, read by select and track."""
+"""What a training stage reports about its model: `candidates/<algorithm>/report.json`, read by select and track."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from app.contract import Frozen, ModelFile, Score
 from common import files
 from training.base.errors import DataError
 
-MODELS = Path("models")
+CANDIDATES = Path("candidates")
 METRICS = Path("metrics")
 PLOTS = ("confusion", "roc", "precision_recall", "calibration", "importance")
-"""Names of the CSV files under `models/<algorithm>/plots/`."""
+"""Names of the CSV files under `candidates/<algorithm>/plots/`."""
 
 
 class FoldScores(Frozen):
@@ -83,11 +83,11 @@ class Report(Frozen):
 
 
 def directory(algorithm: str) -> Path:
-    return MODELS / algorithm
+    return CANDIDATES / algorithm
 
 
 def metrics_file(algorithm: str) -> Path:
-    """The headline figures, in git; apart from `models/`, which as a whole is DVC's.
+    """The headline figures, in git; apart from `candidates/`, which as a whole is DVC's.
 
     A folder that is there in part is changed for DVC, not missing, and a clone without data could not tell
     whether its lock is current.

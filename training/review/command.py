@@ -31,10 +31,10 @@ from training.data.dataset import ORIGIN_FILE, PROFILE_FILE, RAW_FILE, TEST_FILE
 from training.production import command as production
 from training.production.command import ProductionSettings
 from training.production.comparison import Comparison
-from training.production.revisions import PARAMS_FILE, Revision, Store, UnreachableError, outputs_of
+from training.production.revisions import Revision, Store, UnreachableError, outputs_of
 from training.results import board
 from training.results.board import LEADERBOARD_FILE, Leaderboard
-from training.results.report import METRICS, MODELS, Report
+from training.results.report import CANDIDATES, METRICS, Report
 from training.review import comment, figures
 from training.review.model import Algorithm, Champion, Change, Confusion, Contestant, Outcome, Review, State
 
@@ -124,7 +124,7 @@ def review(
         reason=reason,
         before=states[0],
         after=states[1],
-        parameters=tuple(_changes(before.parameters(), after.parameters())),
+        parameters=tuple(_changes(dict(_leaves(before.settings())), dict(_leaves(after.settings())))),
         data=tuple(data),
         test_split_changed=before.digest(TEST_FILE) != after.digest(TEST_FILE),
         score_changed=len(scores) > 1,
@@ -160,12 +160,9 @@ class _Side:
         output = self.outputs.get(path.as_posix())
         return output.md5 if output else None
 
-    def parameters(self) -> dict[str, Any]:
-        try:
-            document = config.parse_yaml(self.file(Path(PARAMS_FILE)) or b"")
-        except ValueError as error:
-            raise ConfigError(f"{PARAMS_FILE} {self.called} is not YAML: {error}") from None
-        return dict(_leaves(document if isinstance(document, dict) else {}))
+    def settings(self) -> dict[str, Any]:
+        """The parameters with the repository's defaults, as reports/settings.json has them."""
+        raise NotImplementedError
 
     def leaderboard(self) -> Leaderboard | None:
         return board.parse(self.file(LEADERBOARD_FILE))
@@ -208,6 +205,12 @@ class _Past(_Side):
     def names(self, folder: Path) -> list[str]:
         return self.revision.names(folder.as_posix())
 
+    def settings(self) -> dict[str, Any]:
+        recorded = self.file(config.SETTINGS_FILE)
+        # Before there were defaults, params.yaml held everything.
+        found: dict[str, Any] = json.loads(recorded) if recorded else _settings(self)
+        return found
+
 
 class _Present(_Side):
     called = "of this change"
@@ -237,6 +240,9 @@ class _Present(_Side):
     def names(self, folder: Path) -> list[str]:
         return sorted(each.name for each in folder.glob("*.json"))
 
+    def settings(self) -> dict[str, Any]:
+        return _settings(self)
+
     def refused(self) -> bool:
         """Whether the gate refused the champion: `select` then writes reports that DVC does not record."""
         found = self.leaderboard()
@@ -247,17 +253,22 @@ class _Present(_Side):
 
     def stale(self) -> str:
         """Which parameters changed after their stages ran; empty if none."""
-        now = config.parse_yaml(self.file(Path(PARAMS_FILE)) or b"")
+        now = self.settings()
         late = [
             name
             for name, stage in stages(config.parse_yaml(self._lock)).items()
-            for key, value in stage.params.get(PARAMS_FILE, {}).items()
+            for key, value in stage.params.get(config.SETTINGS_FILE.as_posix(), {}).items()
             # A removed algorithm leaves its stage in the lock.
             if _at(now, key) != value and not (name.startswith("train@") and _at(now, key) is None)
         ]
         if not late:
             return ""
-        return f"{PARAMS_FILE} was changed after {', '.join(sorted(set(late)))} ran: run `dvc repro`"
+        return f"{config.PARAMS_FILE} was changed after {', '.join(sorted(set(late)))} ran: run `dvc repro`"
+
+
+def _settings(side: _Side) -> dict[str, Any]:
+    content = side.file(config.PARAMS_FILE)
+    return config.as_json(config.completed(content, f"{config.PARAMS_FILE} {side.called}")) if content else {}
 
 
 # --------------------------------------------------------------------------------------- what is compared
@@ -337,7 +348,7 @@ def _confusion(side: _Side, champion: Champion | None) -> tuple[Confusion | None
     if champion is None:
         return None, ""
     try:
-        content = side.content(MODELS / champion.algorithm / "report.json")
+        content = side.content(CANDIDATES / champion.algorithm / "report.json")
         found = Report.model_validate_json(content)
     except (UnreachableError, ValidationError) as error:
         return None, f"No confusion matrix {side.called}: {_brief(error)}."

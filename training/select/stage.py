@@ -1,6 +1,6 @@
 """Choose the champion, check it against the gate and write the bundle that the service runs.
 
-Reads  models/*/{model.onnx,report.json}, data/test.parquet, data/profile.json,
+Reads  candidates/*/{model.onnx,report.json}, data/test.parquet, data/profile.json,
        params.yaml (name, train.algorithms, select, card)
 Writes reports/leaderboard.{json,md}, MODEL_CARD.md and, if the gate passes, model/{model.onnx,model.json}
 
@@ -92,7 +92,7 @@ def _prune(algorithms: Collection[str]) -> None:
 
     DVC leaves them behind, and they would make this stage's inputs differ from those of a fresh clone.
     """
-    for folder in [each.parent for each in report.MODELS.glob("*/report.json")]:
+    for folder in [each.parent for each in report.CANDIDATES.glob("*/report.json")]:
         if folder.name not in algorithms:
             log.info("removing %s: params.yaml has no such algorithm any more", folder)
             shutil.rmtree(folder)

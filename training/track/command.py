@@ -1,6 +1,6 @@
 """Mirror the runs to Weights & Biases: one per algorithm, one for the data, one for the comparison.
 
-Reads  models/*/report.json, models/*/plots/*.csv, model/, reports/leaderboard.json, reports/explore/,
+Reads  candidates/*/report.json, candidates/*/plots/*.csv, model/, reports/leaderboard.json, reports/explore/,
        params.yaml (name, track), wandb/
 Writes wandb/: offline records, and tracked.json, which says what is recorded where; nothing that git or DVC keep
 

@@ -1,7 +1,7 @@
 """Train one algorithm, export it to ONNX and measure that file.
 
 Reads  data/train.parquet, data/test.parquet, data/profile.json, params.yaml (evaluate, train.algorithms.NAME)
-Writes models/NAME/{model.onnx,report.json}, models/NAME/plots/*.csv and metrics/NAME.json
+Writes candidates/NAME/{model.onnx,report.json}, candidates/NAME/plots/*.csv and metrics/NAME.json
 
 Every figure is measured on the exported file with the service's own predictor. The stage fails if the file and the
 fitted estimator disagree, on the data or on generated rows.

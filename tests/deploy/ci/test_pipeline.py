@@ -33,13 +33,13 @@ stages:
     params: [rows]
     outs: [data/test.parquet, data/profile.json]
   other:
-    cmd: python stage.py rows models/other.txt
+    cmd: python stage.py rows candidates/other.txt
     deps: [stage.py, data/raw.txt]
     params: [rows]
-    outs: [models/other.txt]
+    outs: [candidates/other.txt]
   select:
     cmd: python stage.py depth model/model.txt
-    deps: [stage.py, models]
+    deps: [stage.py, candidates]
     params: [depth]
     outs: [model]
 """
@@ -103,7 +103,7 @@ class Repository:
 
     def lose_data(self) -> None:
         """As in a fresh clone: no output, no cache."""
-        for folder in ("data", "model", "models", ".dvc/cache", ".dvc/tmp"):
+        for folder in ("data", "model", "candidates", ".dvc/cache", ".dvc/tmp"):
             shutil.rmtree(self.clone.folder / folder, ignore_errors=True)
 
 
@@ -284,7 +284,9 @@ def test_from_scratch_every_hash_is_compared(repository: Repository, tmp_path: P
     assert repository.ran() == STAGES, "nothing came from a cache"
     done = repository.pipeline("scratch", GITHUB_STEP_SUMMARY=str(summary), NOISE="today")
     assert done.returncode == 1
-    assert "8 hashes are not those of dvc.lock: fetch data/raw.txt, other data/raw.txt, " in done.stderr
+    assert (
+        "8 hashes are not those of dvc.lock: fetch data/raw.txt, other candidates/other.txt, " in done.stderr
+    )
     assert "| select | `model` |" in summary.read_text()
     done = repository.pipeline("scratch")
     assert "dvc.lock has changes that are not committed" in done.stderr

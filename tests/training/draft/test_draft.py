@@ -50,7 +50,7 @@ def prepares(text: str, folder: Path) -> Drafted:
         ("sklearn:wine", "target"),
         ("sklearn:breast_cancer", "target"),
         ("sklearn:digits", "target"),
-        (str(ROOT / "data/source/penguins.csv"), "species"),
+        (str(ROOT / "models/penguins/data/source/penguins.csv"), "species"),
     ],
 )
 def test_a_draft_is_ready_to_use(source: str, target: str, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def gate_of(text: str, folder: Path) -> GateSettings:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("source", "target"), [("sklearn:wine", "target"), (str(ROOT / "data/source/penguins.csv"), "species")]
+    ("source", "target"),
+    [("sklearn:wine", "target"), (str(ROOT / "models/penguins/data/source/penguins.csv"), "species")],
 )
 def test_draft_and_run_pass_without_an_edit(project: Project, source: str, target: str) -> None:
     algorithms = ("logistic_regression", "decision_tree")

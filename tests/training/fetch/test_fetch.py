@@ -57,7 +57,7 @@ def test_kaggles_iris_as_it_is(project: Project) -> None:
     kaggle["Species"] = "Iris-" + kaggle["Species"]
     kaggle.insert(0, "Id", range(1, 151))
     kaggle.to_csv(project.root / "data/source/Iris.csv", index=False)
-    project.write(yaml.safe_load((ROOT / "examples/kaggle-iris.yaml").read_text()))
+    project.write(yaml.safe_load((ROOT / "docs/kaggle-iris.yaml").read_text()))
     project.run("fetch")
     project.run("prepare")
     pd.testing.assert_frame_equal(pd.read_parquet(dataset.TRAIN_FILE), expected)

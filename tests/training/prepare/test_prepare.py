@@ -84,10 +84,12 @@ def test_the_report_shows_figures_without_their_last_bits(project: Project) -> N
     assert "| -6.85 to 15.93 |" in dataset.DATA_REPORT_FILE.read_text()
 
 
-@pytest.mark.parametrize("example", ["wine", "breast_cancer", "digits", "penguins"], ids=str)
-def test_the_examples_prepare(example: str, project: Project) -> None:
-    (project.root / "data/source/penguins.csv").write_bytes((ROOT / "data/source/penguins.csv").read_bytes())
-    (project.root / "params.yaml").write_text((ROOT / f"examples/{example}.yaml").read_text())
+@pytest.mark.parametrize("example", ["wine", "breast-cancer", "digits", "penguins"], ids=str)
+def test_the_further_models_prepare(example: str, project: Project) -> None:
+    (project.root / "data/source/penguins.csv").write_bytes(
+        (ROOT / "models/penguins/data/source/penguins.csv").read_bytes()
+    )
+    (project.root / "params.yaml").write_text((ROOT / f"models/{example}/params.yaml").read_text())
     project.run("fetch")
     project.run("prepare")
     profile = dataset.read_profile()

@@ -144,6 +144,7 @@ class TestVerdict:
 
     def test_production_out_of_reach(self, branch: Repository) -> None:
         branch.change(name="renamed")
+        branch.run("settings")
         branch.run("select")
         branch.record()
         for each in Path(".dvc/cache").rglob("*"):
@@ -155,7 +156,7 @@ class TestVerdict:
         text, data = reviewed(branch, "--no-production")
         assert data["passed"]
         assert "Not compared with production" in text
-        assert "No confusion matrix before: models/logistic_regression/report.json (" in Page(text).text
+        assert "No confusion matrix before: candidates/logistic_regression/report.json (" in Page(text).text
 
     def test_a_first_champion(self, branch: Repository) -> None:
         branch.git("checkout", "-q", "--orphan", "start")

@@ -10,6 +10,7 @@ import pytest
 
 from app.contract import Score, read_bundle
 from tests.training.project import Project
+from training.base import config
 from training.base.config import GateSettings
 from training.base.errors import DataError, GateError
 from training.data import dataset
@@ -192,7 +193,8 @@ class TestOtherData:
         trained.run("fetch")
         with pytest.raises(DataError, match="breaks the schema"):
             trained.run("prepare")
-        assert [file for each in reports for file in (each, *each.rglob("*")) if file.is_file()] == []
+        left = [file for each in reports for file in (each, *each.rglob("*")) if file.is_file()]
+        assert left == [config.SETTINGS_FILE], "which holds parameters and no results"
         assert read_bundle(trained.root / "model").manifest.name == "iris"
 
     def test_reports_of_an_older_release_stay(self, trained: Project) -> None:
@@ -209,7 +211,7 @@ class TestBundle:
         bundle = read_bundle(trained.root / "model")
         manifest = bundle.manifest
         champion = report.read(manifest.algorithm)
-        assert bundle.model == (trained.root / "models" / manifest.algorithm / "model.onnx").read_bytes()
+        assert bundle.model == (trained.root / "candidates" / manifest.algorithm / "model.onnx").read_bytes()
         assert manifest.metrics["test"] == champion.test
         assert manifest.metrics["cv"]["f1_macro"].value == champion.cv["f1_macro"].mean
         profile = read_profile()
@@ -291,15 +293,15 @@ def test_folders_of_removed_algorithms_go(trained: Project) -> None:
     algorithms = trained.params()["train"]["algorithms"]
     del algorithms["decision_tree"]
     trained.change(train__algorithms=algorithms)
-    (trained.root / "models" / "notes").mkdir()
+    (trained.root / "candidates" / "notes").mkdir()
     trained.run("select")
-    assert not Path("models/decision_tree").exists()
+    assert not Path("candidates/decision_tree").exists()
     assert not Path("metrics/decision_tree.json").exists()
-    assert Path("models/notes").exists()
+    assert Path("candidates/notes").exists()
     assert "decision_tree" not in {row.algorithm for row in leaderboard.read().rows}
 
 
 def test_without_a_report_it_says_what_to_run(trained: Project) -> None:
-    Path("models/svm/report.json").unlink()
-    with pytest.raises(DataError, match=r"models/svm/report\.json.*dvc repro train@svm"):
+    Path("candidates/svm/report.json").unlink()
+    with pytest.raises(DataError, match=r"candidates/svm/report\.json.*dvc repro train@svm"):
         trained.run("select")

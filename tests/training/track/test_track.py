@@ -381,7 +381,7 @@ def test_wandb_that_is_absent_or_crashes_is_a_warning(
 
 
 def test_missing_models_are_an_error_that_names_the_remedy(trained: Project) -> None:
-    (trained.root / "models/svm/plots/roc.csv").unlink()
+    (trained.root / "candidates/svm/plots/roc.csv").unlink()
     with pytest.raises(DataError, match="dvc repro train@svm"):
         trained.run("track")
 
@@ -464,7 +464,7 @@ def ids(notes: list[Note], kind: str) -> set[str]:
 
 
 def change_svm(trained: Project) -> None:
-    path = trained.root / "models/svm/report.json"
+    path = trained.root / "candidates/svm/report.json"
     document = json.loads(path.read_text())
     document["parameters"]["C"] = 77.0
     path.write_text(json.dumps(document))

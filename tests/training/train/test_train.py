@@ -28,7 +28,7 @@ def test_report_is_what_the_file_scores(trained: Project) -> None:
     test = read_split(TEST_FILE, profile)
     for name in trained.params()["train"]["algorithms"]:
         result = report.read(name)
-        model = (trained.root / "models" / name / "model.onnx").read_bytes()
+        model = (trained.root / "candidates" / name / "model.onnx").read_bytes()
         label, probabilities = Predictor(model, profile.layout).predict(test.numbers)
         assert result.test["accuracy"].value == pytest.approx(
             metrics.accuracy_score(test.labels, label), abs=1e-6
@@ -63,7 +63,7 @@ def test_metrics_are_the_reports_headline(trained: Project) -> None:
 
 def test_plot_tables_say_what_the_report_says(trained: Project) -> None:
     result = report.read("random_forest")
-    folder = trained.root / "models/random_forest/plots"
+    folder = trained.root / "candidates/random_forest/plots"
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in report.PLOTS}
     assert tables["confusion"]["count"].sum() == 37
     diagonal = tables["confusion"].query("actual == predicted")
@@ -77,7 +77,7 @@ def test_plot_tables_say_what_the_report_says(trained: Project) -> None:
 
 
 def test_training_again_writes_the_same_bytes(trained: Project) -> None:
-    folder = trained.root / "models" / "xgboost"
+    folder = trained.root / "candidates" / "xgboost"
     before = {each: each.read_bytes() for each in sorted(folder.rglob("*")) if each.is_file()}
     trained.run("train", "xgboost")
     after = {each: each.read_bytes() for each in sorted(folder.rglob("*")) if each.is_file()}

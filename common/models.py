@@ -1,0 +1,117 @@
+"""The models of a repository, and a command that runs in the folder of one or of all.
+
+The repository's top folder is the first model. Each further one is a folder in models/.
+
+usage: python -m common.models MODEL COMMAND...
+
+MODEL is the name of a model, or `all`; an empty one is the first model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from common.command import run
+from common.errors import EspalierError
+
+ROOT = Path(__file__).parents[1]
+FOLDER = "models"
+PARAMS_FILE = "params.yaml"
+ALL = "all"
+"""Stands for every model, so no model has this name."""
+NAME = re.compile(r"[a-z](-?[a-z0-9]){0,30}\Z")
+"""What a folder in models/ may be called: it becomes part of names in Kubernetes and of an image."""
+_NAMED = re.compile(r"""^name:[ \t]*["']?([^\s"'#]+)""", re.MULTILINE)
+
+
+_CODE = re.compile(r"^(  - code: )''$", re.MULTILINE)
+
+
+class UnknownModelError(EspalierError):
+    """No model has this name."""
+
+
+def find(root: Path = ROOT) -> dict[str, Path]:
+    """The folder of each model by its name: first the repository's, then those in models/, sorted.
+
+    The first model is called as its params.yaml says, because its folder may have any name.
+    """
+    first = _NAMED.search(_read(root / PARAMS_FILE))
+    found = {first[1] if first else "": root}
+    # A name that begins with a dot is of a folder that is being written.
+    further = {each.parent.name: each.parent for each in root.glob(f"{FOLDER}/[!.]*/{PARAMS_FILE}")}
+    return found | {name: further[name] for name in sorted(further)}
+
+
+def select(name: str, root: Path = ROOT) -> dict[str, Path]:
+    """The models that a command is about: one by its name, the first for an empty name, or all.
+
+    Raises:
+        UnknownModelError: there is none of this name. Names those there are.
+    """
+    models = find(root)
+    if name == ALL:
+        return models
+    if not name:
+        return dict(list(models.items())[:1])
+    if name not in models:
+        raise UnknownModelError(unknown(name, models))
+    return {name: models[name]}
+
+
+def unknown(name: str, models: Mapping[str, Path]) -> str:
+    """What to say of a name that no model has."""
+    close = difflib.get_close_matches(name, [*models, ALL], n=1)
+    hint = f"did you mean {close[0]}" if close else f"there are {', '.join(models)} (and {ALL})"
+    return f"there is no model {name!r}: {hint}, or create it with `make model NAME={name} SOURCE=… TARGET=…`"
+
+
+def pipeline(text: str) -> str:
+    """The dvc.yaml of a further model: the repository's, with another path to the code."""
+    return _CODE.sub(r"\1../../", text, count=1)
+
+
+def main() -> None:
+    if len(sys.argv) < 3:
+        print((__doc__ or "").strip())
+        sys.exit(0 if sys.argv[1:] in (["-h"], ["--help"]) else 2)
+    models = select(sys.argv[1])
+    command = sys.argv[2:]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name, folder in models.items():
+        if len(models) > 1:
+            print(f"\n{name}:", flush=True)
+        status = _execute(command, folder, environment)
+        if status:
+            # Negative: a signal ended it.
+            sys.exit(status if status > 0 else 128 - status)
+
+
+def _execute(command: list[str], folder: Path, environment: Mapping[str, str]) -> int:
+    try:
+        with subprocess.Popen(command, cwd=folder, env=environment) as process:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    # The command got it from the terminal, too, and may have work to save.
+                    continue
+    except OSError as error:
+        raise EspalierError(f"cannot run {command[0]}: {error.strerror}") from None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    run(main)

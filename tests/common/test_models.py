@@ -1,0 +1,122 @@
+"""Which models a repository has, and commands in their folders."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common import models
+from tests.training.project import ROOT
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for name, text in (("", 'name: "iris"  # the first\n'), ("models/churn", ""), ("models/a-b", "")):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "params.yaml").write_text(text)
+    (tmp_path / "models/empty").mkdir()
+    return tmp_path
+
+
+def test_the_first_is_the_repository_and_the_others_are_folders(repository: Path) -> None:
+    assert list(models.find(repository)) == ["iris", "a-b", "churn"]
+    assert models.select("", repository) == {"iris": repository}
+    assert models.select("churn", repository) == {"churn": repository / "models/churn"}
+    assert list(models.select("all", repository)) == ["iris", "a-b", "churn"]
+
+
+def test_where_there_is_no_name_the_repository_is_still_the_first(tmp_path: Path) -> None:
+    assert models.select("", tmp_path) == {"": tmp_path}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("chrun", "did you mean churn"), ("iriss", "did you mean iris"), ("zzz", "there are iris, a-b, churn")],
+)
+def test_an_unknown_name_is_named_with_one_that_is_meant(repository: Path, name: str, hint: str) -> None:
+    with pytest.raises(models.UnknownModelError, match=f"there is no model '{name}': {hint}"):
+        models.select(name, repository)
+
+
+@pytest.mark.parametrize("name", ["churn", "a", "a1-b2", "x" * 31])
+def test_names(name: str) -> None:
+    assert models.NAME.match(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Churn", "1a", "a_b", "a--b", "a-", "-a", "x" * 32, "ü", "a/b", "a\n", "."]
+)
+def test_what_is_no_name(name: str) -> None:
+    assert not models.NAME.match(name)
+
+
+def test_the_pipelines_of_further_models_are_copies() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    copy = models.pipeline(text)
+    ((old, new),) = [
+        pair for pair in zip(text.splitlines(), copy.splitlines(), strict=True) if pair[0] != pair[1]
+    ]
+    assert (old, new) == ("  - code: ''", "  - code: ../../")
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "common.models", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_command_runs_in_each_folder_with_the_code_at_hand() -> None:
+    done = command("all", sys.executable, "-c", "import os, training; print(os.getcwd())")
+    assert done.returncode == 0, done.stderr
+    assert f"wine:\n{ROOT}/models/wine\n" in done.stdout
+    alone = command("wine", sys.executable, "-c", "import os; print(os.getcwd())")
+    assert alone.stdout == f"{ROOT}/models/wine\n"
+
+
+def test_the_first_failure_ends_it_with_its_status() -> None:
+    done = command("all", sys.executable, "-c", "print('once'); exit(7)")
+    assert done.returncode == 7
+    assert done.stdout.count("once") == 1
+    assert command("", sys.executable, "-c", "import os; os.kill(os.getpid(), 9)").returncode == 137
+
+
+def test_what_cannot_run_is_one_line() -> None:
+    assert (
+        command("", "no-such-program").stderr
+        == "error: cannot run no-such-program: No such file or directory\n"
+    )
+    assert command("wien", "true").stderr.startswith("error: there is no model 'wien': did you mean wine")
+    assert command().returncode == 2
+
+
+def test_an_interrupt_is_left_to_the_command() -> None:
+    """It comes to both from the terminal, and the command may have work to save."""
+    script = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: (print('saved', flush=True), sys.exit(5)))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "common.models", "", sys.executable, "-c", script],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read() == "saved\n"
+    assert process.returncode == 5

@@ -1,0 +1,56 @@
+"""The stage that completes params.yaml and checks all of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.training.project import Project
+from training.base import config
+from training.base.errors import ConfigError
+from training.settings import stage
+
+
+def test_it_writes_the_parameters_with_the_defaults(project: Project) -> None:
+    params = project.params()
+    del params["split"]
+    params["evaluate"] = {"folds": 3}
+    project.write(params)
+    project.run("settings")
+    found = json.loads(config.SETTINGS_FILE.read_text())
+    assert found["split"] == {"test_share": 0.25, "seed": 7}
+    assert found["evaluate"]["folds"] == 3
+    assert found["evaluate"]["score"] == "f1_macro"
+    assert found["schema"] == params["schema"]
+
+
+def test_keys_are_text_as_dvc_reads_them(project: Project) -> None:
+    project.change(data__replace={"species": {0: "setosa"}})
+    project.run("settings")
+    assert json.loads(config.SETTINGS_FILE.read_text())["data"]["replace"] == {"species": {"0": "setosa"}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"evalute": {"folds": 3}}, "evalute: unknown key"),
+        ({"card__limit": []}, r"card\.limit: unknown key"),
+        ({"select__gate__minimum": {"accurracy": 1}}, r"select\.gate\.minimum\.accurracy"),
+        ({"train__algorithms__xgboost__missing": float("nan")}, "a value is no text, number"),
+        ({"train": {}}, "train.algorithms: is missing"),
+    ],
+)
+def test_a_mistake_in_any_section_is_named_and_nothing_is_written(
+    project: Project, keys: dict[str, object], message: str
+) -> None:
+    project.change(**keys)
+    with pytest.raises(ConfigError, match=message):
+        project.run("settings")
+    assert not config.SETTINGS_FILE.exists()
+
+
+def test_a_further_model_is_called_as_its_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "MODELS", project.root.parent)
+    with pytest.raises(ConfigError, match=f"write `name: {project.root.name}`"):
+        project.run("settings")

@@ -1,0 +1,53 @@
+"""Completes a model's parameters with the defaults of the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def complete(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a model, with the defaults for what it leaves out.
+
+    Mappings are merged key by key; of anything else the model's value counts. A null removes the default. The model's
+    own blocks say which algorithms are trained. A `search` is taken whole, and the default one does not search what
+    the model fixes.
+    """
+    result = _merged(defaults, own)
+    blocks = own.get("train", {}).get("algorithms") if isinstance(own.get("train"), Mapping) else None
+    if not isinstance(blocks, Mapping):
+        # Without blocks the defaults' algorithms are not meant: DVC has a stage for each of the model's own.
+        return {**result, "train": own["train"]} if "train" in own else _without(result, "train")
+    known = defaults.get("train", {}).get("algorithms", {})
+    algorithms = {name: _block(block, known.get(name)) for name, block in blocks.items()}
+    return {**result, "train": {**result["train"], "algorithms": algorithms}}
+
+
+def _block(own: Any, default: Mapping[str, Any] | None) -> Any:
+    if default is None or not isinstance(own, Mapping | None):
+        return own
+    own = own or {}
+    search = default.get("search")
+    if search and "search" not in own:
+        space = {name: values for name, values in search["space"].items() if name not in own}
+        default = {**default, "search": {**search, "space": space}} if space else _without(default, "search")
+    return _merged(default, own, whole={"search"})
+
+
+def _merged(
+    default: Mapping[str, Any], own: Mapping[str, Any], whole: frozenset[str] | set[str] = frozenset()
+) -> dict[str, Any]:
+    result = dict(default)
+    for key, value in own.items():
+        known = result.get(key)
+        if value is None and key in default:
+            del result[key]
+        elif isinstance(value, Mapping) and isinstance(known, Mapping) and key not in whole:
+            result[key] = _merged(known, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}

@@ -1,0 +1,77 @@
+"""The folder of a further model: its source, its pipeline and the parameters that no data decides."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+
+from common import files, models
+from training.base import config
+from training.base.errors import ConfigError
+from training.fetch import sources
+
+HEAD = """# What this model does otherwise than training/defaults.yaml. docs/configuration.md explains each key.
+"""
+SOURCE = Path("data/source")
+PIPELINE = Path("dvc.yaml")
+
+
+def algorithms() -> str:
+    """The section train, with every algorithm of the defaults and none of their parameters."""
+    names = config.defaults()["train"]["algorithms"]
+    return "\n".join(
+        [
+            "train:",
+            "  # The algorithms to compare, each with the parameters that differ from the defaults.",
+            "  algorithms:",
+            *(f"    {name}:" for name in names),
+            "",
+        ]
+    )
+
+
+@contextmanager
+def created(name: str, source: str, root: Path | None = None) -> Iterator[str]:
+    """Work in the folder of a new model, which appears at the end, and not at all after an error.
+
+    Args:
+        name: of the model and its folder.
+        source: a file is copied into the folder, where DVC watches it.
+        root: of the repository; this code's if None.
+
+    Yields:
+        The source as the model's params.yaml calls it.
+
+    Raises:
+        ConfigError: a model cannot have this name, or one has it.
+    """
+    root = root or models.ROOT
+    _check_name(name, root)
+    with files.replacing(root / models.FOLDER / name) as temporary:
+        (temporary / SOURCE).mkdir(parents=True)
+        # Git keeps no empty folder, and the stage fetch needs it.
+        (temporary / SOURCE / ".gitkeep").touch()
+        # A shell may leave the tilde of `SOURCE=~/churn.csv` to the command.
+        file = Path(source).expanduser()
+        if sources.is_file(source) and file.is_file():
+            shutil.copy(file, temporary / SOURCE)
+            source = (SOURCE / file.name).as_posix()
+        pipeline = (root / PIPELINE).read_text(encoding="utf-8")
+        (temporary / PIPELINE).write_text(models.pipeline(pipeline), encoding="utf-8")
+        (temporary / config.PARAMS_FILE).write_text(HEAD + algorithms(), encoding="utf-8")
+        with chdir(temporary):
+            yield source
+
+
+def _check_name(name: str, root: Path) -> None:
+    if not models.NAME.match(name) or name == models.ALL:
+        raise ConfigError(
+            f"a model cannot be called {name!r}: use at most 31 lower-case letters, digits and single hyphens, "
+            f"a letter first, and not {models.ALL}"
+        )
+    if folder := models.find(root).get(name):
+        raise ConfigError(
+            f"there is a model {name} in {folder}: choose another NAME, or remove that one first"
+        )

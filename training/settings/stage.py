@@ -1,0 +1,62 @@
+"""Completes params.yaml with the repository's defaults, and checks every section: -> reports/settings.json.
+
+Reads  params.yaml, training/defaults.yaml
+Writes reports/settings.json
+
+DVC compares the values in that file. So a changed default runs the stages of those models that use it.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from pydantic import Field
+
+from common import files
+from training.base import cli, config
+from training.base.config import (
+    AlgorithmsSettings,
+    CardSettings,
+    DataSettings,
+    EvaluateSettings,
+    SchemaSettings,
+    SelectSettings,
+    Settings,
+    SplitSettings,
+    TrackSettings,
+)
+from training.base.errors import ConfigError
+
+MODELS = Path(__file__).parents[2] / "models"
+"""The folder that holds the folders of the further models."""
+
+log = logging.getLogger(__name__)
+
+
+class Params(Settings):
+    """Every section of params.yaml."""
+
+    name: str = Field(min_length=1)
+    data: DataSettings
+    data_schema: SchemaSettings = Field(alias="schema")
+    split: SplitSettings
+    evaluate: EvaluateSettings
+    train: AlgorithmsSettings
+    select: SelectSettings
+    card: CardSettings
+    track: TrackSettings
+
+
+def main() -> None:
+    cli.parser("training.settings", __doc__).parse_args()
+    document = config.read()
+    name = config.validate(Params, document).name
+    folder = Path.cwd()
+    if folder.parent == MODELS and name != folder.name:
+        raise ConfigError(
+            f"{config.PARAMS_FILE}: name is {name!r}, and a model in {MODELS.name}/ is called as its folder: "
+            f"write `name: {folder.name}`"
+        )
+    files.write_json(config.SETTINGS_FILE, config.as_json(document))
+    log.info("%s holds the parameters of %s and the defaults", config.SETTINGS_FILE, name)
