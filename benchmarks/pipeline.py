@@ -29,15 +29,15 @@ BIN = Path(sys.executable).parent
 
 PLAIN = """
 import sys, yaml
-from training import fetch, prepare, explore, train, select
-for stage in (fetch, prepare, explore):
-    sys.argv = ["stage"]
-    stage.main()
-for name in yaml.safe_load(open("params.yaml"))["train"]["algorithms"]:
-    sys.argv = ["stage", name]
-    train.main()
-sys.argv = ["stage"]
-select.main()
+from importlib import import_module
+def run(name, *arguments):
+    sys.argv = [name, *arguments]
+    import_module(f"training.{name}.stage").main()
+for name in ("settings", "fetch", "prepare", "explore"):
+    run(name)
+for algorithm in yaml.safe_load(open("params.yaml"))["train"]["algorithms"]:
+    run("train", algorithm)
+run("select")
 """
 
 

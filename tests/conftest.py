@@ -36,7 +36,7 @@ while "PYTEST_XDIST_WORKER" in os.environ and (follower := Coverage.current()):
 LONGEST = (
     "e2e/test_rehearsal",
     "e2e/test_pipeline",
-    "e2e/test_examples",
+    "e2e/test_models",
     "deploy/test_image",
     "e2e/test_install",
 )

@@ -74,8 +74,8 @@ def test_a_package_that_is_not_locked_is_named() -> None:
 
 
 def test_names_are_read_from_stages_with_and_without_items() -> None:
-    one = {"params": ["data", {"training/packages.yaml": ["numpy"]}]}
-    two = {"foreach": [], "do": {"params": [{"training/packages.yaml": ["onnx"]}]}}
+    one = {"params": ["data", {"${code}training/packages.yaml": ["numpy"]}]}
+    two = {"foreach": [], "do": {"params": [{"${code}training/packages.yaml": ["onnx"]}]}}
     assert packages.named(yaml.safe_dump({"stages": {"one": one, "two": two, "three": {}}})) == {
         "numpy",
         "onnx",

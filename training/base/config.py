@@ -451,14 +451,14 @@ def completed(content: bytes, name: str) -> dict[str, Any]:
 
 
 def as_json(document: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON has them: keys are text.
+    """Parameters as JSON has them: keys are text, and so are numbers that are not finite.
 
     Raises:
         ConfigError: a value is none that JSON has.
     """
     try:
-        found: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))
-    except (TypeError, ValueError) as error:
+        found: dict[str, Any] = json.loads(json.dumps(document), parse_constant=str)
+    except TypeError as error:
         raise ConfigError(f"{PARAMS_FILE}: a value is no text, number, list or mapping: {error}") from None
     return found
 

@@ -10,8 +10,8 @@ def complete(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, A
     """The parameters of a model, with the defaults for what it leaves out.
 
     Mappings are merged key by key; of anything else the model's value counts. A null removes the default. The model's
-    own blocks say which algorithms are trained. A `search` is taken whole, and the default one does not search what
-    the model fixes.
+    own blocks say which algorithms are trained. A `search` is taken whole. What the model fixes is not searched, and
+    what it searches is not fixed, whatever the default does.
     """
     result = _merged(defaults, own)
     blocks = own.get("train", {}).get("algorithms") if isinstance(own.get("train"), Mapping) else None
@@ -27,8 +27,10 @@ def _block(own: Any, default: Mapping[str, Any] | None) -> Any:
     if default is None or not isinstance(own, Mapping | None):
         return own
     own = own or {}
-    search = default.get("search")
-    if search and "search" not in own:
+    search, found = default.get("search"), own.get("search")
+    if isinstance(found, Mapping) and isinstance(found.get("space"), Mapping):
+        default = {name: value for name, value in default.items() if name not in found["space"]}
+    elif search and "search" not in own:
         space = {name: values for name, values in search["space"].items() if name not in own}
         default = {**default, "search": {**search, "space": space}} if space else _without(default, "search")
     return _merged(default, own, whole={"search"})

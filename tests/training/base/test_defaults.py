@@ -69,7 +69,8 @@ def test_what_a_model_fixes_is_not_searched() -> None:
 
 def test_a_search_of_its_own_is_taken_whole() -> None:
     search = {"method": "random", "space": {"gamma": [1, 2]}}
-    assert algorithms(svm={"search": search})["svm"]["search"] == search
+    assert algorithms(svm={"search": search})["svm"] == {"search": search}, "gamma is not fixed any more"
+    assert algorithms(svm={"search": "grid"})["svm"] == {"gamma": "scale", "search": "grid"}
 
 
 @pytest.mark.parametrize("section", ["text", 5, [1], {"algorithms": "svm"}, {"algorithms": None}, None])

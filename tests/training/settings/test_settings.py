@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import pytest
 
@@ -25,6 +26,14 @@ def test_it_writes_the_parameters_with_the_defaults(project: Project) -> None:
     assert found["schema"] == params["schema"]
 
 
+def test_numbers_that_are_not_finite_are_text(project: Project) -> None:
+    """DVC compares values, and NaN differs from itself."""
+    project.change(train__algorithms__logistic_regression={"C": float("inf"), "tol": float("nan")})
+    project.run("settings")
+    block = json.loads(config.SETTINGS_FILE.read_text())["train"]["algorithms"]["logistic_regression"]
+    assert block == {"C": "Infinity", "max_iter": 1000, "tol": "NaN"}
+
+
 def test_keys_are_text_as_dvc_reads_them(project: Project) -> None:
     project.change(data__replace={"species": {0: "setosa"}})
     project.run("settings")
@@ -37,7 +46,7 @@ def test_keys_are_text_as_dvc_reads_them(project: Project) -> None:
         ({"evalute": {"folds": 3}}, "evalute: unknown key"),
         ({"card__limit": []}, r"card\.limit: unknown key"),
         ({"select__gate__minimum": {"accurracy": 1}}, r"select\.gate\.minimum\.accurracy"),
-        ({"train__algorithms__xgboost__missing": float("nan")}, "a value is no text, number"),
+        ({"train__algorithms__xgboost__missing": date(2026, 1, 1)}, "a value is no text, number"),
         ({"train": {}}, "train.algorithms: is missing"),
     ],
 )

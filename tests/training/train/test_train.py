@@ -113,7 +113,14 @@ def test_a_model_that_does_not_converge_is_a_warning(
 
 
 def test_a_model_that_cannot_be_exported_is_one_line(trained: Project) -> None:
-    trained.change(train__algorithms__xgboost={"n_estimators": 0})
+    trained.change(
+        train__algorithms__xgboost={
+            "n_estimators": 0,
+            "max_depth": None,
+            "learning_rate": None,
+            "tree_method": None,
+        }
+    )
     with pytest.raises(
         ConfigError, match=r"train\.algorithms\.xgboost with n_estimators: 0 cannot be exported to ONNX: \w+"
     ):
@@ -121,10 +128,11 @@ def test_a_model_that_cannot_be_exported_is_one_line(trained: Project) -> None:
 
 
 def test_a_model_whose_file_disagrees_names_its_parameters(trained: Project) -> None:
-    trained.change(train__algorithms__xgboost={"n_estimators": 2, "base_score": 0.5})
+    trained.change(train__algorithms__xgboost={"n_estimators": 2, "base_score": 0.5, "max_depth": None})
     trained.monkeypatch.setattr("training.train.onnx.export.TOLERANCE", -1.0)
     with pytest.raises(
-        ParityError, match=r"xgboost with n_estimators: 2, base_score: 0\.5: the exported model disagrees"
+        ParityError,
+        match=r"xgboost with n_estimators: 2, learning_rate: 0\.1, tree_method: 'exact', base_score: 0\.5: the exported model disagrees",
     ):
         trained.run("train", "xgboost")
 
@@ -132,7 +140,7 @@ def test_a_model_whose_file_disagrees_names_its_parameters(trained: Project) -> 
 def test_an_infinite_parameter_is_not_lost_in_the_report(trained: Project) -> None:
     trained.change(train__algorithms__logistic_regression={"C": float("inf")})
     trained.run("train", "logistic_regression")
-    assert report.read("logistic_regression").parameters == {"C": "Infinity"}
+    assert report.read("logistic_regression").parameters == {"C": "Infinity", "max_iter": 1000}
 
 
 PRODUCT = """

@@ -1,0 +1,209 @@
+"""Measures a repository with thirty further models, of 600 to 6,000 rows each.
+
+In a fresh clone: seconds of the command that adds another model, of a first `dvc repro` over all models, of one that
+finds nothing to do, and of one after a single parameter changed. Beside the second, DVC alone with as many stages, as many
+dependencies and empty commands. Only the ratios mean anything on another machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from benchmarks import machine
+from common.git import git
+from deploy.rehearsal.clone import commit_working_tree
+
+RESULT = Path(__file__).parent / "results" / "monorepo.md"
+BIN = Path(sys.executable).parent
+ROWS = (600, 6000)
+QUICK = {"parity_rows": 1000, "bootstrap": 100}
+"""Training itself is not what is measured."""
+STAGES = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
+OTHER_DIRECTORIES = 12
+"""Dependencies of one stage, on average: folders of code that all stages share."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    models: int
+    stages: int
+    add: float
+    changed_lines: int
+    first: float
+    nothing: float
+    dvc: float
+    one: float
+    reran: list[str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.monorepo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--models", type=int, default=30, help="further models to generate (30)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = _report(_measure(Path(folder), arguments.models))
+    RESULT.write_text(report, encoding="utf-8")
+    print(report)
+
+
+def _measure(folder: Path, count: int) -> Figures:
+    project = folder / "project"
+    commit_working_tree(project)
+    git("rm", "-rq", "models", cwd=project)
+    for number in range(count):
+        _generate(folder / f"table-{number}.csv", number, count)
+        _add(project, folder, number)
+        print(f"model {number + 1} of {count}", file=sys.stderr)
+    _commit(project, "models")
+    _generate(folder / f"table-{count}.csv", count, count)
+    add = _add(project, folder, count)
+    git("add", "-A", cwd=project)
+    changed_lines = sum(
+        int(line.split("\t")[1])
+        for line in git("diff", "--cached", "--numstat", "HEAD", cwd=project).splitlines()
+    )
+    first, said = _repro(project)
+    stages = len(STAGES.findall(said))
+    nothing = min(_repro(project)[0] for _ in range(3))
+    params = project / "models/m1/params.yaml"
+    document = yaml.safe_load(params.read_text(encoding="utf-8"))
+    document["train"]["algorithms"]["decision_tree"] = {"max_depth": 2}
+    params.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    one, said = _repro(project)
+    return Figures(
+        models=count + 2,
+        stages=stages,
+        add=add,
+        changed_lines=changed_lines,
+        first=first,
+        nothing=nothing,
+        dvc=_dvc_alone(folder / "alone", stages),
+        one=one,
+        reran=STAGES.findall(said),
+    )
+
+
+def _generate(file: Path, number: int, count: int) -> None:
+    """A table with four numbers, a category and two classes that they decide."""
+    random = np.random.default_rng(number)
+    rows = ROWS[0] + (ROWS[1] - ROWS[0]) * number // max(count, 1)
+    values = random.normal(size=(rows, 4)).round(3)
+    kind = random.choice(["a", "b", "c"], size=rows)
+    label = np.where(values[:, 0] + (kind == "a") + random.normal(scale=0.3, size=rows) > 0.3, "yes", "no")
+    frame = pd.DataFrame(values, columns=["one", "two", "three", "four"]).assign(kind=kind, label=label)
+    frame.to_csv(file, index=False)
+
+
+def _add(project: Path, folder: Path, number: int) -> float:
+    source = folder / f"table-{number}.csv"
+    command = [
+        sys.executable,
+        "-m",
+        "training.draft",
+        str(source),
+        "--target",
+        "label",
+        "--model",
+        f"m{number}",
+    ]
+    seconds, _ = _run(project, command)
+    params = project / f"models/m{number}/params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text(
+        text + f"\nevaluate: {yaml.safe_dump(QUICK, default_flow_style=True)}", encoding="utf-8"
+    )
+    return seconds
+
+
+def _repro(project: Path) -> tuple[float, str]:
+    return _run(project, [str(BIN / "dvc"), "repro", "--all-pipelines"])
+
+
+def _dvc_alone(folder: Path, stages: int) -> float:
+    """Seconds in which DVC finds nothing to do in one dvc.yaml with so many stages."""
+    folder.mkdir()
+    git("init", "-q", cwd=folder)
+    _run(folder, [str(BIN / "dvc"), "init", "-q"])
+    for number in range(OTHER_DIRECTORIES):
+        (folder / f"code{number}").mkdir()
+        (folder / f"code{number}/module.py").write_text(f"{number}\n", encoding="utf-8")
+    deps = [f"code{number}" for number in range(OTHER_DIRECTORIES)]
+    document = {
+        f"stage{number}": {"cmd": f"echo {number} > out{number}", "deps": deps, "outs": [f"out{number}"]}
+        for number in range(stages)
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": document}), encoding="utf-8")
+    _repro(folder)
+    return min(_repro(folder)[0] for _ in range(3))
+
+
+def _run(folder: Path, command: list[str]) -> tuple[float, str]:
+    start = time.perf_counter()
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command[:3])} failed:\n{done.stdout[-2000:]}{done.stderr}")
+    return seconds, done.stdout
+
+
+def _commit(project: Path, message: str) -> None:
+    git("add", "-A", cwd=project)
+    git("-c", "user.name=bench", "-c", "user.email=bench@localhost", "commit", "-qm", message, cwd=project)
+
+
+def _report(figures: Figures) -> str:
+    limit = max(6.0, 1.5 * figures.dvc)
+    rows = [
+        ("add a model with one command", f"{figures.add:.1f} s", "one command"),
+        ("lines of other files that this changed", str(figures.changed_lines), "0"),
+        (f"`dvc repro` over all, first time, {figures.stages} stages", f"{figures.first:.0f} s", ""),
+        ("`dvc repro` over all, nothing to do", f"{figures.nothing:.1f} s", f"at most {limit:.1f} s"),
+        ("DVC alone with as many stages", f"{figures.dvc:.1f} s", ""),
+        ("after one parameter of one model", f"{figures.one:.1f} s", ""),
+        ("stages that this ran", ", ".join(figures.reran), "at most 3"),
+    ]
+    lines = [f"| {what} | {value} | {goal} |" for what, value, goal in rows]
+    return "\n".join(
+        [
+            f"# A repository with {figures.models} models",
+            "",
+            "| | measured | aim |",
+            "|---|---|---|",
+            *lines,
+            "",
+            f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {machine.cpu()}, {os.cpu_count()} cores, "
+            f"Python {platform.python_version()}, {machine.versions(('dvc',))}. "
+            "Repeat with `python -m benchmarks.monorepo`.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
