@@ -143,7 +143,7 @@ gate: setup ## Compare a model with the one in production
 
 .PHONY: review
 review: setup ## Write the comment that this branch's pull request will get: build/review/review.md
-	python -m training.review --base $(BASE)
+	$(IN) python -m training.review --base $(BASE)
 
 .PHONY: image
 image: setup ## Build the image of this commit with docker, podman or buildah

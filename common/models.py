@@ -65,6 +65,13 @@ def select(name: str, root: Path = ROOT) -> dict[str, Path]:
     return {name: models[name]}
 
 
+def further(folder: Path) -> str | None:
+    """The name of the further model in a folder; None for the first model's."""
+    folder = folder.resolve()
+    top = folder.parent.parent
+    return folder.name if folder.parent.name == FOLDER and (top / PARAMS_FILE).is_file() else None
+
+
 def unknown(name: str, models: Mapping[str, Path]) -> str:
     """What to say of a name that no model has."""
     close = difflib.get_close_matches(name, [*models, ALL], n=1)

@@ -13,7 +13,8 @@ from common.git import GitError, attempt, git
 from common.git import reason as git_reason
 from deploy.errors import DeployError
 
-RECORDED = ("dvc.lock", "metrics/", "reports/", "MODEL_CARD.md")
+RESULTS = ("metrics/", "reports/", "MODEL_CARD.md")
+RECORDED = ("dvc.lock", *RESULTS)
 """Everything that `dvc repro` writes into git for a model; a test compares it with dvc.yaml."""
 LARGEST = 5_000_000
 """Bytes of a patch. Results in git are small; anything larger is a mistake."""

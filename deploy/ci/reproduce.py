@@ -2,9 +2,10 @@
 
 lock.patch   what changed in git: dvc.lock, metrics, reports; empty when the lock was current
 comment.md   the result for the pull request: training.review's text, or why there is none
-review/      what training.review writes: the text, all figures, the plots
+review/      what training.review writes: the text, all figures, the plots; review/NAME for a further model
 
-A failing pipeline is no failure of this command. The results are its outputs: `reproduced`, `changed` and `passed`. The
+The comment has a section for each further model that the branch changed, and one for the first model if it was changed
+or if no other was. A failing pipeline is no failure of this command. The results are its outputs: `reproduced`, `changed` and `passed`. The
 last one is the review's verdict: the pipeline ran, the model passed its gate, and production's model is not better by
 more than is allowed. Where dvc.lock cannot be committed to the branch, it must also have been current.
 """
@@ -14,15 +15,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from common import models
 from common.command import run
-from common.git import git
+from common.git import attempt, git
 from deploy.ci import patches, pipeline, steps
 
+_FAILED = re.compile(r"^Running stage '(?:models/([^/]+)/dvc\.yaml:)?[^']+'", re.MULTILINE)
 STALE = """\
 > [!WARNING]
 > `dvc.lock` is not current, and nothing can be committed to this branch from here: run `make repro` and commit
@@ -52,7 +56,13 @@ def main() -> None:
     status, said = _reproduce(refresh=arguments.refresh)
     patch = b"" if status else patches.make()
     (folder / "lock.patch").write_bytes(patch)
-    text, passed = _review(folder, arguments.base, "" if status == 0 else said, fork=arguments.fork)
+    failure = "" if status == 0 else said
+    sections = {
+        name: _review(folder, place, arguments.base, failure, fork=arguments.fork)
+        for name, place in _models(arguments.base, failure).items()
+    }
+    text = _joined({name: each for name, (each, _) in sections.items()})
+    passed = all(each for _, each in sections.values())
     if arguments.fork and patch:
         text, passed = f"{STALE}\n{text}", False
     (folder / "comment.md").write_text(text, encoding="utf-8")
@@ -68,11 +78,48 @@ def _reproduce(*, refresh: bool) -> tuple[int, str]:
     return pipeline.reproduce("--all-pipelines")
 
 
-def _review(folder: Path, base: str, failure: str, *, fork: bool) -> tuple[str, bool]:
-    """The review's text and verdict; if the review fails, its error and False."""
-    command = [sys.executable, "-m", "training.review", "--base", base, "--output", str(folder / "review")]
+def _models(base: str, failure: str) -> dict[str, Path]:
+    """The models to review: the one whose stage failed, or those that the branch changed, or the first."""
+    found = models.find(Path())
+    first = dict(list(found.items())[:1])
     if failure:
-        log = folder / "failure.log"
+        stages = _FAILED.findall(failure)
+        name = stages[-1] if stages else ""
+        return {name: found[name]} if name in found else first
+    changed = {name: place for name, place in found.items() if _is_changed(base, place)}
+    return changed or first
+
+
+def _is_changed(base: str, place: Path) -> bool:
+    """Whether parameters, sources or results of a model differ from where the branch left its base.
+
+    Its lock and its copy of dvc.yaml do not count: they change with shared code, too.
+    """
+    common = attempt("merge-base", "--", base, "HEAD").stdout.decode().strip()
+    paths = [(place / each).as_posix() for each in ("params.yaml", "data/source", *patches.RESULTS)]
+    return not common or attempt("diff", "--quiet", common, "--", *paths).returncode != 0
+
+
+def _joined(sections: dict[str, str]) -> str:
+    """One comment: a lone section as it is, several with the names of their models."""
+    if len(sections) == 1:
+        return next(iter(sections.values()))
+    parts: list[str] = []
+    for name, text in sections.items():
+        mark = text.partition("\n")[0] if text.startswith("<!--") else ""
+        # The next run finds its comment by the mark at its beginning.
+        parts += [mark] if mark and not parts else []
+        parts.append(f"## {name}\n\n{text.removeprefix(mark).strip()}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _review(folder: Path, place: Path, base: str, failure: str, *, fork: bool) -> tuple[str, bool]:
+    """The review's text and verdict of the model in a folder; if the review fails, its error and False."""
+    output = (folder / "review" / (models.further(place) or "")).absolute()
+    command = [sys.executable, "-m", "training.review", "--base", base, "--output", str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())} if models.further(place) else None
+    if failure:
+        log = (folder / "failure.log").absolute()
         log.write_text(failure, encoding="utf-8")
         command += ["--failure", str(log)]
     if fork:
@@ -81,6 +128,8 @@ def _review(folder: Path, base: str, failure: str, *, fork: bool) -> tuple[str, 
         command += ["--artifact-url", url]
     done = subprocess.run(
         command,
+        cwd=place,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -91,8 +140,8 @@ def _review(folder: Path, base: str, failure: str, *, fork: bool) -> tuple[str, 
     print(done.stdout, end="", flush=True)
     if done.returncode:
         return _no_review(done.stdout, failure), False
-    text = (folder / "review" / "review.md").read_text(encoding="utf-8")
-    passed = json.loads((folder / "review" / "review.json").read_bytes())["passed"]
+    text = (output / "review.md").read_text(encoding="utf-8")
+    passed = json.loads((output / "review.json").read_bytes())["passed"]
     return text, passed is True and not failure
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common import models
+from common import models, overlays
 from tests.training.project import ROOT
 
 
@@ -42,6 +42,19 @@ def test_where_there_is_no_name_the_repository_is_still_the_first(tmp_path: Path
 def test_an_unknown_name_is_named_with_one_that_is_meant(repository: Path, name: str, hint: str) -> None:
     with pytest.raises(models.UnknownModelError, match=f"there is no model '{name}': {hint}"):
         models.select(name, repository)
+
+
+def test_a_process_knows_the_model_in_whose_folder_it_works(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    assert models.further(Path()) is None
+    assert overlays.from_here("staging") == Path("deploy/overlays/staging/kustomization.yaml")
+    monkeypatch.chdir(repository / "models/churn")
+    assert models.further(Path()) == "churn"
+    assert overlays.from_here("staging") == Path("../../deploy/overlays/staging/churn/kustomization.yaml")
+    (repository / "params.yaml").unlink()
+    assert models.further(Path()) is None, "some other folder is called models"
 
 
 @pytest.mark.parametrize("name", ["churn", "a", "a1-b2", "x" * 31])

@@ -150,6 +150,28 @@ def test_one_parameter_reruns_three_stages_of_one_model(reproduced: Clone) -> No
     assert STAGES.findall(done.stdout) == [
         f"models/wine/dvc.yaml:{stage}" for stage in ("settings", "train@decision_tree", "select")
     ]
+    reviewed = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "common.models",
+            "wine",
+            sys.executable,
+            "-m",
+            "training.review",
+            "--base",
+            "HEAD",
+        ],
+        cwd=reproduced.root,
+        env=reproduced.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert reviewed.returncode == 0, reviewed.stderr
+    text = (wine.root / "build/review/review.md").read_text()
+    assert "| `train.algorithms.decision_tree.max_depth` | `4` | `2` |" in text
+    assert "nothing was released to production yet" in text
 
 
 def test_dvc_works_in_a_models_folder(reproduced: Clone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from app.contract import (
     Manifest,
     read_bundle,
 )
-from common import files, overlays
+from common import files, models, overlays
 from common.overlays import REVISION_ANNOTATION, VERSION_LABEL
 from training.base import cli, config
 from training.base.config import VERSION, EvaluateSettings, SelectSettings, Settings
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--at", metavar="REV", help="read the overlay as it is there, such as origin/main")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     arguments = parser.parse_args()
-    overlay = arguments.overlay or Path(overlays.path(arguments.environment))
+    overlay = arguments.overlay or overlays.from_here(arguments.environment)
     result = compare(
         read_released(overlay, Revision.find(arguments.at) if arguments.at else None),
         config.load(ProductionSettings),
@@ -96,10 +96,15 @@ def read_released(overlay: Path, at: Revision | None = None) -> Released:
     """
     try:
         content = at.file(overlay.as_posix()) if at else overlay.read_bytes()
+    except FileNotFoundError:
+        content = None
     except OSError as error:
         raise ConfigError(f"cannot read {overlay}: {error.strerror}") from None
+    if content is None and models.further(Path()):
+        # It gets an overlay with its first release.
+        return Released(NEVER, None)
     if content is None:
-        raise ConfigError(f"there is no {overlay} at {at.short if at else 'the working tree'}")
+        raise ConfigError(f"there is no {overlay} {f'at {at.short}' if at else 'here'}")
     commit, version = None, None
     try:
         # BaseLoader reads only text, so a version of digits stays text; it makes no objects either.

@@ -60,8 +60,8 @@ class Revision:
         return Revision(done.stdout.decode().strip())
 
     def file(self, path: str) -> bytes | None:
-        """A file as it was committed; None if there was none."""
-        done = attempt("cat-file", "blob", f"{self.commit}:{path}")
+        """A file as it was committed, by its path from the working directory; None if there was none."""
+        done = attempt("cat-file", "blob", f"{self.commit}:./{path}")
         return None if done.returncode else done.stdout
 
     def names(self, folder: str) -> list[str]:

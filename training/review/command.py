@@ -279,7 +279,7 @@ def _judge(tip: Revision, *, with_production: bool) -> tuple[Outcome, str, Compa
         return "passes", "", None
     try:
         # The overlay is read at the base, so a change cannot choose what it is compared with.
-        released = production.read_released(Path(overlays.path("production")), tip)
+        released = production.read_released(overlays.from_here("production"), tip)
         comparison = production.compare(released, config.load(ProductionSettings))
     except (EspalierError, BundleError) as error:
         return "undecided", f"not compared with production: {error}", None

@@ -23,9 +23,10 @@ parser.add_argument("--no-production", action="store_true")
 options = parser.parse_args()
 if options.base == "nowhere":
     sys.exit("error: this clone has no revision 'nowhere'")
-options.output.mkdir()
+options.output.mkdir(parents=True)
 said = options.failure.read_text() if options.failure else ""
-(options.output / "review.md").write_text(f"{vars(options)}\\n{said}")
+place = pathlib.Path.cwd().name
+(options.output / "review.md").write_text(f"<!-- mark -->\\n\\n{place}: {vars(options)}\\n{said}")
 (options.output / "review.json").write_text(json.dumps({"passed": "worse" not in options.base}))
 """
 
@@ -109,3 +110,61 @@ def test_without_a_review_its_error_is_the_comment(reviewed: Repository) -> None
     assert done.returncode == 0
     assert outputs["passed"] == "false"
     assert "```text\nthis clone has no revision 'nowhere'\n```" in text(reviewed)
+
+
+FURTHER = """\
+stages:
+  select:
+    cmd: python ../../stage.py depth reports/score.txt
+    params: [depth]
+    outs:
+      - reports/score.txt: {cache: false}
+"""
+
+
+@pytest.fixture
+def two(reviewed: Repository) -> Repository:
+    """With a further model, which is committed, and a branch that starts there."""
+    reviewed.clone.write(
+        **{"models/wine/dvc.yaml": FURTHER, "models/wine/params.yaml": "name: wine\ndepth: 1\n"}
+    )
+    reviewed.dvc("repro", "--all-pipelines", "--quiet")
+    reviewed.clone.git("add", "--all")
+    reviewed.clone.git("commit", "--quiet", "--message", "Wine")
+    reviewed.clone.git("checkout", "--quiet", "-B", "change")
+    reviewed.clone.git("branch", "--force", "main")
+    return reviewed
+
+
+@pytest.mark.slow
+def test_a_further_model_that_changed_has_the_comment(two: Repository) -> None:
+    two.clone.write(**{"models/wine/params.yaml": "name: wine\ndepth: 2\n"})
+    two.clone.git("commit", "--quiet", "--all", "--message", "Deeper")
+    done, outputs = reproduce(two, "--base", "main")
+    assert outputs == {"reproduced": "true", "changed": "true", "passed": "true"}, done.stderr
+    assert "+++ b/models/wine/reports/score.txt" in text(two, "lock.patch")
+    assert text(two).startswith("<!-- mark -->\n\nwine: ")
+    assert (two.clone.folder / "build/reproduce/review/wine/review.json").exists()
+
+
+@pytest.mark.slow
+def test_two_models_that_changed_have_a_section_each(two: Repository) -> None:
+    deepen(two)
+    two.clone.write(**{"models/wine/params.yaml": "name: wine\ndepth: 2\n"})
+    two.clone.git("commit", "--quiet", "--all", "--message", "Deeper")
+    _, outputs = reproduce(two, "--base", "main")
+    assert outputs["passed"] == "true"
+    first, *sections = text(two).split("\n## ")
+    assert first == "<!-- mark -->\n"
+    assert sections[1].startswith("wine\n\nwine: ")
+    assert len(sections) == 2
+    assert text(two).count("<!--") == 1
+
+
+@pytest.mark.slow
+def test_the_model_whose_stage_failed_is_told(two: Repository) -> None:
+    two.clone.write(**{"models/wine/params.yaml": "name: wine\ndepth: 0\n"})
+    _, outputs = reproduce(two, "--base", "main")
+    assert outputs == {"reproduced": "false", "changed": "false", "passed": "false"}
+    assert text(two).startswith("<!-- mark -->\n\nwine: ")
+    assert "too shallow" in text(two)

@@ -179,7 +179,7 @@ class TestOverlay:
 
     def test_there_must_be_one(self, released: Repository) -> None:
         OVERLAY.unlink()
-        with pytest.raises(ConfigError, match=f"cannot read {OVERLAY}: No such file"):
+        with pytest.raises(ConfigError, match=f"there is no {OVERLAY} here"):
             released.run("production")
         released.commit()
         with pytest.raises(ConfigError, match=f"there is no {OVERLAY} at "):
