@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import models
 from deploy.rehearsal import containers, events, runner
 from deploy.rehearsal.clone import ROOT, commit_working_tree
 from deploy.rehearsal.github import GitHub
@@ -163,6 +164,9 @@ def world(folder: Path) -> Iterator[World]:
         branch = events.DEFAULT_BRANCH
         made.git("init", "--quiet", "--bare", "--initial-branch", branch, str(made.origin), cwd=folder)
         commit_working_tree(made.engineer)
+        # Further models would be trained, and the story is about the first one.
+        made.git("rm", "-rq", *(f"{models.FOLDER}/{name}" for name in list(models.find(made.engineer))[1:]))
+        made.git("commit", "--quiet", "--amend", "--no-edit")
         made.git("remote", "add", "origin", events.ADDRESS)
         made.git("push", "--quiet", "--set-upstream", "origin", branch)
         made.call("python", "-m", "training.storage", "start")

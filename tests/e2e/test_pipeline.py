@@ -65,7 +65,9 @@ def test_two_clean_clones_compute_the_same_bytes(reproduced: Clone, tmp_path: Pa
 
 def test_the_committed_lock_is_current(tmp_path: Path) -> None:
     """Without any data: the lock names the digests of code, parameters and sources as they are committed."""
-    done = clone(tmp_path / "project").dvc("repro", "--dry", "--allow-missing", check=False)
+    done = clone(tmp_path / "project").dvc(
+        "repro", "--all-pipelines", "--dry", "--allow-missing", check=False
+    )
     assert done.returncode == 0, (
         f"dvc.lock is stale: run `dvc repro` and commit it\n{done.stdout}{done.stderr}"
     )
@@ -88,7 +90,7 @@ def test_one_parameter_reruns_its_algorithm_and_select_only(reproduced: Clone) -
     params["train"]["algorithms"]["decision_tree"]["max_depth"] = 2
     reproduced.write_params(params)
     done = reproduced.dvc("repro")
-    assert STAGES.findall(done.stdout) == ["train@decision_tree", "select"]
+    assert STAGES.findall(done.stdout) == ["settings", "train@decision_tree", "select"]
 
 
 @pytest.mark.long(*TRAINED)
