@@ -24,9 +24,9 @@ export PYTHONUTF8 := 1
 # Tests and stages start the same modules many times; a machine that caches no bytecode compiles them each time.
 unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
-# A module's tests stay in one process, because they share fixtures.
 # What a command about MODEL begins with.
 IN = $(if $(MODEL),python -m common.models "$(MODEL)")
+# A module's tests stay in one process, because they share fixtures.
 PYTEST = python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .PHONY: all
@@ -61,6 +61,8 @@ repro: setup ## Run the stages whose inputs changed, and track the results
 
 .PHONY: model
 model: setup ## Create the model NAME from SOURCE, a file or what data.source takes; it predicts the column TARGET
+	@[[ -n "$(NAME)" && -n "$(SOURCE)" && -n "$(TARGET)" ]] \
+	  || { echo "error: name all three, as in: make model NAME=churn SOURCE=churn.csv TARGET=left" >&2; exit 1; }
 	@python -m training.draft "$(SOURCE)" --target "$(TARGET)" --model "$(NAME)"
 
 .PHONY: refresh
@@ -202,6 +204,8 @@ clean: ## Remove the environment, caches and local results (not the data in .sto
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .cache build wandb
 	rm -rf model candidates reports/explore
 	rm -f data/*.parquet data/raw.json data/profile.json
+	rm -rf models/*/model models/*/candidates models/*/reports/explore models/*/build models/*/wandb
+	rm -f models/*/data/*.parquet models/*/data/raw.json models/*/data/profile.json
 
 .PHONY: help
 help: ## List these targets

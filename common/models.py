@@ -53,7 +53,7 @@ def select(name: str, root: Path = ROOT) -> dict[str, Path]:
     """The models that a command is about: one by its name, the first for an empty name, or all.
 
     Raises:
-        UnknownModelError: there is none of this name. Names those there are.
+        UnknownModelError: no model has this name. The message names a similar one, or all.
     """
     models = find(root)
     if name == ALL:

@@ -65,8 +65,10 @@ def apply(patch: Path) -> list[str]:
 
 
 def is_recorded(path: str) -> bool:
-    if path.startswith(f"{models.FOLDER}/"):
-        path = path.split("/", 2)[-1]
+    """Whether a path is of recorded results, of the first model or of a further one."""
+    parts = path.split("/", 2)
+    if parts[0] == models.FOLDER and len(parts) == 3:
+        path = parts[2]
     return any(path == each or (each.endswith("/") and path.startswith(each)) for each in RECORDED)
 
 

@@ -4,10 +4,10 @@ lock.patch   what changed in git: dvc.lock, metrics, reports; empty when the loc
 comment.md   the result for the pull request: training.review's text, or why there is none
 review/      what training.review writes: the text, all figures, the plots; review/NAME for a further model
 
-The comment has a section for each further model that the branch changed, and one for the first model if it was changed
-or if no other was. A failing pipeline is no failure of this command. The results are its outputs: `reproduced`, `changed` and `passed`. The
-last one is the review's verdict: the pipeline ran, the model passed its gate, and production's model is not better by
-more than is allowed. Where dvc.lock cannot be committed to the branch, it must also have been current.
+The comment has a section for each model that the branch changed; it is about the first model if the branch changed none.
+A failing pipeline is no failure of this command. The results are its outputs: `reproduced`, `changed` and `passed`. The
+last one is the verdict of all reviews: the pipelines ran, each model passed its gate, and production's model is not
+better by more than is allowed. Where dvc.lock cannot be committed to the branch, it must also have been current.
 """
 
 from __future__ import annotations
@@ -93,11 +93,12 @@ def _models(base: str, failure: str) -> dict[str, Path]:
 def _is_changed(base: str, place: Path) -> bool:
     """Whether parameters, sources or results of a model differ from where the branch left its base.
 
-    Its lock and its copy of dvc.yaml do not count: they change with shared code, too.
+    Its lock and its copy of dvc.yaml do not count: they change with shared code, too. Without a common commit nothing is
+    known, and the review says why.
     """
     common = attempt("merge-base", "--", base, "HEAD").stdout.decode().strip()
     paths = [(place / each).as_posix() for each in ("params.yaml", "data/source", *patches.RESULTS)]
-    return not common or attempt("diff", "--quiet", common, "--", *paths).returncode != 0
+    return common != "" and attempt("diff", "--quiet", common, "--", *paths).returncode != 0
 
 
 def _joined(sections: dict[str, str]) -> str:

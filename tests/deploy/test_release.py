@@ -406,7 +406,7 @@ def test_a_remote_that_is_not_there_is_told(project: Project) -> None:
 
 @pytest.mark.slow
 def test_many_release_at_once_and_none_is_lost(project: Project) -> None:
-    """Three revisions are released to two environments by six processes, and others push other things meanwhile."""
+    """Three revisions are released to two environments by six processes, and others push other things at the same time."""
     count = 3
     text = project.at_origin("show", f"main:{STAGING}") + "\n"
     project.me.commit("Add an environment", {overlays.path("preview"): text})

@@ -206,10 +206,13 @@ class _Past(_Side):
         return self.revision.names(folder.as_posix())
 
     def settings(self) -> dict[str, Any]:
-        recorded = self.file(config.SETTINGS_FILE)
-        # Before there were defaults, params.yaml held everything.
-        found: dict[str, Any] = json.loads(recorded) if recorded else _settings(self)
-        return found
+        # Before there were defaults, params.yaml held everything. JSON is YAML.
+        file = config.PARAMS_FILE if self.file(config.SETTINGS_FILE) is None else config.SETTINGS_FILE
+        try:
+            document = config.parse_yaml(self.file(file) or b"")
+        except ValueError as error:
+            raise ConfigError(f"{file} {self.called} is not YAML: {error}") from None
+        return document if isinstance(document, dict) else {}
 
 
 class _Present(_Side):
@@ -241,7 +244,10 @@ class _Present(_Side):
         return sorted(each.name for each in folder.glob("*.json"))
 
     def settings(self) -> dict[str, Any]:
-        return _settings(self)
+        content = self.file(config.PARAMS_FILE)
+        if content is None:
+            return {}
+        return config.as_json(config.completed(content, f"{config.PARAMS_FILE} {self.called}"))
 
     def refused(self) -> bool:
         """Whether the gate refused the champion: `select` then writes reports that DVC does not record."""
@@ -264,11 +270,6 @@ class _Present(_Side):
         if not late:
             return ""
         return f"{config.PARAMS_FILE} was changed after {', '.join(sorted(set(late)))} ran: run `dvc repro`"
-
-
-def _settings(side: _Side) -> dict[str, Any]:
-    content = side.file(config.PARAMS_FILE)
-    return config.as_json(config.completed(content, f"{config.PARAMS_FILE} {side.called}")) if content else {}
 
 
 # --------------------------------------------------------------------------------------- what is compared
