@@ -1,8 +1,8 @@
 """Measures a repository with thirty further models, of 600 to 6,000 rows each.
 
 In a fresh clone: seconds of the command that adds another model, of a first `dvc repro` over all models, of one that
-finds nothing to do, and of one after a single parameter changed. Beside the second, DVC alone with as many stages, as many
-dependencies and empty commands. Only the ratios mean anything on another machine.
+finds nothing to do, and of one after a single parameter changed. Beside the one with nothing to do, DVC alone with as
+many stages, about as many dependencies, and commands that do nothing. Only the ratios mean anything on another machine.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import datetime
 import os
 import platform
 import re
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,14 +26,13 @@ from common.git import git
 from deploy.rehearsal.clone import commit_working_tree
 
 RESULT = Path(__file__).parent / "results" / "monorepo.md"
-BIN = Path(sys.executable).parent
 ROWS = (600, 6000)
 CHEAP = {"svm": "{C: 1.0}", "random_forest": "{n_estimators: 5}", "xgboost": "{n_estimators: 5}"}
+"""Parameters in the drafted files: training itself is not what is measured."""
 QUICK = {"parity_rows": 1000, "bootstrap": 100}
-"""Training itself is not what is measured."""
 STAGES = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
-OTHER_DIRECTORIES = 12
-"""Dependencies of one stage, on average: folders of code that all stages share."""
+CODE_FOLDERS = 12
+"""Dependencies of a stage, on average, most of them code."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ def _add(project: Path, folder: Path, number: int) -> float:
         "--model",
         f"m{number}",
     ]
-    seconds, _ = _run(project, command)
+    seconds, _ = machine.timed(project, command)
     params = project / f"models/m{number}/params.yaml"
     text = params.read_text(encoding="utf-8")
     for name, block in CHEAP.items():
@@ -137,18 +134,18 @@ def _add(project: Path, folder: Path, number: int) -> float:
 
 
 def _repro(project: Path) -> tuple[float, str]:
-    return _run(project, [str(BIN / "dvc"), "repro", "--all-pipelines"])
+    return machine.timed(project, ["dvc", "repro", "--all-pipelines"])
 
 
 def _dvc_alone(folder: Path, stages: int) -> float:
     """Seconds in which DVC finds nothing to do in one dvc.yaml with so many stages."""
     folder.mkdir()
     git("init", "-q", cwd=folder)
-    _run(folder, [str(BIN / "dvc"), "init", "-q"])
-    for number in range(OTHER_DIRECTORIES):
+    machine.timed(folder, ["dvc", "init", "-q"])
+    for number in range(CODE_FOLDERS):
         (folder / f"code{number}").mkdir()
         (folder / f"code{number}/module.py").write_text(f"{number}\n", encoding="utf-8")
-    deps = [f"code{number}" for number in range(OTHER_DIRECTORIES)]
+    deps = [f"code{number}" for number in range(CODE_FOLDERS)]
     document = {
         f"stage{number}": {"cmd": f"echo {number} > out{number}", "deps": deps, "outs": [f"out{number}"]}
         for number in range(stages)
@@ -156,23 +153,6 @@ def _dvc_alone(folder: Path, stages: int) -> float:
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": document}), encoding="utf-8")
     _repro(folder)
     return min(_repro(folder)[0] for _ in range(3))
-
-
-def _run(folder: Path, command: list[str]) -> tuple[float, str]:
-    start = time.perf_counter()
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        sys.exit(f"error: {' '.join(command[:3])} failed:\n{done.stdout[-2000:]}{done.stderr}")
-    return seconds, done.stdout
 
 
 def _commit(project: Path, message: str) -> None:

@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from benchmarks import machine
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "pipeline.md"
-BIN = Path(sys.executable).parent
 
 PLAIN = """
 import sys, yaml
@@ -83,25 +81,7 @@ def _round(timings: Timings, algorithm: str) -> None:
 
 
 def _seconds(folder: Path, command: list[str]) -> float:
-    environment = {
-        **os.environ,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "PYTHONPATH": str(folder),
-    }
-    start = time.perf_counter()
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        sys.exit(f"error: {' '.join(command[:2])} failed:\n{done.stdout}{done.stderr}")
-    return seconds
+    return machine.timed(folder, command, PYTHONPATH=str(folder))[0]
 
 
 def _change(params: Path, algorithm: str) -> None:

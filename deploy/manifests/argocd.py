@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from deploy.manifests import render, schema
-from deploy.manifests.documents import LOADER, Document, Documents, title
+from deploy.manifests.documents import Document, Documents, title
+from deploy.yaml_loader import LOADER
 
 _SUBSCRIPTION = re.compile(r"notifications\.argoproj\.io/subscribe\.(?P<trigger>[\w-]+)\.(?P<service>\w+)")
 _PATHS = "argocd.argoproj.io/manifest-generate-paths"

@@ -14,8 +14,8 @@ import yaml
 from ruamel.yaml import YAML
 
 from deploy.errors import DeployError
-from deploy.manifests.documents import LOADER
 from deploy.programs import find
+from deploy.yaml_loader import LOADER
 
 FOLDER = Path(__file__).parents[1]
 ENVIRONMENTS = ("staging", "production")

@@ -175,6 +175,9 @@ def _fill(template: str, **values: str) -> str:
         (('"0', '"x'), "the annotation espalier.dev/revision is 'x0"),
         (("labels:", "<<<<<<< HEAD\nlabels:"), "x line 3 is not YAML"),
         (("commonAnnotations: {", "commonAnnotations: {{"), "is not YAML"),
+        (("labels:", "namePrefix: a\nnamePrefix: b\nlabels:"), "the key 'namePrefix' stands twice"),
+        (("{name: other, newName: x", "{name: other, name: y, newName: x"), "the key 'name' stands twice"),
+        (("labels:", "loop: &loop [*loop, {a: 1, a: 2}]\nlabels:"), "the key 'a' stands twice"),
     ],
 )
 def test_what_an_overlay_lacks_is_named(change: tuple[str, str], said: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.yaml_loader import LOADER
 from tests.e2e.clone import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -60,7 +61,7 @@ Step = dict[str, Any]
 
 
 def load(file: Path) -> dict[str, Any]:
-    document: dict[Any, Any] = yaml.load(file.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    document: dict[Any, Any] = yaml.load(file.read_text(), LOADER)
     # YAML 1.1 reads the key `on` as true.
     return {"on" if key is True else key: value for key, value in document.items()}
 

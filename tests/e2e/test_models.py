@@ -43,6 +43,18 @@ def inside(project: Clone, name: str) -> Clone:
     return Clone(project.root / "models" / name)
 
 
+def run(project: Clone, module: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=project.root,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"),
     reason="dvc.lock is written on Linux with x86-64, and other kernels round other bits",
@@ -150,25 +162,7 @@ def test_one_parameter_reruns_three_stages_of_one_model(reproduced: Clone) -> No
     assert STAGES.findall(done.stdout) == [
         f"models/wine/dvc.yaml:{stage}" for stage in ("settings", "train@decision_tree", "select")
     ]
-    reviewed = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "common.models",
-            "wine",
-            sys.executable,
-            "-m",
-            "training.review",
-            "--base",
-            "HEAD",
-        ],
-        cwd=reproduced.root,
-        env=reproduced.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert reviewed.returncode == 0, reviewed.stderr
+    run(reproduced, "common.models", "wine", sys.executable, "-m", "training.review", "--base", "HEAD")
     text = (wine.root / "build/review/review.md").read_text()
     assert "| `train.algorithms.decision_tree.max_depth` | `4` | `2` |" in text
     assert "nothing was released to production yet" in text
@@ -217,15 +211,7 @@ def test_one_command_adds_a_model_that_answers(tmp_path: Path) -> None:
         for file in project.root.rglob("*")
         if file.is_file() and ".git" not in file.parts
     }
-    created = subprocess.run(
-        [sys.executable, "-m", "training.draft", "../my data.csv", "--target", "left", "--model", "churn"],
-        cwd=project.root,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert created.returncode == 0, created.stderr
+    run(project, "training.draft", "../my data.csv", "--target", "left", "--model", "churn")
     assert all(file.read_bytes() == content for file, content in before.items())
     churn = inside(project, "churn")
     params = churn.params()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.yaml_loader import LOADER
 from monitoring.generate import rule_files
 from monitoring.objectives import Latency, objectives
 from tests.pages import anchors
@@ -41,7 +42,6 @@ PROMTOOL = pytest.mark.long(
     "monitoring/rules",
     "tests/monitoring/test_rules.py",
 )
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TESTED = objectives().model_copy(update={"availability": 0.999, "latency": Latency(seconds=0.1, share=0.99)})
 """promtool's tests state when an alert fires under these objectives; another service may promise more or less."""
 

@@ -190,6 +190,11 @@ def patch_of(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> Path:
         ".github/workflows/ci.yml",
         "deploy/overlays/production/kustomization.yaml",
         "metrics.py",
+        "models/dvc.lock",
+        "models/wine/params.yaml",
+        "models/wine/dvc.yaml",
+        "models/wine/notes/dvc.lock",
+        "elsewhere/wine/dvc.lock",
     ],
 )
 def test_nothing_but_results_is_changed(origin: Origin, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +203,19 @@ def test_nothing_but_results_is_changed(origin: Origin, path: str, monkeypatch: 
     with pytest.raises(DeployError, match=f"the patch changes {path}, which no reproduction writes"):
         patches.apply(patch_of(clone, monkeypatch))
     assert clone.git("status", "--short") == ""
+
+
+def test_results_of_a_further_model_are_results(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone, head = origin.clone("job", "change"), origin.tip("change")
+    clone.write(**{"models/wine/params.yaml": "name: wine\n"})
+    clone.git("add", "--all")
+    clone.git("commit", "--quiet", "--message", "Wine")
+    clone.git("push", "--quiet", "origin", "HEAD:change")
+    head = origin.tip("change")
+    results = {f"models/wine/{name}": text for name, text in RESULTS.items()}
+    assert lockback.record(reproduce(clone, results, monkeypatch), "change", head)
+    for name, text in results.items():
+        assert origin.show("change", name) == text.strip()
 
 
 def test_a_result_that_moves_something_else_away(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,29 @@ class TestVerdict:
         assert "Not compared with production" in text
         assert "No confusion matrix before: candidates/logistic_regression/report.json (" in Page(text).text
 
+    def test_before_there_were_defaults(self, branch: Repository) -> None:
+        """Then params.yaml said everything, and what it left out was no default of today."""
+        params = branch.params()
+        branch.write({key: value for key, value in params.items() if key != "split"})
+        branch.git("rm", "-q", "reports/settings.json")
+        branch.git("commit", "-qam", "long ago")
+        branch.git("branch", "-f", "main")
+        branch.write(params)
+        branch.run("settings")
+        branch.record()
+        changed = {each["name"]: each for each in reviewed(branch)[1]["parameters"]}
+        assert (changed["split.seed"]["before"], changed["split.seed"]["after"]) == (None, "7")
+
+    def test_settings_with_the_marks_of_a_merge(self, branch: Repository) -> None:
+        (branch.root / "reports/settings.json").write_text(
+            '{\n<<<<<<< HEAD\n"a": 1\n=======\n"a": 2\n>>>>>>> other\n}\n'
+        )
+        branch.git("commit", "-qam", "merged")
+        branch.git("branch", "-f", "main")
+        branch.run("settings")
+        with pytest.raises(ConfigError, match=r"reports/settings\.json before is not YAML"):
+            reviewed(branch)
+
     def test_a_first_champion(self, branch: Repository) -> None:
         branch.git("checkout", "-q", "--orphan", "start")
         branch.git("rm", "-q", "-r", "--cached", ".")
