@@ -56,7 +56,9 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of (3)")
-    parser.add_argument("--algorithm", default="svm", help="whose parameter changes (svm)")
+    parser.add_argument(
+        "--algorithm", default="random_forest", help="whose parameter changes (random_forest)"
+    )
     arguments = parser.parse_args()
     timings = Timings()
     for number in range(arguments.rounds):
@@ -87,8 +89,12 @@ def _seconds(folder: Path, command: list[str]) -> float:
 def _change(params: Path, algorithm: str) -> None:
     document = yaml.safe_load(params.read_text(encoding="utf-8"))
     block = document["train"]["algorithms"][algorithm]
-    key, value = next((key, value) for key, value in block.items() if isinstance(value, int | float))
-    block[key] = value + 1
+    numbers = [key for key, value in block.items() if isinstance(value, int | float)]
+    if not numbers:
+        sys.exit(
+            f"error: {algorithm} has no number in params.yaml that could change: choose another --algorithm"
+        )
+    block[numbers[0]] += 1
     params.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
