@@ -80,7 +80,8 @@ def test_nothing_to_do_the_second_time(reproduced: Clone) -> None:
     again = reproduced.dvc("repro")
     assert not STAGES.findall(again.stdout)
     assert "up to date" in again.stdout
-    assert "up to date" in reproduced.dvc("status").stdout
+    # `dvc status` without a target looks at the further models too, which this clone has not trained.
+    assert "up to date" in reproduced.dvc("status", "dvc.yaml").stdout
     assert outputs(reproduced) == before
 
 
