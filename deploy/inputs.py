@@ -1,7 +1,9 @@
-"""The inputs of the image: one list for the builder, the release tool and the tests.
+"""The inputs of a model's image: one list for the builder, the release tool and the tests.
 
-`.dockerignore` admits these paths and `app/Dockerfile` copies them. Git does not hold the bundle in `model/`; its hash in
-`dvc.lock` represents it, so other changes of that file do not change the image.
+`.dockerignore` admits these paths and `app/Dockerfile` copies them, and of the bundles it copies one. Git does not hold the
+bundle in `model/`; its hash in `dvc.lock` represents it, so other changes of that file do not change the image.
+
+A further model is given by its name, and the first by None, as `common.models.further` does.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from common import models
 from common.git import GitError, git
 from common.lock import LOCK_FILE, Entry, outputs
 from deploy.yaml_loader import LOADER
@@ -18,18 +21,27 @@ from deploy.yaml_loader import LOADER
 INPUTS = (".dockerignore", "app", "pyproject.toml", "uv.lock")
 """Paths in git. `.dockerignore` and `app/Dockerfile` are not copied, but decide what is."""
 MODEL = "model"
+"""The bundle, in the model's folder."""
 
 
-def changed(old_revision: str, new_revision: str, root: Path | None = None) -> list[str]:
-    """The inputs of the image that differ between two commits; with none the image would be the same.
+def place(name: str, model: str | None) -> str:
+    """A file of a model, from the top of the repository."""
+    return f"{models.FOLDER}/{model}/{name}" if model else name
+
+
+def changed(
+    old_revision: str, new_revision: str, root: Path | None = None, model: str | None = None
+) -> list[str]:
+    """The inputs of a model's image that differ between two commits; with none the image would be the same.
 
     Args:
         old_revision: anything that git understands as a commit.
         new_revision: as `old_revision`.
         root: the clone; the working directory if None.
+        model: a further model; the first if None.
 
     Returns:
-        Paths of files, and `model` if the bundle differs.
+        Paths of files, and the bundle's (`model`, `models/NAME/model`) if it differs.
 
     Raises:
         GitError: a revision is not in this clone.
@@ -39,22 +51,22 @@ def changed(old_revision: str, new_revision: str, root: Path | None = None) -> l
     inputs = [f":(top){path}" for path in INPUTS]
     listing = git("diff", "--name-only", "--no-renames", "-z", old, new, "--", *inputs, cwd=root)
     paths = [path for path in listing.split("\0") if path]
-    if bundle_hash(old, root) != bundle_hash(new, root):
-        paths.append(MODEL)
+    if bundle_hash(old, root, model) != bundle_hash(new, root, model):
+        paths.append(place(MODEL, model))
     return paths
 
 
-def bundle_hash(revision: str, root: Path | None = None) -> str | None:
-    """The hash that `dvc.lock` gives the bundle at a revision; None where it has none yet.
+def bundle_hash(revision: str, root: Path | None = None, model: str | None = None) -> str | None:
+    """The hash that a model's `dvc.lock` gives its bundle at a revision; None where it has none yet.
 
     Raises:
         GitError: the revision is not in this clone, or its dvc.lock cannot be read.
     """
     root = root or Path()
-    commit = _commit(revision, root)
-    if not git("ls-tree", "--full-tree", "--name-only", commit, "--", LOCK_FILE, cwd=root):
+    commit, lock = _commit(revision, root), place(LOCK_FILE, model)
+    if not git("ls-tree", "--full-tree", "--name-only", commit, "--", lock, cwd=root):
         return None
-    return hash_in_lock(git("show", f"{commit}:{LOCK_FILE}", cwd=root), f"{revision}:{LOCK_FILE}")
+    return hash_in_lock(git("show", f"{commit}:{lock}", cwd=root), f"{revision}:{lock}")
 
 
 def hash_in_lock(text: str, name: str = LOCK_FILE, path: str = MODEL) -> str | None:

@@ -35,6 +35,7 @@ class Repository:
         self.write("training/train.py", "1")
         self.write("uv.lock", "1")
         self.write("dvc.lock", LOCK.format(card="c", model="m"))
+        self.write("models/churn/dvc.lock", LOCK.format(card="c", model="m"))
         self.first = self.commit()
 
     def git(self, *arguments: str) -> str:
@@ -106,7 +107,9 @@ def test_a_file_counts_if_it_goes_into_the_image(
     repository: Repository, name: str, expected: list[str]
 ) -> None:
     repository.write(name, "2")
-    assert changed(repository.first, repository.commit(), repository.root) == expected
+    head = repository.commit()
+    for model in (None, "churn"):
+        assert changed(repository.first, head, repository.root, model) == expected
 
 
 def test_a_file_that_was_removed_or_renamed_counts(repository: Repository) -> None:
@@ -123,9 +126,22 @@ def test_the_same_commit_changes_nothing(repository: Repository) -> None:
     assert changed("HEAD", "main", repository.root) == []
 
 
-def test_another_bundle_counts(repository: Repository) -> None:
+def test_another_bundle_counts_for_its_model(repository: Repository) -> None:
     repository.write("dvc.lock", LOCK.format(card="c", model="other"))
-    assert changed(repository.first, repository.commit(), repository.root) == ["model"]
+    second = repository.commit()
+    assert changed(repository.first, second, repository.root) == ["model"]
+    assert changed(repository.first, second, repository.root, "churn") == []
+    repository.write("models/churn/dvc.lock", LOCK.format(card="c", model="third"))
+    third = repository.commit()
+    assert changed(second, third, repository.root) == []
+    assert changed(second, third, repository.root, "churn") == ["models/churn/model"]
+    assert bundle_hash("HEAD", repository.root, "churn") == "third.dir"
+
+
+def test_the_first_commit_of_a_further_model_counts(repository: Repository) -> None:
+    assert bundle_hash("HEAD", repository.root, "wine") is None
+    repository.write("models/wine/dvc.lock", LOCK.format(card="c", model="m"))
+    assert changed(repository.first, repository.commit(), repository.root, "wine") == ["models/wine/model"]
 
 
 def test_the_rest_of_the_lock_does_not(repository: Repository) -> None:
