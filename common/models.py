@@ -73,10 +73,12 @@ def further(folder: Path) -> str | None:
 
 
 def unknown(name: str, models: Mapping[str, Path]) -> str:
-    """What to say of a name that no model has."""
+    """What to say of a name that no model has, in one line even if a stranger made it up."""
     close = difflib.get_close_matches(name, [*models, ALL], n=1)
     hint = f"did you mean {close[0]}" if close else f"there are {', '.join(models)} (and {ALL})"
-    return f"there is no model {name!r}: {hint}, or create it with `make model NAME={name} SOURCE=… TARGET=…`"
+    if NAME.match(name):
+        hint += f", or create it with `make model NAME={name} SOURCE=… TARGET=…`"
+    return f"there is no model {name[:100]!r}: {hint}"
 
 
 def pipeline(text: str) -> str:

@@ -1,9 +1,9 @@
 """Runs DVC for the steps of workflows.
 
 remote    point DVC at DVC_REMOTE_URL (and DVC_ENDPOINT_URL, for an S3 that is not AWS), in this clone only
-current   fail unless dvc.lock is what `dvc repro` would write; needs no data
-bundle    get the bundle that dvc.lock names, and its test split: from the remote, or by computing them
-scratch   compute everything again without a cache, and fail unless every hash is the one in dvc.lock
+current   fail unless dvc.lock is what `dvc repro` would write, for every model; needs no data
+bundle    get the bundle that a model's dvc.lock names, and its test split: from the remote, or by computing them
+scratch   compute every model again without a cache, and fail unless every hash is the one in its dvc.lock
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from common import models
 from common.command import run
 from common.git import attempt, git
 from common.lock import LOCK_FILE, stages
 from deploy.ci import steps
 from deploy.errors import DeployError
+from deploy.yaml_loader import LOADER
 
 REMOTE = "storage"
-LOCK = Path(LOCK_FILE)
+PIPELINE_FILE = "dvc.yaml"
 BUNDLE = ("model", "data/test.parquet", "data/profile.json")
 """With the split on which the gate compares it with production's."""
 _MISSING = "error.dvc.org/missing-files"
 """What DVC prints when neither cache nor remote has something."""
-_REMEDY = "run `make repro` and commit dvc.lock, metrics and reports"
+_REMEDY = "run `make repro MODEL=all` and commit dvc.lock, metrics and reports"
 
 
 def main() -> None:
@@ -39,9 +43,19 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=("remote", "current", "bundle", "scratch"))
-    {"remote": remote, "current": current, "bundle": bundle, "scratch": scratch}[
-        parser.parse_args().command
-    ]()
+    parser.add_argument(
+        "--model",
+        default="",
+        metavar="NAME",
+        help="of bundle (default: the first model) and scratch (default: all)",
+    )
+    options = parser.parse_args()
+    if options.command == "bundle":
+        bundle(models.select(options.model, Path()))
+    elif options.command == "scratch":
+        scratch(models.select(options.model or models.ALL, Path()))
+    else:
+        {"remote": remote, "current": current}[options.command]()
 
 
 def remote() -> None:
@@ -60,56 +74,62 @@ def current() -> None:
         raise DeployError(f"dvc.lock is not current ({len(stale)} stages would run): {_REMEDY}")
 
 
-def bundle() -> None:
-    """Get the bundle.
+def bundle(selected: Mapping[str, Path]) -> None:
+    """Get the bundles of these models, which are given as `common.models.select` does.
 
     Raises:
         DeployError: this commit computes another one than its dvc.lock records.
     """
     if has_remote():
-        status, _ = dvc("pull", *BUNDLE)
+        status, _ = dvc(
+            "pull", *((folder / each).as_posix() for folder in selected.values() for each in BUNDLE)
+        )
         if status == 0:
             return
         print("the remote does not have it: computing it", flush=True)
-    before = LOCK.read_bytes()
-    status, said = reproduce()
+    locks = [folder / LOCK_FILE for folder in selected.values()]
+    before = [lock.read_bytes() for lock in locks]
+    status, said = reproduce(selected)
     if status:
         raise DeployError(f"the bundle cannot be computed: {_in_one_line(said)}")
-    if LOCK.read_bytes() != before:
+    if [lock.read_bytes() for lock in locks] != before:
         raise DeployError(f"this commit comes to something else than its dvc.lock says: {_REMEDY}")
 
 
-def reproduce(*options: str) -> tuple[int, str]:
-    """Run what changed, so that every output exists; returns DVC's status and output.
-
-    Args:
-        options: of `dvc repro`, such as `--all-pipelines` for every model.
+def reproduce(selected: Mapping[str, Path]) -> tuple[int, str]:
+    """Run what changed for these models, so that every output exists; returns DVC's status and output.
 
     Outputs in dvc.lock come from the remote, and those that it lacks, as before the first push, are computed. `repro
     --pull` would be shorter, but it skips outputs of unchanged stages, which later stages read.
     """
     if has_remote():
-        status, said = dvc("pull", "--allow-missing")
+        status, said = dvc("pull", "--allow-missing", *_pipelines(selected))
         if status and _MISSING not in said:
             return status, said
-    return dvc("repro", *options)
+    return dvc("repro", *(_pipelines(selected) or ["--all-pipelines"]))
 
 
-def scratch() -> None:
-    """Compute everything again.
+def scratch(selected: Mapping[str, Path]) -> None:
+    """Compute these models again.
 
     Raises:
         DeployError: hashes differ; the message names them.
     """
-    if attempt("diff", "--quiet", "HEAD", "--", str(LOCK)).returncode:
+    locks = [(folder / LOCK_FILE).as_posix() for folder in selected.values()]
+    if attempt("diff", "--quiet", "HEAD", "--", *locks).returncode:
         raise DeployError("dvc.lock has changes that are not committed")
-    status, said = dvc("repro", "--force", "--no-run-cache")
+    status, said = dvc("repro", "--force", "--no-run-cache", *(_pipelines(selected) or ["--all-pipelines"]))
     if status:
         raise DeployError(f"the pipeline fails from scratch: {_in_one_line(said)}")
-    try:
-        differences = compare(_parsed(git("show", f"HEAD:{LOCK}")), _parsed(LOCK.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise DeployError(f"cannot read {LOCK}: {error}") from None
+    differences: dict[tuple[str, str], tuple[str, str]] = {}
+    for lock in locks:
+        try:
+            found = compare(_parsed(git("show", f"HEAD:{lock}")), _parsed(Path(lock).read_text("utf-8")))
+        except ValueError as error:
+            raise DeployError(f"cannot read {lock}: {error}") from None
+        # DVC names the stages of a further model in this way.
+        place = "" if lock == LOCK_FILE else f"{Path(lock).with_name(PIPELINE_FILE).as_posix()}:"
+        differences |= {(place + stage, path): pair for (stage, path), pair in found.items()}
     steps.summary(table(differences))
     if differences:
         names = ", ".join(f"{stage} {path}" for stage, path in differences)
@@ -182,14 +202,19 @@ def error_lines(said: str) -> str:
     return "\n".join(dict.fromkeys(found)) or (lines or ["it says nothing"])[-1]
 
 
+def _pipelines(selected: Mapping[str, Path]) -> list[str]:
+    """The models as targets of DVC; none for all models, which DVC reads at once."""
+    if len(selected) == len(models.find(Path())):
+        return []
+    return [(folder / PIPELINE_FILE).as_posix() for folder in selected.values()]
+
+
 def _in_one_line(said: str) -> str:
     return "; ".join(error_lines(said).splitlines())
 
 
 def _parsed(text: str) -> Any:
-    from ruamel.yaml import YAML
-
-    return YAML(typ="safe").load(text)
+    return yaml.load(text, LOADER)  # noqa: S506 - a safe one
 
 
 @contextmanager

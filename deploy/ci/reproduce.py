@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from common import models
@@ -29,8 +30,8 @@ from deploy.ci import patches, pipeline, steps
 _FAILED = re.compile(r"^Running stage '(?:models/([^/]+)/dvc\.yaml:)?[^']+'", re.MULTILINE)
 STALE = """\
 > [!WARNING]
-> `dvc.lock` is not current, and nothing can be committed to this branch from here: run `make repro` and commit
-> `dvc.lock`, `metrics/`, `reports/` and `MODEL_CARD.md`.
+> `dvc.lock` is not current, and nothing can be committed to this branch from here: run `make repro MODEL=all` and
+> commit `dvc.lock`, `metrics/`, `reports/` and `MODEL_CARD.md`.
 """
 
 
@@ -42,24 +43,28 @@ def main() -> None:
     )
     parser.add_argument("--base", required=True, metavar="REV", help="what to compare with")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--refresh", action="store_true", help="read the data's source again first")
+    parser.add_argument(
+        "--model", default=models.ALL, metavar="NAME", help="reproduce one model (default: all of them)"
+    )
+    parser.add_argument("--refresh", action="store_true", help="read the data's sources again first")
     parser.add_argument(
         "--fork",
         action="store_true",
         help="without keys: production's model cannot be fetched, and dvc.lock cannot be committed",
     )
     arguments = parser.parse_args()
+    selected = models.select(arguments.model or models.ALL, Path())
     folder: Path = arguments.output
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
-    status, said = _reproduce(refresh=arguments.refresh)
+    status, said = _reproduce(selected, refresh=arguments.refresh)
     patch = b"" if status else patches.make()
     (folder / "lock.patch").write_bytes(patch)
     failure = "" if status == 0 else said
     sections = {
         name: _review(folder, place, arguments.base, failure, fork=arguments.fork)
-        for name, place in _models(arguments.base, failure).items()
+        for name, place in _models(selected, arguments.base, failure).items()
     }
     text = _joined({name: each for name, (each, _) in sections.items()})
     passed = all(each for _, each in sections.values())
@@ -70,17 +75,17 @@ def main() -> None:
     steps.output(reproduced=status == 0, changed=bool(patch), passed=passed)
 
 
-def _reproduce(*, refresh: bool) -> tuple[int, str]:
+def _reproduce(selected: Mapping[str, Path], *, refresh: bool) -> tuple[int, str]:
     if refresh:
-        status, said = pipeline.dvc("repro", "--single-item", "--force", "fetch")
+        stages = [f"{(folder / pipeline.PIPELINE_FILE).as_posix()}:fetch" for folder in selected.values()]
+        status, said = pipeline.dvc("repro", "--single-item", "--force", *stages)
         if status:
             return status, said
-    return pipeline.reproduce("--all-pipelines")
+    return pipeline.reproduce(selected)
 
 
-def _models(base: str, failure: str) -> dict[str, Path]:
+def _models(found: Mapping[str, Path], base: str, failure: str) -> dict[str, Path]:
     """The models to review: the one whose stage failed, or those that the branch changed, or the first."""
-    found = models.find(Path())
     first = dict(list(found.items())[:1])
     if failure:
         stages = _FAILED.findall(failure)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from common import models
 from deploy.ci import pipeline
 from tests.deploy.ci.conftest import Clone
 from tests.deploy.conftest import Call
@@ -79,8 +80,8 @@ class Repository:
         """Run a step in this process."""
         return self.call(main, self.clone.folder, *arguments, **{**self.variables(), **more})
 
-    def pipeline(self, command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return self.run(pipeline.main, command, **more)
+    def pipeline(self, command: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return self.run(pipeline.main, command, *arguments, **more)
 
     def variables(self) -> dict[str, str]:
         return {
@@ -103,8 +104,21 @@ class Repository:
 
     def lose_data(self) -> None:
         """As in a fresh clone: no output, no cache."""
-        for folder in ("data", "model", "candidates", ".dvc/cache", ".dvc/tmp"):
-            shutil.rmtree(self.clone.folder / folder, ignore_errors=True)
+        for folder in (self.clone.folder, self.clone.folder / "models/wine"):
+            for name in ("data", "model", "candidates", ".dvc/cache", ".dvc/tmp"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+
+    def add_wine(self) -> None:
+        """A further model, reproduced and committed."""
+        text = PIPELINE.replace("python stage.py", "python ../../stage.py").replace(
+            "[stage.py", "[../../stage.py"
+        )
+        params = "name: wine\nrows: 20\ndepth: 2\n"
+        self.clone.write(**{"models/wine/dvc.yaml": text, "models/wine/params.yaml": params})
+        self.dvc("repro", "--all-pipelines", "--quiet")
+        self.clone.git("add", "--all")
+        self.clone.git("commit", "--quiet", "--message", "Wine")
+        self.ran()
 
 
 def forked_dvc(*arguments: str) -> tuple[int, str]:
@@ -171,7 +185,7 @@ def test_current_needs_no_data_and_names_the_remedy(repository: Repository) -> N
     done = repository.pipeline("current")
     assert done.returncode == 1
     assert done.stderr.startswith("error: dvc.lock is not current")
-    assert "run `make repro` and commit dvc.lock" in done.stderr
+    assert "run `make repro MODEL=all` and commit dvc.lock" in done.stderr
     assert repository.ran() == []
 
 
@@ -241,7 +255,7 @@ def test_only_what_changed_is_computed_and_everything_is_there_afterwards(
     monkeypatch.chdir(repository.clone.folder)
     for name, value in repository.variables().items():
         monkeypatch.setenv(name, value)
-    status, said = pipeline.reproduce()
+    status, said = pipeline.reproduce(models.select("", Path()))
     assert status == 0, said
     assert repository.ran() == ["model.txt"]
     assert (repository.clone.folder / "data/test.parquet").exists(), (
@@ -252,7 +266,7 @@ def test_only_what_changed_is_computed_and_everything_is_there_afterwards(
         if file.is_file():
             file.unlink()
     repository.lose_data()
-    status, said = pipeline.reproduce()
+    status, said = pipeline.reproduce(models.select("", Path()))
     assert status == 0, said
     assert repository.ran() == STAGES
 
@@ -267,7 +281,7 @@ def test_a_stage_that_fails_is_not_tried_twice(
     monkeypatch.chdir(repository.clone.folder)
     for name, value in repository.variables().items():
         monkeypatch.setenv(name, value)
-    status, said = pipeline.reproduce()
+    status, said = pipeline.reproduce(models.select("", Path()))
     assert status != 0
     assert said.count("does not pass the gate") == 1
     assert (
@@ -290,6 +304,40 @@ def test_from_scratch_every_hash_is_compared(repository: Repository, tmp_path: P
     assert "| select | `model` |" in summary.read_text()
     done = repository.pipeline("scratch")
     assert "dvc.lock has changes that are not committed" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_bundle_of_a_further_model_comes_alone(repository: Repository) -> None:
+    repository.add_wine()
+    repository.lose_data()
+    done = repository.pipeline("bundle", "--model", "wine")
+    assert done.returncode == 0, done.stderr
+    assert repository.ran() == STAGES, "of one model"
+    folder = repository.clone.folder
+    assert "depth: 2" in (folder / "models/wine/model/model.txt").read_text()
+    assert not (folder / "model").exists()
+    assert repository.pipeline("remote").returncode == 0
+    assert repository.pipeline("bundle", "--model", "all").returncode == 0
+    assert repository.ran() == STAGES, "of the other"
+    repository.dvc("push", "--quiet")
+    repository.lose_data()
+    assert repository.pipeline("bundle", "--model", "wine").returncode == 0
+    assert repository.ran() == []
+    assert (folder / "models/wine/data/test.parquet").exists()
+    assert not (folder / "model").exists()
+    done = repository.pipeline("bundle", "--model", "wino")
+    assert done.stderr.startswith("error: there is no model 'wino': did you mean wine")
+
+
+@pytest.mark.slow
+def test_from_scratch_every_model_or_one_is_computed(repository: Repository) -> None:
+    repository.add_wine()
+    done = repository.pipeline("scratch")
+    assert done.returncode == 0, done.stderr
+    assert repository.ran() == sorted(2 * STAGES)
+    done = repository.pipeline("scratch", "--model", "wine", NOISE="today")
+    assert "8 hashes are not those of dvc.lock: models/wine/dvc.yaml:fetch data/raw.txt, " in done.stderr
+    assert repository.ran() == STAGES
 
 
 def test_a_stage_that_is_gone_or_new_is_a_difference() -> None:

@@ -114,6 +114,9 @@ def test_without_a_review_its_error_is_the_comment(reviewed: Repository) -> None
 
 FURTHER = """\
 stages:
+  fetch:
+    cmd: python ../../stage.py depth data/raw.txt
+    outs: [data/raw.txt]
   select:
     cmd: python ../../stage.py depth reports/score.txt
     params: [depth]
@@ -159,6 +162,24 @@ def test_two_models_that_changed_have_a_section_each(two: Repository) -> None:
     assert sections[1].startswith("wine\n\nwine: ")
     assert len(sections) == 2
     assert text(two).count("<!--") == 1
+
+
+@pytest.mark.slow
+def test_a_refresh_reads_the_sources_of_all_models_or_of_one(two: Repository) -> None:
+    two.ran()
+    _, outputs = reproduce(two, "--refresh", "--base", "HEAD")
+    assert outputs["changed"] == "false"
+    assert two.ran() == ["raw.txt", "raw.txt"]
+    deepen(two)
+    two.clone.git("commit", "--quiet", "--all", "--message", "Another model's change")
+    _, outputs = reproduce(two, "--refresh", "--model", "wine", "--base", "HEAD")
+    assert outputs == {"reproduced": "true", "changed": "false", "passed": "true"}
+    assert two.ran() == ["raw.txt"]
+    assert text(two).startswith("<!-- mark -->\n\nwine: ")
+    done, outputs = reproduce(two, "--model", "x\n::error::y", "--base", "HEAD")
+    assert outputs == {}
+    assert done.stderr.startswith("error: there is no model 'x\\n::error::y': there are ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
