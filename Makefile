@@ -148,9 +148,8 @@ review: setup ## Write the comment that this branch's pull request will get: bui
 	$(IN) python -m training.review --base $(BASE)
 
 .PHONY: image
-image: setup ## Build the image of this commit with docker, podman or buildah
-	@test -f model/model.json || { echo "error: no model yet: run make first" >&2; exit 1; }
-	python -m deploy.image build
+image: setup ## Build the image of a model at this commit with docker, podman or buildah
+	python -m deploy.image build --model "$(MODEL)"
 
 .PHONY: manifests
 manifests: setup $(UV) ## Render and check the manifests of every environment with every component

@@ -1,7 +1,7 @@
-"""Starts the image that was built last as a cluster would, and sends it requests as a client would.
+"""Starts the image that was built last for a model as a cluster would, and sends it requests as a client would.
 
-The container has a read-only root, no capabilities and no new privileges. It must serve the bundle in model/, predict
-each of its examples, and end with 0 after SIGTERM. docker or podman runs it (podman also has buildah's images) with the
+The container has a read-only root, no capabilities and no new privileges. It must serve the model's bundle, predict each
+of its examples, and end with 0 after SIGTERM. docker or podman runs it (podman also has buildah's images) with the
 further options in IMAGE_RUN_ARGS, such as `--network=host`.
 """
 
@@ -18,21 +18,28 @@ from typing import Any
 
 import httpx
 
+from common import models
 from common.command import run
 from common.ports import free_port
 from deploy.errors import DeployError
 from deploy.programs import call, find
 
-RECORD = Path("build/image.json")
-MANIFEST = Path("model/model.json")
+RECORDS = Path("build/images")
+"""Where `python -m deploy.image` describes its last build of each model."""
+MANIFEST = "model/model.json"
 START_SECONDS = 60
 STOP_SECONDS = 30
 """More than the service waits and drains after SIGTERM."""
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m deploy.ci.smoke", description=__doc__).parse_args()
-    record, manifest = _read(RECORD), _read(MANIFEST)
+    parser = argparse.ArgumentParser(prog="python -m deploy.ci.smoke", description=__doc__)
+    parser.add_argument("--model", default="", metavar="NAME", help="a model, or all (default: the first)")
+    for name, folder in models.select(parser.parse_args().model, Path()).items():
+        _try(_read(RECORDS / f"{name}.json", name), _read(folder / MANIFEST, name))
+
+
+def _try(record: dict[str, Any], manifest: dict[str, Any]) -> None:
     engine = "docker" if record["tool"] == "docker" else "podman"
     container = Container(find(engine, f"{record['tool']} built the image"), record["reference"])
     try:
@@ -99,7 +106,10 @@ class Container:
         """Predict every example, and check that it serves this bundle; returns the number of examples."""
         served = self._ask("/model")
         if served["digest"] != manifest["digest"]:
-            raise DeployError(f"it serves bundle {served['version']}, and model/ holds {manifest['version']}")
+            raise DeployError(
+                f"it serves bundle {served['version']}, and this clone has {manifest['version']} "
+                f"of {manifest['name']}"
+            )
         examples = [each["values"] for each in manifest["examples"]]
         answer = self._ask("/predict", {"instances": examples})
         labels = [each["label"] for each in answer["predictions"]]
@@ -125,12 +135,12 @@ class Container:
         return call([self.engine, *arguments]).strip()
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, name: str) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise DeployError(
-            f"{file} cannot be read: `make image` builds from model/ and writes {RECORD}"
+            f"{file} cannot be read: `make image MODEL={name}` builds from the model's bundle"
         ) from None
     return document
 

@@ -1,4 +1,4 @@
-"""Builds the image of the service, pushes it, and shows what is in it."""
+"""Builds the image of a model's service, pushes it, and shows what is in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from common import files
+from common import files, models
 from common.command import run
 from deploy.ci import steps
 from deploy.image.builders import BUILDERS, Builder, Request, choose
@@ -19,7 +19,7 @@ from deploy.image.source import ImageError, Source, declared_base, read_source
 from deploy.registry import Registry
 
 ROOT = Path(__file__).parents[2]
-RECORD = Path("build/image.json")
+RECORDS = Path("build/images")
 
 _REFERENCE = re.compile(
     r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+:(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
@@ -28,7 +28,7 @@ _REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class Record:
-    """`build/image.json`: the last build, for later steps."""
+    """`build/images/MODEL.json`: the model's last build, for later steps."""
 
     reference: str
     digest: str
@@ -87,7 +87,7 @@ def build(
 
 
 def push(record: Record, builder: Builder, *, replace_tag: bool = False) -> Record:
-    """Push the last build. It succeeds too if the registry has the same image under the tag already.
+    """Push a build. It succeeds too if the registry has the same image under the tag already.
 
     Raises:
         ImageError: the registry refuses, or has another image under this tag.
@@ -120,52 +120,71 @@ def _same(record: Record, builder: Builder, name: str, digest: str) -> bool:
     return digest == record.digest or builder.pull(f"{name}@{digest}").id == record.id
 
 
-def read_record(path: Path) -> Record:
-    """The last build.
+def record_file(name: str, root: Path = ROOT) -> Path:
+    """The record of a model's last build."""
+    return root / RECORDS / f"{name}.json"
+
+
+def read_record(name: str, root: Path = ROOT) -> Record:
+    """A model's last build.
 
     Raises:
         ImageError: there is none.
     """
+    path = record_file(name, root)
     try:
         return Record(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise ImageError(f"{path} is not there: `python -m deploy.image build` makes it") from None
+        raise ImageError(f"{path} is not there: `make image MODEL={name}` makes it") from None
     except (ValueError, TypeError):
         raise ImageError(f"{path} cannot be read: build again") from None
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:
     options = _parser().parse_args(arguments)
-    record_file = root / RECORD
-    if options.command == "build":
-        source = read_source(root)
-        if source.differences:
-            what = f"not as in commit {source.commit[:12]}: {', '.join(source.differences)}"
-            if options.strict:
-                raise ImageError(f"{what}; commit or take back what changed, `dvc checkout` for the bundle")
-            print(f"warning: {what}; the image is marked as dirty", file=sys.stderr)
-        if fault := source.fault_of_ages():
-            if options.strict:
-                raise ImageError(fault)
-            print(f"warning: {fault}. The image does not say it", file=sys.stderr)
-        reference = checked(options.tag or f"localhost/espalier:{source.revision}")
-        extra = (*shlex.split(os.environ.get("IMAGE_BUILD_ARGS", "")), *options.builder_arg)
-        builder, base = choose(options.tool), options.base or None
-        record = build(source, builder, reference, base, cache=options.cache, arguments=extra)
-        files.write_json(record_file, asdict(record))
-        print(_described(record))
-    elif options.command == "push":
-        record = read_record(record_file)
-        record = push(record, choose(options.tool or record.tool), replace_tag=options.replace)
-        files.write_json(record_file, asdict(record))
-        print(record.pushed)
-        steps.set_output(image=str(record.pushed), digest=record.digest)
-    else:
-        tool, reference = options.tool, options.reference
-        if reference is None:
-            record = read_record(record_file)
-            tool, reference = tool or record.tool, record.reference
-        print(json.dumps(asdict(choose(tool).image(reference)), indent=2))
+    selected = models.select(options.model, root)
+    if len(selected) > 1 and (options.command == "build" and options.tag):
+        raise ImageError(
+            f"{options.tag} is the name of one image, and each model has its own: leave --tag out"
+        )
+    for name, folder in selected.items():
+        if options.command == "build":
+            record = _build(options, root, name, models.further(folder))
+            files.write_json(record_file(name, root), asdict(record))
+            print(_described(record))
+        elif options.command == "push":
+            record = read_record(name, root)
+            record = push(record, choose(options.tool or record.tool), replace_tag=options.replace)
+            files.write_json(record_file(name, root), asdict(record))
+            print(record.pushed)
+            steps.set_output(image=str(record.pushed), digest=record.digest)
+        else:
+            tool, reference = options.tool, options.reference
+            if reference is None:
+                record = read_record(name, root)
+                tool, reference = tool or record.tool, record.reference
+            print(json.dumps(asdict(choose(tool).image(reference)), indent=2))
+
+
+def _build(options: argparse.Namespace, root: Path, name: str, model: str | None) -> Record:
+    source = read_source(root, model)
+    if source.manifest.name != name:
+        raise ImageError(
+            f"{source.bundle} is a bundle of {source.manifest.name}, and the model is called {name}: run `make repro`"
+        )
+    if source.differences:
+        what = f"not as in commit {source.commit[:12]}: {', '.join(source.differences)}"
+        if options.strict:
+            raise ImageError(f"{what}; commit or take back what changed, `dvc checkout` for the bundle")
+        print(f"warning: {what}; the image is marked as dirty", file=sys.stderr)
+    if fault := source.fault_of_ages():
+        if options.strict:
+            raise ImageError(fault)
+        print(f"warning: {fault}. The image does not say it", file=sys.stderr)
+    reference = checked(options.tag or f"localhost/espalier:{name}-{source.revision}")
+    extra = (*shlex.split(os.environ.get("IMAGE_BUILD_ARGS", "")), *options.builder_arg)
+    builder, base = choose(options.tool), options.base or None
+    return build(source, builder, reference, base, cache=options.cache, arguments=extra)
 
 
 def checked(reference: str) -> str:
@@ -199,19 +218,22 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m deploy.image",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"What was built last is written to {RECORD}.",
+        epilog=f"What was built last for a model is written to {RECORDS}/MODEL.json.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="{build,push,inspect}")
-    tool = argparse.ArgumentParser(add_help=False)
-    tool.add_argument(
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--model", default="", metavar="NAME", help="a model, or all (default: the first)")
+    common.add_argument(
         "--tool",
         choices=[builder.name for builder in BUILDERS],
         default=os.environ.get("IMAGE_TOOL") or None,
         help="the program to use (default: the first of these that works; IMAGE_TOOL)",
     )
-    building = commands.add_parser("build", parents=[tool], help="build the image from this clone and model/")
+    building = commands.add_parser(
+        "build", parents=[common], help="build the image from this clone and the model's bundle"
+    )
     building.add_argument(
-        "--tag", metavar="REGISTRY/NAME:TAG", help="its name (default: localhost/espalier:COMMIT)"
+        "--tag", metavar="REGISTRY/NAME:TAG", help="its name (default: localhost/espalier:MODEL-COMMIT)"
     )
     building.add_argument(
         "--base",
@@ -234,11 +256,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     pushing = commands.add_parser(
         "push",
-        parents=[tool],
+        parents=[common],
         help="push what was built last; prints REGISTRY/NAME@DIGEST, and sets outputs in a workflow",
     )
     pushing.add_argument("--replace", action="store_true", help="take the tag away from another image")
-    inspecting = commands.add_parser("inspect", parents=[tool], help="print digest, size and labels as JSON")
+    inspecting = commands.add_parser(
+        "inspect", parents=[common], help="print digest, size and labels as JSON"
+    )
     inspecting.add_argument("reference", nargs="?", help="an image (default: what was built last)")
     return parser
 

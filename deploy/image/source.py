@@ -15,7 +15,7 @@ from common.git import GitError
 from deploy.errors import DeployError
 from deploy.git import UNSHALLOW, Git
 from deploy.image.ages import Ages, read_ages
-from deploy.inputs import INPUTS, MODEL, bundle_hash
+from deploy.inputs import INPUTS, MODEL, bundle_hash, place
 
 DOCKERFILE = "app/Dockerfile"
 
@@ -27,6 +27,9 @@ class ImageError(DeployError):
 @dataclass(frozen=True)
 class Source:
     root: Path
+    """The top of the clone."""
+    bundle: str
+    """The model's bundle, from there."""
     commit: str
     differences: tuple[str, ...]
     """Inputs that differ from the commit; the image is then marked as dirty."""
@@ -59,9 +62,11 @@ class Source:
         }
 
     def build_arguments(self) -> dict[str, str]:
-        """The Dockerfile's arguments; empty where the history does not show the age."""
+        """The Dockerfile's arguments; an age is empty where the history does not show it."""
         ages = {"MODEL_CREATED": self.ages.model, "DATA_CREATED": self.ages.data}
-        return {name: "" if time is None else str(time) for name, time in ages.items()}
+        return {"MODEL": self.bundle} | {
+            name: "" if time is None else str(time) for name, time in ages.items()
+        }
 
     def fault_of_ages(self) -> str | None:
         """Which ages a shallow clone hides, and the remedy; None if it hides none."""
@@ -71,29 +76,31 @@ class Source:
         return f"the age of {what} is not in this clone: it is shallow; {UNSHALLOW}"
 
 
-def read_source(root: Path) -> Source:
-    """Read and verify the sources of an image.
+def read_source(root: Path, model: str | None = None) -> Source:
+    """Read and verify the sources of the image of a further model, or of the first if None.
 
     Raises:
         ImageError: there is no bundle that can be served, or no commit.
     """
+    named = place(MODEL, model)
     try:
-        bundle = read_bundle(root / MODEL)
+        bundle = read_bundle(root / named)
     except BundleError as error:
-        raise ImageError(f"{error}; `dvc pull model` fetches the one that dvc.lock names") from None
-    linked = next((path for path in (root / MODEL).iterdir() if path.is_symlink()), None)
+        raise ImageError(f"{error}; `dvc pull {named}` fetches the one that dvc.lock names") from None
+    linked = next((path for path in (root / named).iterdir() if path.is_symlink()), None)
     if linked:
-        raise ImageError(f"{linked} is a link, and a builder does not follow it: run `dvc unprotect {MODEL}`")
+        raise ImageError(f"{linked} is a link, and a builder does not follow it: run `dvc unprotect {named}`")
     git = Git(root)
     try:
         commit = git.run("rev-parse", "--verify", "HEAD").strip()
     except GitError as error:
         raise ImageError(f"git cannot tell the commit of {root}: {error}; build in a clone") from None
-    differences = _differences(git)
+    differences = _differences(git, model)
     # A bundle that is not committed has no age, and may come from other data.
-    ages = Ages(None, None) if MODEL in differences else read_ages(root)
+    ages = Ages(None, None) if named in differences else read_ages(root, model)
     return Source(
         root=root,
+        bundle=named,
         commit=commit,
         differences=differences,
         epoch=_epoch(git),
@@ -125,12 +132,13 @@ def bundle_hash_on_disk(directory: Path) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
 
 
-def _differences(git: Git) -> tuple[str, ...]:
+def _differences(git: Git, model: str | None) -> tuple[str, ...]:
     listing = git.run("status", "--porcelain", "--no-renames", "-z", "--", *INPUTS)
     paths = [entry[3:] for entry in listing.split("\0") if entry]
     # The commit's dvc.lock counts, because no other clone has the working tree's.
-    if bundle_hash_on_disk(git.top / MODEL) != bundle_hash("HEAD", git.top):
-        paths.append(MODEL)
+    bundle = place(MODEL, model)
+    if bundle_hash_on_disk(git.top / bundle) != bundle_hash("HEAD", git.top, model):
+        paths.append(bundle)
     return tuple(paths)
 
 

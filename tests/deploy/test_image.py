@@ -21,15 +21,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common import models
 from deploy.errors import DeployError
-from deploy.image.__main__ import Record, checked, main, read_record
+from deploy.image.__main__ import Record, checked, main, read_record, record_file
 from deploy.image.ages import Ages, read_ages
 from deploy.image.builders import LAYER_EPOCH, Docker, choose
 from deploy.image.source import ImageError, bundle_hash_on_disk, declared_base, read_source
 from deploy.inputs import hash_in_lock
 from deploy.registry import Reference, Registry
 from deploy.rehearsal import containers
-from tests.bundles import number_row, write_number_bundle
+from tests.bundles import mixed_row, number_row, write_mixed_bundle, write_number_bundle
 from tests.e2e.clone import clone
 from tests.tools import free_port, require
 
@@ -53,14 +54,21 @@ GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
 
 
 def make_clone(destination: Path) -> Path:
-    """A clone of what is here, with a small bundle of known answers that its dvc.lock names."""
+    """A clone of what is here and a further model, `plants`: small bundles of known answers that its dvc.locks name."""
     clone(destination)
+    plants = destination / "models/plants"
+    shutil.copytree(destination / "models/penguins", plants)
+    (plants / "params.yaml").write_text("name: plants\n")
     write_number_bundle(destination / "model")
-    lock = destination / "dvc.lock"
-    named = bundle_hash_on_disk(destination / "model")
-    text, count = re.subn(r"(- path: model\n\s+hash: md5\n\s+md5: )\S+", rf"\g<1>{named}", lock.read_text())
-    assert count
-    lock.write_text(text)
+    write_mixed_bundle(plants / "model")
+    for folder in (destination, plants):
+        lock, named = folder / "dvc.lock", bundle_hash_on_disk(folder / "model")
+        text, count = re.subn(
+            r"(- path: model\n\s+hash: md5\n\s+md5: )\S+", rf"\g<1>{named}", lock.read_text()
+        )
+        assert count
+        lock.write_text(text)
+    git(destination, "add", "-A")
     # Times of commits are whole seconds; this one is later than the one before it, as it would be in life.
     later = {**os.environ, "GIT_COMMITTER_DATE": f"@{int(time.time()) + 1} +0000"}
     subprocess.run([*GIT, "commit", "-qam", "Another bundle"], cwd=destination, check=True, env=later)
@@ -94,7 +102,8 @@ def test_everything_starts_from_one_base_that_is_pinned() -> None:
     assert stages[0][1] == "base"
     assert re.fullmatch(r"docker\.io/library/python:3\.\d+-slim-\w+@sha256:[0-9a-f]{64}", declared_base(ROOT))
     assert stages[0][0] == declared_base(ROOT)
-    assert {image for image, _ in stages[1:]} == {"base"}
+    named = {stage for _, stage in stages}
+    assert {image for image, _ in stages[1:]} <= named
 
 
 def test_uv_is_pinned_by_digest() -> None:
@@ -172,6 +181,28 @@ def test_a_bundle_that_was_edited_is_refused(spare: Path) -> None:
         main(["build"], spare)
 
 
+def test_a_model_that_is_not_there_is_corrected(spare: Path) -> None:
+    with pytest.raises(models.UnknownModelError, match="no model 'plant': did you mean plants"):
+        main(["build", "--model", "plant"], spare)
+    shutil.rmtree(spare / "models/plants/model")
+    with pytest.raises(ImageError, match=r"no model bundle: .*plants.*`dvc pull models/plants/model`"):
+        main(["build", "--model", "plants"], spare)
+
+
+def test_a_bundle_of_another_model_is_refused(spare: Path) -> None:
+    shutil.rmtree(spare / "models/plants/model")
+    shutil.copytree(spare / "model", spare / "models/plants/model")
+    with pytest.raises(
+        ImageError, match="models/plants/model is a bundle of iris, and the model is called plants"
+    ):
+        main(["build", "--model", "plants"], spare)
+
+
+def test_one_name_is_not_for_several_images(spare: Path) -> None:
+    with pytest.raises(ImageError, match="localhost/espalier:x is the name of one image"):
+        main(["build", "--model", "all", "--tag", "localhost/espalier:x"], spare)
+
+
 def test_a_bundle_of_links_is_refused(spare: Path) -> None:
     """DVC can be set to link its cache; a builder would copy the links and not what is behind them."""
     file = spare / "model" / "model.onnx"
@@ -219,6 +250,9 @@ def test_a_change_of_an_input_makes_it_dirty(spare: Path, name: str) -> None:
 def test_a_bundle_that_dvc_lock_does_not_name_makes_it_dirty(spare: Path) -> None:
     write_number_bundle(spare / "model", out_of_range="accept")
     assert read_source(spare).differences == ("model",)
+    assert read_source(spare, "plants").differences == ()
+    shutil.copytree(spare / "model", spare / "models/plants/model", dirs_exist_ok=True)
+    assert read_source(spare, "plants").differences == ("models/plants/model",)
 
 
 def test_the_environment_may_set_the_time(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,10 +265,10 @@ def test_the_environment_may_set_the_time(first: Path, monkeypatch: pytest.Monke
 
 
 def test_there_is_nothing_to_push_before_a_build(spare: Path) -> None:
-    with pytest.raises(ImageError, match=r"build/image\.json is not there: `python -m deploy\.image build`"):
+    with pytest.raises(ImageError, match=r"build/images/iris\.json is not there: `make image MODEL=iris`"):
         main(["push"], spare)
-    (spare / "build").mkdir()
-    (spare / "build" / "image.json").write_text("{")
+    record_file("iris", spare).parent.mkdir(parents=True)
+    record_file("iris", spare).write_text("{")
     with pytest.raises(ImageError, match="cannot be read"):
         main(["push"], spare)
 
@@ -265,11 +299,15 @@ class Line:
         root.mkdir()
         git(root, "init", "-q", "-b", "main")
 
-    def commit(self, model: str | None = None, data: str | None = None, *, merge: str | None = None) -> int:
+    def commit(
+        self, model: str | None = None, data: str | None = None, *, merge: str | None = None, at: str = ""
+    ) -> int:
         """Commit a lock with these hashes (anything else if None); returns the time."""
         self._time += 86400
         if model or data:
-            (self.root / "dvc.lock").write_text(lock_of(model, data))
+            lock = self.root / at / "dvc.lock"
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            lock.write_text(lock_of(model, data))
         else:
             (self.root / "README").write_text(str(self._time))
         if merge:
@@ -311,6 +349,15 @@ def test_model_and_data_are_as_old_as_the_commits_that_brought_them(line: Line) 
     model = line.commit(A, D)
     line.commit()
     assert read_ages(line.root) == Ages(model, data)
+
+
+def test_the_ages_of_a_further_model_are_its_own(line: Line) -> None:
+    line.commit(A, C)
+    data = line.commit(A, C, at="models/churn")
+    model = line.commit(B, C, at="models/churn")
+    line.commit(B, D)
+    assert read_ages(line.root, "churn") == Ages(model, data)
+    assert read_ages(line.root, "wine") == Ages(None, None)
 
 
 def test_what_stayed_from_the_first_commit_on_is_as_old_as_it(line: Line) -> None:
@@ -390,11 +437,15 @@ def test_the_image_says_how_old_model_and_data_are(first: Path) -> None:
     assert source.ages.data is not None
     assert source.ages.data < source.epoch
     arguments = {"MODEL_CREATED": str(source.ages.model), "DATA_CREATED": str(source.ages.data)}
-    assert source.build_arguments() == arguments
+    assert source.build_arguments() == {"MODEL": "model", **arguments}
     assert source.labels("base")["dev.espalier.data.created"] == shown(source.ages.data)
-    assert set(arguments) == set(
-        re.findall(r'^ARG (\w+)=""$', (ROOT / "app/Dockerfile").read_text(), re.MULTILINE)
+    assert set(source.build_arguments()) == set(
+        re.findall(r"^ARG (\w+)=", (ROOT / "app/Dockerfile").read_text(), re.MULTILINE)
     )
+    assert source.build_arguments()["MODEL"] == "model"
+    other = read_source(first, "plants")
+    assert other.build_arguments()["MODEL"] == "models/plants/model"
+    assert other.labels("base")["dev.espalier.model.name"] == "plants"
 
 
 @pytest.mark.slow
@@ -411,7 +462,11 @@ def test_a_shallow_clone_is_refused_when_strict_and_else_builds_without(
     assert "created" not in {
         name.rpartition(".")[2] for name in read_source(shallow).labels("base") if "espalier" in name
     }
-    assert read_source(shallow).build_arguments() == {"MODEL_CREATED": "", "DATA_CREATED": ""}
+    assert read_source(shallow).build_arguments() == {
+        "MODEL": "model",
+        "MODEL_CREATED": "",
+        "DATA_CREATED": "",
+    }
     # As far as the builder, which is none here.
     monkeypatch.setenv("PATH", f"{git_only(tmp_path)}")
     with pytest.raises(ImageError, match="nothing here builds images"):
@@ -467,7 +522,7 @@ def built(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bui
     folder = tmp_path_factory.mktemp("containers")
     with containers.storage(folder / "storage"), containers.registry(folder / "registry") as address:
         main(["build", "--strict", "--tag", f"{address}/espalier:{git(first, 'rev-parse', 'HEAD')}"], first)
-        yield Built(first, address, read_record(first / "build" / "image.json"))
+        yield Built(first, address, read_record("iris", first))
 
 
 @pytest.fixture(scope="module")
@@ -561,6 +616,62 @@ def test_a_later_commit_with_a_new_model_changes_the_last_layer_alone(built: Bui
     history = containers.call("podman", "history", "--format={{.Size}} {{.CreatedBy}}", reference)
     sizes = [line.split(" ", 2)[:2] for line in history.splitlines() if "COPY" in line]
     assert [unit for _, unit in sizes] == ["kB", "kB", "MB"]
+
+
+@pytest.fixture(scope="module")
+def further(built: Built) -> Record:
+    """The image of the further model, from the same commit and pushed after the first model's."""
+    main(["push"], built.clone)
+    reference = f"{built.registry}/espalier:plants-{built.record.revision}"
+    main(["build", "--strict", "--model", "plants", "--tag", reference], built.clone)
+    main(["push", "--model", "plants"], built.clone)
+    return read_record("plants", built.clone)
+
+
+@LONG
+def test_images_of_two_models_differ_in_the_last_layer_and_in_what_names_the_model(
+    built: Built, further: Record
+) -> None:
+    first, second = inspect_image(built.reference), inspect_image(further.reference)
+    layers, others = first["RootFS"]["Layers"], second["RootFS"]["Layers"]
+    assert layers[:-1] == others[:-1]
+    assert layers[-1] != others[-1]
+    assert first["Created"] == second["Created"]
+    ages = ("ESPALIER_MODEL_CREATED=", "ESPALIER_DATA_CREATED=")
+    configurations = [each["Config"] for each in (first, second)]
+    for config in configurations:
+        config["Env"] = [each for each in config["Env"] if not each.startswith(ages)]
+        config["Labels"] = {
+            name: value for name, value in config["Labels"].items() if not name.startswith("dev.espalier.")
+        }
+    assert configurations[0] == configurations[1]
+    assert second["Labels"]["dev.espalier.model.name"] == "plants"
+    assert second["Labels"]["dev.espalier.model.digest"] == further.model_digest != built.record.model_digest
+
+
+@LONG
+def test_a_second_model_pushes_kilobytes(built: Built, further: Record) -> None:
+    """A registry has the layers of the first; the second's are its bundle and its configuration."""
+    repository = f"http://{built.registry}/v2/espalier"
+    first, second = (manifest_of(repository, each) for each in (read_record("iris", built.clone), further))
+    there = {layer["digest"] for layer in first["layers"]}
+    new = [each for each in (*second["layers"], second["config"]) if each["digest"] not in there]
+    shared = sum(layer["size"] for layer in second["layers"] if layer["digest"] in there)
+    pushed = sum(each["size"] for each in new)
+    print(
+        f"{len(new) - 1} of {len(second['layers'])} layers, {pushed} bytes; {shared} bytes are there already"
+    )
+    assert len(new) == 2
+    assert pushed < 20_000
+    assert shared > 100 * pushed
+
+
+@LONG
+def test_the_image_of_a_further_model_serves_it(further: Record) -> None:
+    with containers.container(further.reference) as container:
+        row = mixed_row(12.5, 3, "clay")
+        assert ask(f"{container.url}/predict", row.values)["label"] == row.label
+        assert ask(f"{container.url}/model")["name"] == "plants"
 
 
 @LONG
@@ -694,19 +805,19 @@ def test_another_clone_and_another_builder_give_the_same_digest(built: Built, tm
     other = "buildah" if built.record.tool == "podman" else "podman"
     reference = f"{built.registry}/second:{built.record.revision}"
     main(["build", "--strict", "--no-cache", "--tool", other, "--tag", reference], second)
-    record = read_record(second / "build" / "image.json")
+    record = read_record("iris", second)
     assert (record.tool, record.id, record.digest) == (other, built.record.id, built.record.digest)
 
 
 @LONG
 def test_a_build_that_fails_says_why(built: Built, spare: Path) -> None:
     """Here a lock that was left behind; the builder's own last words are the step and say nothing."""
-    former = (spare / "build" / "image.json").read_text()
+    former = record_file("iris", spare).read_text()
     file = spare / "pyproject.toml"
     file.write_text(file.read_text().replace('"orjson>=3.11"', '"orjson>=3.12"'))
     with pytest.raises(ImageError, match=r"^`podman build` failed.*lockfile .* needs to be updated"):
         main(["build", "--tool", "podman"], spare)
-    assert (spare / "build" / "image.json").read_text() == former
+    assert record_file("iris", spare).read_text() == former
 
 
 @LONG
@@ -725,7 +836,7 @@ def test_a_damaged_bundle_fails_the_build_without_our_tool_too(built: Built, spa
                 f"--from={containers.BASE}",
                 "--layers",
                 "--format=docker",
-                "--target=build",
+                "--target=bundle",
             ),
             *(*arguments, f"--file={spare}/app/Dockerfile", str(spare)),
         )
@@ -746,7 +857,7 @@ def test_inspect_shows_what_was_built(built: Built, capfd: pytest.CaptureFixture
 @LONG
 def test_is_pushed_once_and_pulled_by_digest(built: Built, capfd: pytest.CaptureFixture[str]) -> None:
     main(["push"], built.clone)
-    record = read_record(built.clone / "build" / "image.json")
+    record = read_record("iris", built.clone)
     name = built.reference.rpartition(":")[0]
     assert record.digest == built.record.digest, "the registry knows it by the digest that the build had"
     assert record.pushed == f"{name}@{record.digest}"
@@ -769,7 +880,7 @@ def test_the_same_image_packed_otherwise_is_the_same(built: Built, tagged: Tagge
     """As after a release that is run again, on a machine whose builder writes manifests in another way."""
     root = tagged("otherwise/espalier")
     main(["push"], root)
-    reference = read_record(root / "build" / "image.json").reference
+    reference = read_record("iris", root).reference
     name, _, tag = reference.partition("/")[2].rpartition(":")
     url = f"http://{built.registry}/v2/{name}/manifests/{tag}"
     kind = "application/vnd.docker.distribution.manifest.v2+json"
@@ -779,7 +890,7 @@ def test_the_same_image_packed_otherwise_is_the_same(built: Built, tagged: Tagge
     urllib.request.urlopen(put).close()
 
     main(["push"], root)
-    record = read_record(root / "build" / "image.json")
+    record = read_record("iris", root)
     assert record.id == built.record.id
     assert record.digest == f"sha256:{hashlib.sha256(otherwise).hexdigest()}" != built.record.digest
     assert record.pushed == f"{built.registry}/{name}@{record.digest}"
@@ -788,18 +899,18 @@ def test_the_same_image_packed_otherwise_is_the_same(built: Built, tagged: Tagge
 @LONG
 def test_another_image_keeps_its_tag(built: Built, tagged: Tagged) -> None:
     root = tagged("taken/espalier")
-    reference = read_record(root / "build" / "image.json").reference
+    reference = read_record("iris", root).reference
     containers.call("podman", "push", "--tls-verify=false", containers.BASE, f"docker://{reference}")
     with pytest.raises(ImageError, match=r"has another image under the tag .*a commit has one image"):
         main(["push"], root)
     main(["push", "--replace"], root)
-    assert read_record(root / "build" / "image.json").digest == built.record.digest
+    assert read_record("iris", root).digest == built.record.digest
 
 
 @LONG
 def test_an_image_that_was_replaced_is_not_pushed(built: Built, tagged: Tagged) -> None:
     root = tagged("replaced/espalier")
-    containers.call("podman", "tag", containers.BASE, read_record(root / "build" / "image.json").reference)
+    containers.call("podman", "tag", containers.BASE, read_record("iris", root).reference)
     with pytest.raises(ImageError, match="no longer the image that was built"):
         main(["push"], root)
 
@@ -819,12 +930,12 @@ def test_docker_gives_one_digest_as_well(first: Path, tmp_path: Path) -> None:
     reference = f"localhost/espalier-test:{os.getpid()}"
     try:
         main(["build", "--strict", "--tool", "docker", "--tag", reference], first)
-        record = read_record(first / "build" / "image.json")
+        record = read_record("iris", first)
         second = tmp_path / "second"
         subprocess.run(["git", "clone", "-q", str(first), str(second)], check=True)
         shutil.copytree(first / "model", second / "model")
         main(["build", "--strict", "--no-cache", "--tool", "docker", "--tag", reference], second)
-        again = read_record(second / "build" / "image.json")
+        again = read_record("iris", second)
         assert (again.digest, again.bytes) == (record.digest, record.bytes)
         shown = subprocess.run(
             ["docker", "image", "inspect", reference], capture_output=True, text=True, check=True
@@ -848,12 +959,20 @@ def tagged(built: Built, spare: Path) -> Tagged:
     def tag(name: str, registry: str = built.registry) -> Path:
         reference = f"{registry}/{name}:{built.record.revision}"
         containers.call("podman", "tag", built.reference, reference)
-        file = spare / "build" / "image.json"
+        file = record_file("iris", spare)
         record = {**json.loads(file.read_text()), "reference": reference, "digest": built.record.digest}
         file.write_text(json.dumps(record))
         return spare
 
     return tag
+
+
+def manifest_of(repository: str, record: Record) -> dict[str, Any]:
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    asked = urllib.request.Request(f"{repository}/manifests/{record.digest}", headers={"accept": kind})
+    with urllib.request.urlopen(asked) as answer:
+        manifest: dict[str, Any] = json.load(answer)
+    return manifest
 
 
 def git(root: Path, *arguments: str) -> str:

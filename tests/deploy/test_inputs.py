@@ -81,6 +81,11 @@ def test_are_what_dockerignore_admits_and_the_dockerfile_copies() -> None:
         for word in line.split()[:-1]
     }
     assert not re.findall(r"^ADD|type=bind", dockerfile, re.MULTILINE), "nothing comes in another way"
+    # The bundle of one model, which a build argument names.
+    assert {path for path in copied if "$" in path} == {"${MODEL}"}
+    assert f"ARG MODEL={MODEL}\n" in dockerfile
+    admitted.remove(f"models/*/{MODEL}")
+    copied = copied - {"${MODEL}"} | {MODEL}
     assert {path.split("/")[0] for path in copied} <= admitted | {"app"}
     assert admitted == {path for path in copied if "/" not in path}
     assert {*admitted, ".dockerignore"} == {*INPUTS, MODEL}

@@ -56,8 +56,13 @@ state.joinpath("status.tmp").rename(state / "status")
 def built(tmp_path: Path) -> Path:
     """A folder as it is after `make image`, with an engine that was used for it."""
     write_number_bundle(tmp_path / "model")
-    (tmp_path / "build").mkdir()
-    (tmp_path / "build/image.json").write_text(json.dumps({"tool": "docker", "reference": "espalier:tag"}))
+    write_mixed_bundle(tmp_path / "models/plants/model")
+    (tmp_path / "params.yaml").write_text("name: iris\n")
+    (tmp_path / "models/plants/params.yaml").write_text("name: plants\n")
+    (tmp_path / "build/images").mkdir(parents=True)
+    for name in ("iris", "plants"):
+        record = {"tool": "docker", "reference": f"espalier:{name}"}
+        (tmp_path / f"build/images/{name}.json").write_text(json.dumps(record))
     (tmp_path / "state").mkdir()
     (tmp_path / "bin").mkdir()
     engine = tmp_path / "bin/docker"
@@ -66,9 +71,9 @@ def built(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def smoke(folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def smoke(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "deploy.ci.smoke"],
+        [sys.executable, "-m", "deploy.ci.smoke", *arguments],
         cwd=folder,
         env={
             **os.environ,
@@ -96,17 +101,22 @@ def test_it_answers_every_example_and_ends_well(built: Path) -> None:
     assert f"answers {len(examples)} examples" in done.stdout
     run = calls(built)[0]
     assert {"--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--pull=never"} <= set(run)
-    assert run[-1] == "espalier:tag"
+    assert run[-1] == "espalier:iris"
     assert [each[0] for each in calls(built)][-3:] == ["stop", "inspect", "rm"]
 
 
 @pytest.mark.slow
 def test_an_image_with_another_bundle_is_noticed_and_removed(built: Path) -> None:
-    other = write_mixed_bundle(built / "other")
-    version = json.loads((built / "model/model.json").read_text())["version"]
-    done = smoke(built, ESPALIER_MODEL_DIR=str(built / "other"))
+    versions = [
+        json.loads((built / folder / "model/model.json").read_text())["version"]
+        for folder in ("", "models/plants")
+    ]
+    done = smoke(built, "--model", "plants")
     assert done.returncode == 1
-    assert done.stderr == f"error: it serves bundle {other.version}, and model/ holds {version}\n"
+    assert (
+        done.stderr == f"error: it serves bundle {versions[0]}, and this clone has {versions[1]} of plants\n"
+    )
+    assert calls(built)[0][-1] == "espalier:plants"
     assert calls(built)[-1][0] == "rm"
 
 
@@ -119,6 +129,7 @@ def test_an_image_that_does_not_start_is_quoted(built: Path) -> None:
 
 
 def test_without_an_image_it_says_how_to_get_one(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("name: iris\n")
     done = smoke(tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: build/image.json cannot be read: `make image`")
+    assert done.stderr.startswith("error: build/images/iris.json cannot be read: `make image MODEL=iris`")
