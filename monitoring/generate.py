@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 RULES = ROOT / "monitoring/rules"
 CLUSTER = ROOT / "monitoring/cluster/rules.yaml"
 TEMPLATE = ".yaml.j2"
-HEAD = "# Made by `make dashboards` from {}; what is changed here is lost.\n"
+HEAD = "# Made by `make dashboards` from {}; what is changed here is lost.\n# yamllint disable rule:line-length\n"
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def cluster_rules(rules: Mapping[str, str]) -> str:
     editor.representer.ignore_aliases = lambda *_: True
     stream = io.StringIO()
     editor.dump_all([_manifest(name, text) for name, text in rules.items()], stream)
-    return f"{HEAD.format('monitoring/rules')}# yamllint disable rule:line-length\n{stream.getvalue()}"
+    return f"{HEAD.format('monitoring/rules')}{stream.getvalue()}"
 
 
 def _manifest(name: str, text: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ RULES = FOLDER / "rules"
 VARIABLES: Mapping[str, str] = {
     "namespace": ".*",
     "environment": ".*",
+    "model": ".*",
     "model_version": ".*",
     "__rate_interval": "5m",
     "__interval": "1m",

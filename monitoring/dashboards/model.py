@@ -82,7 +82,7 @@ def build() -> Dashboard:
                 number(
                     "Accuracy on labelled predictions",
                     "percentunit",
-                    'min(model_live_accuracy_ratio{ENVIRONMENT, model_version=~"$model_version"})',
+                    'min(model_live_accuracy_ratio{MODEL, model_version=~"$model_version"})',
                     "The share of right predictions among those whose truth became known, of the worst version. "
                     "Computed by `python -m monitoring.labels`, where the prediction log is on.",
                     ((None, RED), (0.8, YELLOW), (0.9, GREEN)),
@@ -318,7 +318,7 @@ def build() -> Dashboard:
                     "How many labelled predictions are right?",
                     "percentunit",
                     {
-                        "{{environment}} {{model_version}}": 'model_live_accuracy_ratio{ENVIRONMENT, model_version=~"$model_version"}'
+                        "{{environment}} {{model_version}}": 'model_live_accuracy_ratio{MODEL, model_version=~"$model_version"}'
                     },
                     "Accuracy among the predictions whose truth became known. Computed by `python -m "
                     "monitoring.labels`, where the prediction log is on.",
@@ -329,7 +329,7 @@ def build() -> Dashboard:
                 gauges(
                     "Which classes are found?",
                     "percentunit",
-                    'avg by (class) (model_live_recall_ratio{ENVIRONMENT, model_version=~"$model_version"})',
+                    'avg by (class) (model_live_recall_ratio{MODEL, model_version=~"$model_version"})',
                     "{{class}}",
                     "Recall: of the rows that truly were of a class, the share that was predicted so.",
                     ((None, RED), (0.7, YELLOW), (0.85, GREEN)),
@@ -349,5 +349,5 @@ def build() -> Dashboard:
             ],
         },
         span="now-24h",
-        feature=True,
+        one_model=True,
     )

@@ -27,11 +27,17 @@ NAMESPACE = 'namespace=~"$namespace"'
 SELECTORS = {
     "ENVIRONMENT": ENVIRONMENT,
     "NAMESPACE": NAMESPACE,
+    # What is read from git has no namespace.
+    "MODEL": f'{ENVIRONMENT}, model=~"$model"',
     # A recorded series has fewer labels than what it was made of.
-    "PLACE": f"{NAMESPACE}, {ENVIRONMENT}",
-    "VERSION": f'{NAMESPACE}, {ENVIRONMENT}, model_version=~"$model_version"',
-    "CONTAINER": f'{NAMESPACE}, container="espalier"',
-    "APPLICATIONS": 'name=~"espalier-.+", dest_namespace=~"$namespace|"',
+    "PLACE": f'{NAMESPACE}, {ENVIRONMENT}, model=~"$model"',
+    "VERSION": f'{NAMESPACE}, {ENVIRONMENT}, model=~"$model", model_version=~"$model_version"',
+    # Names in the cluster begin with the model's.
+    "CONTAINER": f'{NAMESPACE}, pod=~"$model-server-.+", container="espalier"',
+    "AUTOSCALER": f'{NAMESPACE}, horizontalpodautoscaler=~"$model-server"',
+    "ROLLOUT": f'{NAMESPACE}, name=~"$model-server"',
+    "APPLICATIONS": 'name=~"espalier-[^-]+(-$model)?", dest_namespace=~"$namespace|"',
+    "ALERT": 'alertstate="firing", team="espalier", environment=~"$environment|", model=~"$model|"',
     "OF_VERSION": 'version=~"$model_version"',
 }
 """What the words in capitals stand for in a query, such as `up{VERSION}`: the series that the reader has chosen."""
@@ -69,11 +75,11 @@ def dashboard(
     rows: Mapping[str, Sequence[Any]],
     *,
     span: str = "now-6h",
-    feature: bool = False,
+    one_model: bool = False,
 ) -> models.Dashboard:
     """A dashboard with the common parts, and rows of panels by their titles.
 
-    With `feature` it also has a variable for one feature of the model.
+    With `one_model` it shows one model, and has a variable for one of its features.
     """
     made = (
         builders.Dashboard(title)
@@ -95,22 +101,27 @@ def dashboard(
         # that does not answer.
         .with_variable(_several("environment", "Environment", 'up{job="espalier"}'))
         .with_variable(_several("namespace", "Namespace", 'up{job="espalier", ENVIRONMENT}'))
+        .with_variable(
+            (_variable if one_model else _several)(
+                "model", "Model", 'up{job="espalier", NAMESPACE, ENVIRONMENT}'
+            )
+        )
         .with_variable(_several("model_version", "Model version", 'up{job="espalier", PLACE}'))
         .annotation(
             _Annotation(
                 "Deployments",
-                "espalier_deployed_timestamp_seconds{ENVIRONMENT} * 1000",
+                "espalier_deployed_timestamp_seconds{MODEL} * 1000",
                 BLUE,
-                "Deployed to {{environment}}",
+                "{{model}} deployed to {{environment}}",
                 value_is_time=True,
             )
         )
         .annotation(
             _Annotation(
                 "Alerts",
-                'ALERTS{alertstate="firing", team="espalier", environment=~"$environment|"}',
+                "ALERTS{ALERT}",
                 RED,
-                "{{alertname}}",
+                "{{alertname}} {{model}}",
             )
         )
         .link(
@@ -122,7 +133,7 @@ def dashboard(
             .icon("external link")
         )
     )
-    if feature:
+    if one_model:
         made = made.with_variable(_variable("feature", "Feature", "model_feature_reference_ratio{VERSION}"))
     for name, panels in rows.items():
         made = made.with_row(builders.Row(name))

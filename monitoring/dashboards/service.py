@@ -44,16 +44,16 @@ def build() -> Dashboard:
                 number(
                     "Alerts that fire",
                     "short",
-                    'count(ALERTS{alertstate="firing", team="espalier", environment=~"$environment|"}) or vector(0)',
+                    "count(ALERTS{ALERT}) or vector(0)",
                     "How many of this project's alerts are firing now. Each links to its section of the runbook.",
                     ((None, GREEN), (1, RED)),
                 ),
                 number(
                     "Pods that answer",
                     "percentunit",
-                    'avg(up{job="espalier", VERSION})',
-                    "The share of the pods whose metrics can be read. A pod that does not answer Prometheus "
-                    "usually answers nobody.",
+                    'min(avg by (environment, model) (up{job="espalier", VERSION}))',
+                    "The share of a model's pods whose metrics can be read, where it is worst. A pod that does not "
+                    "answer Prometheus usually answers nobody.",
                     ((None, RED), (0.5, ORANGE), (1, GREEN)),
                     decimals=0,
                 ),
@@ -116,8 +116,8 @@ def build() -> Dashboard:
                     "What share fails, and whose fault is it?",
                     "percentunit",
                     {
-                        "server errors, {{environment}}": "max by (environment) (espalier:http_errors:ratio_rate5m{PLACE})",
-                        "refused, {{environment}}": "max by (environment) (espalier:rejected:ratio_rate5m{VERSION})",
+                        "server errors, {{environment}} {{model}}": "max by (environment, model) (espalier:http_errors:ratio_rate5m{PLACE})",
+                        "refused, {{environment}} {{model}}": "max by (environment, model) (espalier:rejected:ratio_rate5m{VERSION})",
                     },
                     "Errors of the server as a share of all requests, and refused requests as a share of all "
                     "requests for predictions.",
@@ -130,7 +130,7 @@ def build() -> Dashboard:
                     "How long does an answer take?",
                     "s",
                     {
-                        f"p{quantile}, {{{{environment}}}}": "max by (environment) ("
+                        f"p{quantile}, {{{{environment}}}} {{{{model}}}}": "max by (environment, model) ("
                         f"espalier:http_request_duration_seconds:p{quantile}_5m{{VERSION}})"
                         for quantile in (50, 90, 99)
                     },
@@ -141,7 +141,9 @@ def build() -> Dashboard:
                 lines(
                     f"What share takes longer than {limit:g} s?",
                     "percentunit",
-                    {"{{environment}}": "max by (environment) (espalier:http_slow:ratio_rate5m{PLACE})"},
+                    {
+                        "{{environment}} {{model}}": "max by (environment, model) (espalier:http_slow:ratio_rate5m{PLACE})"
+                    },
                     "Answers of the last 5 minutes that took longer than the objective. It leaves "
                     f"{percent(table.slow_budget)}, the line.",
                     limits=((None, GREEN), (table.slow_budget, RED)),
@@ -202,7 +204,7 @@ def build() -> Dashboard:
                     "How far can the autoscaler still go?",
                     "short",
                     {
-                        name: f'sum(kube_horizontalpodautoscaler_{metric}{{NAMESPACE, horizontalpodautoscaler="espalier"}})'
+                        name: f"sum(kube_horizontalpodautoscaler_{metric}{{AUTOSCALER}})"
                         for name, metric in {
                             "running": "status_current_replicas",
                             "wanted": "status_desired_replicas",
@@ -222,7 +224,7 @@ def build() -> Dashboard:
                 phases(
                     "Which phase is the rollout in?",
                     _phase(),
-                    "{{namespace}}",
+                    "{{namespace}} {{name}}",
                     "Healthy: one version serves everything. Progressing: a canary is being judged. Paused: it waits "
                     "for a person. Failed: it was aborted, and the stable version serves. Needs Argo Rollouts.",
                     ROLLOUT,
@@ -231,7 +233,7 @@ def build() -> Dashboard:
                     "How fast are the budgets burnt?",
                     "none",
                     {
-                        f"{name}, {window}, {{{{environment}}}}": "max by (environment) ("
+                        f"{name}, {window}, {{{{environment}}}} {{{{model}}}}": "max by (environment, model) ("
                         f"espalier:{metric}:ratio_rate{window}{{PLACE}}) / {budget:g}"
                         for name, metric, budget in budgets
                         for window in (fast.long, slow.long)
@@ -245,7 +247,7 @@ def build() -> Dashboard:
                     "What is left of the budgets?",
                     "percentunit",
                     {
-                        f"{name}, {{{{environment}}}}": f"min by (environment) (espalier:{metric}:{left}{{PLACE}})"
+                        f"{name}, {{{{environment}}}} {{{{model}}}}": f"min by (environment, model) (espalier:{metric}:{left}{{PLACE}})"
                         for name, metric, _ in budgets
                     },
                     f"100 % is untouched; below 0 the objective of these {period} is missed.",
@@ -269,7 +271,6 @@ def _phase() -> str:
     """The rollout's phase as a number; Argo Rollouts has it as a label, and names it differently in places."""
     names = ("Healthy|Completed", "Progressing", "Paused", "Degraded|Error|Timeout|Abort|InvalidSpec")
     parts = (
-        f'rollout_info{{NAMESPACE, name="espalier", phase=~"{phase}"}} * {number}'
-        for number, phase in enumerate(names, start=1)
+        f'rollout_info{{ROLLOUT, phase=~"{phase}"}} * {number}' for number, phase in enumerate(names, start=1)
     )
-    return f"max by (namespace) ({' or '.join(parts)})"
+    return f"max by (namespace, name) ({' or '.join(parts)})"

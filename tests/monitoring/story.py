@@ -1,9 +1,10 @@
-"""A made-up day of a cluster that runs the service, as series: what Prometheus would have scraped.
+"""A made-up day of a cluster that runs three models, as series: what Prometheus would have scraped.
 
 The service's own series have the names and labels of a real scrape, so that they are what it exports; their values
 follow a story. Traffic has a daily rhythm. Some hours ago production answered with errors and slowly for half an hour.
-Since then one feature drifts. A canary with another model takes its share of production, and staging is under a load
-test, out of sync, and after an aborted rollout.
+Since then one feature drifts. A canary with another version takes its share of production, and staging is under a load
+test, out of sync, and after an aborted rollout. All this is of the model that the scrape is of. Two more with the same
+series are well: `wine` in both environments, and `churn`, which production has and staging has not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,10 @@ STEP = 60.0
 """Seconds between two samples of the past."""
 DAY = 86_400
 CANARY = "c0ffee5eed42"
+OTHERS = {"wine": "51e0aa7d9b13", "churn": "9c27f3bb6e04"}
+"""The version of each model that is well."""
+WHERE = {"production": ("wine", "churn"), "staging": ("wine",)}
+"""Which of them run where."""
 LE_SPREAD = 0.9
 """Of the logarithm of the time to answer."""
 
@@ -40,6 +45,7 @@ class Series:
 @dataclass(frozen=True)
 class Pod:
     environment: str
+    model: str
     name: str
     version: str
     replica_set: str
@@ -61,6 +67,7 @@ class Pod:
             "job": "espalier",
             "namespace": self.namespace,
             "environment": self.environment,
+            "model": self.model,
             "pod": self.name,
             "instance": f"10.0.0.{sum(self.name.encode()) % 250}:8000",
             "model_version": self.version,
@@ -139,41 +146,50 @@ class Story:
         always = np.ones(len(self.times), dtype=bool)
         canary = self._between(2.5, -1)
         trouble = np.where(self.incident, 0.028, 0.0)
-        slow = 0.0035 * (1 + 0.4 * np.sin((hour - 8) / 24 * 2 * np.pi)) * np.where(self.incident, 9, 1)
-        stable, staged = self._manifest.version, CANARY
-        found = [
-            Pod(
-                "production", f"espalier-7d9f6c5b8-{suffix}", stable, "7d9f6c5b8", rate, trouble, slow, always
+        usual = 0.0035 * (1 + 0.4 * np.sin((hour - 8) / 24 * 2 * np.pi))
+        slow = usual * np.where(self.incident, 9, 1)
+        loaded = 0.6 + 5 * self.users
+        nothing = np.zeros(len(self.times))
+
+        def pod(environment: str, model: str, name: str, version: str, rate: Values, **but: Any) -> Pod:
+            values = {"errors": nothing, "seconds": slow, "alive": always, **but}
+            replica_set = name.partition("-")[0]
+            whole = f"{model}-server-{name}"
+            return Pod(environment, model, whole, version, replica_set, rate, **values)
+
+        first = self._manifest.name
+        stable = [
+            pod(
+                *("production", first, f"7d9f6c5b8-{suffix}", self._manifest.version),
+                self._noisy(rhythm * np.where(canary, 0.75, 1.0)),
+                errors=trouble,
             )
             for suffix in ("k2x9p", "m4t7q", "zw8hd")
-            for rate in [self._noisy(rhythm * np.where(canary, 0.75, 1.0))]
         ]
-        found.append(
-            Pod(
-                "production",
-                "espalier-64c8d7f9b-qv5nl",
-                staged,
-                "64c8d7f9b",
-                self._noisy(rhythm * 0.75),
-                np.zeros(len(self.times)),
-                slow * 1.25,
-                canary,
-            )
-        )
-        loaded = 0.6 + 5 * self.users
-        found.append(
-            Pod(
-                "staging",
-                "espalier-64c8d7f9b-8r2cj",
-                staged,
-                "64c8d7f9b",
-                self._noisy(loaded, 0.01),
-                np.full(len(self.times), 0.0),
-                0.0015 + 0.000_02 * loaded,
-                always,
-            )
-        )
-        return found
+        return [
+            *stable,
+            pod(
+                *("production", first, "64c8d7f9b-qv5nl", CANARY, self._noisy(rhythm * 0.75)),
+                seconds=slow * 1.25,
+                alive=canary,
+            ),
+            pod(
+                *("staging", first, "64c8d7f9b-8r2cj", CANARY, self._noisy(loaded, 0.01)),
+                seconds=0.0015 + 0.000_02 * loaded,
+            ),
+            *(
+                pod(
+                    environment,
+                    model,
+                    "5b7c9d8f6-x4v2n",
+                    OTHERS[model],
+                    self._noisy(rhythm / 4),
+                    seconds=usual,
+                )
+                for environment, models in WHERE.items()
+                for model in models
+            ),
+        ]
 
     def _service(self) -> Iterable[Series]:
         answered = sum(
@@ -196,14 +212,19 @@ class Story:
                 elif name.startswith("model_predictions"):
                     counts = self._count(pod, rows * self._class_share(labels["class"], pod))
                 elif name.startswith("model_prediction_confidence"):
-                    less = np.where(self.drifting & (pod.version != CANARY), 0.97, 1.0)
+                    less = np.where(self.drifting & (pod.version == self._manifest.version), 0.97, 1.0)
                     counts = self._count(
                         pod, rows * value / confident * (less if name.endswith("_sum") else 1.0)
                     )
                 elif name == "model_feature_bin_total":
                     counts = self._count(
                         pod,
-                        rows * self._bin_share(labels, rank[labels["feature"]], labels["feature"] == drifts),
+                        rows
+                        * self._bin_share(
+                            labels,
+                            rank[labels["feature"]],
+                            labels["feature"] == drifts and pod.model not in OTHERS,
+                        ),
                     )
                 elif name.startswith(("model_rejected_total", "model_rejected_fields_total")):
                     counts = self._count(pod, refusals * value / refused)
@@ -246,7 +267,9 @@ class Story:
         index = self._manifest.classes.index(name)
         share = self._manifest.class_shares[index]
         tilt = 0.12 if pod.version == CANARY else 0.08
-        moved = np.where(self.drifting, tilt, 0.02) * (1 if index else -1 * (len(self._manifest.classes) - 1))
+        moved = np.where(self.drifting & (pod.model not in OTHERS), tilt, 0.02) * (
+            1 if index else -1 * (len(self._manifest.classes) - 1)
+        )
         return self._noisy(np.clip(share + moved / len(self._manifest.classes), 0.01, 1), 0.02)
 
     def _bin_share(self, labels: Mapping[str, str], rank: Mapping[str, int], drifts: bool) -> Values:
@@ -283,8 +306,14 @@ class Story:
             yield Series(
                 "container_memory_working_set_bytes", agent | node, alive * self._noisy(memory, 0.01)
             )
-        for environment, least, most in (("production", 3, 12), ("staging", 2, 4)):
-            alive_pods = sum(pod.alive.astype(float) for pod in self.pods if pod.environment == environment)
+        limits = {"production": (3, 12), "staging": (2, 4)}
+        for environment, model in self._places():
+            least, most = limits[environment]
+            alive_pods = sum(
+                pod.alive.astype(float)
+                for pod in self.pods
+                if (pod.environment, pod.model) == (environment, model)
+            )
             running = np.maximum(cast(Values, alive_pods), 1.0)
             for metric, values in {
                 "status_current_replicas": running,
@@ -292,7 +321,10 @@ class Story:
                 "spec_min_replicas": np.full(len(self.times), float(least)),
                 "spec_max_replicas": np.full(len(self.times), float(most)),
             }.items():
-                labels = {"namespace": f"espalier-{environment}", "horizontalpodautoscaler": "espalier"}
+                labels = {
+                    "namespace": f"espalier-{environment}",
+                    "horizontalpodautoscaler": f"{model}-server",
+                }
                 yield Series(f"kube_horizontalpodautoscaler_{metric}", state | labels, values)
 
     def _argo(self) -> Iterable[Series]:
@@ -304,27 +336,33 @@ class Story:
             "staging": {"Abort": aborted | self._between(0.1, -1)},
         }
         phases["staging"]["Completed"] = ~phases["staging"]["Abort"]
-        for environment, during in phases.items():
-            for phase, then in during.items():
+        well = {"Completed": np.ones(len(self.times), dtype=bool)}
+        for environment, model in self._places():
+            for phase, then in (well if model in OTHERS else phases[environment]).items():
                 labels = {
                     "job": "argo-rollouts",
                     "namespace": f"espalier-{environment}",
-                    "name": "espalier",
+                    "name": f"{model}-server",
                     "phase": phase,
                     "strategy": "canary",
                     "traffic_router": "",
                 }
                 yield Series("rollout_info", labels, np.where(then, 1.0, np.nan))
-        for name, sync, health in (
-            ("espalier-production", "Synced", "Progressing"),
-            ("espalier-staging", "OutOfSync", "Degraded"),
-        ):
+        first = self._manifest.name
+        unwell = {
+            f"espalier-production-{first}": ("Synced", "Progressing"),
+            f"espalier-staging-{first}": ("OutOfSync", "Degraded"),
+        }
+        names = [f"espalier-{environment}" for environment in WHERE]
+        names += [f"espalier-{environment}-{model}" for environment, model in self._places()]
+        for name in names:
+            sync, health = unwell.get(name, ("Synced", "Healthy"))
             labels = {
                 "job": "argocd-application-controller-metrics",
                 "name": name,
                 "namespace": "argocd",
                 "project": "espalier",
-                "dest_namespace": name,
+                "dest_namespace": "-".join(name.split("-")[:2]),
                 "sync_status": sync,
                 "health_status": health,
             }
@@ -410,16 +448,23 @@ class Story:
 
     def _labels(self) -> Iterable[Series]:
         last = np.floor(self.times / 3600) * 3600
-        for version, environment in {(pod.version, pod.environment) for pod in self.pods}:
-            labels = {"job": "espalier-labels", "model_version": version, "environment": environment}
-            less = np.where(self.drifting & (version != CANARY), 0.035, 0.0)
+        for environment, model, version in dict.fromkeys(
+            (pod.environment, pod.model, pod.version) for pod in self.pods
+        ):
+            labels = {
+                "job": "espalier-labels",
+                "environment": environment,
+                "model": model,
+                "model_version": version,
+            }
+            less = np.where(self.drifting & (version == self._manifest.version), 0.035, 0.0)
             right = 0.955 - less + 0.004 * np.sin(last)
             yield Series("model_live_accuracy_ratio", labels, right)
             yield Series("model_live_labelled_rows", labels, np.full(len(last), 812.0))
             for index, name in enumerate(self._manifest.classes):
                 yield Series("model_live_recall_ratio", labels | {"class": name}, right - 0.03 * index)
-        for environment in ("production", "staging"):
-            where = {"job": "espalier-labels", "environment": environment}
+        for environment, model in self._places():
+            where = {"job": "espalier-labels", "environment": environment, "model": model}
             yield Series("model_live_computed_timestamp_seconds", where, last)
 
     def _locust(self) -> Iterable[Series]:
@@ -463,10 +508,15 @@ class Story:
                 "team": "espalier",
                 "severity": severity,
                 "environment": environment,
+                "model": self._manifest.name,
             }
             yield Series("ALERTS", labels, np.where(then, 1.0, np.nan))
 
     # --------------------------------------------------------------------------------------- arithmetic
+
+    def _places(self) -> list[tuple[str, str]]:
+        """Environments and models in them."""
+        return list(dict.fromkeys((pod.environment, pod.model) for pod in self.pods))
 
     def _of(self, wanted: str) -> float:
         return sum(value for name, _, value in self._scraped if name == wanted)

@@ -17,7 +17,7 @@ from tests.tools import free_port, require
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = ROOT / "monitoring" / "alertmanager" / "alertmanager.yml"
-PRODUCTION = ("team=espalier", "environment=production", "namespace=espalier-production")
+PRODUCTION = ("team=espalier", "environment=production", "namespace=espalier-production", "model=iris")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_retraining_is_asked_for_no_oftener_than_alertmanager_remembers(settings
     (ours,) = settings["route"]["routes"]
     drift = ours["routes"][0]
     assert drift["receiver"] == "retrain"
-    assert drift["group_by"] == ["environment"]
+    assert drift["group_by"] == ["environment", "model"]
     # --data.retention is 120 h unless told.
     assert int(drift["repeat_interval"].removesuffix("h")) < 120
     (hook,) = next(each for each in settings["receivers"] if each["name"] == "retrain")["webhook_configs"]
@@ -113,7 +113,7 @@ def test_the_objectives_are_silenced_by_their_own_pages_alone(settings: dict[str
         )
 
 
-BAD = {"team": "espalier", "namespace": "espalier-production", "environment": "production"}
+BAD = {"team": "espalier", "namespace": "espalier-production", "environment": "production", "model": "iris"}
 
 
 @pytest.fixture(scope="module")
@@ -150,26 +150,26 @@ def running(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
         (("EspalierTargetDown", "page"), ("EspalierAvailabilityBudgetBurn", "page"), False),
     ],
 )
-def test_what_follows_from_another_is_silenced_in_its_environment_alone(
+def test_what_follows_from_another_is_silenced_of_its_model_and_environment_alone(
     running: str, source: tuple[str, str], target: tuple[str, str], silenced: bool
 ) -> None:
     # A namespace of its own keeps the cases apart.
     here = {**BAD, "namespace": f"{source[0]}-{target[0]}-{target[1]}"}
-    there = {**here, "environment": "staging"}
+    places = [here, here | {"environment": "staging"}, here | {"model": "wine"}]
     first = {"alertname": source[0], "severity": source[1], **here}
     second = {"alertname": target[0], "severity": target[1]}
-    sent = [{"labels": each} for each in (first, second | here, second | there)]
+    sent = [{"labels": each} for each in (first, *(second | place for place in places))]
     assert httpx.post(running, json=sent).status_code == 200
+    names = ("alertname", "severity", "environment", "model")
     states = {
-        (each["labels"]["alertname"], each["labels"]["severity"], each["labels"]["environment"]): each[
-            "status"
-        ]["state"]
+        tuple(each["labels"][name] for name in names): each["status"]["state"]
         for each in httpx.get(running, params={"filter": f'namespace="{here["namespace"]}"'}).json()
     }
-    assert (states[*target, "production"] == "suppressed") == silenced
+    assert (states[*target, "production", "iris"] == "suppressed") == silenced
     # Where it does not silence the other, the other may silence it.
-    assert not (silenced and states[*source, "production"] == "suppressed")
-    assert states[*target, "staging"] != "suppressed"
+    assert not (silenced and states[*source, "production", "iris"] == "suppressed")
+    assert states[*target, "staging", "iris"] != "suppressed"
+    assert states[*target, "production", "wine"] != "suppressed"
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

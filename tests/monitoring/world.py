@@ -153,7 +153,10 @@ def _write_configuration(
             {
                 "job_name": "espalier",
                 "static_configs": [
-                    {"targets": [service.netloc], "labels": LOCAL | {"model_version": manifest.version}}
+                    {
+                        "targets": [service.netloc],
+                        "labels": LOCAL | {"model": manifest.name, "model_version": manifest.version},
+                    }
                 ],
             },
             {
