@@ -66,10 +66,14 @@ def apply(patch: Path) -> list[str]:
 
 def is_recorded(path: str) -> bool:
     """Whether a path is of recorded results, of the first model or of a further one."""
-    parts = path.split("/", 2)
-    if parts[0] == models.FOLDER and len(parts) == 3:
-        path = parts[2]
+    _, path = split(path)
     return any(path == each or (each.endswith("/") and path.startswith(each)) for each in RECORDED)
+
+
+def split(path: str) -> tuple[str | None, str]:
+    """The further model that a file is of (None for the first), and the path in the model's folder."""
+    parts = path.split("/", 2)
+    return (parts[1], parts[2]) if parts[0] == models.FOLDER and len(parts) == 3 else (None, path)
 
 
 def _changed() -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Opens a pull request with what retraining changed, or updates the one that is open.
 
-It has one branch, which is made from main each time and never replaced once somebody has added a commit to it. The pull
-request is reviewed like any other, and its own run of `reproduce` compares the models. Drift that monitoring reports is
-quoted in it, and does not decide whether anything is proposed.
+A proposal is on the branch `retrain`, or `retrain-NAME` if it is about one of several models. The branch is made from main
+each time and never replaced once somebody has added a commit to it. The pull request is reviewed like any other, and its
+own run of `reproduce` compares the models. Drift that monitoring reports is quoted in it, and does not decide whether
+anything is proposed.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from common import models
 from common.command import run
 from deploy import github
 from deploy.ci import lockback, patches, steps
@@ -20,6 +23,8 @@ from deploy.git import Git
 
 BRANCH = "retrain"
 TRAILER = "Retrained-from"
+LONGEST_TITLE = 72
+"""Of a commit's subject; a longer one counts the models."""
 LONGEST_REASON = 300
 LARGEST_TABLE = 20_000
 """Bytes of the drift table that are read; a hundred features are about half of it."""
@@ -34,6 +39,9 @@ TRIGGERS = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.ci.retrain", description=__doc__)
     parser.add_argument("--patch", type=Path, required=True, help="what deploy.ci.reproduce left")
+    parser.add_argument(
+        "--model", default="", metavar="NAME", help="the model that was retrained (default: all of them)"
+    )
     parser.add_argument("--base", default="main", help="the branch to merge into (main)")
     parser.add_argument(
         "--drift",
@@ -42,9 +50,10 @@ def main() -> None:
         help="the table of `python -m monitoring.drift --markdown`; DRIFT holds the result of its job",
     )
     arguments = parser.parse_args()
+    selected = models.select(arguments.model or models.ALL, Path())
     reason = why(os.environ.get("TRIGGER", ""), os.environ.get("REASON", ""))
     found = drift(arguments.drift, os.environ.get("DRIFT", "success")) if arguments.drift else ""
-    address = propose(arguments.patch, arguments.base, reason, found)
+    address = propose(arguments.patch, selected, arguments.base, reason, found)
     print(address or "nothing changed: nothing to propose")
 
 
@@ -85,28 +94,44 @@ def drift(file: Path, job: str) -> str:
     return f"### Drift\n\n{text}"
 
 
-def propose(patch: Path, base: str, reason: str, found: str = "") -> str:
+def propose(patch: Path, selected: Mapping[str, Path], base: str, reason: str, found: str = "") -> str:
     """Commit, push and open; gives the pull request's address, or nothing when nothing changed.
 
+    Args:
+        patch: what retraining changed.
+        selected: the models that were retrained, as `common.models.select` gives them.
+        base: the branch to merge into.
+        reason: why, in the commit and in the pull request.
+        found: the section on drift.
+
     Raises:
-        DeployError: somebody works on the branch.
+        DeployError: somebody works on the branch, or the patch is about another model.
     """
     git = Git(Path())
     start = git.require("HEAD")
     changed = patches.apply(patch)
     if not changed:
         return ""
-    git.commit_index(f"Retrain on what the source holds now\n\n{reason}\n\n{TRAILER}: {start}\n")
+    found_in = {patches.split(path)[0] for path in changed}
+    names = [name for name, folder in selected.items() if models.further(folder) in found_in]
+    if len(names) < len(found_in):
+        raise DeployError(f"the patch changes more than {', '.join(selected)}, which was retrained")
+    branch = BRANCH if len(selected) == len(models.find(Path())) else f"{BRANCH}-{next(iter(selected))}"
+    title = f"Retrain {' and '.join(names)} on fresh data"
+    if len(title) > LONGEST_TITLE:
+        title = f"Retrain {len(names)} models on fresh data"
+    git.commit_index(f"{title}\n\n{reason}\n\n{TRAILER}: {start}\n")
     # Only the tip that was checked is replaced.
-    git.replace(git.require("HEAD"), BRANCH, replaceable_tip(git))
+    git.replace(git.require("HEAD"), branch, replaceable_tip(git, branch))
     body = (
-        f"{reason}\n\nThis changes {', '.join(f'`{name}`' for name in changed)}. The comment below compares the models "
-        "as soon as they are reproduced. Nothing is deployed before this is merged and promoted."
+        f"{reason}\n\nThis retrains {', '.join(names)} and changes {', '.join(f'`{path}`' for path in changed)}. "
+        "The comment below compares the models as soon as they are reproduced. Nothing is deployed before this is "
+        "merged and promoted."
     )
     if found:
         body += f"\n\n{found}\n"
     steps.summary(body)
-    pull, _ = github.open_pull_request(BRANCH, base, "Retrain on fresh data", body)
+    pull, _ = github.open_pull_request(branch, base, title, body)
     return str(pull["html_url"])
 
 
@@ -124,20 +149,20 @@ def _words(text: str) -> str:
     return " ".join(words.split())
 
 
-def replaceable_tip(git: Git) -> str | None:
+def replaceable_tip(git: Git, branch: str) -> str | None:
     """The branch's tip on origin, all of whose commits workflows made; None when there is no such branch.
 
     Raises:
         DeployError: it holds a commit that no workflow made.
     """
-    tip = git.remote_tip(BRANCH)
+    tip = git.remote_tip(branch)
     if tip is None:
         return None
     for each in git.run("rev-list", f"HEAD..{tip}").split():
         # `reproduce` may have recorded its results after ours.
         if not git.trailer(each, TRAILER) and not git.trailer(each, lockback.TRAILER):
             raise DeployError(
-                f"branch {BRANCH} holds a commit that was made by hand ({each[:10]}): "
+                f"branch {branch} holds a commit that was made by hand ({each[:10]}): "
                 "merge or delete the branch, then start again"
             )
     return tip

@@ -14,7 +14,7 @@ from tests.deploy.ci.actions import GitHubActions
 from tests.tools import require
 
 FILES = {
-    "params.yaml": "depth: 4\n",
+    "params.yaml": "name: iris\ndepth: 4\n",
     "dvc.lock": "schema: '2.0'\nstages: {}\n",
     "metrics/tree.json": '{"f1": 0.9}\n',
     "reports/data.md": "# Data\n",
@@ -97,7 +97,7 @@ def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Origin:
     first.commit("Start", FILES)
     first.git("push", "--quiet", "origin", "main")
     first.git("checkout", "--quiet", "-b", "change")
-    first.commit("Let the tree be shallower", {"params.yaml": "depth: 3\n"})
+    first.commit("Let the tree be shallower", {"params.yaml": "name: iris\ndepth: 3\n"})
     first.git("push", "--quiet", "origin", "change")
     return made
 

@@ -37,9 +37,9 @@ In production, model 01dddd8b7714: 5,000 predictions in the newest window, 100,0
 
 
 def command(
-    clone: Clone, patch: Path, drift: Path | None = None, **more: str
+    clone: Clone, patch: Path, drift: Path | None = None, *, model: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
-    options = [] if drift is None else ["--drift", str(drift)]
+    options = [f"--model={model}", *([] if drift is None else ["--drift", str(drift)])]
     return subprocess.run(
         [sys.executable, "-S", "-m", "deploy.ci.retrain", "--patch", str(patch), *options],
         cwd=clone.folder,
@@ -71,7 +71,11 @@ def test_one_pull_request_is_opened_and_kept_up_to_date(
     (pull,) = github.open_pulls()
     assert pull["head"]["ref"] == "retrain"
     assert "weekly look" in pull["body"]
-    assert "`dvc.lock`, `metrics/forest.json`, `metrics/tree.json`" in pull["body"]
+    assert pull["title"] == "Retrain iris on fresh data"
+    assert (
+        "This retrains iris and changes `dvc.lock`, `metrics/forest.json`, `metrics/tree.json`"
+        in pull["body"]
+    )
     first = origin.tip("retrain")
     # A week later the source has changed again, and main has moved.
     person = origin.clone("person")
@@ -89,9 +93,72 @@ def test_one_pull_request_is_opened_and_kept_up_to_date(
     assert "> petal_length drifted" in pull["body"]
     assert origin.tip("retrain") != first
     assert origin.log("retrain") == [
-        "espalier[bot]: Retrain on what the source holds now",
+        "espalier[bot]: Retrain iris on fresh data",
         *origin.log("main"),
     ]
+
+
+WINE = {"models/wine/dvc.lock": "schema: '2.0'\nstages: {}\n", "models/wine/metrics/tree.json": "{}\n"}
+
+
+def add_models(origin: Origin, *names: str) -> None:
+    """Further models on main."""
+    person = origin.clone("adds")
+    person.commit("More", {f"models/{name}/params.yaml": f"name: {name}\n" for name in names})
+    person.git("push", "--quiet", "origin", "main")
+
+
+@pytest.mark.slow
+def test_proposals_for_two_models_do_not_replace_each_other(
+    origin: Origin, github: GitHubActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_models(origin, "wine")
+    clone = origin.clone("wine")
+    done = command(clone, reproduce(clone, WINE, monkeypatch), model="wine")
+    assert done.returncode == 0, done.stderr
+    clone = origin.clone("iris")
+    done = command(clone, reproduce(clone, RESULTS, monkeypatch), model="iris")
+    assert done.returncode == 0, done.stderr
+    clone = origin.clone("both")
+    done = command(clone, reproduce(clone, {**RESULTS, **WINE}, monkeypatch), TRIGGER="schedule")
+    assert done.returncode == 0, done.stderr
+    assert {each["head"]["ref"]: each["title"] for each in github.open_pulls()} == {
+        "retrain-wine": "Retrain wine on fresh data",
+        "retrain-iris": "Retrain iris on fresh data",
+        "retrain": "Retrain iris and wine on fresh data",
+    }
+
+
+def test_many_models_are_counted_in_the_title(
+    origin: Origin, github: GitHubActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"churn-of-the-customers-in-{number}" for number in range(3)]
+    add_models(origin, *names)
+    clone = origin.clone("job")
+    results = {f"models/{name}/metrics/tree.json": "{}\n" for name in names}
+    done = command(clone, reproduce(clone, results, monkeypatch))
+    assert done.returncode == 0, done.stderr
+    (pull,) = github.open_pulls()
+    assert pull["title"] == "Retrain 3 models on fresh data"
+    assert f"This retrains {', '.join(names)} and changes `models/" in pull["body"]
+
+
+def test_a_model_that_is_unknown_or_not_the_one_of_the_patch_is_refused(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends the event can write anything into the name."""
+    add_models(origin, "wine")
+    clone = origin.clone("job")
+    patch = reproduce(clone, RESULTS, monkeypatch)
+    for name in ("../wine", "--base=x", "win\n::set-env name=x::y", "x" * 70_000):
+        done = command(clone, patch, model=name)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: there is no model '")
+        assert done.stderr.count("\n") == 1
+        assert len(done.stderr) < 300
+    done = command(clone, patch, model="wine")
+    assert done.stderr == "error: the patch changes more than wine, which was retrained\n"
+    assert not origin.tip("retrain-wine")
 
 
 @pytest.mark.slow
