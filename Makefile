@@ -178,7 +178,7 @@ monitor: setup ## Run the service with Prometheus and, if installed, Alertmanage
 
 .PHONY: load
 load: setup ## Run a load test of HOST with USERS for TIME; fails if it exceeds the budget
-	python -m tests.load.run --host $(HOST) --users $(USERS) --time $(TIME)
+	python -m tests.load.run --model "$(MODEL)" --host $(HOST) --users $(USERS) --time $(TIME)
 
 .PHONY: storage
 storage: setup ## Start an S3 server on loopback and add it as a DVC remote

@@ -28,6 +28,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.contract import Manifest
+from common import models
 from common.command import run
 from monitoring.objectives import objectives
 from tests.load import options as types
@@ -171,12 +172,20 @@ def measure(arguments: argparse.Namespace, console: Console) -> Summary:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a load test, report it, and judge it."""
+    """Run a load test, report it, and judge it.
+
+    Raises:
+        UnknownModelError: no model has the name.
+    """
     options = _parser().parse_args(arguments)
+    models.select(options.model)
+    folder = ROOT / "build/load" / options.model
+    options.html, options.csv = options.html or folder / "report.html", options.csv or folder / "run"
     console = Console(highlight=False)
     budget = Budget(p95_ms=options.p95_ms, max_error_share=options.max_error_share)
     try:
         manifest = read_card(options.host)
+        _require(options.model, manifest, options.host)
         console.print(
             f"{escape(manifest.name)} {manifest.version} at {options.host}: "
             f"{options.users} users for {options.time:g} s, about {options.users * options.rate:g} requests/s",
@@ -201,6 +210,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _require(model: str, manifest: Manifest, host: str) -> None:
+    if model and manifest.name != model:
+        raise LoadError(
+            f"{host} serves {manifest.name}, not {model}: start that with `make serve MODEL={model}`, or name its host "
+            "with HOST=… (--host)"
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.load.run",
@@ -213,6 +230,12 @@ def _parser() -> argparse.ArgumentParser:
         type=types.host,
         default="http://127.0.0.1:8000",
         help="what to load (default: %(default)s)",
+    )
+    add(
+        "--model",
+        default="",
+        metavar="NAME",
+        help="the model that the host must serve; its files are in build/load/NAME (default: any)",
     )
     add("--users", type=types.count, default=20, help="how many at once (default: %(default)s)")
     add("--time", type=types.seconds, default="30s", help="30s, 5m or 1h30m (default: %(default)s)")
@@ -242,13 +265,10 @@ def _parser() -> argparse.ArgumentParser:
         help="share of the answers that may be wrong or absent; LOAD_MAX_ERROR_SHARE (default: %(default)s)",
     )
     files = parser.add_argument_group("files")
-    files.add_argument(
-        "--html", type=Path, default=ROOT / "build/load/report.html", help="the report (default: build/load/)"
-    )
+    files.add_argument("--html", type=Path, help="the report (default: build/load/)")
     files.add_argument(
         "--csv",
         type=Path,
-        default=ROOT / "build/load/run",
         help="prefix of the figures as CSV and JSON, and of the log (default: build/load/run)",
     )
     watched = parser.add_argument_group("watched by Prometheus")

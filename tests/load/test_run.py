@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from common import models
 from tests.bundles import write_mixed_bundle, write_number_bundle
 from tests.load import run
 from tests.load.run import ROOT, Budget, Fault, Figures, Summary, judge
@@ -105,6 +106,19 @@ def test_nobody_at_home_is_one_line_with_the_remedy(capsys: pytest.CaptureFixtur
     assert status == 1
     line = capsys.readouterr().err
     assert re.fullmatch(r"error: http://127.0.0.1:\d+ does not answer \(.+\): .*`make serve`.*\n", line)
+
+
+def test_a_model_that_is_unknown_is_corrected() -> None:
+    with pytest.raises(models.UnknownModelError, match="no model 'wien': did you mean wine"):
+        run.main(["--model", "wien"])
+
+
+@pytest.mark.slow
+def test_a_host_that_serves_another_model_is_refused(
+    number_host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--model", "wine", "--host", number_host]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {number_host} serves iris, not wine: ")
 
 
 # ------------------------------------------------------------------------------------------ whole runs
