@@ -64,6 +64,7 @@ model: setup ## Create the model NAME from SOURCE, a file or what data.source ta
 	@[[ -n "$(NAME)" && -n "$(SOURCE)" && -n "$(TARGET)" ]] \
 	  || { echo "error: name all three, as in: make model NAME=churn SOURCE=churn.csv TARGET=left" >&2; exit 1; }
 	@python -m training.draft "$(SOURCE)" --target "$(TARGET)" --model "$(NAME)"
+	@python -m deploy.overlay "$(NAME)" $(if $(OWNERS),--owners "$(OWNERS)")
 
 .PHONY: refresh
 refresh: setup ## Read the data source again, then run the stages whose inputs changed

@@ -28,8 +28,6 @@ ALL = "all"
 NAME = re.compile(r"[a-z](-?[a-z0-9]){0,30}\Z")
 """What a folder in models/ may be called: it becomes part of names in Kubernetes and of an image."""
 _NAMED = re.compile(r"""^name:[ \t]*["']?([^\s"'#]+)""", re.MULTILINE)
-
-
 _CODE = re.compile(r"^(  - code: )''$", re.MULTILINE)
 
 
@@ -42,8 +40,7 @@ def find(root: Path = ROOT) -> dict[str, Path]:
 
     The first model is called as its params.yaml says, because its folder may have any name.
     """
-    first = _NAMED.search(_read(root / PARAMS_FILE))
-    found = {first[1] if first else "": root}
+    found = {_declared(root): root}
     # A name that begins with a dot is of a folder that is being written.
     further = {each.parent.name: each.parent for each in root.glob(f"{FOLDER}/[!.]*/{PARAMS_FILE}")}
     return found | {name: further[name] for name in sorted(further)}
@@ -70,6 +67,16 @@ def further(folder: Path) -> str | None:
     folder = folder.resolve()
     top = folder.parent.parent
     return folder.name if folder.parent.name == FOLDER and (top / PARAMS_FILE).is_file() else None
+
+
+def name(folder: Path) -> str:
+    """The name of the model in a folder."""
+    return further(folder) or _declared(folder)
+
+
+def prefix(name: str, root: Path = ROOT) -> str:
+    """What the paths of a model's files begin with, from the top of the repository; empty for the first model."""
+    return "" if name == _declared(root) else f"{FOLDER}/{name}/"
 
 
 def unknown(name: str, models: Mapping[str, Path]) -> str:
@@ -115,11 +122,13 @@ def _execute(command: list[str], folder: Path, environment: Mapping[str, str]) -
         raise EspalierError(f"cannot run {command[0]}: {error.strerror}") from None
 
 
-def _read(file: Path) -> str:
+def _declared(folder: Path) -> str:
+    """The name in a params.yaml; empty where there is none."""
     try:
-        return file.read_text(encoding="utf-8")
+        found = _NAMED.search((folder / PARAMS_FILE).read_text(encoding="utf-8"))
     except OSError:
         return ""
+    return found[1] if found else ""
 
 
 if __name__ == "__main__":

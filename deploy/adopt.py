@@ -1,4 +1,4 @@
-"""Puts your names in place of the present ones: repository, registry, region, hosts, Argo CD, the VPC's network.
+"""Puts your names in place of the present ones: repository, region, hosts, Argo CD, the VPC's network.
 
 It reads the present names from deploy/ and replaces them everywhere in deploy/, monitoring/, .github/ and zensical.toml.
 A second run changes nothing, and other values are replaced again. Review the changes with git diff and commit them.
@@ -12,26 +12,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from common import files
+from common import files, overlays
 from common.command import run
 from deploy.errors import DeployError
 
 PLACES = ("deploy", "monitoring", ".github", "zensical.toml")
 _SKIPPED = ("__pycache__", "schemas")
-_HOST_PATCH = {"production": "deploy/overlays/production", "staging": "deploy/overlays/staging"}
-_ECR = re.compile(r"\d{12}\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/.+")
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _PATTERNS = {
     "repository": (r"https://[\w.-]+/[\w.-]+/[\w.-]+(?<!\.git)", "https://github.com/OWNER/NAME"),
-    "registry": (
-        rf"{_LABEL}(\.{_LABEL})*(:\d+)?(/[a-z0-9]+([._-][a-z0-9]+)*)+",
-        "REGISTRY/NAME without a tag",
-    ),
     "region": (r"[a-z]{2}(-[a-z]+)+-\d", "a region such as eu-central-1"),
     "host": (rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+", "a host's full name in small letters"),
     "staging_host": (rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+", "a host's full name in small letters"),
@@ -49,9 +42,9 @@ class Names:
     """The names that every adopter has to choose."""
 
     repository: str
-    registry: str
     region: str
     host: str
+    """Production's; a model answers at MODEL.HOST."""
     staging_host: str
     argocd_url: str
     vpc_cidr: str
@@ -72,9 +65,6 @@ class Names:
             raise AdoptError(f"--vpc-cidr: {error}") from None
         if self.host == self.staging_host:
             raise AdoptError(f"--host and --staging-host are both {self.host}: each environment has its own")
-        ecr = _ECR.fullmatch(self.registry)
-        if ecr and ecr["region"] != self.region:
-            raise AdoptError(f"--registry is in {ecr['region']}, and --region says {self.region}")
 
     def replacements(self, former: Names) -> dict[str, str]:
         """The new text for each former name or part of a name."""
@@ -85,10 +75,9 @@ class Names:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.adopt", description=__doc__)
     parser.add_argument("--repository", help="https://github.com/OWNER/NAME, from which Argo CD reads")
-    parser.add_argument("--registry", help="registry and name of the image, without a tag")
-    parser.add_argument("--region", help="the AWS region of cluster and registry")
-    parser.add_argument("--host", help="where production answers")
-    parser.add_argument("--staging-host", help="where staging answers")
+    parser.add_argument("--region", help="the AWS region of the cluster")
+    parser.add_argument("--host", help="the domain of production; the model iris answers at iris.HOST")
+    parser.add_argument("--staging-host", help="the domain of staging")
     parser.add_argument("--argocd-url", help="where Argo CD's own page is, for links in messages")
     parser.add_argument("--vpc-cidr", help="the VPC's network, from which the load balancer's requests come")
     given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
@@ -110,22 +99,16 @@ def current(root: Path) -> Names:
     """
     try:
         project = next(yaml.safe_load_all((root / "deploy/argocd/root.yaml").read_text(encoding="utf-8")))
-        overlays = {
-            name: yaml.safe_load((root / path / "kustomization.yaml").read_text(encoding="utf-8"))
-            for name, path in _HOST_PATCH.items()
-        }
-        registry = overlays["production"]["images"][0]["newName"]
         messages = yaml.safe_load((root / "deploy/argocd/notifications.yaml").read_text(encoding="utf-8"))[
             "data"
         ]
         ingress = (root / "deploy/components/ingress-alb/kustomization.yaml").read_text(encoding="utf-8")
-        ecr = _ECR.fullmatch(registry)
+        log = (root / "deploy/components/prediction-log/kustomization.yaml").read_text(encoding="utf-8")
         return Names(
             repository=project["spec"]["sourceRepos"][0],
-            registry=registry,
-            region=ecr["region"] if ecr else "eu-central-1",
-            host=_host(overlays["production"]),
-            staging_host=_host(overlays["staging"]),
+            region=re.findall(r"name: AWS_REGION, value: ([a-z0-9-]+)", log)[0],
+            host=_host(root, "production"),
+            staging_host=_host(root, "staging"),
             argocd_url=yaml.safe_load(messages["context"])["argocdUrl"],
             vpc_cidr=re.findall(r"cidr: ([0-9./]+)", ingress)[0],
         )
@@ -144,6 +127,10 @@ def adopt(root: Path, former: Names, wanted: Names) -> dict[Path, int]:
     replacements = wanted.replacements(former)
     if not replacements:
         return {}
+    for host in {former.host, former.staging_host} & replacements.keys():
+        for overlay in _overlays(root, "*"):
+            model = overlay.parent.name
+            replacements[f"{model}.{host}"] = f"{model}.{replacements[host]}"
     texts: dict[Path, str] = {}
     changed: dict[Path, int] = {}
     for path in _files(root):
@@ -177,10 +164,21 @@ def _parts(names: Names) -> dict[str, str]:
     }
 
 
-def _host(overlay: Mapping[str, Any]) -> str:
-    patch = next(each["patch"] for each in overlay["patches"] if each["target"]["kind"] == "Ingress")
-    host: str = next(each["value"] for each in yaml.safe_load(patch) if each["path"].endswith("/host"))
-    return host
+def _overlays(root: Path, environment: str) -> list[Path]:
+    """The overlays of models."""
+    return sorted(root.glob(f"{overlays.FOLDER}/{environment}/*/kustomization.yaml"))
+
+
+def _host(root: Path, environment: str) -> str:
+    """The domain of an environment, according to the first of its models that answers below one."""
+    for path in _overlays(root, environment):
+        overlay = yaml.safe_load(path.read_text(encoding="utf-8"))
+        patch = next(each["patch"] for each in overlay["patches"] if each["target"]["kind"] == "Ingress")
+        host: str = next(each["value"] for each in yaml.safe_load(patch) if each["path"].endswith("/host"))
+        model, _, domain = host.partition(".")
+        if model == path.parent.name:
+            return domain
+    raise KeyError(f"a host of {environment}")
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -99,17 +99,17 @@ class Git:
 
     def read(self, commit: str, path: str) -> str | None:
         """A file's text at a commit; None where it does not exist."""
-        return self.read_many(path, [commit])[0]
+        return self.read_many([(commit, path)])[0]
 
-    def read_many(self, path: str, commits: Sequence[str]) -> list[str | None]:
-        """A file's text at each of many commits, by one process."""
-        asked = "".join(f"{commit}:{path}\n" for commit in commits)
+    def read_many(self, places: Sequence[tuple[str, str]]) -> list[str | None]:
+        """As `read`, for many commits and paths, by one process."""
+        asked = "".join(f"{commit}:{path}\n" for commit, path in places)
         answer = self._call("cat-file", "--batch", content=asked)
         if answer.returncode:
             raise GitError(f"git cat-file: {reason(answer.stderr)}")
         texts: list[str | None] = []
         said = io.BytesIO(answer.stdout)
-        for _ in commits:
+        for _ in places:
             head = said.readline()  # HASH blob SIZE, or NAME missing
             found = b" blob " in head
             texts.append(said.read(int(head.split()[-1])).decode(errors="replace") if found else None)
@@ -201,15 +201,13 @@ class Git:
     # Writing.
 
     def commit_file(self, parent: str, path: str, content: str, message: str) -> str:
-        """A new commit on `parent` that differs from it in one existing file; no branch points to it."""
-        listed = self.run("ls-tree", parent, "--", path).split()
-        if not listed:
-            raise GitError(f"{path} is not in {parent[:12]}")
+        """A new commit on `parent` that differs from it in one file, which may be new; no branch points to it."""
+        mode = (self.run("ls-tree", parent, "--", path).split() or ["100644"])[0]
         blob = self.run("hash-object", "-w", "--stdin", content=content).strip()
         with tempfile.TemporaryDirectory(prefix="espalier-") as folder:
             index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             self.run("read-tree", parent, **index)
-            self.run("update-index", "--cacheinfo", f"{listed[0]},{blob},{path}", **index)
+            self.run("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", **index)
             tree = self.run("write-tree", **index).strip()
         # Unlike commit, commit-tree ignores this setting.
         signs = self._call("config", "--type=bool", "--get", "commit.gpgsign").stdout.strip() == b"true"

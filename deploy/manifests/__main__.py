@@ -1,4 +1,4 @@
-"""Renders every environment with every set of components, monitoring and Argo CD's part, and checks it all.
+"""Renders every model in every environment, with every set of components, monitoring and Argo CD's part, and checks all.
 
 Each manifest is checked against the schema of its kind and for names that lead nowhere. The rendered files are written,
 to be read or compared.
@@ -10,16 +10,17 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+import common.models
 from common.command import run
 from deploy.errors import DeployError
-from deploy.manifests import argocd, environment, monitoring, render, schema
+from deploy.manifests import argocd, environment, model, monitoring, render, schema
 from deploy.manifests.documents import Document
 from deploy.programs import find
 
@@ -70,25 +71,55 @@ def main() -> None:
 
 
 def render_all() -> Iterator[Rendered]:
-    """Both environments as committed, then with every set of components, then monitoring, then Argo CD's part."""
-    environments = [_environment(name, render.overlay(name)) for name in render.ENVIRONMENTS]
-    for components in render.VARIANTS:
-        with render.variant(components) as root:
-            for each in render.ENVIRONMENTS:
-                name = f"{each}.{'+'.join(components) or 'plain'}"
-                environments.append(_environment(name, render.overlay(each, root)))
-    yield from environments
-    watching = _rendered("monitoring", render.MONITORING, monitoring.problems)
-    yield watching
+    """Environments and their models as committed, one with every set of components, monitoring, then Argo CD's part."""
+    with render.copied() as root:
+        shared = {name: _environment(name, root) for name in render.ENVIRONMENTS}
+        yield from shared.values()
+        models = []
+        for each in render.ENVIRONMENTS:
+            here = [_model(each, name, root, shared[each]) for name in render.models(each, root)]
+            models += _with_host_problems(here)
+        # Components patch base, which is the same for all models: one of them is enough.
+        first = common.models.name(common.models.ROOT)
+        for each in render.ENVIRONMENTS:
+            for components in render.VARIANTS:
+                render.choose(root / "overlays" / each / first, components)
+                models.append(_model(each, first, root, shared[each], "+".join(components) or "plain"))
+        yield from models
+        watching = _rendered("monitoring", render.MONITORING, monitoring.problems)
+        yield watching
 
-    def argocd_problems(documents: Sequence[Document]) -> list[str]:
-        return argocd.problems(documents, [e.documents for e in environments], watching.documents)
+        def argocd_problems(documents: Sequence[Document]) -> list[str]:
+            deployed = [each.documents for each in (*shared.values(), *models)]
+            return argocd.problems(documents, deployed, watching.documents, root)
 
-    yield _rendered("argocd", render.ARGOCD, argocd_problems)
+        yield _rendered("argocd", render.ARGOCD, argocd_problems)
 
 
-def _environment(name: str, folder: Path) -> Rendered:
-    return _rendered(name, folder, environment.problems)
+def _environment(name: str, root: Path) -> Rendered:
+    return _rendered(name, root / "overlays" / name, environment.problems)
+
+
+def _model(name: str, model_name: str, root: Path, shared: Rendered, variant: str = "") -> Rendered:
+    def problems(documents: Sequence[Document]) -> list[str]:
+        return model.problems(documents, shared.documents, model_name)
+
+    title = ".".join(filter(None, (name, model_name, variant)))
+    return _rendered(title, root / "overlays" / name / model_name, problems)
+
+
+def _with_host_problems(rendered: Sequence[Rendered]) -> list[Rendered]:
+    """The models of an environment, with what is wrong if two of them answer at one host."""
+    owners: dict[str, str] = {}
+    result = []
+    for each in rendered:
+        found = list(each.problems)
+        for host in model.hosts(each.documents):
+            if host in owners:
+                found.append(f"host {host}: {owners[host]} answers there too")
+            owners[host] = each.name
+        result.append(replace(each, problems=found))
+    return result
 
 
 def _rendered(name: str, folder: Path, check: Callable[[Sequence[Document]], list[str]]) -> Rendered:

@@ -17,7 +17,9 @@ from deploy.yaml_loader import LOADER
 
 _SUBSCRIPTION = re.compile(r"notifications\.argoproj\.io/subscribe\.(?P<trigger>[\w-]+)\.(?P<service>\w+)")
 _PATHS = "argocd.argoproj.io/manifest-generate-paths"
-_FIELD = re.compile(r"\{\{\s*(?P<json>toJson\s+)?\.(?P<name>\w+)\s*\}\}")
+_FIELD = re.compile(
+    r"\{\{\s*(?P<json>toJson\s+)?(?P<index>index\s+)?\.(?P<name>\w+(\.\w+)*)(?(index)\s+(?P<place>\d+))\s*\}\}"
+)
 _CONTEXT = re.compile(r"\.context\.(\w+)")
 _CHART_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CLUSTER_KINDS = ("Namespace",)
@@ -28,18 +30,20 @@ def problems(
     documents: Sequence[Document],
     environments: Sequence[Sequence[Document]],
     monitoring: Sequence[Document],
+    released: Path,
     root: Path = render.FOLDER,
 ) -> list[str]:
     """One line for each mistake, which names the object.
 
     Args:
         documents: the manifests of Argo CD.
-        environments: those of every environment with every set of components.
+        environments: those of every environment, and of every model with every set of components.
         monitoring: those of the folder monitoring/.
+        released: a copy of the folder deploy/, in which every overlay has a release.
         root: the folder deploy/.
     """
     try:
-        applications = list(_applications(documents))
+        applications = list(_applications(documents, released))
     except (KeyError, ValueError) as error:
         return [f"ApplicationSet: {error}"]
     found = [
@@ -55,6 +59,7 @@ def problems(
     ]
     return [
         *found,
+        *_environment_problems(applications, environments),
         *_whitelist_problems(documents, "espalier", environments),
         *_whitelist_problems(documents, "espalier-monitoring", [monitoring]),
         *_notification_problems(documents),
@@ -63,28 +68,47 @@ def problems(
     ]
 
 
-def applications_of(application_set: Document) -> Iterator[dict[str, Any]]:
-    """The applications that a list generator makes, whose templates have `{{ .name }}` and `{{ toJson .name }}` only.
+def applications_of(application_set: Document, released: Path) -> Iterator[dict[str, Any]]:
+    """The applications that a list generator makes, or one that is combined with files of this repository.
 
     Raises:
         KeyError: a template names a field that an element lacks; Argo CD would refuse too, by missingkey=error.
-        ValueError: the template has something else in braces.
+        ValueError: the template has more in braces than fields, `toJson` and `index`.
     """
     spec = application_set["spec"]
-    for element in spec["generators"][0]["list"]["elements"]:
+    for element in _elements(spec["generators"][0], released):
         made = _load(_filled(yaml.safe_dump(spec["template"], width=10_000), element))
         patch = _load(_filled(spec.get("templatePatch", "{}"), element))
         yield {"apiVersion": application_set["apiVersion"], "kind": "Application", **_merged(made, patch)}
 
 
-def _applications(documents: Sequence[Document]) -> Iterator[Document]:
+def _elements(generator: Document, released: Path) -> Iterator[dict[str, Any]]:
+    """What the templates are filled with: the list's elements, each with every file of a git generator."""
+    if "list" in generator:
+        yield from generator["list"]["elements"]
+        return
+    root = released.parent
+    first, second = generator["matrix"]["generators"]
+    for element in first["list"]["elements"]:
+        for file in second["git"]["files"]:
+            for found in sorted(root.glob(_filled(file["path"], element))):
+                segments = found.parent.relative_to(root).parts
+                path = {"path": "/".join(segments), "basename": segments[-1], "segments": list(segments)}
+                known = {**element, "path": path}
+                values = {
+                    name: _filled(value, known) for name, value in second["git"].get("values", {}).items()
+                }
+                yield {**known, "values": values}
+
+
+def _applications(documents: Sequence[Document], released: Path) -> Iterator[Document]:
     for each in documents:
         if each["kind"] == "Application":
             yield each
         elif each["kind"] == "ApplicationSet":
             if each["spec"].get("goTemplateOptions") != ["missingkey=error"]:
                 raise ValueError("a field that is missing would become '<no value>': set missingkey=error")
-            yield from applications_of(each)
+            yield from applications_of(each, released)
 
 
 def _project_problems(application: Document, documents: Sequence[Document]) -> Iterator[str]:
@@ -152,6 +176,17 @@ def _namespace_problems(application: Document, environments: Sequence[Sequence[D
     }
     if application["spec"]["destination"]["namespace"] not in made:
         yield f"no overlay makes the namespace {application['spec']['destination']['namespace']}"
+
+
+def _environment_problems(
+    applications: Sequence[Document], environments: Sequence[Sequence[Document]]
+) -> Iterator[str]:
+    """Something makes the namespace that models are deployed to."""
+    deployed = {each["spec"]["source"].get("path", "").rpartition("/")[2] for each in applications}
+    for each in (each for documents in environments for each in documents if each["kind"] == "Namespace"):
+        name = each["metadata"]["name"]
+        if name.removeprefix("espalier-") not in deployed:
+            yield f"no Application deploys {name}"
 
 
 def _whitelist_problems(
@@ -279,9 +314,13 @@ def _stack(applications: Sequence[Document]) -> Document | None:
 
 def _filled(template: str, element: Document) -> str:
     def value(found: re.Match[str]) -> str:
-        if found["name"] not in element:
-            raise KeyError(f"no field {found['name']} in {dict(element)}")
-        given = element[found["name"]]
+        given: Any = element
+        for name in found["name"].split("."):
+            if name not in given:
+                raise KeyError(f"no field {found['name']} in {dict(element)}")
+            given = given[name]
+        if found["place"]:
+            given = given[int(found["place"])]
         return json.dumps(given) if found["json"] else str(given)
 
     filled = _FIELD.sub(value, template)

@@ -1,4 +1,8 @@
-"""Renders the kustomizations under deploy/ with kubectl, as they are and with other components."""
+"""Renders the kustomizations under deploy/ with kubectl, as they are and with other components.
+
+A model that was never released has no release file, and kustomize refuses its overlay. Everything is rendered from a copy
+in which such a model has a placeholder.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,17 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 
+from common import overlays
+from common.overlays import Release
 from deploy.errors import DeployError
 from deploy.programs import find
 from deploy.yaml_loader import LOADER
 
 FOLDER = Path(__file__).parents[1]
 ENVIRONMENTS = ("staging", "production")
+PLACEHOLDER = Release("registry.example.com/espalier", f"sha256:{'0' * 64}", "none", "0" * 40)
+WAYS = ("ingress-alb", "gateway-api", "deployment", "prediction-log")
+"""The components that an overlay may list, beside its environment's and its release."""
 ARGOCD = FOLDER / "argocd"
 MONITORING = FOLDER.parent / "monitoring"
 VARIANTS: tuple[tuple[str, ...], ...] = (
@@ -31,15 +40,16 @@ VARIANTS: tuple[tuple[str, ...], ...] = (
     ("ingress-alb", "prediction-log"),
     ("ingress-alb", "prediction-log", "deployment"),
 )
-"""The sets of components that an overlay may list, in their order."""
+"""The sets of these, in their order."""
 
 
 class RenderError(DeployError):
     """Kustomize refuses a kustomization."""
 
 
-def overlay(environment: str, root: Path = FOLDER) -> Path:
-    return root / "overlays" / environment
+def models(environment: str, root: Path = FOLDER) -> list[str]:
+    """The models that have an overlay in an environment, sorted."""
+    return sorted(each.parent.name for each in (root / "overlays" / environment).glob("*/kustomization.yaml"))
 
 
 def render(folder: Path) -> str:
@@ -62,17 +72,27 @@ def parse(text: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def variant(components: Sequence[str], root: Path = FOLDER) -> Iterator[Path]:
-    """A copy of deploy/ whose overlays list these components instead of theirs."""
+def copied(root: Path = FOLDER) -> Iterator[Path]:
+    """A copy of deploy/ in which every overlay has a release."""
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(temporary)
-        for name in ("base", "components", "overlays"):
+        copy = Path(temporary) / "deploy"
+        for name in ("base", "components", "environment", "overlays"):
             shutil.copytree(root / name, copy / name)
-        editor = YAML()
-        for environment in ENVIRONMENTS:
-            path = overlay(environment, copy) / "kustomization.yaml"
-            content = editor.load(path.read_text(encoding="utf-8"))
-            content["components"] = [f"../../components/{each}" for each in components]
-            with path.open("w", encoding="utf-8") as stream:
-                editor.dump(content, stream)
+        for overlay in copy.glob("overlays/*/*/kustomization.yaml"):
+            release = overlay.parent / overlays.FILE
+            if not release.exists():
+                release.parent.mkdir(exist_ok=True)
+                release.write_text(str(PLACEHOLDER), encoding="utf-8")
         yield copy
+
+
+def choose(overlay: Path, components: Sequence[str]) -> None:
+    """Have an overlay list these components in place of those that it has of WAYS."""
+    editor = YAML()
+    path = overlay / "kustomization.yaml"
+    content = editor.load(path.read_text(encoding="utf-8"))
+    known = {f"../../../components/{each}" for each in WAYS}
+    others = [each for each in content["components"] if each not in known]
+    content["components"] = [*(f"../../../components/{each}" for each in components), *others]
+    with path.open("w", encoding="utf-8") as stream:
+        editor.dump(content, stream)

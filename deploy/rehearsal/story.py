@@ -12,13 +12,12 @@ from typing import Any
 import httpx
 import yaml
 
-from common import overlays
+from common import models, overlays
+from common.overlays import Release
 from deploy.ci.releasable import REQUIRED_CHECK
 from deploy.rehearsal import containers, events
 from deploy.rehearsal.runner import Run, WorkflowError
 from deploy.rehearsal.world import World, fill_storage
-from deploy.release import overlay
-from deploy.release.overlay import Release
 
 
 class StoryError(Exception):
@@ -157,8 +156,8 @@ class Story:
 
     def running(self, environment: str) -> Release:
         """What the overlay on main says."""
-        path = overlays.path(environment)
-        return overlay.parse(self.world.read(path), path)
+        path = overlays.path(environment, models.name(self.world.engineer))
+        return overlays.parse(self.world.read(path), path)
 
     def _release(self, commit: str) -> str:
         """Record a green ci for a commit of main, and run release for it."""

@@ -1,22 +1,26 @@
 """Change and show what runs where: every change is a commit to deploy/overlays, and every answer comes from git.
 
-No command touches a cluster: Argo CD follows the overlays. docs/releasing.md describes the whole way.
+No command touches a cluster: Argo CD follows the overlays. Commands are about the first model unless --model names
+another. docs/releasing.md describes the whole way.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import command
+from common import command, models, overlays
+from deploy.ci import steps
 from deploy.git import Git
 from deploy.registry import Reference, Registry
 from deploy.release import commands, publish, status
 from deploy.release.commands import Promote, Proposing, Rollback, Set
-from deploy.release.overlay import DIGEST
 
+LONGEST_REASON = 300
 _WRITERS: dict[str, Callable[..., Set | Proposing]] = {
     "set": Set,
     "promote": Promote,
@@ -27,11 +31,15 @@ _WRITERS: dict[str, Callable[..., Set | Proposing]] = {
 def main() -> None:
     options = vars(_parser().parse_args())
     git = Git.around(Path.cwd())
+    if options.get("model") == "":
+        options["model"] = models.name(git.top)
     match options.pop("command"):
         case "status":
             status.main(git, **options)
         case "needed":
-            sys.exit(0 if commands.needed(git, **options) else 1)
+            found = commands.needed(git, options["base"])
+            steps.set_output(models=json.dumps(found))
+            sys.exit(0 if found else 1)
         case command_:
             with Registry() as registry:
                 _WRITERS[command_](git, registry, **options).run()
@@ -51,10 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("environment", metavar="ENV", help="a folder of deploy/overlays, as `staging`")
     one.add_argument(
         "--image",
+        dest="images",
         type=Reference.parse,
+        nargs="+",
         required=True,
-        metavar="REGISTRY/NAME@sha256:…",
-        help="the image, by its digest",
+        metavar="IMAGE",
+        help="REGISTRY/NAME@sha256:…, whose labels name the model; each of several becomes a commit",
     )
     one.add_argument(
         "--push",
@@ -88,6 +98,18 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--digest", type=_digest, metavar="sha256:…", help="refuse unless this is what staging runs"
     )
+    one.add_argument(
+        "--prometheus",
+        metavar="URL",
+        default=os.environ.get("PROMETHEUS_URL") or None,
+        help="the Prometheus that watches staging (PROMETHEUS_URL; a token in PROMETHEUS_TOKEN)",
+    )
+    one.add_argument(
+        "--without-evidence",
+        type=_reason,
+        metavar="REASON",
+        help="promote although evidence is missing; the commit and the pull request record the reason",
+    )
     _proposing(one)
 
     one = add("rollback", "propose that production runs what it ran before", ROLLBACK)
@@ -113,14 +135,16 @@ def _parser() -> argparse.ArgumentParser:
         "--json", dest="as_json", action="store_true", help="for programs; with all former deployments"
     )
     one.add_argument("--fetch", action="store_true", help="ask origin first")
+    one.add_argument("--model", metavar="NAME", help="this one alone, with the commits that production lacks")
     _base(one)
 
-    one = add("needed", "say whether the image at HEAD differs from what staging runs", NEEDED)
+    one = add("needed", "say which models' images at HEAD differ from what staging runs", NEEDED)
     _base(one)
     return parser
 
 
 def _proposing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="NAME", default="", help="the model (default: the first)")
     parser.add_argument(
         "--pull-request",
         action="store_true",
@@ -139,9 +163,17 @@ def _base(parser: argparse.ArgumentParser) -> None:
 
 
 def _digest(text: str) -> str:
-    if not DIGEST.fullmatch(text):
+    if not overlays.DIGEST.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no digest: it must be sha256: and 64 of 0-9a-f")
     return text
+
+
+def _reason(text: str) -> str:
+    """On one line, so that it is one trailer of a commit."""
+    reason = " ".join(text.split())
+    if not reason:
+        raise argparse.ArgumentTypeError("the reason is empty")
+    return reason[:LONGEST_REASON]
 
 
 def _positive(text: str) -> int:
@@ -151,28 +183,33 @@ def _positive(text: str) -> int:
 
 
 SET = """\
-Let an environment run an image. Revision and model version come from the labels that the image has in the registry.
+Let an environment run an image. Its labels in the registry name the model, its version and the revision.
 
 An image is refused if the registry lacks it, if its revision is not merged, if it is older than the one that runs, or
 if the environment was rolled back from it. Setting the image that already runs writes nothing and succeeds.
 
-Without --push, the overlay in the working tree is edited. With it, the change is committed on top of origin's branch
-and pushed, and both are repeated while others push too. If one of them released a newer image, nothing is changed."""
+Without --push, the release file in the working tree is written. With it, the change is committed on top of origin's
+branch and pushed, and both are repeated while others push too. If one of them released a newer image, nothing is
+changed."""
 PROMOTE = """\
-Propose that production runs the image that staging runs, as origin has it now.
+Propose that production runs the image of a model that staging runs, as origin has it now.
+
+Prometheus must show that staging runs this image alone, that its canary succeeded, that it has run for the minutes in
+deploy/promotion.yaml, and that no alert pages for it. The pull request lists what was found.
 
 Writes a commit on a branch of its own; --pull-request pushes it and opens the pull request, whose text compares the
 two models. The same promotion again finds the same pull request. Its review is the approval."""
 ROLLBACK = """\
-Propose that an environment runs what it ran before, with its version and revision. Nothing is built.
+Propose that an environment runs what it ran of a model before, with its version and revision. Nothing is built.
 
 A release that was rolled back is not restored: rolling back twice goes further back."""
 STATUS = """\
-Show what every environment runs, since when and by whom, and which commits production lacks that staging has.
+Show what every environment runs of every model, since when and by whom, and how far production is behind staging.
 
 It reads git alone: origin's branch at the last fetch. Argo CD shows whether the cluster has followed."""
 NEEDED = """\
-Say whether the inputs of the image differ between HEAD and the revision that staging runs, and which.
+Say for each model whether the inputs of its image differ between HEAD and the revision that staging runs, and which. In
+a workflow, the output `models` lists those that need a release, as JSON.
 
 Exit status: 0 when a release is needed, 1 when not, 2 on errors."""
 

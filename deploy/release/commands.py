@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from common import files, overlays
+from common import files, models, overlays
+from common.errors import EspalierError
+from common.overlays import OverlayError, Release
 from deploy import github, inputs
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
 from deploy.registry import ImageInfo, Reference, Registry
-from deploy.release import deployments, leaderboard, overlay, publish, words
+from deploy.release import deployments, evidence, leaderboard, publish, words
 from deploy.release.deployments import Deployment
-from deploy.release.overlay import Release
+from deploy.release.evidence import Evidence
 from deploy.release.publish import Edit
 from deploy.release.words import Change
+from monitoring.prometheus import Prometheus, PrometheusError
 
 STAGING, PRODUCTION = "staging", "production"
 REVISION_LABEL = "org.opencontainers.image.revision"
@@ -39,9 +43,9 @@ def candidate(info: ImageInfo, image: Reference) -> Candidate:
     """
     values = {}
     for label, form in (
-        (REVISION_LABEL, overlay.COMMIT),
-        (VERSION_LABEL, overlay.VERSION),
-        (NAME_LABEL, overlay.VERSION),
+        (REVISION_LABEL, overlays.REVISION),
+        (VERSION_LABEL, overlays.VERSION),
+        (NAME_LABEL, models.NAME),
     ):
         value = info.labels.get(label)
         if value is None:
@@ -55,12 +59,12 @@ def candidate(info: ImageInfo, image: Reference) -> Candidate:
 
 @dataclass(frozen=True)
 class Set:
-    """Let an environment run an image."""
+    """Let an environment run an image of a model, or of several."""
 
     git: Git
     registry: Registry
     environment: str
-    image: Reference
+    images: tuple[Reference, ...]
     branch: str | None
     push: bool
     force: bool
@@ -69,75 +73,86 @@ class Set:
     tries: int
 
     def run(self) -> None:
-        git = self.git
-        git.require_history()
+        """Each image by itself, so that one that is refused does not stop the others."""
+        self.git.require_history()
         if self.environment == PRODUCTION and not self.force:
             raise ReleaseError(
                 "production is released by promoting what staging runs: `python -m deploy.release promote` "
                 "(--force sets it all the same)"
             )
-        found = candidate(self.registry.inspect(self.image), self.image)
+        refused = []
+        for image in self.images:
+            try:
+                self._set(image)
+            except EspalierError as error:
+                if len(self.images) == 1:
+                    raise
+                print(f"error: {image}: {error}", file=sys.stderr)
+                refused.append(image)
+        if refused:
+            raise ReleaseError(f"{len(refused)} of {len(self.images)} images were not released, see above")
+
+    def _set(self, image: Reference) -> None:
+        git = self.git
+        found = candidate(self.registry.inspect(image), image)
         if self.check:
             require_check(self.check, found.release.revision)
         if not self.push:
             self._write(found)
             return
         branch = self.branch or git.branch() or git.default_branch()
-        began = git.read("HEAD", overlays.path(self.environment))
+        began = git.read("HEAD", overlays.path(self.environment, found.model))
         commit = publish.push(git, branch, lambda tip: self._decide(tip, found, began, branch), self.tries)
         if commit is not None:
             print(f"{self.environment} runs {_name(found)} from {REMOTE}/{branch} {commit[:12]} on")
 
     def _write(self, found: Candidate) -> None:
-        """Edit the working tree, for a person to review and commit."""
-        file = self.git.top / overlays.path(self.environment)
-        try:
-            text = file.read_bytes().decode()
-        except FileNotFoundError:
-            # If the environment does not exist, its error lists those that do.
-            deployments.require_text(self.git, self.git.require("HEAD"), self.environment)
-            raise ReleaseError(f"{file} is in the commit, but not in the working tree") from None
-        running = overlay.parse(text, str(file))
+        """Write the file in the working tree, for a person to review and commit."""
+        folder = self.git.top / overlays.folder(self.environment, found.model)
+        if not folder.is_dir():
+            # If the environment or the overlay does not exist, the error lists those that do.
+            deployments.require_overlay(self.git, self.git.require("HEAD"), self.environment, found.model)
+            raise ReleaseError(f"{folder} is in the commit, but not in the working tree")
+        file = folder / overlays.FILE
+        running = overlays.parse(file.read_bytes().decode(), str(file)) if file.exists() else None
         where = self.git.branch() or "HEAD"
         if self._judge("HEAD", running, found, where):
-            files.write_text(file, overlay.edit(text, found.release, str(file)))
+            files.write_text(file, str(found.release))
             print(f"{file.relative_to(self.git.top)}: {_name(found)}, {found.release.digest}")
             print("nothing is committed yet: look at `git diff`, or let --push do it")
 
     def _decide(self, tip: str, found: Candidate, began: str | None, branch: str) -> Edit | None:
-        path = overlays.path(self.environment)
-        text = deployments.require_text(self.git, tip, self.environment)
-        running = overlay.parse(text, path)
+        running = deployments.current(self.git, tip, self.environment, found.model)
         if self._overtaken(running, found, began, branch) or not self._judge(tip, running, found, branch):
             return None
-        change = Change.describe(
-            self.git, "release", self.environment, running, found.release, model=found.model
+        change = Change.describe(self.git, "release", self.environment, found.model, running, found.release)
+        return Edit(
+            overlays.path(self.environment, found.model), str(found.release), words.commit_message(change)
         )
-        return Edit(path, overlay.edit(text, found.release, path), words.commit_message(change))
 
-    def _overtaken(self, running: Release, found: Candidate, began: str | None, branch: str) -> bool:
+    def _overtaken(self, running: Release | None, found: Candidate, began: str | None, branch: str) -> bool:
         """Whether somebody released a newer revision after this checkout was made: then nothing is to be done.
 
         Being late is no mistake. `_judge` refuses a revision that was older from the start.
         """
-        if began is None or self.force or running.empty:
+        if running is None or self.force:
             return False
         try:
-            before = overlay.parse(began, f"HEAD:{overlays.path(self.environment)}")
-        except ReleaseError:
-            return False  # origin's overlay counts, which can be read
+            before = overlays.parse(began, "HEAD") if began is not None else None
+        except OverlayError:
+            return False  # origin's file counts, which can be read
         ours = found.release.revision
         if running == before or running.revision == ours or not self._newer(running.revision, ours):
             return False
-        if not before.empty and before.revision != ours and self._newer(before.revision, ours):
+        if before is not None and before.revision != ours and self._newer(before.revision, ours):
             return False
         print(
-            f"{self.environment} has been overtaken: {REMOTE}/{branch} runs {running.version} of {running.revision[:12]}, "
-            f"which contains {ours[:12]}; nothing was written"
+            f"{self.environment} has been overtaken: {REMOTE}/{branch} runs {found.model} {running.version} of "
+            f"{running.revision[:12]}, which contains {ours[:12]}; nothing was written"
         )
         return True
 
-    def _judge(self, tip: str, running: Release, found: Candidate, branch: str) -> bool:
+    def _judge(self, tip: str, running: Release | None, found: Candidate, branch: str) -> bool:
         """Whether the release changes anything.
 
         Raises:
@@ -153,19 +168,19 @@ class Set:
             return False
         if self.force:
             return True
-        board = leaderboard.read(git, new.revision)
+        board = leaderboard.read(git, new.revision, found.model)
         if board is not None and board.version != new.version:
             raise ReleaseError(
-                f"the image holds model {new.version}, but {leaderboard.PATH} at its revision says {board.version}: it was "
-                "built from another bundle (--force releases it all the same)"
+                f"the image holds model {new.version}, but {leaderboard.path(git, found.model)} at its revision says "
+                f"{board.version}: it was built from another bundle (--force releases it all the same)"
             )
-        gone_back = deployments.read(git, tip, self.environment).abandoned.get(new.digest)
+        gone_back = deployments.read(git, tip, self.environment, found.model).abandoned.get(new.digest)
         if gone_back is not None:
             raise ReleaseError(
                 f"{self.environment} was taken back from {new.digest} in {gone_back.commit[:12]} "
                 f"({gone_back.time:%Y-%m-%d}): release a later one, or use --force"
             )
-        if running.empty or running.revision == new.revision:
+        if running is None or running.revision == new.revision:
             return True
         if git.commit(running.revision) is None:
             raise ReleaseError(
@@ -203,6 +218,7 @@ class Proposing(ABC):
 
     git: Git
     registry: Registry
+    model: str
     digest: str | None
     base: str | None
     branch: str | None
@@ -238,61 +254,99 @@ class Proposing(ABC):
 class Promote(Proposing):
     """Let production run what staging runs."""
 
+    prometheus: str | None
+    """The address of the Prometheus that watches staging."""
+    without_evidence: str | None
+    """Why the promotion is right although evidence is missing."""
+
     def _proposal(self, tip: str, base: str) -> Proposal:
-        git = self.git
-        staging = deployments.current(git, tip, STAGING)
-        path = overlays.path(PRODUCTION)
-        text = deployments.require_text(git, tip, PRODUCTION)
-        running = overlay.parse(text, path)
-        if staging.empty:
-            raise ReleaseError("nothing was released to staging yet, so there is nothing to promote")
+        git, model = self.git, self.model
+        staging = deployments.current(git, tip, STAGING, model)
+        running = deployments.current(git, tip, PRODUCTION, model)
+        if staging is None:
+            raise ReleaseError(f"{model} was never released to staging, so there is nothing to promote")
         if self.digest is not None and self.digest != staging.digest:
             raise ReleaseError(
-                f"staging at {REMOTE}/{base} runs {staging.digest}, not {self.digest}: only what staging runs is promoted"
+                f"staging at {REMOTE}/{base} runs {model} {staging.digest}, not {self.digest}: only what staging runs is "
+                "promoted"
             )
         if running == staging:
             raise ReleaseError(
-                f"production already runs what staging runs ({staging.version}, {staging.digest}): nothing to promote"
+                f"production already runs what staging runs ({model} {staging.version}, {staging.digest}): nothing to "
+                "promote"
             )
         image = Reference.parse(staging.image)
         found = candidate(self.registry.inspect(image), image)
-        if found.release != staging:
+        if found != Candidate(staging, model):
             raise ReleaseError(
-                f"staging's overlay says version {staging.version} of {staging.revision[:12]}, but the image's labels say "
-                f"{found.release.version} of {found.release.revision[:12]}: release to staging again"
+                f"staging's overlay says {model} {staging.version} of {staging.revision[:12]}, but the image's labels say "
+                f"{_name(found)} of {found.release.revision[:12]}: release to staging again"
             )
-        change = Change.describe(git, "promote", PRODUCTION, running, staging, model=found.model)
-        abandoned = deployments.read(git, tip, PRODUCTION).abandoned.get(staging.digest)
-        since = deployments.read(git, tip, STAGING).current
+        found_evidence = self._evidence(staging)
+        change = Change.describe(git, "promote", PRODUCTION, model, running, staging)
+        abandoned = deployments.read(git, tip, PRODUCTION, model).abandoned.get(staging.digest)
+        since = deployments.read(git, tip, STAGING, model).current
         return Proposal(
-            self.branch or f"promote/{PRODUCTION}-{_short(staging.digest)}",
-            Edit(path, overlay.edit(text, staging, path), words.commit_message(change)),
+            self.branch or f"promote/{PRODUCTION}-{model}-{_short(staging.digest)}",
+            Edit(
+                overlays.path(PRODUCTION, model),
+                str(staging),
+                words.commit_message(change, self.without_evidence),
+            ),
             change,
-            words.promotion(git, change, since, abandoned),
+            words.promotion(git, change, since, abandoned, found_evidence, self.without_evidence),
             f"production was taken back from this image in {abandoned.commit[:12]}" if abandoned else None,
         )
+
+    def _evidence(self, staging: Release) -> list[Evidence]:
+        """What speaks for the promotion.
+
+        Raises:
+            ReleaseError: something is missing, and no reason is given to go on without it.
+        """
+        remedy = "wait, or give --without-evidence REASON, which the commit records"
+        if self.prometheus is None:
+            if self.without_evidence:
+                return []
+            raise ReleaseError(
+                "no Prometheus is named that shows how staging does: give --prometheus or PROMETHEUS_URL, or "
+                "--without-evidence REASON, which the commit records"
+            )
+        try:
+            with Prometheus(self.prometheus, os.environ.get("PROMETHEUS_TOKEN")) as server:
+                found = evidence.collect(
+                    server, STAGING, self.model, staging.digest, evidence.minutes(self.git.top)
+                )
+        except PrometheusError as error:
+            if self.without_evidence:
+                return [Evidence("Prometheus answers", False, str(error))]
+            raise ReleaseError(f"there is no evidence of how staging does: {error}; {remedy}") from None
+        missing = [f"{each.requirement} ({each.found})" for each in found if not each.met]
+        if missing and not self.without_evidence:
+            raise ReleaseError(
+                f"{self.model} {staging.version} is not ready for production; missing: {'; '.join(missing)}: {remedy}"
+            )
+        return found
 
 
 @dataclass(frozen=True)
 class Rollback(Proposing):
-    """Let an environment run what it ran before."""
+    """Let a model run in an environment what it ran there before."""
 
     environment: str
     ask_registry: bool
     """Whether to check that the image still exists."""
 
     def _proposal(self, tip: str, base: str) -> Proposal:  # noqa: ARG002 - the tip is enough here
-        git, environment = self.git, self.environment
-        path = overlays.path(environment)
-        text = deployments.require_text(git, tip, environment)
-        running = overlay.parse(text, path)
-        target = self._target(deployments.read(git, tip, environment))
+        git, environment, model = self.git, self.environment, self.model
+        running = deployments.current(git, tip, environment, model)
+        target = self._target(deployments.read(git, tip, environment, model))
         if self.ask_registry:
             self.registry.require(Reference.parse(target.release.image))
-        change = Change.describe(git, "rollback", environment, running, target.release)
+        change = Change.describe(git, "rollback", environment, model, running, target.release)
         return Proposal(
-            self.branch or f"rollback/{environment}-{_short(target.release.digest)}",
-            Edit(path, overlay.edit(text, target.release, path), words.commit_message(change)),
+            self.branch or f"rollback/{environment}-{model}-{_short(target.release.digest)}",
+            Edit(overlays.path(environment, model), str(target.release), words.commit_message(change)),
             change,
             words.restoration(git, change, target),
         )
@@ -301,12 +355,12 @@ class Rollback(Proposing):
         environment, current = self.environment, timeline.current
         if current is None:
             raise ReleaseError(
-                f"nothing was released to {environment} yet, so there is nothing to go back to"
+                f"{self.model} was never released to {environment}, so there is nothing to go back to"
             )
         if self.digest is None:
             if timeline.previous is None:
                 raise ReleaseError(
-                    f"{environment} runs {current.release.digest}, and there is nothing good before it to go back to"
+                    f"{environment} runs {self.model} {current.release.digest}, and there is nothing good before it to go back to"
                 )
             return timeline.previous
         wanted = self.digest if self.digest.startswith("sha256:") else f"sha256:{self.digest}"
@@ -320,7 +374,7 @@ class Rollback(Proposing):
             raise ReleaseError(
                 f"{self.digest} is the beginning of several digests: {', '.join(matching)}"
                 if matching
-                else f"{self.digest} was never released to {environment}; "
+                else f"{self.digest} of {self.model} was never released to {environment}; "
                 "`python -m deploy.release status --json` lists them"
             )
         (found,) = matching.values()
@@ -329,35 +383,46 @@ class Rollback(Proposing):
         return found
 
 
-def needed(git: Git, base: str | None = None) -> bool:
-    """Whether the image at HEAD differs from the one that staging runs; prints why."""
+def needed(git: Git, base: str | None = None) -> list[str]:
+    """The models whose image at HEAD differs from the one that staging runs; prints why, one line each."""
     head = git.require("HEAD")
     branch = base or git.default_branch()
     # Origin's branch may have a release that this checkout lacks; a clone without a remote has only its HEAD.
     tip = git.commit(f"refs/remotes/{REMOTE}/{branch}") or head
-    running = deployments.current(git, tip, STAGING)
-    if running.empty:
-        print("needed: nothing was released to staging yet")
-        return True
+    found = []
+    for model in models.find(git.top):
+        is_needed, why = _needed(git, head, tip, model)
+        print(f"{model}: {'needed' if is_needed else 'not needed'}: {why}")
+        found += [model] if is_needed else []
+    if not found:
+        print("no model changes: nothing is released")
+    return found
+
+
+def _needed(git: Git, head: str, tip: str, model: str) -> tuple[bool, str]:
+    further = models.further(git.top / models.prefix(model, git.top))
+    if inputs.bundle_hash(head, git.top, further) is None:
+        return False, f"{head[:12]} has no trained model"
+    if model not in deployments.owners(git, tip).get(STAGING, ()):
+        return False, f"it has no overlay in {STAGING}: `python -m deploy.overlay {model}` writes it"
+    running = deployments.current(git, tip, STAGING, model)
+    if running is None:
+        return True, "it was never released to staging"
     if git.commit(running.revision) is None and not git.shallow:
-        print(f"needed: staging runs revision {running.revision[:12]}, which this repository does not have")
-        return True
+        return True, f"staging runs revision {running.revision[:12]}, which this repository does not have"
     revision = git.require(running.revision)
     if revision == head:
-        print(f"not needed: staging runs {head[:12]}, which is this commit")
-        return False
+        return False, f"staging runs {head[:12]}, which is this commit"
     if git.contains(revision, head):
-        print(f"not needed: staging runs {revision[:12]}, which contains {head[:12]}")
-        return False
-    paths = inputs.changed(revision, head, git.top)
+        return False, f"staging runs {revision[:12]}, which contains {head[:12]}"
+    paths = inputs.changed(revision, head, git.top, further)
     if not paths:
-        print(
-            f"not needed: nothing that goes into the image differs between {revision[:12]}, which staging runs, and {head[:12]}"
+        return (
+            False,
+            f"nothing that goes into the image differs between {revision[:12]}, which staging runs, and {head[:12]}",
         )
-        return False
     shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
-    print(f"needed: since {revision[:12]}, which staging runs, there changed {shown}")
-    return True
+    return True, f"since {revision[:12]}, which staging runs, there changed {shown}"
 
 
 def require_check(name: str, commit: str) -> None:

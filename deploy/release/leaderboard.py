@@ -1,13 +1,12 @@
-"""The champion's metrics at a commit, read from `reports/leaderboard.json` as git has it there."""
+"""The metrics of a model's champion at a commit, read from `reports/leaderboard.json` as git has it there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from common import models
 from deploy.git import Git
 from training.results import board
-
-PATH = board.LEADERBOARD_FILE.as_posix()
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,14 @@ class Metrics:
     """By name, in the leaderboard's order, the score that selects first."""
 
 
-def read(git: Git, commit: str) -> Metrics | None:
-    """None where the commit has no leaderboard, or one of an unknown form."""
-    found = board.parse(git.read(commit, PATH))
+def path(git: Git, model: str) -> str:
+    """The leaderboard of a model, from the top of the repository."""
+    return models.prefix(model, git.top) + board.LEADERBOARD_FILE.as_posix()
+
+
+def read(git: Git, commit: str, model: str) -> Metrics | None:
+    """None where the commit has no leaderboard of the model, or one of an unknown form."""
+    found = board.parse(git.read(commit, path(git, model)))
     row = next((row for row in found.rows if row.algorithm == found.champion), None) if found else None
     if found is None or row is None:
         return None

@@ -102,6 +102,7 @@ def _is_fresh(git: Git, commit: str, tip: str, edit: Edit) -> bool:
     return (
         not git.contains(tip, commit)
         and git.read(commit, edit.path) == edit.content
+        and git.run("log", "-1", "--format=%B", commit).strip() == edit.message.strip()
         and git.read(f"{commit}^", edit.path) == git.read(tip, edit.path)
         and git.contains(tip, f"{commit}^")
     )

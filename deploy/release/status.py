@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from common import models
+from common.overlays import Release
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
 from deploy.release import deployments, words
 from deploy.release.commands import PRODUCTION, STAGING
 from deploy.release.deployments import Deployment, Timeline
-from deploy.release.overlay import Release
 
 MAX_COMMITS = 10
 
@@ -30,15 +31,27 @@ class Behind:
 
 
 @dataclass(frozen=True)
-class Status:
-    ref: str
-    commit: str
+class Model:
+    """What the environments run of one model."""
+
     environments: dict[str, Timeline]
     behind: Behind | None
     """None unless both environments run something."""
 
+    @property
+    def gone(self) -> list[str]:
+        """The environments that still run it, as far as git can tell, although its overlay was removed."""
+        return [name for name, timeline in self.environments.items() if timeline.removed is not None]
 
-def read(git: Git, base: str | None = None, fetch: bool = False) -> Status:
+
+@dataclass(frozen=True)
+class Status:
+    ref: str
+    commit: str
+    models: dict[str, Model]
+
+
+def read(git: Git, base: str | None = None, fetch: bool = False, model: str | None = None) -> Status:
     """The status of origin's branch at the last fetch, or now with `fetch`; without origin, of HEAD."""
     git.require_history()
     branch = base or git.default_branch()
@@ -50,29 +63,48 @@ def read(git: Git, base: str | None = None, fetch: bool = False) -> Status:
         if base is not None:
             raise ReleaseError(f"this clone has no {ref}: try --fetch")
         ref, commit = "HEAD", git.require("HEAD")
-    timelines = {name: deployments.read(git, commit, name) for name in deployments.environments(git, commit)}
-    if not timelines:
+    owners = deployments.owners(git, commit)
+    if not owners:
         raise ReleaseError(f"{ref} has no environments")
-    for name in timelines:
-        # The history skips overlays that cannot be read; the present one must be an error.
-        deployments.current(git, commit, name)
-    return Status(ref, commit, timelines, _behind(git, timelines))
+    timelines = deployments.read_all(git, commit)
+    found: dict[str, dict[str, Timeline]] = {}
+    gone = {place: timeline for place, timeline in timelines.items() if timeline.removed is not None}
+    for environment in dict.fromkeys([*owners, *(environment for environment, _ in gone)]):
+        for name in owners.get(environment, ()):
+            # The history skips files that cannot be read; the present one must be an error.
+            deployments.current(git, commit, environment, name)
+            found.setdefault(name, {})[environment] = timelines.get((environment, name), Timeline())
+        for (there, name), timeline in gone.items():
+            if there == environment:
+                found.setdefault(name, {})[environment] = timeline
+    known = {**dict.fromkeys(models.find(git.top)), **dict.fromkeys(sorted(found))}
+    if model is not None and model not in found:
+        raise models.UnknownModelError(models.unknown(model, dict.fromkeys(known, git.top)))
+    shown = [name for name in known if name in found and model in (None, name)]
+    return Status(ref, commit, {name: Model(found[name], _behind(git, name, found[name])) for name in shown})
 
 
 def document(status: Status) -> dict[str, Any]:
     """The status as JSON; it does not depend on the present time."""
-    behind = status.behind
     return {
         "ref": status.ref,
         "commit": status.commit,
+        "models": {name: _described(model) for name, model in status.models.items()},
+    }
+
+
+def _described(model: Model) -> dict[str, Any]:
+    behind = model.behind
+    return {
         "environments": {
             name: {
                 "current": _entry(timeline.current),
                 "previous": _entry(timeline.previous),
                 "abandoned": sorted(timeline.abandoned),
+                "removed": None if timeline.removed is None else timeline.removed.isoformat(),
                 "deployments": [_entry(each) for each in timeline.deployments],
             }
-            for name, timeline in status.environments.items()
+            for name, timeline in model.environments.items()
         },
         "production": None
         if behind is None
@@ -84,8 +116,8 @@ def document(status: Status) -> dict[str, Any]:
     }
 
 
-def show(status: Status, now: datetime | None = None) -> None:
-    """A table, and how production and staging differ."""
+def show(status: Status, now: datetime | None = None, details: bool = True) -> None:
+    """A table, and with `details` how production and staging differ, model by model."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -94,33 +126,42 @@ def show(status: Status, now: datetime | None = None) -> None:
     # Rich would give a log eighty columns, which break names.
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column in ("environment", "model", "digest", "revision", "since", "by", "PR"):
-        table.add_column(
-            column, no_wrap=column != "by", justify="right" if column in ("since", "PR") else "left"
-        )
-    for name, timeline in status.environments.items():
-        if timeline.current is None:
-            table.add_row(name, "[dim]nothing released yet[/]")
-            continue
-        each, release = timeline.current, timeline.current.release
-        table.add_row(
-            f"[bold]{name}[/]",
-            release.version,
-            _short(release),
-            release.revision[:12],
-            age(each.time, now or datetime.now(UTC)),
-            escape(each.author),
-            f"#{each.pull_request}" if each.pull_request else "",
-        )
+    for column in ("model", "environment", "version", "digest", "revision", "since", "by", "PR", "behind"):
+        right = column in ("since", "PR", "behind")
+        table.add_column(column, no_wrap=column != "by", justify="right" if right else "left")
+    for model, found in status.models.items():
+        for number, (name, timeline) in enumerate(found.environments.items()):
+            head = [f"[bold]{escape(model)}[/]" if number == 0 else "", name]
+            if timeline.current is None:
+                table.add_row(*head, "[dim]never released[/]")
+                continue
+            each, release = timeline.current, timeline.current.release
+            table.add_row(
+                *head,
+                release.version,
+                _short(release),
+                release.revision[:12],
+                age(each.time, now or datetime.now(UTC)),
+                escape(each.author),
+                f"#{each.pull_request}" if each.pull_request else "",
+                _lag(found.behind) if name == PRODUCTION else "",
+            )
     console.print(table)
-    for name, timeline in status.environments.items():
-        if timeline.current is not None and (gone := _taken_back(timeline)):
-            console.print(f"{name} was taken back from {', '.join(gone)}")
-        if timeline.previous is not None:
-            back = timeline.previous.release
-            console.print(f"{name} can go back to {_short(back)} (model {back.version})")
-    if status.behind is not None:
-        console.print(escape(_difference(status.behind)))
+    for model, found in status.models.items():
+        for name, timeline in found.environments.items():
+            if timeline.current is not None and (gone := _taken_back(timeline)):
+                console.print(f"{model}: {name} was taken back from {', '.join(gone)}")
+            if details and timeline.previous is not None:
+                back = timeline.previous.release
+                console.print(f"{model}: {name} can go back to {_short(back)} (version {back.version})")
+        if details and found.behind is not None:
+            console.print(escape(f"{model}: {_difference(found.behind)}"))
+        for name in found.gone:
+            removed = found.environments[name].removed
+            console.print(
+                f"[yellow]{escape(model)} was removed from {name} on {removed:%Y-%m-%d}[/], and runs there until somebody "
+                f"deletes its application: argocd app delete espalier-{name}-{model}"
+            )
     console.print(f"[dim]as of {status.ref} {status.commit[:12]}[/]")
 
 
@@ -133,15 +174,16 @@ def age(since: datetime, now: datetime) -> str:
     return "just now"
 
 
-def main(git: Git, base: str | None, fetch: bool, as_json: bool) -> None:
-    status = read(git, base, fetch)
+def main(git: Git, base: str | None, fetch: bool, as_json: bool, model: str | None) -> None:
+    status = read(git, base, fetch, model)
     if as_json:
         print(json.dumps(document(status), indent=2, ensure_ascii=False))
     else:
-        show(status)
+        show(status, details=len(status.models) == 1)
 
 
-def _behind(git: Git, timelines: dict[str, Timeline]) -> Behind | None:
+def _behind(git: Git, model: str, timelines: dict[str, Timeline]) -> Behind | None:
+    """None unless both environments run something; git is asked only if they differ."""
     staging, production = (
         timelines[name].current if name in timelines else None for name in (STAGING, PRODUCTION)
     )
@@ -153,9 +195,18 @@ def _behind(git: Git, timelines: dict[str, Timeline]) -> Behind | None:
         return Behind(same, None)
     return Behind(
         same,
-        tuple(words.between(git, old.revision, new.revision)),
-        tuple(words.between(git, new.revision, old.revision)),
+        tuple(words.between(git, model, old.revision, new.revision)),
+        tuple(words.between(git, model, new.revision, old.revision)),
     )
+
+
+def _lag(behind: Behind | None) -> str:
+    """How far production is behind staging, for a cell of the table."""
+    if behind is None or behind.same:
+        return ""
+    if behind.commits is None:
+        return "?"
+    return str(len(behind.commits)) if behind.commits or not behind.ahead else f"-{len(behind.ahead)}"
 
 
 def _difference(behind: Behind) -> str:

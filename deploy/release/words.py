@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from common import models
 from common.markdown import prose
-from common.overlays import FOLDER
+from common.overlays import FOLDER, Release
 from deploy.git import Git
 from deploy.release import leaderboard
 from deploy.release.deployments import Deployment
+from deploy.release.evidence import Evidence
 from deploy.release.leaderboard import Figure, Metrics
-from deploy.release.overlay import Release
 
 Action = Literal["release", "promote", "rollback"]
 MAX_COMMITS = 30
 """In one list, because a pull request's text has a limit."""
 MAX_SUBJECT = 200
 NOTHING = "nothing"
+SHARED = (".dockerignore", "app", "common", "pyproject.toml", "training", "uv.lock")
+"""What a further model has in common with the others: the code that trains it and that serves it."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A release that is to replace the one that an environment runs."""
+    """A release of a model that is to replace the one that an environment runs."""
 
     action: Action
     environment: str
-    old: Release
+    model: str
+    old: Release | None
+    """None if this is the first."""
     new: Release
     old_metrics: Metrics | None
     new_metrics: Metrics | None
-    model: str
-    """The name of the new model."""
+    leaderboard: str
+    """The path from which the metrics were read."""
 
     @classmethod
     def describe(
-        cls, git: Git, action: Action, environment: str, old: Release, new: Release, model: str | None = None
+        cls, git: Git, action: Action, environment: str, model: str, old: Release | None, new: Release
     ) -> Change:
         """Read the metrics of both releases from git."""
-        before = (
-            None if old.empty or git.commit(old.revision) is None else leaderboard.read(git, old.revision)
+        before, after = (
+            None
+            if each is None or git.commit(each.revision) is None
+            else leaderboard.read(git, each.revision, model)
+            for each in (old, new)
         )
-        after = None if git.commit(new.revision) is None else leaderboard.read(git, new.revision)
-        name = model or (after.model if after else "model")
-        return cls(action, environment, old, new, before, after, name)
+        return cls(action, environment, model, old, new, before, after, leaderboard.path(git, model))
 
     @property
     def title(self) -> str:
@@ -55,21 +62,21 @@ class Change:
         }[self.action]
 
 
-def commit_message(change: Change) -> str:
+def commit_message(change: Change, without_evidence: str | None = None) -> str:
     """Subject, facts, and trailers that `git interpret-trailers --parse` reads."""
     old, new = change.old, change.new
     lines = [
         change.title,
         "",
         f"Image:    {new.name}",
-        f"Digest:   {NOTHING if old.empty else old.digest}",
+        f"Digest:   {NOTHING if old is None else old.digest}",
         f"       -> {new.digest}",
-        f"Revision: {NOTHING if old.empty else old.revision} -> {new.revision}",
+        f"Revision: {NOTHING if old is None else old.revision} -> {new.revision}",
         f"Model:    {_version(old)} -> {change.model} {new.version}{_algorithm(change.new_metrics)}",
         "",
     ]
     if change.new_metrics is None:
-        lines.append(f"{leaderboard.PATH} at that revision says nothing of its metrics.")
+        lines.append(f"{change.leaderboard} at that revision says nothing of its metrics.")
     else:
         lines.append("Metrics of the champion at that revision:")
         width = max(map(len, change.new_metrics.figures), default=0)
@@ -78,15 +85,24 @@ def commit_message(change: Change) -> str:
         "Espalier-Environment": change.environment,
         "Espalier-Action": change.action,
         "Espalier-Image": new.image,
-        "Espalier-Previous-Image": NOTHING if old.empty else old.image,
+        "Espalier-Previous-Image": NOTHING if old is None else old.image,
         "Espalier-Revision": new.revision,
         "Espalier-Model": f"{change.model} {new.version}",
     }
+    if without_evidence:
+        trailers["Espalier-Without-Evidence"] = without_evidence
     return "\n".join([*lines, "", *(f"{key}: {value}" for key, value in trailers.items()), ""])
 
 
-def promotion(git: Git, change: Change, since: Deployment | None, abandoned: Deployment | None) -> str:
-    """The description of a promotion: what, its metrics, its commits, and the way back."""
+def promotion(
+    git: Git,
+    change: Change,
+    since: Deployment | None,
+    abandoned: Deployment | None,
+    evidence: Sequence[Evidence],
+    without_evidence: str | None,
+) -> str:
+    """The description of a promotion: what, the evidence, its metrics, its commits, and the way back."""
     lines = []
     if since is not None:
         lines.append(
@@ -100,12 +116,17 @@ def promotion(git: Git, change: Change, since: Deployment | None, abandoned: Dep
         ]
     back = (
         "Nothing ran before it, so there is nothing to roll back to: close this if in doubt."
-        if change.old.empty
-        else "After the merge, run the workflow `rollback`, or `python -m deploy.release rollback --pull-request`: it "
-        f"proposes to restore `{change.old.digest}` (version {change.old.version})."
+        if change.old is None
+        else "After the merge, run the workflow `rollback`, or `python -m deploy.release rollback --model "
+        f"{change.model} --pull-request`: it proposes to restore `{change.old.digest}` (version {change.old.version})."
     )
     return _join(
-        lines, _table(change), _metrics(change), _commits(git, change), "### The way back\n\n" + back
+        lines,
+        _table(change),
+        _evidence(evidence, without_evidence),
+        _metrics(change),
+        _commits(git, change),
+        "### The way back\n\n" + back,
     )
 
 
@@ -129,7 +150,7 @@ def _join(lines: list[str], *parts: str) -> str:
 
 def _table(change: Change) -> str:
     old, new = change.old, change.new
-    now = ["nothing"] * 3 if old.empty else [
+    now = ["nothing"] * 3 if old is None else [
         f"`{old.version}`{_algorithm(change.old_metrics)}", old.revision, f"`{old.digest}`",
     ]  # fmt: skip
     then = [
@@ -138,9 +159,19 @@ def _table(change: Change) -> str:
         f"`{new.digest}`",
     ]
     rows = zip(("model", "revision", "digest"), now, then, strict=True)
-    names = [] if old.empty or old.name == new.name else [f"| image | `{old.name}` | `{new.name}` |"]
+    names = [] if old is None or old.name == new.name else [f"| image | `{old.name}` | `{new.name}` |"]
     head = f"| {change.environment} | now | proposed |\n|---|---|---|"
     return "\n".join([head, *(f"| {name} | {a} | {b} |" for name, a, b in rows), *names])
+
+
+def _evidence(evidence: Sequence[Evidence], without: str | None) -> str:
+    rows = [
+        f"| {'✅' if each.met else '❌'} | {prose(each.requirement)} | {prose(each.found)} |"
+        for each in evidence
+    ]
+    table = ["| | required | found |", "|---|---|---|", *rows] if rows else ["None was collected."]
+    reason = ["", f"Proposed without complete evidence, because: {prose(without)}"] if without else []
+    return "\n".join(["### Evidence from staging", "", *table, *reason])
 
 
 def _metrics(change: Change) -> str:
@@ -148,7 +179,7 @@ def _metrics(change: Change) -> str:
     after = change.new_metrics.figures if change.new_metrics else {}
     names = list(dict.fromkeys([*after, *before]))
     if not names:
-        return f"### Metrics\n\n`{leaderboard.PATH}` says nothing of them at either revision."
+        return f"### Metrics\n\n`{change.leaderboard}` says nothing of them at either revision."
     rows = [
         f"| {prose(name)} | {_text(before.get(name))} | {_text(after.get(name))} "
         f"| {_difference(before.get(name), after.get(name))} |"
@@ -174,14 +205,14 @@ def _metrics(change: Change) -> str:
 def _commits(git: Git, change: Change) -> str:
     """The commits that only one of the two images has."""
     old, new = change.old, change.new
-    if old.empty:
+    if old is None:
         return "### Commits\n\nThe first release here."
     if git.commit(old.revision) is None or git.commit(new.revision) is None:
         return "### Commits\n\nA revision is not in this repository any more, so they cannot be listed."
     parts = []
     for title, commits in (
-        ("added", between(git, old.revision, new.revision)),
-        ("taken away", between(git, new.revision, old.revision)),
+        ("added", between(git, change.model, old.revision, new.revision)),
+        ("taken away", between(git, change.model, new.revision, old.revision)),
     ):
         if commits:
             listed = [
@@ -197,18 +228,23 @@ def _commits(git: Git, change: Change) -> str:
     )
 
 
-def between(git: Git, older: str, newer: str) -> list[tuple[str, str]]:
-    """First-parent commits of `newer` that `older` lacks, newest first, without those that only release."""
+def between(git: Git, model: str, older: str, newer: str) -> list[tuple[str, str]]:
+    """First-parent commits of `newer` that `older` lacks, newest first.
+
+    Those that only release, and those that only concern other models, are left out.
+    """
+    prefix = models.prefix(model, git.top)
+    ours = [prefix, *SHARED] if prefix else [".", f":(exclude){models.FOLDER}"]
     listed = git.run(
-        "log", "--first-parent", "--format=%H%x1f%s", f"{older}..{newer}", "--", ".", f":(exclude){FOLDER}"
+        "log", "--first-parent", "--format=%H%x1f%s", f"{older}..{newer}", "--", *ours, f":(exclude){FOLDER}"
     )
     return [
         (commit, subject) for commit, _, subject in (line.partition("\x1f") for line in listed.splitlines())
     ]
 
 
-def _version(release: Release) -> str:
-    return NOTHING if release.empty else release.version
+def _version(release: Release | None) -> str:
+    return NOTHING if release is None else release.version
 
 
 def _algorithm(found: Metrics | None) -> str:

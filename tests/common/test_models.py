@@ -49,10 +49,11 @@ def test_a_process_knows_the_model_in_whose_folder_it_works(
 ) -> None:
     monkeypatch.chdir(repository)
     assert models.further(Path()) is None
-    assert overlays.from_here("staging") == Path("deploy/overlays/staging/kustomization.yaml")
+    assert overlays.from_here("staging") == Path("deploy/overlays/staging/iris/release/kustomization.yaml")
     monkeypatch.chdir(repository / "models/churn")
     assert models.further(Path()) == "churn"
-    assert overlays.from_here("staging") == Path("../../deploy/overlays/staging/churn/kustomization.yaml")
+    release = "deploy/overlays/staging/churn/release/kustomization.yaml"
+    assert overlays.from_here("staging") == Path("../..") / release
     (repository / "params.yaml").unlink()
     assert models.further(Path()) is None, "some other folder is called models"
 

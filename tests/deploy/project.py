@@ -17,14 +17,16 @@ from typing import Any
 
 import pytest
 
-from common import overlays
+from common import models, overlays
+from common.overlays import Release
 from deploy.release import __main__ as tool
-from deploy.release import overlay
 from deploy.release.commands import NAME_LABEL, REVISION_LABEL, VERSION_LABEL
-from deploy.release.overlay import Release
 from tests.deploy.registries import Server
 
 ROOT = Path(__file__).parents[2]
+MODEL = "iris"
+"""The project's first model."""
+ENVIRONMENTS = ("staging", "production")
 
 
 @dataclass(frozen=True)
@@ -123,34 +125,47 @@ class Project:
         )
         return Clone(self.folder / name)
 
-    def change(self, number: int, push: bool = True) -> str:
+    def change(self, number: int, push: bool = True, model: str = MODEL) -> str:
         """Merge a better model, and give its commit."""
+        prefix = models.prefix(model, self.me.root)
         files = {
-            "app/main.py": f"number = {number}\n",
-            "reports/leaderboard.json": json.dumps(leaderboard(number)),
-            "dvc.lock": f"stages:\n  select:\n    outs:\n    - path: model\n      md5: {number:032x}.dir\n",
+            f"{prefix}reports/leaderboard.json": json.dumps({**leaderboard(number), "name": model}),
+            f"{prefix}dvc.lock": f"stages:\n  select:\n    outs:\n    - path: model\n      md5: {number:032x}.dir\n",
         }
+        if not prefix:
+            files["app/main.py"] = f"number = {number}\n"
         return self.me.commit(f"Train model {number}", files, push)
 
-    def image(self, revision: str, number: int, **more: str) -> str:
+    def add_model(self, name: str) -> None:
+        """Merge a further model, with its overlays and nothing released."""
+        files = {f"models/{name}/params.yaml": f"name: {name}\n"}
+        for environment in ENVIRONMENTS:
+            files[f"{overlays.folder(environment, name)}/kustomization.yaml"] = f"namePrefix: {name}-\n"
+        self.me.commit(f"Add the model {name}", files)
+
+    def image(self, revision: str, number: int, model: str = MODEL, **more: str) -> str:
         """Build, so to speak, the image of a revision, and give its reference."""
-        labels = {REVISION_LABEL: revision, VERSION_LABEL: version(number), NAME_LABEL: "iris", **more}
+        labels = {REVISION_LABEL: revision, VERSION_LABEL: version(number), NAME_LABEL: model, **more}
         return f"{self.registry.host}/espalier@{self.registry.push(labels)}"
 
-    def made(self, number: int) -> str:
+    def made(self, number: int, model: str = MODEL) -> str:
         """A change and its image."""
-        return self.image(self.change(number), number)
+        return self.image(self.change(number, model=model), number, model)
 
-    def staged(self, number: int) -> str:
+    def staged(self, number: int, model: str = MODEL) -> str:
         """A change, its image, and its release to staging."""
-        image = self.made(number)
+        image = self.made(number, model)
         done = self.me.release("set", "staging", "--image", image, "--push")
         assert done.status == 0, done.err
         return image
 
-    def runs(self, environment: str, branch: str = "main") -> Release:
-        text = self.at_origin("show", f"{branch}:{overlays.path(environment)}")
-        return overlay.parse(text, environment)
+    def runs(self, environment: str, branch: str = "main", model: str = MODEL) -> Release:
+        text = self.at_origin("show", f"{branch}:{overlays.path(environment, model)}")
+        # The output of git is stripped here.
+        return overlays.parse(f"{text}\n", environment)
+
+    def released(self, environment: str, branch: str = "main", model: str = MODEL) -> bool:
+        return bool(self.at_origin("ls-tree", "--name-only", branch, "--", overlays.path(environment, model)))
 
     def at_origin(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -190,7 +205,7 @@ def leaderboard(number: int) -> dict[str, Any]:
 
 
 def make(folder: Path, registry: Server) -> Project:
-    """A project whose overlays are this one's as they are before the first release."""
+    """A project whose overlays are this one's, and in which nothing was released."""
     template = _template().name
     shutil.copytree(template, folder)
     settings = folder / "me/.git/config"
@@ -206,12 +221,12 @@ def _template() -> tempfile.TemporaryDirectory[str]:
     (folder / "first").mkdir()
     first = Clone(folder / "first")
     first.git("init", "-q", "-b", "main")
-    for environment in ("staging", "production"):
-        file = first.root / overlays.path(environment)
-        file.parent.mkdir(parents=True)
-        shutil.copy(ROOT / overlays.path(environment), file)
-        nothing = Release("registry.example.com/espalier", "sha256:" + "0" * 64, "none", "0" * 40)
-        file.write_bytes(overlay.edit(file.read_bytes().decode(), nothing, environment).encode())
+    for environment in ENVIRONMENTS:
+        for name in ("kustomization.yaml", f"{MODEL}/kustomization.yaml"):
+            file = first.root / overlays.FOLDER / environment / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / overlays.FOLDER / environment / name, file)
+    (first.root / "params.yaml").write_text(f"name: {MODEL}\n")
     (first.root / "uv.lock").write_text("")
     (first.root / "pyproject.toml").write_text("")
     first.git("add", ".")

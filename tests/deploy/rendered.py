@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy.manifests import __main__ as manifests
 from deploy.manifests import render
+from tests.deploy.project import MODEL
 
 Document = dict[str, Any]
 
@@ -18,14 +19,14 @@ def everything() -> list[manifests.Rendered]:
 
 
 def documents(name: str) -> list[Document]:
-    """Of an environment, as `staging` or `staging.gateway-api+deployment`, of `monitoring` or of `argocd`."""
+    """Of `staging`, of a model in it as `staging.iris.gateway-api+deployment`, of `monitoring` or of `argocd`."""
     return next(list(each.documents) for each in everything() if each.name == name)
 
 
 def variants() -> list[list[Document]]:
-    """Both environments with each set of components, in the order of `render.VARIANTS`."""
+    """The first model in both environments with each set of components, in the order of `render.VARIANTS`."""
     return [
-        documents(f"{environment}.{'+'.join(components) or 'plain'}")
+        documents(f"{environment}.{MODEL}.{'+'.join(components) or 'plain'}")
         for components in render.VARIANTS
         for environment in render.ENVIRONMENTS
     ]

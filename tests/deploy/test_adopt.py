@@ -17,7 +17,6 @@ from tests.deploy.conftest import Call
 ROOT = render.FOLDER.parent
 MINE = Names(
     repository="https://github.com/acme/flowers",
-    registry="999900001111.dkr.ecr.us-east-2.amazonaws.com/ml/flowers",
     region="us-east-2",
     # One is part of the other.
     host="flowers.acme.io",
@@ -41,7 +40,8 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _copy(folder: Path) -> Path:
     for name in ("app", "common", "deploy", "docs", "monitoring", ".github"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "zensical.toml", folder)
+    for name in ("zensical.toml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
     return folder
 
 
@@ -73,11 +73,10 @@ def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
             assert found == [], path
     checked = _start(copy, "deploy.manifests")
     assert (checked.returncode, checked.stderr) == (0, "")
-    rendered = (copy / "build/manifests/production.yaml").read_text()
-    assert "host: flowers.acme.io" in rendered
-    assert "image: 999900001111.dkr.ecr.us-east-2.amazonaws.com/ml/flowers@sha256:" in rendered
+    rendered = (copy / "build/manifests/production.iris.yaml").read_text()
+    assert "host: iris.flowers.acme.io" in rendered
     assert "cidr: 172.20.0.0/16" in rendered
-    assert "host: staging.flowers.acme.io" in (copy / "build/manifests/staging.yaml").read_text()
+    assert "host: iris.staging.flowers.acme.io" in (copy / "build/manifests/staging.iris.yaml").read_text()
     watching = (copy / "build/manifests/monitoring.yaml").read_text()
     assert "--repository=acme/flowers" in watching
     assert "runbook_url: https://github.com/acme/flowers/blob/main/docs/operations.md#" in watching
@@ -103,7 +102,7 @@ def test_one_name_alone(call: Call, copy: Path) -> None:
     done = call(adopt.main, copy, "--host", "flowers.acme.io")
     assert done.returncode == 0
     assert adopt.current(copy) == Names(**{**vars(former), "host": "flowers.acme.io"})
-    assert "deploy/overlays/production/kustomization.yaml" in done.stdout
+    assert "deploy/overlays/production/iris/kustomization.yaml" in done.stdout
     assert "deploy/overlays/staging" not in done.stdout
 
 
@@ -113,14 +112,6 @@ def test_one_name_alone(call: Call, copy: Path) -> None:
         ("--repository", "git@github.com:acme/flowers.git", "is not https://github.com/OWNER/NAME"),
         ("--repository", "https://github.com/acme/flowers.git", "is not https://github.com/OWNER/NAME"),
         ("--repository", "https://github.com/acme", "is not https://github.com/OWNER/NAME"),
-        ("--registry", "https://registry.acme.io/flowers", "without a tag"),
-        ("--registry", "registry.acme.io/flowers:latest", "without a tag"),
-        ("--registry", "registry.acme.io/Flowers", "without a tag"),
-        (
-            "--registry",
-            "999900001111.dkr.ecr.xx-nowhere-9.amazonaws.com/a",
-            "--registry is in xx-nowhere-9",
-        ),
         ("--region", "Frankfurt", "a region such as"),
         ("--host", "https://flowers.acme.io", "a host's full name"),
         ("--host", "flowers", "a host's full name"),

@@ -19,6 +19,8 @@ from app.metrics import LATENCY_LIMIT
 from app.settings import Settings
 from deploy.manifests import render
 from tests.bundles import write_number_bundle
+from tests.deploy import rendered
+from tests.deploy.project import MODEL
 from tests.deploy.prometheus import NOW, STEP, Prometheus, serving
 
 METRICS = ("scraped", "error-share", "p95-seconds", "more-rejected", "class-distance")
@@ -116,7 +118,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 @cache
 def _template(environment: str) -> dict[str, Any]:
-    documents = render.parse(render.render(render.overlay(environment)))
+    documents = rendered.documents(f"{environment}.{MODEL}")
     found: dict[str, Any] = next(each for each in documents if each["kind"] == "AnalysisTemplate")
     return found
 

@@ -13,12 +13,16 @@ import yaml
 
 from deploy.manifests import argocd, render, schema
 from tests.deploy import rendered
+from tests.deploy.project import MODEL
 from tests.deploy.spoiling import REMOVE, spoil
 
 Document = dict[str, Any]
 ROLLOUTS, MONITORING = "Application argo-rollouts", "Application kube-prometheus-stack"
-SET, CONFIG = "ApplicationSet espalier", "ConfigMap argocd-notifications-cm"
-NOTES, ELEMENT = "/spec/template/metadata/annotations", "/spec/generators/0/list/elements/0"
+SET, SHARED = "ApplicationSet espalier-models", "ApplicationSet espalier-environments"
+CONFIG = "ConfigMap argocd-notifications-cm"
+NOTES, MATRIX = "/spec/template/metadata/annotations", "/spec/generators/0/matrix/generators"
+ELEMENT, SHARED_ELEMENT = f"{MATRIX}/0/list/elements/0", "/spec/generators/0/list/elements/0"
+GIT = f"{MATRIX}/1/git"
 WATCHED = f"{NOTES}/argocd.argoproj.io~1manifest-generate-paths"
 SUBSCRIBE = f"{NOTES}/notifications.argoproj.io~1subscribe"
 PROMETHEUS = "and Prometheus is at http://"
@@ -33,7 +37,10 @@ def _rendered() -> list[Document]:
 
 
 def _problems(documents: list[Document], root: Path = render.FOLDER) -> list[str]:
-    return argocd.problems(documents, rendered.variants(), rendered.documents("monitoring"), root)
+    environments = [rendered.documents(name) for name in render.ENVIRONMENTS]
+    with render.copied() as copy:
+        deployed = [*environments, *rendered.variants()]
+        return argocd.problems(documents, deployed, rendered.documents("monitoring"), copy, root)
 
 
 def _get(documents: list[Document], which: str) -> Document:
@@ -41,8 +48,14 @@ def _get(documents: list[Document], which: str) -> Document:
     return next(each for each in documents if each["kind"] == kind and each["metadata"]["name"] == name)
 
 
-def _applications(documents: list[Document]) -> dict[str, Document]:
-    made = argocd.applications_of(_get(documents, SET))
+def _applications(documents: list[Document], released: Path | None = None) -> dict[str, Document]:
+    """By name. Where no folder is given, every model that has an overlay is released."""
+    if released is None:
+        with render.copied() as copy:
+            return _applications(documents, copy)
+    made = [
+        each for name in (SHARED, SET) for each in argocd.applications_of(_get(documents, name), released)
+    ]
     return {each["metadata"]["name"]: each for each in made}
 
 
@@ -50,19 +63,37 @@ def _applications(documents: list[Document]) -> dict[str, Document]:
 def test_there_is_an_application_for_each_overlay() -> None:
     overlays = {path.parent.name for path in render.FOLDER.glob("overlays/*/kustomization.yaml")}
     assert overlays == set(render.ENVIRONMENTS)
-    assert _applications(_rendered()).keys() == {f"espalier-{each}" for each in overlays}
-    for each in render.ENVIRONMENTS:
-        spec = _applications(_rendered())[f"espalier-{each}"]["spec"]
-        assert spec["source"]["path"] == f"deploy/overlays/{each}"
-        assert spec["destination"]["namespace"] == f"espalier-{each}"
+    expected = {f"espalier-{each}": each for each in overlays}
+    expected |= {
+        f"espalier-{each}-{name}": f"{each}/{name}" for each in overlays for name in render.models(each)
+    }
+    assert expected
+    found = _applications(_rendered())
+    assert found.keys() == expected.keys()
+    for name, path in expected.items():
+        spec = found[name]["spec"]
+        assert spec["source"]["path"] == f"deploy/overlays/{path}"
+        assert spec["destination"]["namespace"] == f"espalier-{path.partition('/')[0]}"
         assert spec["project"] == "espalier"
-        assert schema.problems(_applications(_rendered())[f"espalier-{each}"]) == []
+        assert schema.problems(found[name]) == []
+
+
+def test_a_model_that_was_never_released_is_deployed_nowhere(tmp_path: Path) -> None:
+    root = tmp_path / "deploy"
+    shutil.copytree(render.FOLDER / "overlays", root / "overlays", ignore=shutil.ignore_patterns("release"))
+    environments = {f"espalier-{each}" for each in render.ENVIRONMENTS}
+    assert _applications(_rendered(), root).keys() == environments
+    released = root / "overlays/staging" / MODEL / "release/kustomization.yaml"
+    released.parent.mkdir()
+    released.write_text(str(render.PLACEHOLDER))
+    assert _applications(_rendered(), root).keys() == {*environments, f"espalier-staging-{MODEL}"}
 
 
 def test_each_environment_has_its_sync_policy() -> None:
-    policies = {name: each["spec"]["syncPolicy"] for name, each in _applications(_rendered()).items()}
-    assert policies["espalier-staging"]["automated"] == {"prune": True, "selfHeal": True}
-    assert policies["espalier-production"]["automated"] == {"prune": False, "selfHeal": True}
+    found = _applications(_rendered())
+    policies = {name: each["spec"]["syncPolicy"] for name, each in found.items() if name.endswith(MODEL)}
+    assert policies[f"espalier-staging-{MODEL}"]["automated"] == {"prune": True, "selfHeal": True}
+    assert policies[f"espalier-production-{MODEL}"]["automated"] == {"prune": False, "selfHeal": True}
     for each in policies.values():
         # The patch adds to what the template has.
         assert "RespectIgnoreDifferences=true" in each["syncOptions"]
@@ -70,12 +101,13 @@ def test_each_environment_has_its_sync_policy() -> None:
 
 
 def test_nothing_that_runs_goes_with_its_description() -> None:
-    policy = _get(_rendered(), SET)["spec"]["syncPolicy"]
-    assert policy == {"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}
+    for name in (SHARED, SET):
+        policy = _get(_rendered(), name)["spec"]["syncPolicy"]
+        assert policy == {"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}
     for each in _rendered():
         assert "finalizers" not in each["metadata"]
-    for environment in rendered.variants():
-        namespace = next(each for each in environment if each["kind"] == "Namespace")
+    for environment in render.ENVIRONMENTS:
+        namespace = next(each for each in rendered.documents(environment) if each["kind"] == "Namespace")
         options = namespace["metadata"]["annotations"]["argocd.argoproj.io/sync-options"]
         assert options == "Prune=false,Delete=false"
 
@@ -105,7 +137,7 @@ def test_kinds_that_another_application_brings_need_no_dry_run(components: tuple
 
 def test_what_argo_rollouts_writes_is_left_alone() -> None:
     """Each field that it writes into an object of ours, by what the Rollouts say of routing."""
-    ignored = _applications(_rendered())["espalier-production"]["spec"]["ignoreDifferences"]
+    ignored = _applications(_rendered())[f"espalier-production-{MODEL}"]["spec"]["ignoreDifferences"]
     paths = {
         (each["kind"], path)
         for each in ignored
@@ -285,11 +317,20 @@ def test_alertmanager_is_given_what_is_tested() -> None:
 
 MISTAKES: list[tuple[str, str, object, str]] = [
     (SET, "/spec/goTemplateOptions", REMOVE, "set missingkey=error"),
+    (SHARED, SHARED_ELEMENT, REMOVE, "no Application deploys espalier-staging"),
+    (SHARED, f"{SPEC}/source/path", "deploy/overlays", "there is no deploy/overlays/kustomization"),
+    (SET, f"{GIT}/values/model", "{{ .path.name }}", "no field path.name"),
+    (
+        SET,
+        f"{GIT}/values/model",
+        "{{ index .path.segments 2 }}",
+        "there is no deploy/overlays/staging/staging",
+    ),
     (SET, f"{SPEC}/source/path", "deploy/overlays/{{ .env }}", "no field env"),
     (SET, f"{SPEC}/source/path", "deploy/overlays/{{ .environment | lower }}", "more template than"),
-    (SET, f"{ELEMENT}/environment", "qa", "there is no deploy/overlays/qa/kustomization"),
-    (SET, f"{ELEMENT}/environment", "qa", "does not allow espalier-qa"),
-    (SET, f"{ELEMENT}/environment", "qa", "no overlay makes the namespace espalier-qa"),
+    (SHARED, f"{SHARED_ELEMENT}/environment", "qa", "there is no deploy/overlays/qa/kustomization"),
+    (SHARED, f"{SHARED_ELEMENT}/environment", "qa", "does not allow espalier-qa"),
+    (SHARED, f"{SHARED_ELEMENT}/environment", "qa", "no overlay makes the namespace espalier-qa"),
     (SET, f"{ELEMENT}/server", "https://other", "on https://other"),
     (SET, f"{ELEMENT}/automated", {"prun": True}, "'prun' was unexpected"),
     (SET, f"{SPEC}/project", "default", "there is no AppProject default"),
@@ -432,14 +473,14 @@ def test_a_component_outside_the_watched_folders_is_found(tmp_path: Path) -> Non
     root = tmp_path / "deploy"
     shutil.copytree(render.FOLDER, root, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     shutil.copytree(root / "components" / "deployment", tmp_path / "shared")
-    overlay = render.overlay("staging", root) / "kustomization.yaml"
+    overlay = root / "overlays/staging" / MODEL / "kustomization.yaml"
     content = yaml.safe_load(overlay.read_text())
-    content["components"].append("../../../shared")
+    content["components"].append("../../../../shared")
     overlay.write_text(yaml.safe_dump(content))
     (tmp_path / "monitoring").mkdir()
     shutil.copy(render.MONITORING / "kustomization.yaml", tmp_path / "monitoring")
     found = _problems(_rendered(), root)
     assert found == [
-        "Application espalier-staging: argocd.argoproj.io/manifest-generate-paths: "
+        f"Application espalier-staging-{MODEL}: argocd.argoproj.io/manifest-generate-paths: "
         "a change of /shared would go unnoticed"
     ]

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ruamel.yaml import YAML
 
 from app.settings import PREFIX, Settings
+from common import overlays
+from common.overlays import Release
 from deploy.manifests import __main__ as manifests
 from deploy.manifests import render, schema
 from deploy.schemas.__main__ import PACKAGES, file_name
 from tests.deploy import rendered
 from tests.deploy.conftest import Call
-from tests.deploy.project import ROOT
+from tests.deploy.project import MODEL, ROOT
 from tests.tools import require
 
 Document = dict[str, Any]
@@ -35,7 +36,8 @@ def _one(name: str, kind: str) -> Document:
 
 def test_everything_is_as_it_should_be() -> None:
     assert {each.name: list(each.problems) for each in rendered.everything() if each.problems} == {}
-    assert len(rendered.everything()) == len(render.ENVIRONMENTS) * (1 + len(render.VARIANTS)) + 2
+    models = len(render.models("staging"))
+    assert len(rendered.everything()) == len(render.ENVIRONMENTS) * (1 + models + len(render.VARIANTS)) + 2
 
 
 @pytest.mark.parametrize("environment", render.ENVIRONMENTS)
@@ -44,20 +46,15 @@ def test_everything_is_as_it_should_be() -> None:
 @pytest.mark.parametrize("version", ["01dddd8b7714", "123456789012", "1234567e8901"])
 def test_a_release_reaches_the_pods(environment: str, components: tuple[str, ...], version: str) -> None:
     revision, digest = "1234567890" * 3 + "123456789e", "sha256:" + "ab" * 32
-    with render.variant(components) as root:
-        path = render.overlay(environment, root) / "kustomization.yaml"
-        editor = YAML()
-        content = editor.load(path.read_text())
-        content["labels"][0]["pairs"][VERSION] = version
-        content["commonAnnotations"][REVISION] = revision
-        content["images"][0]["digest"] = digest
-        with path.open("w") as stream:
-            editor.dump(content, stream)
-        documents = render.parse(render.render(path.parent))
+    release = Release("localhost:5000/espalier", digest, version, revision)
+    with render.copied() as root:
+        folder = root / "overlays" / environment / MODEL
+        render.choose(folder, components)
+        (folder / overlays.FILE).write_text(str(release))
+        documents = render.parse(render.render(folder))
     workload = next(each for each in documents if each["kind"] in {"Rollout", "Deployment"})
     template = workload["spec"]["template"]
-    name = content["images"][0]["newName"]
-    assert template["spec"]["containers"][0]["image"] == f"{name}@{digest}"
+    assert template["spec"]["containers"][0]["image"] == release.image
     for each in [*documents, template]:
         assert each["metadata"]["labels"][VERSION] == version
         assert each["metadata"]["annotations"][REVISION] == revision
@@ -68,8 +65,9 @@ def test_a_release_reaches_the_pods(environment: str, components: tuple[str, ...
 def test_the_documented_patch_names_the_bucket_of_the_prediction_log() -> None:
     text = (ROOT / "docs/prediction-log.md").read_text()
     (documented,) = re.findall(r"```yaml\n(components:.*?)```", text, re.DOTALL)
-    with render.variant(("ingress-alb", "prediction-log")) as root:
-        path = render.overlay("production", root) / "kustomization.yaml"
+    with render.copied() as root:
+        path = root / "overlays/production" / MODEL / "kustomization.yaml"
+        render.choose(path.parent, ("ingress-alb", "prediction-log"))
         editor = YAML()
         content, added = editor.load(path.read_text()), editor.load(documented)
         assert added["components"] == content["components"]
@@ -81,31 +79,27 @@ def test_the_documented_patch_names_the_bucket_of_the_prediction_log() -> None:
     variables = {
         each["name"]: each["value"] for each in workload["spec"]["template"]["spec"]["containers"][0]["env"]
     }
-    assert variables["ESPALIER_PREDICTION_LOG"] == "s3://YOUR-BUCKET/espalier"
+    assert variables["ESPALIER_PREDICTION_LOG"] == "s3://YOUR-BUCKET/iris"
     settings = Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in variables.items()})
     assert settings.prediction_log_sample == 0.1
 
 
 def test_the_overlays_read_as_one_diff() -> None:
-    """What differs between the environments is their names and what is written under patches."""
+    """What differs between the overlays of a model is the environment's name and the hosts."""
     staging, production = (
-        yaml.safe_load((render.overlay(each) / "kustomization.yaml").read_text())
+        (render.FOLDER / "overlays" / each / MODEL / "kustomization.yaml").read_text()
         for each in render.ENVIRONMENTS
     )
-    released = ("images", "labels", "commonAnnotations")
-    assert {k for k in staging if staging[k] != production.get(k) and k not in released} == {
-        "namespace",
-        "patches",
-    }
-    assert staging.keys() == production.keys()
-    texts = {(render.overlay(each) / "rollout.yaml").read_text() for each in render.ENVIRONMENTS}
-    assert len(texts) == 1
+    assert (
+        staging.replace("espalier.staging.example", "espalier.example").replace("staging", "production")
+        == production
+    )
 
 
 def test_production_is_what_it_should_be() -> None:
     staging, production = (
         {each["kind"]: each["spec"] for each in rendered.documents(name) if "spec" in each}
-        for name in render.ENVIRONMENTS
+        for name in (f"{each}.{MODEL}" for each in render.ENVIRONMENTS)
     )
     scaler = production["HorizontalPodAutoscaler"]
     assert scaler["minReplicas"] >= 3
@@ -119,7 +113,7 @@ def test_production_is_what_it_should_be() -> None:
 def test_pods_are_restricted() -> None:
     """Each rule of Kubernetes' restricted standard that can be broken here."""
     for each in rendered.everything():
-        if each.name not in {"monitoring", "argocd"}:
+        if f".{MODEL}" in each.name:
             (workload,) = (it for it in each.documents if it["kind"] in {"Rollout", "Deployment"})
             _assert_restricted(workload["spec"]["template"]["spec"])
 
@@ -153,17 +147,42 @@ def _set(*path: str | int, value: object) -> Callable[[Document], None]:
     ("name", "kind", "change", "complaint"),
     [
         ("staging", "Namespace", _set("metadata", "lables", value={}), "'lables' was unexpected"),
-        ("staging", "ServiceAccount", _set("automountToken", value=False), "'automountToken' was unexpected"),
         (
-            "staging",
+            "staging.iris",
+            "ServiceAccount",
+            _set("automountToken", value=False),
+            "'automountToken' was unexpected",
+        ),
+        (
+            "staging.iris",
             "Service",
             _set("spec", "ports", 0, "targetport", value=1),
             "'targetport' was unexpected",
         ),
-        ("staging", "HorizontalPodAutoscaler", _set("spec", "minReplicas", value="two"), "is not of type"),
-        ("staging", "PodDisruptionBudget", _set("spec", "maxUnavailible", value=1), "'maxUnavailible' was"),
-        ("staging", "NetworkPolicy", _set("spec", "policyType", value=[]), "'policyType' was unexpected"),
-        ("staging", "Ingress", _set("spec", "rules", 0, "hostname", value="x"), "'hostname' was unexpected"),
+        (
+            "staging.iris",
+            "HorizontalPodAutoscaler",
+            _set("spec", "minReplicas", value="two"),
+            "is not of type",
+        ),
+        (
+            "staging.iris",
+            "PodDisruptionBudget",
+            _set("spec", "maxUnavailible", value=1),
+            "'maxUnavailible' was",
+        ),
+        (
+            "staging.iris",
+            "NetworkPolicy",
+            _set("spec", "policyType", value=[]),
+            "'policyType' was unexpected",
+        ),
+        (
+            "staging.iris",
+            "Ingress",
+            _set("spec", "rules", 0, "hostname", value="x"),
+            "'hostname' was unexpected",
+        ),
         (
             "staging",
             "ServiceMonitor",
@@ -176,22 +195,27 @@ def _set(*path: str | int, value: object) -> Callable[[Document], None]:
             _set("spec", "selector", "matchLabel", value={}),
             "'matchLabel' was unexpected",
         ),
-        ("staging", "Rollout", _set("spec", "strategy", "canary", "step", value=[]), "'step' was unexpected"),
         (
-            "staging",
+            "staging.iris",
+            "Rollout",
+            _set("spec", "strategy", "canary", "step", value=[]),
+            "'step' was unexpected",
+        ),
+        (
+            "staging.iris",
             "Rollout",
             _set("spec", "strategy", "canary", "steps", 0, value={"weight": 1}),
             "'weight' was",
         ),
         # In a pod template, which Kubernetes defines and a custom resource contains.
         (
-            "staging",
+            "staging.iris",
             "Rollout",
             _set("spec", "template", "spec", "containers", 0, "readinesProbe", value={}),
             "'readinesProbe' was unexpected",
         ),
         (
-            "staging",
+            "staging.iris",
             "Rollout",
             _set(
                 "spec",
@@ -207,26 +231,26 @@ def _set(*path: str | int, value: object) -> Callable[[Document], None]:
             "'seconds' is a required property",
         ),
         (
-            "staging",
+            "staging.iris",
             "AnalysisTemplate",
             _set("spec", "metrics", 0, "query", value="up"),
             "'query' was unexpected",
         ),
         (
-            "staging",
+            "staging.iris",
             "AnalysisTemplate",
             _set("spec", "metrics", 0, "name", value=1),
             "is not of type 'string'",
         ),
         (
-            "staging.deployment",
+            "staging.iris.deployment",
             "Deployment",
             _set("spec", "strategy", "rollingUpdate", "maxSurges", value=1),
             "'maxSurges' was unexpected",
         ),
-        ("staging.gateway-api", "HTTPRoute", _set("spec", "hosts", value=[]), "'hosts' was unexpected"),
+        ("staging.iris.gateway-api", "HTTPRoute", _set("spec", "hosts", value=[]), "'hosts' was unexpected"),
         (
-            "staging.gateway-api",
+            "staging.iris.gateway-api",
             "HTTPRoute",
             _set("spec", "rules", 0, "backendRefs", 0, "wieght", value=1),
             "'wieght' was unexpected",
@@ -247,10 +271,10 @@ def _set(*path: str | int, value: object) -> Callable[[Document], None]:
         ),
         ("argocd", "AppProject", _set("spec", "sourceRepo", value=[]), "'sourceRepo' was unexpected"),
         ("argocd", "ConfigMap", _set("data", "number", value=5), "is not of type"),
-        ("staging", "Rollout", _set("kind", value="Rolout"), "no schema for Rolout"),
-        ("staging", "Service", _set("apiVersion", value="v2"), "no schema for Service v2"),
+        ("staging.iris", "Rollout", _set("kind", value="Rolout"), "no schema for Rolout"),
+        ("staging.iris", "Service", _set("apiVersion", value="v2"), "no schema for Service v2"),
         (
-            "staging",
+            "staging.iris",
             "Ingress",
             _set("apiVersion", value="networking.example.com/v1"),
             "no schema for Ingress",
@@ -269,13 +293,13 @@ def test_what_a_kind_does_not_know_is_refused(
 @pytest.mark.parametrize(
     ("name", "kind", "path", "value"),
     [
-        ("staging.gateway-api", "HTTPRoute", "spec.parentRefs.0.group", "gateway.networking.k8s.io"),
-        ("staging.gateway-api", "HTTPRoute", "spec.rules.0.backendRefs.1.kind", "Service"),
-        ("staging.gateway-api", "HTTPRoute", "spec.rules.0.backendRefs.1.weight", 1),
-        ("staging.gateway-api", "HTTPRoute", "spec.rules.0.matches.0.path.type", "PathPrefix"),
-        ("staging.gateway-api", "HTTPRoute", "spec.rules.0.matches", [{"path": {"type": "PathPrefix", "value": "/"}}]),
-        ("staging.gateway-api+deployment", "HTTPRoute", "spec.rules.0.backendRefs.0.weight", 1),
-        ("staging", "Rollout", "spec.template.spec.containers.0.ports.0.protocol", "TCP"),
+        ("staging.iris.gateway-api", "HTTPRoute", "spec.parentRefs.0.group", "gateway.networking.k8s.io"),
+        ("staging.iris.gateway-api", "HTTPRoute", "spec.rules.0.backendRefs.1.kind", "Service"),
+        ("staging.iris.gateway-api", "HTTPRoute", "spec.rules.0.backendRefs.1.weight", 1),
+        ("staging.iris.gateway-api", "HTTPRoute", "spec.rules.0.matches.0.path.type", "PathPrefix"),
+        ("staging.iris.gateway-api", "HTTPRoute", "spec.rules.0.matches", [{"path": {"type": "PathPrefix", "value": "/"}}]),
+        ("staging.iris.gateway-api+deployment", "HTTPRoute", "spec.rules.0.backendRefs.0.weight", 1),
+        ("staging.iris", "Rollout", "spec.template.spec.containers.0.ports.0.protocol", "TCP"),
         ("staging", "ServiceMonitor", "spec.endpoints.0.relabelings.0.action", "replace"),
     ],
 )  # fmt: skip
@@ -306,12 +330,11 @@ def test_every_schema_is_of_a_package_that_is_pinned() -> None:
         assert f"from {package.npm} {package.version} (MIT)" in found[name]
 
 
-def test_a_missing_component_is_one_line(tmp_path: Path) -> None:
-    for name in ("base", "components", "overlays"):
-        shutil.copytree(render.FOLDER / name, tmp_path / name)
-    shutil.rmtree(tmp_path / "components" / "ingress-alb")
-    with pytest.raises(render.RenderError, match="ingress-alb") as caught:
-        render.render(render.overlay("staging", tmp_path))
+def test_a_missing_component_is_one_line() -> None:
+    with render.copied() as root:
+        shutil.rmtree(root / "components" / "ingress-alb")
+        with pytest.raises(render.RenderError, match="ingress-alb") as caught:
+            render.render(root / "overlays/staging" / MODEL)
     assert "\n" not in str(caught.value)
 
 

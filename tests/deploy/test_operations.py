@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from deploy.manifests import argocd, render
-from tests.deploy.project import ROOT
+from tests.deploy import rendered
+from tests.deploy.project import MODEL, ROOT
 
 PAGE = (ROOT / "docs/operations.md").read_text()
 ERROR_SECONDS = 10
@@ -21,7 +22,7 @@ Document = dict[str, Any]
 
 @cache
 def _documents(environment: str = "production") -> list[Document]:
-    return render.parse(render.render(render.overlay(environment)))
+    return rendered.documents(f"{environment}.{MODEL}")
 
 
 def _one(kind: str, environment: str = "production") -> Document:
@@ -38,9 +39,10 @@ def _section(title: str) -> str:
 def _applications() -> list[Document]:
     documents = render.parse(render.render(render.ARGOCD))
     made = [each for each in documents if each["kind"] == "Application"]
-    for each in documents:
-        if each["kind"] == "ApplicationSet":
-            made += argocd.applications_of(each)
+    sets = [each for each in documents if each["kind"] == "ApplicationSet"]
+    with render.copied() as copy:
+        for each in sets:
+            made += argocd.applications_of(each, copy)
     return made
 
 
@@ -144,7 +146,7 @@ def test_services_are_replaced_and_what_a_replacement_would_lose_is_not() -> Non
             assert each["metadata"]["annotations"]["argocd.argoproj.io/sync-options"] == "Replace=true"
             assert each["spec"].get("type", "ClusterIP") == "ClusterIP"
     for each in _applications():
-        if each["spec"]["project"] == "espalier":
+        if each["spec"]["source"].get("path", "").endswith(f"/{MODEL}"):
             assert "RespectIgnoreDifferences=true" in each["spec"]["syncPolicy"]["syncOptions"]
             assert {"kind": "Service", "jsonPointers": ["/spec/selector/rollouts-pod-template-hash"]} in each[
                 "spec"

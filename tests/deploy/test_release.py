@@ -16,22 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import overlays
+from common.overlays import Release
 from deploy.errors import ReleaseError
 from deploy.git import Git
 from deploy.rehearsal.github import Method
-from deploy.release import deployments, overlay, publish, status
+from deploy.release import deployments, publish, status
 from deploy.release.commands import VERSION_LABEL
 from deploy.release.deployments import Deployment, fold
-from deploy.release.overlay import Release
 from deploy.release.publish import Edit
 from tests.deploy import project as projects
 from tests.deploy import registries
 from tests.deploy.github import FakeGitHub
-from tests.deploy.project import ROOT, Clone, Done, Project, version
+from tests.deploy.project import MODEL, ROOT, Clone, Done, Project, version
 from tests.deploy.registries import Server
 from tests.tools import require
 
-STAGING, PRODUCTION = overlays.path("staging"), overlays.path("production")
+STAGING, PRODUCTION = overlays.path("staging", MODEL), overlays.path("production", MODEL)
+PROMOTE = ("promote", "--without-evidence", "nothing watches a test")
 
 
 @pytest.fixture(scope="module")
@@ -117,19 +118,14 @@ def test_the_same_release_again_writes_nothing(project: Project) -> None:
 
 def test_without_push_only_the_file_is_edited(project: Project) -> None:
     image = project.made(1)
-    before = (project.me.root / STAGING).read_text()
     done = project.me.release("set", "staging", "--image", image)
     assert (done.status, done.err) == (0, "")
     assert "nothing is committed yet" in done.out
-    assert project.me.git("status", "--porcelain", "--ignored") == f"M {STAGING}"
-    after = (project.me.root / STAGING).read_text()
-    assert overlay.parse(after, "x").digest == digest(image)
-    changed = [
-        (old, new) for old, new in zip(before.split("\n"), after.split("\n"), strict=True) if old != new
-    ]
-    assert len(changed) == 4
+    assert project.me.git("status", "--porcelain", "--ignored", "-uall") == f"?? {STAGING}"
+    written = overlays.parse((project.me.root / STAGING).read_text(), "x")
+    assert written.digest == digest(image)
     assert "nothing to do" in project.me.release("set", "staging", "--image", image).out
-    assert project.runs("staging").empty
+    assert not project.released("staging")
 
 
 def test_it_works_from_any_place_in_the_clone(project: Project) -> None:
@@ -233,9 +229,8 @@ def test_an_image_of_a_parallel_line_is_neither_newer_nor_older(project: Project
 def test_what_runs_may_be_unknown(project: Project) -> None:
     """After the history was rewritten, nobody can say what is newer but a person."""
     image = project.made(1)
-    text = project.at_origin("show", f"main:{STAGING}") + "\n"
     gone = Release("registry.example.com/espalier", "sha256:" + "1" * 64, "1", "1" * 40)
-    project.me.commit("Run what is not here", {STAGING: overlay.edit(text, gone, "x")})
+    project.me.commit("Run what is not here", {STAGING: str(gone)})
     assert_refused(
         project.me.release("set", "staging", "--image", image, "--push"),
         "which this repository does not have",
@@ -247,7 +242,7 @@ def test_a_shallow_clone_says_how_to_get_the_rest(project: Project) -> None:
     image = project.staged(1)
     project.staged(2)
     shallow = project.clone("shallow", "--depth=1")
-    for command in (["set", "staging", "--image", image, "--push"], ["promote"], ["rollback"], ["status"]):
+    for command in (["set", "staging", "--image", image, "--push"], [*PROMOTE], ["rollback"], ["status"]):
         assert_refused(shallow.release(*command), "`fetch-depth: 0` for actions/checkout")
     needed = shallow.release("needed")
     assert (needed.status, needed.out) == (2, ""), "it cannot be told, which is not the answer no"
@@ -315,14 +310,12 @@ def test_who_is_always_late_gives_up_and_leaves_nothing(
 ) -> None:
     image = project.made(1)
     git, other = Git(project.me.root), project.clone("other")
-    text = git.read("HEAD", STAGING)
-    assert text is not None
     before = project.me.state()
     rounds: list[str] = []
 
     def decide(tip: str) -> Edit:
         rounds.append(other.commit(f"Be first {len(rounds)}", {"other": str(len(rounds))}))
-        return Edit(STAGING, text.replace("none", "tardy"), "Be late")
+        return Edit(STAGING, "tardy", "Be late")
 
     with pytest.raises(ReleaseError, match="gave up after 3 tries, and nothing was released"):
         publish.push(git, "main", decide, tries=3)
@@ -330,7 +323,7 @@ def test_who_is_always_late_gives_up_and_leaves_nothing(
     assert "try 3 of 3: somebody else was first" in capsys.readouterr().err
     assert project.at_origin("rev-parse", "main") == rounds[-1]
     assert project.me.state()["branches"] == before["branches"]
-    assert "tardy" not in project.at_origin("show", f"main:{STAGING}")
+    assert not project.released("staging")
     assert project.me.release("set", "staging", "--image", image, "--push").status == 0
 
 
@@ -339,20 +332,18 @@ def test_the_decision_is_made_anew_each_time(project: Project) -> None:
     project.made(1)
     git, other = Git(project.me.root), project.clone("other")
     second = project.image(project.me.git("rev-parse", "HEAD"), 1, second="yes")
-    seen = []
+    seen: list[str | None] = []
 
     def decide(tip: str) -> Edit | None:
-        running = deployments.current(git, tip, "staging")
-        seen.append(running.digest)
+        running = deployments.current(git, tip, "staging", MODEL)
+        seen.append(running.digest if running else None)
         if len(seen) == 1:
             assert other.release("set", "staging", "--image", second, "--push").status == 0
-        new = Release("registry.example.com/espalier", "sha256:" + "2" * 64, "2", running.revision)
-        text = git.read(tip, STAGING)
-        assert text is not None
-        return Edit(STAGING, overlay.edit(text, new, "x"), f"After {running.digest}")
+        new = Release("registry.example.com/espalier", "sha256:" + "2" * 64, "2", "2" * 40)
+        return Edit(STAGING, str(new), f"After {seen[-1]}")
 
     assert publish.push(git, "main", decide) == project.at_origin("rev-parse", "main")
-    assert seen == ["sha256:" + "0" * 64, digest(second)]
+    assert seen == [None, digest(second)]
     assert project.message() == f"After {digest(second)}"
     assert project.at_origin("rev-list", "--count", "--merges", "main") == "0"
 
@@ -408,8 +399,9 @@ def test_a_remote_that_is_not_there_is_told(project: Project) -> None:
 def test_many_release_at_once_and_none_is_lost(project: Project) -> None:
     """Three revisions are released to two environments by six processes, and others push other things at the same time."""
     count = 3
-    text = project.at_origin("show", f"main:{STAGING}") + "\n"
-    project.me.commit("Add an environment", {overlays.path("preview"): text})
+    folder = f"{overlays.FOLDER}/preview"
+    files = {f"{folder}/{name}": "" for name in ("kustomization.yaml", f"{MODEL}/kustomization.yaml")}
+    project.me.commit("Add an environment", files)
     images = [project.made(number) for number in range(1, count + 1)]
     clones = [project.clone(f"clone{number}") for number in range(count)]
     commands = [
@@ -437,7 +429,7 @@ def test_many_release_at_once_and_none_is_lost(project: Project) -> None:
     git_ = Git(project.clone("judge").root)
     for environment in ("staging", "preview"):
         assert project.runs(environment).digest == digest(images[-1])
-        timeline = deployments.read(git_, "HEAD", environment)
+        timeline = deployments.read(git_, "HEAD", environment, MODEL)
         order = [each.release.version for each in timeline.deployments]
         assert order == sorted(order), "no older revision came after a newer one"
         assert timeline.abandoned == {}
@@ -446,13 +438,34 @@ def test_many_release_at_once_and_none_is_lost(project: Project) -> None:
     assert project.at_origin("rev-list", "--merges", "main") == ""
     for commit in every:
         if project.at_origin("log", "-1", "--format=%s", commit).startswith("Release "):
-            before = project.at_origin(
-                "show", f"{commit}^:{overlays.path(project.trailers(commit)['Espalier-Environment'])}"
-            )
-            release = overlay.parse(before, "x")
-            assert project.trailers(commit)["Espalier-Previous-Image"] == (
-                "nothing" if release.empty else release.image
-            )
+            environment, parent = project.trailers(commit)["Espalier-Environment"], f"{commit}^"
+            known = project.released(environment, parent)
+            before = project.runs(environment, parent).image if known else "nothing"
+            assert project.trailers(commit)["Espalier-Previous-Image"] == before
+
+
+@pytest.mark.slow
+def test_five_models_are_released_at_once_and_each_is_one_commit(project: Project) -> None:
+    names = ["churn", "digits", "penguins", "wine"]
+    for name in names:
+        project.add_model(name)
+    names.append(MODEL)
+    images = {name: project.made(number, name) for number, name in enumerate(names, 1)}
+    tip = project.at_origin("rev-parse", "main")
+    commands = [
+        project.clone(f"clone-{name}").start("set", "staging", "--image", image, "--push", "--tries", "40")
+        for name, image in images.items()
+    ]
+    for process in commands:
+        out, err = process.communicate()
+        assert process.returncode == 0, (out, err)
+    subjects = project.at_origin("log", "--first-parent", "--format=%s", f"{tip}..main").splitlines()
+    assert sorted(subjects) == sorted(
+        f"Release {name} {version(number)} to staging" for number, name in enumerate(names, 1)
+    )
+    assert {name: project.runs("staging", model=name).digest for name in names} == {
+        name: digest(image) for name, image in images.items()
+    }
 
 
 @pytest.mark.slow
@@ -462,7 +475,7 @@ def test_releases_from_one_clone_do_not_disturb_each_other(project: Project) -> 
     for process in commands:
         out, err = process.communicate()
         assert process.returncode == 0, (out, err)
-    assert project.at_origin("rev-list", "--count", "main", "--", STAGING) == "2"
+    assert project.at_origin("rev-list", "--count", "main", "--", STAGING) == "1"
 
 
 @pytest.mark.slow
@@ -476,12 +489,12 @@ def test_a_killed_release_leaves_nothing_behind(project: Project, seconds: float
     process.communicate()
     time.sleep(0.3)  # a git of its may still be running
     after = project.me.state()
-    if project.runs("staging").empty:
+    if not project.released("staging"):
         assert after == before
     assert {**after, "files": ""} == {**before, "files": ""}
     assert project.me.release("set", "staging", "--image", image, "--push").status == 0
     assert project.runs("staging").digest == digest(image)
-    assert project.at_origin("rev-list", "--count", "main", "--", STAGING) == "2"
+    assert project.at_origin("rev-list", "--count", "main", "--", STAGING) == "1"
 
 
 # promote
@@ -490,13 +503,13 @@ def test_a_killed_release_leaves_nothing_behind(project: Project, seconds: float
 @pytest.mark.slow
 def test_a_promotion_is_proposed_with_all_that_a_reviewer_asks(project: Project, github: FakeGitHub) -> None:
     project.staged(1)
-    assert project.me.release("promote", "--pull-request").status == 0
+    assert project.me.release(*PROMOTE, "--pull-request").status == 0
     github.merge(1, "squash", by="Reviewer")
     image = project.staged(2)
     project.me.commit("Mention @somebody and `code` | pipes <b>", {"app/more.py": ""})
     third = project.staged(3)
     before = project.me.state()
-    done = project.me.release("promote", "--pull-request")
+    done = project.me.release(*PROMOTE, "--pull-request")
     assert (done.status, done.err) == (0, "")
     assert f"Promote iris {version(3)} to production" in done.out
     assert "opened http://github.localhost/espalier-ml/espalier/pull/2" in done.out
@@ -504,7 +517,7 @@ def test_a_promotion_is_proposed_with_all_that_a_reviewer_asks(project: Project,
     (pull,) = github.open_pulls()
     assert pull["title"] == f"Promote iris {version(3)} to production"
     branch = pull["head"]["ref"]
-    assert branch == f"promote/production-{digest(third)[7:19]}"
+    assert branch == f"promote/production-iris-{digest(third)[7:19]}"
     assert project.runs("production", branch) == project.runs("staging")
     assert project.at_origin("diff", "--name-only", f"main...{branch}") == PRODUCTION
     body = pull["body"]
@@ -516,7 +529,8 @@ def test_a_promotion_is_proposed_with_all_that_a_reviewer_asks(project: Project,
         "### Commits added: 3",
         "Train model 2",
         "Mention &#64;&#8203;somebody and &#96;code&#96; &#124; pipes &#60;b&#62;",
-        "python -m deploy.release rollback --pull-request",
+        "python -m deploy.release rollback --model iris --pull-request",
+        "Proposed without complete evidence, because: nothing watches a test",
         project.runs("production").digest,
     ):
         assert fact in body
@@ -528,28 +542,22 @@ def test_a_promotion_is_proposed_with_all_that_a_reviewer_asks(project: Project,
 @pytest.mark.slow
 def test_the_same_promotion_is_the_same_pull_request(project: Project, github: FakeGitHub) -> None:
     project.staged(1)
-    assert "opened" in project.me.release("promote", "--pull-request").out
+    assert "opened" in project.me.release(*PROMOTE, "--pull-request").out
     (pull,) = github.open_pulls()
     tip = project.at_origin("rev-parse", pull["head"]["ref"])
     project.me.commit("Go on", {"other": "1"})
-    again = project.clone("again").release("promote", "--pull-request")
+    again = project.clone("again").release(*PROMOTE, "--pull-request")
     assert "already open: http://github.localhost/espalier-ml/espalier/pull/1" in again.out
     assert project.at_origin("rev-parse", pull["head"]["ref"]) == tip, "an approval stays valid"
-    # The overlay of production is changed by somebody: the proposal is made anew upon it.
-    text = project.at_origin("show", f"main:{PRODUCTION}") + "\n# more\n"
-    project.me.commit("Touch production", {PRODUCTION: text})
-    assert "already open" in project.me.release("promote", "--pull-request").out
-    assert project.at_origin("rev-parse", pull["head"]["ref"]) != tip
     # Production gets something else: the proposal's content stays, and would conflict with what is there now.
     other = project.image(project.runs("staging").revision, 1, another="build")
     assert project.me.release("set", "production", "--image", other, "--push", "--force").status == 0
     assert github.open_pulls()
-    assert "already open" in project.me.release("promote", "--pull-request").out
+    assert "already open" in project.me.release(*PROMOTE, "--pull-request").out
     assert f"`{digest(other)}`" in github.open_pulls()[0]["body"]
     assert len(github.state.pulls) == 1
     github.merge(1, "merge")
     assert project.runs("production") == project.runs("staging")
-    assert "# more" in project.at_origin("show", f"main:{PRODUCTION}")
 
 
 @pytest.mark.slow
@@ -560,21 +568,23 @@ def test_what_was_promoted_rolled_back_and_is_promoted_again(
     """The branch of the first time may still be there; the way a pull request is merged makes no difference."""
     first = project.staged(1)
     for _ in ("to have something to go back to",):
-        assert project.me.release("promote", "--pull-request").status == 0
+        assert project.me.release(*PROMOTE, "--pull-request").status == 0
         github.merge(1, method, by="Grace")
     second = project.staged(2)
-    assert project.me.release("promote", "--pull-request").status == 0
+    assert project.me.release(*PROMOTE, "--pull-request").status == 0
     github.merge(2, method, by="Grace")
     assert project.me.release("rollback", "--pull-request").status == 0
     github.merge(3, method, by="Grace")
     assert project.runs("production").digest == digest(first)
-    done = project.me.release("promote", "--pull-request")
+    done = project.me.release(*PROMOTE, "--pull-request")
     assert "opened" in done.out, done
     assert done.err.startswith("note: production was taken back from this image in ")
     assert "Make sure that the reason is gone" in github.open_pulls()[0]["body"]
     github.merge(4, method, by="Grace")
     assert project.runs("production").digest == digest(second)
-    state = json.loads(project.me.release("status", "--json", "--fetch").out)["environments"]["production"]
+    state = json.loads(project.me.release("status", "--json", "--fetch").out)["models"]["iris"][
+        "environments"
+    ]["production"]
     assert state["abandoned"] == []
     assert state["previous"]["digest"] == digest(first)
     if method != "rebase":
@@ -586,23 +596,23 @@ def test_what_was_promoted_rolled_back_and_is_promoted_again(
 def test_a_promotion_can_stay_in_the_clone(project: Project) -> None:
     project.staged(1)
     before = project.me.state()
-    done = project.me.release("promote")
+    done = project.me.release(*PROMOTE)
     assert (done.status, done.err) == (0, "")
     (branch,) = project.me.git("for-each-ref", "--format=%(refname:short)", "refs/heads/promote").split()
     assert branch in done.out
     assert project.at_origin("for-each-ref", "refs/heads/promote") == ""
     tip = project.me.git("rev-parse", branch)
-    assert project.me.release("promote").status == 0
+    assert project.me.release(*PROMOTE).status == 0
     assert project.me.git("rev-parse", branch) == tip
     assert {**project.me.state(), "branches": "", "files": ""} == {**before, "branches": "", "files": ""}
-    assert project.me.release("promote", "--branch", "mine").status == 0
+    assert project.me.release(*PROMOTE, "--branch", "mine").status == 0
     assert project.me.git("diff", "--name-only", "origin/main", "mine") == PRODUCTION
 
 
 @pytest.mark.slow
 def test_only_what_staging_runs_is_promoted(project: Project, github: FakeGitHub) -> None:
-    promote = ["promote", "--pull-request"]
-    assert_refused(project.me.release(*promote), "nothing was released to staging yet")
+    promote = [*PROMOTE, "--pull-request"]
+    assert_refused(project.me.release(*promote), "iris was never released to staging")
     old = project.staged(1)
     image = project.staged(2)
     assert_refused(
@@ -611,7 +621,8 @@ def test_only_what_staging_runs_is_promoted(project: Project, github: FakeGitHub
     # What stands only here was never released.
     file = project.me.root / STAGING
     here = Release("registry.example.com/espalier", "sha256:" + "9" * 64, "9", "9" * 40)
-    file.write_text(overlay.edit(file.read_text(), here, "x"))
+    project.me.git("pull", "-q", "--rebase", "origin", "main")
+    file.write_text(str(here))
     assert_refused(
         project.me.release(*promote, "--digest", here.digest), "only what staging runs is promoted"
     )
@@ -629,14 +640,13 @@ def test_only_what_staging_runs_is_promoted(project: Project, github: FakeGitHub
 def test_an_overlay_that_says_what_the_image_does_not_is_not_promoted(project: Project) -> None:
     project.staged(1)
     running = project.runs("staging")
-    text = project.at_origin("show", f"main:{STAGING}") + "\n"
     lie = Release(running.name, running.digest, version(7), running.revision)
-    project.me.commit("Write by hand", {STAGING: overlay.edit(text, lie, "x")})
-    assert_refused(project.me.release("promote"), f"overlay says version {version(7)}")
+    project.me.commit("Write by hand", {STAGING: str(lie)})
+    assert_refused(project.me.release(*PROMOTE), f"overlay says iris {version(7)}")
 
 
 def test_a_digest_must_be_whole(project: Project) -> None:
-    done = project.me.release("promote", "--digest", "sha256:123")
+    done = project.me.release(*PROMOTE, "--digest", "sha256:123")
     assert done.status == 2
     assert "is no digest" in done.err
 
@@ -644,15 +654,15 @@ def test_a_digest_must_be_whole(project: Project) -> None:
 def test_github_in_trouble_is_one_line(project: Project, github: FakeGitHub) -> None:
     project.staged(1)
     github.fail_next = [(502, "Server Error")]
-    assert_refused(project.me.release("promote", "--pull-request"), "Server Error")
-    assert project.me.release("promote", "--pull-request").status == 0
+    assert_refused(project.me.release(*PROMOTE, "--pull-request"), "Server Error")
+    assert project.me.release(*PROMOTE, "--pull-request").status == 0
     assert len(github.open_pulls()) == 1
 
 
 @pytest.mark.slow
 def test_two_who_promote_at_once_open_one_pull_request(project: Project, github: FakeGitHub) -> None:
     project.staged(1)
-    commands = [project.clone(f"clone{number}").start("promote", "--pull-request") for number in range(2)]
+    commands = [project.clone(f"clone{number}").start(*PROMOTE, "--pull-request") for number in range(2)]
     for process in commands:
         out, err = process.communicate()
         assert process.returncode == 0, (out, err)
@@ -670,7 +680,7 @@ def promoted(project: Project, github: FakeGitHub) -> list[str]:
     images = []
     for number in (1, 2, 3):
         images.append(project.staged(number))
-        assert project.me.release("promote", "--pull-request").status == 0
+        assert project.me.release(*PROMOTE, "--pull-request").status == 0
         github.merge(number, "squash")
     return images
 
@@ -690,7 +700,7 @@ def test_rolling_back_goes_further_back_each_time(
     assert roll_back(project, github).digest == digest(promoted[1])
     pull = github.state.pulls[-1]
     assert pull["title"] == f"Roll production back to iris {version(2)}"
-    assert pull["head"]["ref"] == f"rollback/production-{digest(promoted[1])[7:19]}"
+    assert pull["head"]["ref"] == f"rollback/production-iris-{digest(promoted[1])[7:19]}"
     assert f"`{before.digest}`" in pull["body"]
     assert "### Commits taken away: 1" in pull["body"]
     assert "Train model 3" in pull["body"]
@@ -702,7 +712,7 @@ def test_rolling_back_goes_further_back_each_time(
     assert project.at_origin("log", "-1", "--format=%s") == f"Roll production back to iris {version(2)} (#4)"
     assert roll_back(project, github).digest == digest(promoted[0])
     assert_refused(project.me.release("rollback"), "there is nothing good before it to go back to")
-    assert project.me.release("promote", "--pull-request").status == 0
+    assert project.me.release(*PROMOTE, "--pull-request").status == 0
     github.merge(len(github.state.pulls), "squash")
     assert project.runs("production").digest == digest(promoted[2])
     assert roll_back(project, github).digest == digest(promoted[0]), "the second one is still not good"
@@ -726,7 +736,7 @@ def test_staging_can_be_rolled_back_too(project: Project) -> None:
     first = project.staged(1)
     project.staged(2)
     assert project.me.release("rollback", "staging", "--branch", "back").status == 0
-    found = overlay.parse(project.me.git("show", f"back:{STAGING}"), "x")
+    found = overlays.parse(project.me.git("show", f"back:{STAGING}") + "\n", "x")
     assert found.digest == digest(first)
 
 
@@ -739,7 +749,7 @@ def test_an_image_that_has_vanished_is_not_gone_back_to(project: Project, promot
 
 
 def test_before_the_first_release_there_is_nothing_to_go_back_to(project: Project) -> None:
-    assert_refused(project.me.release("rollback"), "nothing was released to production yet")
+    assert_refused(project.me.release("rollback"), "iris was never released to production")
     project.staged(1)
     assert_refused(project.me.release("rollback", "staging"), "there is nothing good before it")
 
@@ -750,35 +760,64 @@ def test_before_the_first_release_there_is_nothing_to_go_back_to(project: Projec
 def test_status_shows_what_runs_where(project: Project, github: FakeGitHub) -> None:
     nothing = project.me.release("status")
     assert nothing.status == 0
-    assert nothing.out.count("nothing released yet") == 2
+    assert nothing.out.count("never released") == 2
     first = project.staged(1)
-    assert project.me.release("promote", "--pull-request").status == 0
+    assert project.me.release(*PROMOTE, "--pull-request").status == 0
     github.merge(1, "merge", by="Grace [Hopper]")
     second = project.staged(2)
     project.me.git("fetch", "-q")
     shown = project.me.release("status").out
-    lines = {line.split()[0]: line.rstrip() for line in shown.splitlines()[:6] if line.strip()}
-    assert lines["staging"].split()[1:4] == [
+    staging, production = (line for line in shown.splitlines() if " ago" in line or "just now" in line)
+    assert staging.split()[:5] == [
+        "iris",
+        "staging",
         version(2),
         digest(second)[7:19],
         project.runs("staging").revision[:12],
     ]
-    assert lines["staging"].endswith(" Ada")
-    assert "Grace [Hopper]" in lines["production"]
-    assert lines["production"].endswith("#1")
-    assert "production is 1 commit behind staging:" in shown
+    assert "Ada" in staging
+    assert "Grace [Hopper]" in production
+    assert production.split()[-2:] == ["#1", "1"]
+    assert "iris: production is 1 commit behind staging:" in shown
     assert "Train model 2" in shown
-    assert f"staging can go back to {digest(first)[7:19]} (model {version(1)})" in shown
+    assert f"iris: staging can go back to {digest(first)[7:19]} (version {version(1)})" in shown
     document = json.loads(project.me.release("status", "--json").out)
-    production = document["environments"]["production"]
-    assert production["current"]["digest"] == digest(first)
-    assert production["current"]["model_version"] == version(1)
-    assert production["current"]["by"] == "Grace [Hopper]"
-    assert production["current"]["pull_request"] == 1
-    assert production["previous"] is None
-    assert document["production"]["runs_what_staging_runs"] is False
-    assert [each["subject"] for each in document["production"]["lacks"]] == ["Train model 2"]
+    iris = document["models"]["iris"]
+    current = iris["environments"]["production"]["current"]
+    assert current["digest"] == digest(first)
+    assert current["model_version"] == version(1)
+    assert current["by"] == "Grace [Hopper]"
+    assert current["pull_request"] == 1
+    assert iris["environments"]["production"]["previous"] is None
+    assert iris["production"]["runs_what_staging_runs"] is False
+    assert [each["subject"] for each in iris["production"]["lacks"]] == ["Train model 2"]
     assert document["commit"] == project.at_origin("rev-parse", "main")
+
+
+def test_status_shows_every_model_and_what_was_removed(project: Project) -> None:
+    for name in ("churn", "wine"):
+        project.add_model(name)
+    for number, name in enumerate(("iris", "churn", "wine"), 1):
+        project.staged(number, name)
+    image = project.made(4, "churn")
+    project.me.git("pull", "-q", "--rebase", "origin", "main")
+    project.me.git("rm", "-q", "-r", "models/wine", "deploy/overlays/staging/wine")
+    project.me.git("commit", "-q", "-m", "Remove wine")
+    project.me.git("push", "-q", "origin", "HEAD:main")
+    done = project.me.release("status", "--fetch")
+    assert (done.status, done.err) == (0, "")
+    rows = [line.split() for line in done.out.splitlines()]
+    assert [row[0] for row in rows if row[1:2] == ["staging"]] == ["iris", "churn", "wine"]
+    assert "wine was removed from staging on " in done.out
+    assert "argocd app delete espalier-staging-wine" in done.out
+    assert_refused(project.me.release("status", "--model", "chrn"), "did you mean churn")
+    alone = project.me.release("status", "--model", "churn").out
+    assert "iris" not in alone
+    assert project.me.release("set", "staging", "--image", image, "--push").status == 0
+    back = project.image(project.change(5, model="wine"), 5, "wine")
+    assert_refused(
+        project.me.release("set", "staging", "--image", back, "--push"), "no model 'wine' has an overlay"
+    )
 
 
 def test_status_is_as_of_the_last_fetch_unless_told(project: Project) -> None:
@@ -797,14 +836,14 @@ def test_status_says_what_was_gone_back_from(project: Project) -> None:
     bad = project.staged(2)
     assert project.me.release("set", "staging", "--image", first, "--push", "--force").status == 0
     shown = project.me.release("status", "--fetch").out
-    assert f"staging was taken back from {digest(bad)[7:19]}" in shown
+    assert f"iris: staging was taken back from {digest(bad)[7:19]}" in shown
 
 
 def test_an_overlay_that_is_broken_is_no_empty_environment(project: Project) -> None:
     project.staged(1)
     project.me.commit("Break it", {STAGING: "<<<<<<< HEAD\nimages: []\n"})
-    assert_refused(project.me.release("status", "--fetch"), f"{STAGING} line")
-    assert_refused(project.me.release("promote"), f"{STAGING} line")
+    assert_refused(project.me.release("status", "--fetch"), f"{STAGING} is not as")
+    assert_refused(project.me.release(*PROMOTE), f"{STAGING} is not as")
 
 
 @pytest.mark.parametrize(
@@ -827,7 +866,12 @@ def test_ages_are_for_people(ago: timedelta, said: str) -> None:
 
 def test_needed_compares_what_goes_into_the_image(project: Project) -> None:
     done = project.me.release("needed")
-    assert (done.status, done.out) == (0, "needed: nothing was released to staging yet\n")
+    assert done.out.startswith(
+        f"iris: not needed: {project.me.git('rev-parse', 'HEAD')[:12]} has no trained model"
+    )
+    project.change(9)
+    done = project.me.release("needed")
+    assert (done.status, done.out) == (0, "iris: needed: it was never released to staging\n")
     project.staged(1)
     project.me.git("pull", "-q", "--rebase", "origin", "main")
     project.me.git("checkout", "-q", project.runs("staging").revision)
@@ -835,15 +879,38 @@ def test_needed_compares_what_goes_into_the_image(project: Project) -> None:
     project.me.git("checkout", "-q", "main")
     done = project.me.release("needed")
     assert done.status == 1, "the commit that released is no reason to release"
-    assert done.out.startswith("not needed: nothing that goes into the image differs")
-    project.me.commit("Write docs", {"docs/more.md": "more", "params.yaml": "a: 1\n"})
+    assert done.out.startswith("iris: not needed: nothing that goes into the image differs")
+    assert done.out.endswith("no model changes: nothing is released\n")
+    project.me.commit("Write docs", {"docs/more.md": "more", "params.yaml": "name: iris\na: 1\n"})
     assert project.me.release("needed").status == 1
     project.me.commit("Change the service", {"app/more.py": "more = 1\n"})
     done = project.me.release("needed")
     assert done.status == 0
     assert done.out.endswith("which staging runs, there changed app/more.py\n")
     project.change(2)
-    assert "model" in project.me.release("needed").out
+    assert ", model\n" in project.me.release("needed").out
+
+
+def test_needed_names_the_models_whose_image_differs(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    project.add_model("churn")
+    project.add_model("wine")
+    for number, name in enumerate(("iris", "churn", "wine"), 1):
+        project.staged(number, name)
+    project.change(4, model="churn")
+    project.me.commit("Draft a model", {"models/new/params.yaml": "", "models/new/dvc.lock": "stages: {}\n"})
+    outputs = tmp_path / "outputs"
+    monkeypatch.setenv("GITHUB_OUTPUT", str(outputs))
+    done = project.me.release("needed")
+    assert (done.status, done.err) == (0, "")
+    said = dict(line.split(": ", 1) for line in done.out.splitlines())
+    assert said["churn"].startswith("needed: since ")
+    assert said["churn"].endswith("there changed models/churn/model")
+    assert said["wine"].startswith("not needed")
+    assert said["new"].endswith("has no trained model")
+    # Releasing wine and churn added app/ to nothing, and iris' own service changed before.
+    assert outputs.read_text() == 'models=["churn"]\n'
 
 
 def test_a_newer_release_makes_an_older_one_needless(project: Project) -> None:
@@ -856,13 +923,15 @@ def test_a_newer_release_makes_an_older_one_needless(project: Project) -> None:
 
 
 def test_needed_has_a_status_of_its_own_for_errors(project: Project) -> None:
+    project.change(1)
     project.me.commit("Break it", {STAGING: "images: []\n"})
     done = project.me.release("needed")
     assert (done.status, done.out) == (2, "")
-    assert "must have one newName" in done.err
+    assert "is not as `python -m deploy.release` writes it" in done.err
 
 
 def test_a_bug_is_not_taken_for_an_answer(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.change(1)
     monkeypatch.setattr(deployments, "current", lambda *_: 1 / 0)
     done = project.me.release("needed")
     assert done.status == 2
@@ -870,9 +939,9 @@ def test_a_bug_is_not_taken_for_an_answer(project: Project, monkeypatch: pytest.
 
 
 def test_needed_after_the_history_was_rewritten(project: Project) -> None:
-    text = project.at_origin("show", f"main:{STAGING}") + "\n"
+    project.change(1)
     gone = Release("registry.example.com/espalier", "sha256:" + "1" * 64, "1", "1" * 40)
-    project.me.commit("Run what is not here", {STAGING: overlay.edit(text, gone, "x")})
+    project.me.commit("Run what is not here", {STAGING: str(gone)})
     done = project.me.release("needed")
     assert (done.status, "which this repository does not have" in done.out) == (0, True)
 
@@ -889,7 +958,6 @@ def test_rolled_back_is_not_good() -> None:
     a, b, c = 1, 2, 3
     for digits, good, gone in (
         ([], [], []),
-        ([0, 0], [], []),
         ([a], [a], []),
         ([a, b], [a, b], []),
         ([a, b, a], [a], [b]),
@@ -977,7 +1045,7 @@ def test_broken_and_deleted_states_of_the_overlay_are_passed_over(project: Proje
     project.me.git("commit", "-q", "-m", "Remove it")
     project.me.git("push", "-q", "origin", "HEAD:main")
     project.me.commit("Bring it back", {STAGING: good})
-    timeline = deployments.read(Git(project.me.root), "origin/main", "staging")
+    timeline = deployments.read(Git(project.me.root), "origin/main", "staging", MODEL)
     assert [each.release.digest for each in timeline.deployments] == [digest(image)]
 
 
@@ -997,7 +1065,7 @@ def test_a_leaderboard_of_another_form_is_no_obstacle(project: Project, content:
         "Change the form", {"reports/leaderboard.json": content, "app/main.py": content}
     )
     assert project.me.release("set", "staging", "--image", project.image(revision, 1), "--push").status == 0
-    assert project.me.release("promote").status == 0
+    assert project.me.release(*PROMOTE).status == 0
 
 
 def test_signing_is_heeded(project: Project, tmp_path: Path) -> None:

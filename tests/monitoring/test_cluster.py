@@ -77,7 +77,7 @@ def test_rules_and_dashboards_ask_for_labels_that_the_services_series_have() -> 
     """Of a target: what the ServiceMonitor makes, and what the Prometheus operator gives every series."""
     monitor = next(
         each
-        for each in render.parse(render.render(render.overlay("production")))
+        for each in render.parse(render.render(render.FOLDER / "overlays/production"))
         if each["kind"] == "ServiceMonitor"
     )
     made = {rule["targetLabel"] for rule in monitor["spec"]["endpoints"][0]["relabelings"]}

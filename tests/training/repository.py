@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,12 +12,13 @@ from pathlib import Path
 import yaml
 
 from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
+from common import overlays
 from deploy.ci import touched
 from tests.tools import dvc
 from tests.training.project import ROOT, Project
 
-NEVER = "0" * 40
-OVERLAY = Path("deploy/overlays/production/kustomization.yaml")
+ENVIRONMENT = Path("deploy/overlays/production/kustomization.yaml")
+OVERLAY = Path(overlays.path("production", "iris"))
 
 
 class Repository(Project):
@@ -65,15 +67,23 @@ class Repository(Project):
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self.git("rev-parse", "HEAD")
 
-    def release(self, commit: str = NEVER, version: str = "none") -> str:
-        """Have production's overlay say that a commit runs, and commit that."""
-        (self.root / OVERLAY).parent.mkdir(parents=True, exist_ok=True)
-        document = {
-            "commonAnnotations": {"espalier.dev/revision": commit},
-            "labels": [{"pairs": {"app.kubernetes.io/version": version}, "includeTemplates": True}],
-        }
-        (self.root / OVERLAY).write_text(yaml.safe_dump(document))
+    def release(self, commit: str | None = None, version: str | None = None) -> str:
+        """Have production's overlay say that a commit runs, or that none ever did, and commit that."""
+        file = self.root / OVERLAY
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (self.root / ENVIRONMENT).write_text("kind: Kustomization\n")
+        file.unlink(missing_ok=True)
+        if commit is not None:
+            release = overlays.Release(
+                "registry.example.com/espalier", f"sha256:{'1' * 64}", version or self.made_version(), commit
+            )
+            file.write_text(str(release))
         return self.commit("release")
+
+    def made_version(self) -> str:
+        """The version of the bundle, which need not be sound."""
+        version: str = json.loads((self.root / "model" / MANIFEST_FILE).read_bytes())["version"]
+        return version
 
     def release_now(self) -> str:
         """Release what the working tree holds and has recorded."""

@@ -1,7 +1,7 @@
 """Compare the champion with the model that production runs, both scored on the same test split.
 
 Reads  model/, data/test.parquet, data/profile.json, params.yaml (evaluate, select),
-       deploy/overlays/production/kustomization.yaml, which names the revision that production runs,
+       the release file in the model's overlay of production, which names the revision that production runs,
        and that revision's bundle, from DVC's cache or its remote
 
 Exits with 0 when the champion may be released; with 1 when it is worse by more than select.gate.production allows,
@@ -13,15 +13,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import yaml
 
 from app.contract import (
     MANIFEST_FILE,
@@ -32,10 +29,10 @@ from app.contract import (
     Manifest,
     read_bundle,
 )
-from common import files, models, overlays
-from common.overlays import REVISION_ANNOTATION, VERSION_LABEL
+from common import files, overlays
+from common.overlays import Release
 from training.base import cli, config
-from training.base.config import VERSION, EvaluateSettings, SelectSettings, Settings
+from training.base.config import EvaluateSettings, SelectSettings, Settings
 from training.base.errors import ConfigError, DataError, GateError
 from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, read_profile, read_split
 from training.production import comparison
@@ -47,10 +44,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BUNDLE = Path("model")
-NEVER = "0" * 40
-"""The commit in an overlay before its first release."""
-
-_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
 
 class ProductionSettings(Settings):
@@ -58,19 +51,11 @@ class ProductionSettings(Settings):
     select: SelectSettings
 
 
-@dataclass(frozen=True)
-class Released:
-    """The commit in an overlay, and the model's version if the overlay has one."""
-
-    commit: str
-    version: str | None
-
-
 def main() -> None:
     parser = cli.parser("training.production", __doc__)
     parser.add_argument("--candidate", type=Path, default=BUNDLE, metavar="DIR", help="the bundle (model)")
     parser.add_argument("--environment", default="production", help="whose overlay is read (production)")
-    parser.add_argument("--overlay", type=Path, metavar="FILE", help="another kustomization.yaml to read")
+    parser.add_argument("--overlay", type=Path, metavar="FILE", help="another release file to read")
     parser.add_argument("--at", metavar="REV", help="read the overlay as it is there, such as origin/main")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     arguments = parser.parse_args()
@@ -88,43 +73,35 @@ def main() -> None:
         raise GateError(result.verdict)
 
 
-def read_released(overlay: Path, at: Revision | None = None) -> Released:
-    """The release that an overlay names, in the working tree or at a revision.
+def read_released(overlay: Path, at: Revision | None = None) -> Release | None:
+    """What a release file says, in the working tree or at a revision; None before the first release.
 
     Raises:
-        ConfigError: there is no such overlay, or it names no revision.
+        ConfigError: its environment does not exist, or the file cannot be read.
+        OverlayError: it was changed by hand.
     """
+    content = _read(overlay, at)
+    if content is not None:
+        return overlays.parse(content, str(overlay))
+    # Without this, the gate would pass for a name that is misspelt.
+    environment = overlay.parents[2] / "kustomization.yaml"
+    if _read(environment, at) is None:
+        raise ConfigError(f"there is no {environment} {f'at {at.short}' if at else 'here'}")
+    return None
+
+
+def _read(file: Path, at: Revision | None) -> str | None:
     try:
-        content = at.file(overlay.as_posix()) if at else overlay.read_bytes()
-    except FileNotFoundError:
-        content = None
+        content = at.file(file.as_posix()) if at else file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
-        raise ConfigError(f"cannot read {overlay}: {error.strerror}") from None
-    if content is None and models.further(Path()):
-        # It gets an overlay with its first release.
-        return Released(NEVER, None)
-    if content is None:
-        raise ConfigError(f"there is no {overlay} {f'at {at.short}' if at else 'here'}")
-    commit, version = None, None
-    try:
-        # BaseLoader reads only text, so a version of digits stays text; it makes no objects either.
-        document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
-        commit = document["commonAnnotations"][REVISION_ANNOTATION]
-        labels = [each.get("pairs", {}) for each in document.get("labels", ())]
-        version = next((each[VERSION_LABEL] for each in labels if VERSION_LABEL in each), None)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-        pass
-    if not isinstance(commit, str) or not _COMMIT.match(commit):
-        raise ConfigError(
-            f"{overlay} does not say what runs: commonAnnotations must hold {REVISION_ANNOTATION} with a full commit "
-            "(40 zeros before the first release)"
-        )
-    known = isinstance(version, str) and VERSION.match(version)
-    return Released(commit, version if known else None)
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    return None if content is None else content.decode("utf-8", errors="replace")
 
 
 def compare(
-    released: Released,
+    released: Release | None,
     settings: ProductionSettings,
     *,
     candidate: Path = BUNDLE,
@@ -139,7 +116,7 @@ def compare(
     """
     ours = read_bundle(candidate)
     side = Side.of(ours.manifest)
-    if released.commit == NEVER:
+    if released is None:
         return Comparison(
             passed=True,
             outcome="nothing_released",
@@ -149,7 +126,7 @@ def compare(
         )
     accepted = settings.select.gate.production.accept_incomparable
     try:
-        revision = Revision.find(released.commit)
+        revision = Revision.find(released.revision)
         if _version_at(revision, released) == side.version:
             return Comparison(
                 passed=True,
@@ -157,15 +134,15 @@ def compare(
                 verdict=f"{environment} runs this very model",
                 environment=environment,
                 candidate=side,
-                production=Side.of(ours.manifest, released.commit),
+                production=Side.of(ours.manifest, released.revision),
             )
         return _compared(ours, revision, released, settings, environment)
     except IncomparableError as error:
         return _incomparable(side, error.production, error.reasons, accepted, environment)
     except UnreachableError as error:
-        if released.version is None or accepted != released.version:
+        if accepted != released.version:
             raise
-        theirs = Side(name="?", algorithm="model", version=released.version, commit=released.commit)
+        theirs = Side(name="?", algorithm="model", version=released.version, commit=released.revision)
         return _incomparable(side, theirs, [str(error)], accepted, environment)
 
 
@@ -189,7 +166,7 @@ def show(result: Comparison) -> None:
 def _compared(
     candidate: Bundle,
     revision: Revision,
-    released: Released,
+    released: Release,
     settings: ProductionSettings,
     environment: str,
 ) -> Comparison:
@@ -210,7 +187,7 @@ def _compared(
     )
 
 
-def _fetch(revision: Revision, released: Released, store: Store) -> Bundle:
+def _fetch(revision: Revision, released: Release, store: Store) -> Bundle:
     """The verified bundle of a revision."""
     where = f"the bundle of revision {revision.short}"
     output = revision.outputs.get(BUNDLE.as_posix())
@@ -233,7 +210,7 @@ def _fetch(revision: Revision, released: Released, store: Store) -> Bundle:
     return bundle
 
 
-def _version_at(revision: Revision, released: Released) -> str | None:
+def _version_at(revision: Revision, released: Release) -> str | None:
     """The version that a revision's leaderboard names: it is in git, so an unchanged model costs no download."""
     found = board.parse(revision.file(board.LEADERBOARD_FILE.as_posix()))
     if found is None:
@@ -242,15 +219,15 @@ def _version_at(revision: Revision, released: Released) -> str | None:
     return found.version
 
 
-def _check_version(version: str, revision: Revision, released: Released) -> None:
-    if released.version not in (None, version):
+def _check_version(version: str, revision: Revision, released: Release) -> None:
+    if released.version != version:
         raise DataError(
             f"the overlay says that version {released.version} runs, but its revision {revision.short} made "
             f"{version}: let `python -m deploy.release` write both"
         )
 
 
-def _check_schema_version(manifest: bytes, revision: Revision, released: Released) -> None:
+def _check_schema_version(manifest: bytes, revision: Revision, released: Release) -> None:
     try:
         document = json.loads(manifest)
     except ValueError:

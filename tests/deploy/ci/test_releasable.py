@@ -7,23 +7,34 @@ from collections.abc import Callable
 
 import pytest
 
+from common import overlays
+from common.overlays import Release
 from deploy.ci import releasable
 from tests.deploy.ci.actions import GitHubActions
 from tests.deploy.ci.conftest import Clone, Origin
 from tests.deploy.conftest import Call
+from tests.deploy.project import MODEL
 from tests.e2e.clone import ROOT
 
-OVERLAY = "deploy/overlays/{}/kustomization.yaml"
+LOCK = "stages:\n  select:\n    outs:\n    - path: model\n      md5: {:032x}.dir\n"
 
 
 @pytest.fixture
 def main(origin: Origin) -> Clone:
     """Main as the job has it, with our own overlays in it; staging runs nothing yet."""
     clone = origin.clone("main")
-    overlays = {
-        OVERLAY.format(each): (ROOT / OVERLAY.format(each)).read_text() for each in ("staging", "production")
+    names = [
+        f"{overlays.FOLDER}/staging/kustomization.yaml",
+        f"{overlays.folder('staging', MODEL)}/kustomization.yaml",
+    ]
+    files = {name: (ROOT / name).read_text() for name in names}
+    files |= {
+        "uv.lock": "",
+        "pyproject.toml": "",
+        "params.yaml": f"name: {MODEL}\n",
+        "dvc.lock": LOCK.format(1),
     }
-    clone.commit("Add the overlays", {**overlays, "uv.lock": "", "pyproject.toml": ""})
+    clone.commit("Add the overlays", files)
     clone.git("push", "--quiet", "origin", "main")
     return clone
 
@@ -55,7 +66,7 @@ def test_a_green_commit_of_main_is_released(main: Clone, github: GitHubActions) 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("release=true\n")
-    assert "nothing was released to staging yet" in done.stdout
+    assert f"{MODEL}: needed: it was never released to staging" in done.stdout
 
 
 @pytest.mark.slow
@@ -63,10 +74,8 @@ def test_when_staging_runs_the_same_there_is_nothing_to_do(
     ask: Ask, main: Clone, origin: Origin, github: GitHubActions
 ) -> None:
     released = main.git("rev-parse", "HEAD")
-    text = (main.folder / OVERLAY.format("staging")).read_text()
-    for old, new in (("0" * 64, "a" * 64), ("0" * 40, released), ("none", "0123456789ab")):
-        text = text.replace(old, new)
-    commit = main.commit("Release", {OVERLAY.format("staging"): text})
+    release = Release("registry.example.com/espalier", f"sha256:{'a' * 64}", "0123456789ab", released)
+    commit = main.commit("Release", {overlays.path("staging", MODEL): str(release)})
     main.git("push", "--quiet", "origin", "main")
     github.add_check_run(commit, "gate")
     done = ask(main, commit)
@@ -139,7 +148,7 @@ def test_when_github_does_not_answer_nothing_is_released(
 def test_when_it_cannot_be_told_what_is_needed_that_is_no_no(
     ask: Ask, main: Clone, github: GitHubActions
 ) -> None:
-    commit = main.commit("Break the overlay", {OVERLAY.format("staging"): "images: []\n"})
+    commit = main.commit("Break the overlay", {overlays.path("staging", MODEL): "images: []\n"})
     main.git("push", "--quiet", "origin", "main")
     github.add_check_run(commit, "gate")
     done = ask(main, commit)

@@ -1,4 +1,4 @@
-"""Each check of an environment's manifests finds the mistake that it is for."""
+"""Each check of the manifests of a model and of its environment finds the mistake that it is for."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from starlette.testclient import TestClient
 from app import server
 from app.main import create_app
 from app.settings import Settings
-from deploy.manifests import environment as checks
-from deploy.manifests import render
+from common.overlays import VERSION_LABEL
+from deploy.manifests import environment, render
+from deploy.manifests import model as checks
 from tests.bundles import write_number_bundle
+from tests.deploy.project import MODEL
 from tests.deploy.spoiling import REMOVE, spoil
 from tests.tools import require
 
@@ -28,12 +30,26 @@ Manifests = list[Document]
 
 @cache
 def _rendered(components: tuple[str, ...]) -> Manifests:
-    with render.variant(components) as root:
-        return render.parse(render.render(render.overlay("production", root)))
+    with render.copied() as root:
+        folder = root / "overlays/production"
+        render.choose(folder / MODEL, components)
+        return [each for place in (folder, folder / MODEL) for each in render.parse(render.render(place))]
 
 
 def _manifests(*components: str) -> Manifests:
+    """Those of production and of its first model."""
     return deepcopy(_rendered(components))
+
+
+def _problems(manifests: Manifests) -> list[str]:
+    shared, own = (
+        [each for each in manifests if (VERSION_LABEL in each["metadata"].get("labels", {})) == released]
+        for released in (False, True)
+    )
+    # A mistake may have taken the label away.
+    lost = [each for each in shared if each["metadata"]["name"].startswith(f"{MODEL}-")]
+    shared = [each for each in shared if each not in lost]
+    return [*environment.problems(shared), *checks.problems([*own, *lost], shared, MODEL)]
 
 
 def _get(manifests: Manifests, kind: str, name: str | None = None) -> Document:
@@ -48,6 +64,7 @@ PATHS = "/spec/rules/0/http/paths"
 ALB, GATEWAY, PLAIN = ("ingress-alb",), ("gateway-api",), ()
 ALB_DEPLOYMENT = ("ingress-alb", "deployment")
 VERSION, REVISION = "app.kubernetes.io~1version", "espalier.dev~1revision"
+INSTANCE = "app.kubernetes.io~1instance"
 
 # Components, object, JSON pointer into it ("" is the object itself), value, what is said of it.
 MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
@@ -83,18 +100,18 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
     (PLAIN, "Rollout", "/spec/selector/matchLabels/app", "x", "does not match its own pods"),
     (
         PLAIN,
-        "Service espalier",
+        "Service iris-server",
         "/spec/selector",
         {"a": "b"},
-        "Service espalier: its selector matches no pod",
+        "Service iris-server: its selector matches no pod",
     ),
-    (PLAIN, "Service espalier", "/spec/ports/0/targetPort", "web", "target port web"),
+    (PLAIN, "Service iris-server", "/spec/ports/0/targetPort", "web", "target port web"),
     (
         PLAIN,
         "PodDisruptionBudget",
         "/spec/selector/matchLabels/a",
         "b",
-        "espalier: its selector matches no pod",
+        "iris-server: its selector matches no pod",
     ),
     (
         PLAIN,
@@ -110,30 +127,24 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
         "HorizontalPodAutoscaler",
         "/spec/scaleTargetRef/kind",
         "Deployment",
-        "it scales Deployment espalier",
+        "it scales Deployment iris-server",
     ),
     (PLAIN, "HorizontalPodAutoscaler", "/spec/minReplicas", 20, "at least 20 and at most"),
     (PLAIN, "Rollout", "/spec/replicas", 3, "replicas beside"),
     (PLAIN, "PodDisruptionBudget", "/spec/minAvailable", 3, "no node can be drained"),
-    (PLAIN, "Service espalier", "/metadata/labels/espalier.dev~1scrape", REMOVE, "never or twice: none"),
-    (PLAIN, "ServiceMonitor", "/spec/selector/matchLabels/espalier.dev~1scrape", REMOVE, "twice: espalier, "),
+    (PLAIN, "Service iris-server", "/metadata/labels/espalier.dev~1scrape", REMOVE, "never or twice: none"),
+    (PLAIN, "ServiceMonitor", "/spec/selector/matchLabels/espalier.dev~1scrape", REMOVE, "twice: iris-"),
     (PLAIN, "ServiceMonitor", "/spec/endpoints/0/port", "metrics", "port metrics is none"),
     (PLAIN, "ServiceMonitor", "/spec/podTargetLabels/0", "team", "pods have no label team"),
-    (
-        ("deployment",),
-        "ServiceMonitor",
-        "/spec/podTargetLabels",
-        [checks.HASH],
-        "pods have no label rollouts",
-    ),
+    (PLAIN, "ServiceMonitor", "", REMOVE, "0 ServiceMonitors"),
     (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings", REMOVE, "label environment=''"),
     (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings/0/regex", "(.+)", "environment='espalier-prod"),
     (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings/0/regex", "x-(.+)", "label environment=''"),
-    (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings/1/targetLabel", "version", "model_version=''"),
+    (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings/2/targetLabel", "version", "model_version=''"),
     (
         PLAIN,
         "ServiceMonitor",
-        "/spec/endpoints/0/relabelings/1/sourceLabels/0",
+        "/spec/endpoints/0/relabelings/2/sourceLabels/0",
         "__meta_kubernetes_pod_label_version",
         "label model_version=''",
     ),
@@ -144,13 +155,33 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
         "labelmap",
         "labelmap makes cannot be checked",
     ),
+    (PLAIN, "ServiceMonitor", "/spec/endpoints/0/relabelings/1/targetLabel", "name", "label model=''"),
+    (PLAIN, "Service", "/metadata/name", "server", "its name does not begin with iris-"),
+    (PLAIN, "Rollout", f"/spec/template/metadata/labels/{INSTANCE}", "iris2", "instance is not iris"),
+    (PLAIN, "Rollout", f"/spec/selector/matchLabels/{INSTANCE}", REMOVE, "matches the pods of other models"),
+    (PLAIN, "Service iris-canary", f"/spec/selector/{INSTANCE}", REMOVE, "matches the pods of other models"),
+    (PLAIN, "PodDisruptionBudget", f"/spec/selector/matchLabels/{INSTANCE}", REMOVE, "pods of other models"),
+    (PLAIN, "NetworkPolicy iris-server", "/spec/podSelector", {}, "matches the pods of other models"),
+    (
+        PLAIN,
+        "NetworkPolicy iris-server",
+        "/spec/ingress/0/from/0/podSelector",
+        {"matchLabels": {"app.kubernetes.io/instance": "iris"}},
+        "its peers would need the model's name",
+    ),
     (PLAIN, "NetworkPolicy default-deny", "", REMOVE, "none denies everything"),
-    (PLAIN, "NetworkPolicy espalier", "", REMOVE, "none lets a request in"),
-    (PLAIN, "NetworkPolicy espalier", "/spec/podSelector/matchLabels/a", "b", "its selector matches no pod"),
-    (PLAIN, "NetworkPolicy espalier", "/spec/ingress/0/ports/0/port", 80, "espalier: port 80 is none"),
+    (PLAIN, "NetworkPolicy iris-server", "", REMOVE, "none lets a request in"),
+    (
+        PLAIN,
+        "NetworkPolicy iris-server",
+        "/spec/podSelector/matchLabels/a",
+        "b",
+        "its selector matches no pod",
+    ),
+    (PLAIN, "NetworkPolicy iris-server", "/spec/ingress/0/ports/0/port", 80, "iris-server: port 80 is none"),
     (ALB, "Ingress", "/spec/rules/0/host", "espalier.invalid", "no overlay has set its host"),
     (GATEWAY, "HTTPRoute", "/spec/hostnames/0", "espalier.invalid", "no overlay has set its host"),
-    (ALB, "Rollout", f"{CANARY}/trafficRouting", REMOVE, "nothing writes the annotation for espalier"),
+    (ALB, "Rollout", f"{CANARY}/trafficRouting", REMOVE, "nothing writes the annotation for iris-server"),
     (ALB, "Ingress", f"{NOTES}actions.not-found", REMOVE, "nothing writes the annotation for not-found"),
     (ALB, "Ingress", f"{NOTES}healthcheck-path", "/healthz", "looks for health at /healthz"),
     (ALB_DEPLOYMENT, "Ingress", f"{PATHS}/1/backend/service/name", "web", "there is no Service web"),
@@ -166,20 +197,20 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
         "HTTPRoute",
         "/spec/rules/0/backendRefs/0/port",
         8080,
-        "no Service espalier-stable with port 8080",
+        "no Service iris-stable with port 8080",
     ),
-    (GATEWAY, "HTTPRoute", "/spec/rules/0/backendRefs/1", REMOVE, "no HTTPRoute espalier to both"),
-    (GATEWAY, "HTTPRoute", "", REMOVE, "no HTTPRoute espalier to both"),
+    (GATEWAY, "HTTPRoute", "/spec/rules/0/backendRefs/1", REMOVE, "no HTTPRoute iris-server to both"),
+    (GATEWAY, "HTTPRoute", "", REMOVE, "no HTTPRoute iris-server to both"),
     (GATEWAY, "Rollout", f"{CANARY}/trafficRouting/managedRoutes", [], "canary-by-header is not among"),
-    (PLAIN, "Service espalier-canary", "", REMOVE, "there is no canaryService"),
+    (PLAIN, "Service iris-canary", "", REMOVE, "there is no canaryService"),
     (PLAIN, "Rollout", f"{CANARY}/stableService", REMOVE, "there is no stableService"),
-    (ALB, "Ingress", "", REMOVE, "there is no Ingress espalier"),
+    (ALB, "Ingress", "", REMOVE, "there is no Ingress iris-server"),
     (
         ALB,
         "Rollout",
         f"{CANARY}/trafficRouting/alb/servicePort",
         8080,
-        "no Service espalier-canary with port 8080",
+        "no Service iris-canary with port 8080",
     ),
     (PLAIN, "Rollout", f"{CANARY}/steps", [{"setWeight": 10}], "no step of its canary is judged"),
     (PLAIN, "AnalysisTemplate", "", REMOVE, "there is no AnalysisTemplate"),
@@ -202,19 +233,20 @@ def test_a_mistake_is_found(
     components: tuple[str, ...], which: str, pointer: str, value: object, complaint: str
 ) -> None:
     manifests = _manifests(*components)
-    assert checks.problems(manifests) == []
+    assert _problems(manifests) == []
     spoil(manifests, _get(manifests, *which.split()), pointer, value)
-    assert complaint in "\n".join(checks.problems(manifests))
+    assert complaint in "\n".join(_problems(manifests))
 
 
-@pytest.mark.parametrize("environment", render.ENVIRONMENTS)
-def test_prometheus_makes_the_labels_of_the_relabeling(environment: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", render.ENVIRONMENTS)
+def test_prometheus_makes_the_labels_of_the_relabeling(name: str, tmp_path: Path) -> None:
     """Prometheus itself, given what it would discover, against the reading that the check relies upon."""
     relabelings = _get(_manifests(), "ServiceMonitor")["spec"]["endpoints"][0]["relabelings"]
     discovered = {
         "__address__": "10.0.0.1:8000",
-        "__meta_kubernetes_namespace": f"espalier-{environment}",
+        "__meta_kubernetes_namespace": f"espalier-{name}",
         "__meta_kubernetes_pod_label_app_kubernetes_io_version": "01dddd8b7714",
+        "__meta_kubernetes_pod_label_app_kubernetes_io_instance": "churn",
         "__meta_kubernetes_pod_label_app_kubernetes_io_name": "espalier",
     }
     rules = [
@@ -236,7 +268,7 @@ def test_prometheus_makes_the_labels_of_the_relabeling(environment: str, tmp_pat
     ).stdout
     found = json.loads(said[said.index("[") :])
     made = {name: value for name, value in found[0]["labels"].items() if not name.startswith("__")}
-    assert made == {"environment": environment, "model_version": "01dddd8b7714"} | {
+    assert made == {"environment": name, "model": "churn", "model_version": "01dddd8b7714"} | {
         key: made[key] for key in ("instance", "job")
     }
     assert checks.relabelled(relabelings, discovered).items() <= made.items()
@@ -244,8 +276,8 @@ def test_prometheus_makes_the_labels_of_the_relabeling(environment: str, tmp_pat
 
 def test_components_in_the_wrong_order_are_found() -> None:
     """A Deployment has nobody to write the weights, so its Ingress must name a port."""
-    found = "\n".join(checks.problems(_manifests("deployment", "ingress-alb")))
-    assert "nothing writes the annotation for espalier" in found
+    found = "\n".join(_problems(_manifests("deployment", "ingress-alb")))
+    assert "nothing writes the annotation for iris-server" in found
 
 
 def test_two_ways_in_at_once_are_refused() -> None:
