@@ -50,17 +50,17 @@ def build() -> Dashboard:
                 number(
                     "Lead time to production",
                     "s",
-                    'espalier_lead_time_seconds{environment="production"}',
+                    'max(espalier_lead_time_seconds{environment="production", model=~"$model"})',
                     "From the commit that production runs to the commit that deployed it there, for the last "
-                    "deployment.",
+                    "deployment of each model, where it is longest.",
                     ((None, GREEN), (7 * DAY, YELLOW), (30 * DAY, RED)),
                 ),
                 number(
                     "Changes that failed",
                     "percentunit",
                     (
-                        "sum(espalier_failed_changes_total{ENVIRONMENT}) / sum("
-                        'espalier_deployments_total{ENVIRONMENT, action!="rollback"})'
+                        "sum(espalier_failed_changes_total{MODEL}) / sum("
+                        'espalier_deployments_total{MODEL, action!="rollback"})'
                     ),
                     "The share of deployments that were rolled back, since the first one.",
                     ((None, GREEN), (0.15, YELLOW), (0.3, RED)),
@@ -69,7 +69,7 @@ def build() -> Dashboard:
                 number(
                     "Time to restore",
                     "s",
-                    "max(espalier_restore_seconds{ENVIRONMENT})",
+                    "max(espalier_restore_seconds{MODEL})",
                     "From the last deployment that failed to the rollback that took it back.",
                     ((None, GREEN), (HOUR, YELLOW), (DAY, RED)),
                     empty="none failed",
@@ -89,6 +89,7 @@ def build() -> Dashboard:
                     "What should run, as git says?",
                     {
                         "environment": "Environment",
+                        "model": "Model",
                         "version": "Model version",
                         "action": "Last action",
                         "revision": "Commit",
@@ -98,14 +99,14 @@ def build() -> Dashboard:
                         "Deployed": (
                             "dateTimeFromNow",
                             (
-                                "max by (environment, version, action, revision, digest) ("
-                                "espalier_deployment_info{ENVIRONMENT, OF_VERSION}"
-                                " * on (environment) group_left () max by (environment) ("
-                                "espalier_deployed_timestamp_seconds{ENVIRONMENT}) * 1000)"
+                                "max by (environment, model, version, action, revision, digest) ("
+                                "espalier_deployment_info{MODEL, OF_VERSION}"
+                                " * on (environment, model) group_left () max by (environment, model) ("
+                                "espalier_deployed_timestamp_seconds{MODEL}) * 1000)"
                             ),
                         )
                     },
-                    "The last deployment of each environment on main: its image, the commit it was built from, and "
+                    "The last deployment of each model in each environment on main: its image, the commit it was built from, and "
                     "how it got there.",
                     width=14,
                     height=5,
@@ -139,8 +140,8 @@ def build() -> Dashboard:
                 lines(
                     "How long from commit to deployment?",
                     "s",
-                    {"{{environment}}": "espalier_lead_time_seconds{ENVIRONMENT}"},
-                    "From the commit that an environment runs to the commit that deployed it, for the last "
+                    {"{{environment}} {{model}}": "espalier_lead_time_seconds{MODEL}"},
+                    "From the commit that a model runs to the commit that deployed it, for the last "
                     "deployment at each time.",
                     width=6,
                     steps=True,
@@ -150,7 +151,7 @@ def build() -> Dashboard:
                     "How many deployments, by action?",
                     "short",
                     {
-                        "{{environment}}, {{action}}": "sum by (environment, action) (espalier_deployments_total{ENVIRONMENT})"
+                        "{{environment}}, {{action}}": "sum by (environment, action) (espalier_deployments_total{MODEL})"
                     },
                     "All deployments since the first one. A release goes to staging, a promotion to production.",
                     width=6,
@@ -161,7 +162,7 @@ def build() -> Dashboard:
                 lines(
                     "How many changes failed?",
                     "short",
-                    {"{{environment}}": "sum by (environment) (espalier_failed_changes_total{ENVIRONMENT})"},
+                    {"{{environment}}": "sum by (environment) (espalier_failed_changes_total{MODEL})"},
                     "Deployments that a rollback took back, since the first one.",
                     width=6,
                     steps=True,
@@ -171,7 +172,7 @@ def build() -> Dashboard:
                 lines(
                     "How long until service was restored?",
                     "s",
-                    {"{{environment}}": "espalier_restore_seconds{ENVIRONMENT}"},
+                    {"{{environment}} {{model}}": "espalier_restore_seconds{MODEL}"},
                     "From the last deployment that failed to its rollback, at each time.",
                     width=6,
                     steps=True,
@@ -182,13 +183,13 @@ def build() -> Dashboard:
                 compared(
                     "What did the releases score on the test split?",
                     "percentunit",
-                    "metric",
+                    "score",
                     {
                         environment: (
-                            "max by (metric) ("
-                            f'espalier_release_metric{{ENVIRONMENT, OF_VERSION, environment="{environment}", '
+                            "max by (score) (label_join("
+                            f'espalier_release_metric{{MODEL, OF_VERSION, environment="{environment}", '
                             'split="test", metric!~".*loss"}'
-                            ")"
+                            ', "score", " ", "model", "metric"))'
                         )
                         for environment in ("staging", "production")
                     },
@@ -201,6 +202,7 @@ def build() -> Dashboard:
                     "Training metrics of each release",
                     {
                         "environment": "Environment",
+                        "model": "Model",
                         "version": "Model version",
                         "split": "Split",
                         "metric": "Metric",
@@ -208,7 +210,7 @@ def build() -> Dashboard:
                     {
                         "Score": (
                             "none",
-                            "max by (environment, version, split, metric) (espalier_release_metric{ENVIRONMENT, OF_VERSION})",
+                            "max by (environment, model, version, split, metric) (espalier_release_metric{MODEL, OF_VERSION})",
                         )
                     },
                     "Every score of the champion at the commit that each environment runs.",

@@ -374,44 +374,42 @@ class Story:
             return Series(f"espalier_{name}", {"job": "espalier-delivery"} | labels, still * values)
 
         promoted, released = self.end - 2.5 * 3600, self.end - 7 * 3600
-        before = self.times < promoted
+        first = self._manifest.name
+        old = self.end - 30 * DAY
         deployed = {
-            "production": (CANARY, "promote", promoted, 26 * 3600.0, 3100.0),
-            "staging": (CANARY, "release", released, 1900.0, 1500.0),
+            ("production", first): (CANARY, "promote", promoted, 26 * 3600.0, 14.0),
+            ("staging", first): (CANARY, "release", released, 1900.0, 31.0),
+            **{
+                (environment, model): (OTHERS[model], forth, old, 5200.0, 3.0)
+                for environment, forth in (("production", "promote"), ("staging", "release"))
+                for model in WHERE[environment]
+            },
         }
-        for environment, (version, action, at, lead, restore) in deployed.items():
+        for (environment, model), (version, action, at, lead, count) in deployed.items():
+            where = {"environment": environment, "model": model}
             yield series(
                 "deployment_info",
                 np.where(self.times >= min(at, self.times[-1]), 1.0, np.nan),
-                environment=environment,
+                **where,
                 version=version,
                 digest="sha256:4be1d07c5a93" + "e2" * 26,
                 revision="8c09c3c7e15d4ba2" + "f3" * 12,
                 action=action,
             )
-            then = np.where(self.times >= at, at, at - 9 * DAY)
-            yield series("deployed_timestamp_seconds", then, environment=environment)
-            yield series(
-                "lead_time_seconds", np.where(self.times >= at, lead, lead * 1.7), environment=environment
-            )
-            yield series("restore_seconds", restore, environment=environment)
-            yield series("failed_changes_total", 2.0, environment=environment)
-        for environment, action, count in (
-            ("staging", "release", 31.0),
-            ("staging", "rollback", 2.0),
-            ("production", "promote", 14.0),
-            ("production", "rollback", 2.0),
-        ):
-            more = np.where(before if action == "promote" else self.times < released, count - 1, count)
-            yield series(
-                "deployments_total",
-                more if action != "rollback" else count,
-                environment=environment,
-                action=action,
-            )
-        for environment, version, better in (
-            ("production", self._manifest.version, 0.0),
-            ("staging", CANARY, 0.012),
+            then = self.times >= at
+            yield series("deployed_timestamp_seconds", np.where(then, at, at - 9 * DAY), **where)
+            yield series("lead_time_seconds", np.where(then, lead, lead * 1.7), **where)
+            rollbacks = 0.0
+            if model == first:
+                rollbacks = 2.0
+                yield series("restore_seconds", 3100.0 if environment == "production" else 1500.0, **where)
+            yield series("failed_changes_total", rollbacks, **where)
+            yield series("deployments_total", np.where(then, count, count - 1), **where, action=action)
+            yield series("deployments_total", rollbacks, **where, action="rollback")
+        for environment, model, version, better in (
+            ("production", first, self._manifest.version, 0.0),
+            ("staging", first, CANARY, 0.012),
+            ("production", "wine", OTHERS["wine"], 0.02),
         ):
             for split in ("cv", "test"):
                 for metric, value in {
@@ -423,6 +421,7 @@ class Story:
                 }.items():
                     labels = {
                         "environment": environment,
+                        "model": model,
                         "version": version,
                         "split": split,
                         "metric": metric,

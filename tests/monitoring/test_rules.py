@@ -220,6 +220,18 @@ MUTANTS = {
     "confidence": ("drift", SURE, "< 0.8 *", "< 0.5 *"),
     "age": ("drift", "a model of more", "> 180 *", "> 179 *"),
     "absent for a blink": ("platform", "one failed scrape", "for: 10m", "for: 0m"),
+    "removed models are missed": (
+        "platform",
+        "a model that git no longer has",
+        "espalier_delivery_up == 1",
+        "espalier_delivery_up == 2",
+    ),
+    "an exporter that cannot read": (
+        "platform",
+        "a model that git no longer has",
+        "espalier_delivery_up == 1",
+        "espalier_delivery_up",
+    ),
     "absence of everything": (
         "platform",
         "nothing at all",
