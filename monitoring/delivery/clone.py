@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .facts import Change, Facts, Run, Timeline, fold
-from .files import LEADERBOARD, OVERLAYS, champion_scores, ordered, overlay, parse
+from .files import OVERLAYS, RELEASE, Place, champion_scores, leaderboards, parse, place
 
 SECONDS = 120
 """A command of git that takes longer has failed."""
@@ -42,26 +43,31 @@ class Clone:
         """All facts, as of one commit.
 
         Raises:
-            DeliveryError: the clone cannot be read, or an environment's overlay says nothing.
+            DeliveryError: the clone cannot be read, or a release file says nothing.
         """
         self._refresh()
-        environments = self._environments()
-        if not environments:
+        listed = self._git("ls-tree", "-r", "--name-only", "-z", self._tip, f"{OVERLAYS}/").split("\0")
+        if not any(listed):
             raise DeliveryError(f"{self.name} has no environments under {OVERLAYS}")
-        timelines: dict[str, Timeline] = {}
-        for environment in environments:
-            changes = self._changes(environment)
+        history = self._history()
+        timelines: dict[Place, Timeline] = {}
+        # A model that was removed from an environment has a history and no file.
+        for each in sorted(found for path in listed if (found := place(path))):
+            changes = history[each]
             if not changes or changes[-1].release is None:
-                raise DeliveryError(
-                    f"{self.name}: {overlay(environment)} does not say what runs; mend it by a commit"
-                )
-            timelines[environment] = fold(environment, changes)
-        deployed = [each for line in timelines.values() for each in (line.current, line.forward) if each]
-        revisions = sorted({each.release.revision for each in deployed})
+                raise DeliveryError(f"{self.name}: {each.path} does not say what runs; mend it by a commit")
+            timelines[each] = fold(each.environment, changes)
+        deployed = {
+            (at.model, each.release.revision)
+            for at, line in timelines.items()
+            for each in (line.current, line.forward)
+            if each
+        }
+        revisions = sorted({revision for _, revision in deployed})
         return Facts(
             timelines,
             {each: at for each in revisions if (at := self._committed(each)) is not None},
-            {each: champion_scores(self._texts(LEADERBOARD, [each])[0]) for each in revisions},
+            self._scores(sorted(deployed)),
             self._runs(),
         )
 
@@ -74,21 +80,45 @@ class Clone:
                 return
         raise DeliveryError(f"{self.name} has no commits")
 
-    def _environments(self) -> Sequence[str]:
-        listed = self._git("ls-tree", "-d", "--name-only", "-z", self._tip, f"{OVERLAYS}/").split("\0")
-        return ordered(each.rpartition("/")[2] for each in listed if each)
+    def _history(self) -> Mapping[Place, Sequence[Change]]:
+        """Each release file's content at each commit of the branch's own line that changed it, oldest first."""
+        form = "--format=%x1e%H %ct"
+        files = f":(glob){OVERLAYS}/*/*/{RELEASE}"
+        said = self._git(
+            *(
+                "log",
+                "--first-parent",
+                "--reverse",
+                "--name-only",
+                "--no-renames",
+                form,
+                self._tip,
+                "--",
+                files,
+            )
+        )
+        changes = []
+        for entry in said.split("\x1e")[1:]:
+            head, *paths = entry.split("\n")
+            commit, at = head.split(" ")
+            changes += [(commit, int(at), found) for path in paths if (found := place(path))]
+        texts = self._texts((commit, each.path) for commit, _, each in changes)
+        history: defaultdict[Place, list[Change]] = defaultdict(list)
+        for (commit, seconds, each), text in zip(changes, texts, strict=True):
+            history[each].append(Change(commit, seconds, parse(text)))
+        return history
 
-    def _changes(self, environment: str) -> Sequence[Change]:
-        """The overlay's content at each commit of the branch's own line that changed it, oldest first."""
-        path = overlay(environment)
-        listed = self._git(
-            "log", "--first-parent", "--reverse", "--format=%H %ct", self._tip, "--", path
-        ).splitlines()
-        commits = [line.split(" ") for line in listed]
-        texts = self._texts(path, [commit for commit, _ in commits])
-        return [
-            Change(commit, int(at), parse(text)) for (commit, at), text in zip(commits, texts, strict=True)
-        ]
+    def _scores(
+        self, deployed: Sequence[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], Mapping[tuple[str, str], float]]:
+        """Of each model at each revision."""
+        asked = [(model, revision, path) for model, revision in deployed for path in leaderboards(model)]
+        texts = self._texts((revision, path) for _, revision, path in asked)
+        return {
+            (model, revision): scores
+            for (model, revision, _), text in zip(asked, texts, strict=True)
+            if (scores := champion_scores(model, text))
+        }
 
     def _committed(self, revision: str) -> int | None:
         found = self._call("log", "-1", "--no-walk", "--format=%ct", revision, "--")
@@ -112,15 +142,15 @@ class Clone:
         """Variables for git."""
         return {}
 
-    def _texts(self, path: str, commits: Sequence[str]) -> list[str | None]:
-        """A file's text at each of many commits, read by one process."""
-        asked = "".join(f"{commit}:{path}\n" for commit in commits)
-        said = self._call("cat-file", "--batch", content=asked)
+    def _texts(self, files: Iterable[tuple[str, str]]) -> list[str | None]:
+        """The texts of many files, each by its commit and path, read by one process."""
+        asked = [f"{commit}:{path}\n" for commit, path in files]
+        said = self._call("cat-file", "--batch", content="".join(asked))
         if said.returncode:
             raise DeliveryError(f"git cat-file in {self.name}: {_last(said.stderr)}")
         texts: list[str | None] = []
         rest = said.stdout
-        for _ in commits:
+        for _ in asked:
             head, _, rest = rest.partition(b"\n")  # HASH blob SIZE, or NAME missing
             if b" blob " not in head:
                 texts.append(None)

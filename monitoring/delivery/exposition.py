@@ -35,8 +35,8 @@ def text(facts: Facts | None, up: bool, read_at: float | None) -> str:
 
 
 def _samples(facts: Facts) -> Iterator[Sample]:
-    for environment, timeline in facts.timelines.items():
-        at = {"environment": environment}
+    for place, timeline in facts.timelines.items():
+        at = {"environment": place.environment, "model": place.model}
         for action in ACTIONS:
             count = sum(each.action == action for each in timeline.deployments)
             yield "espalier_deployments_total", count, at | {"action": action}
@@ -68,13 +68,16 @@ def _running(facts: Facts, current: Deployment, at: Mapping[str, str]) -> Iterat
     }
     yield "espalier_deployment_info", 1, about
     yield "espalier_deployed_timestamp_seconds", current.time, at
-    for (split, metric), value in facts.scores.get(release.revision, {}).items():
+    for (split, metric), value in facts.scores.get((at["model"], release.revision), {}).items():
         labels = {**at, "version": release.version, "split": split, "metric": metric}
         yield "espalier_release_metric", value, labels
 
 
 _FAMILIES = {
-    "espalier_deployment_info": ("gauge", "What git says that an environment runs, and how it came there."),
+    "espalier_deployment_info": (
+        "gauge",
+        "What git says that a model runs in an environment, and how it came there.",
+    ),
     "espalier_deployed_timestamp_seconds": ("gauge", "When what runs was deployed."),
     "espalier_deployments_total": ("counter", "Deployments in the whole history, by what they were."),
     "espalier_failed_changes_total": ("counter", "Deployed changes that were gone back from."),

@@ -1,18 +1,18 @@
-"""The exported facts, and how they follow from an overlay's content at each commit."""
+"""The exported facts, and how they follow from a release file's content at each commit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .files import Release
+from .files import Place, Release
 
 ACTIONS = ("release", "promote", "rollback")
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A commit by which an environment began to run something else."""
+    """A commit by which a model began to run something else in an environment."""
 
     release: Release
     commit: str
@@ -24,7 +24,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The deployments of an environment, oldest first."""
+    """The deployments of a model in an environment, oldest first."""
 
     deployments: tuple[Deployment, ...] = ()
     failed: int = 0
@@ -57,18 +57,18 @@ class Run:
 class Facts:
     """Everything that is exported, as of one commit."""
 
-    timelines: Mapping[str, Timeline]
-    """By environment."""
+    timelines: Mapping[Place, Timeline]
+    """Of what runs; neither of models that were never released in an environment, nor of removed ones."""
     revised: Mapping[str, int]
     """Commit time of each deployed revision, where it is known."""
-    scores: Mapping[str, Mapping[tuple[str, str], float]]
-    """Of the champion at a revision, by split and metric."""
+    scores: Mapping[tuple[str, str], Mapping[tuple[str, str], float]]
+    """Of a model's champion at a revision, by split and metric."""
     runs: Sequence[Run] = ()
 
 
 @dataclass(frozen=True)
 class Change:
-    """A commit of the branch's own line, and what the overlay says since; None if it cannot be read."""
+    """A commit of the branch's own line, and what the release file says since; None if it is gone or says nothing."""
 
     commit: str
     time: int
@@ -76,7 +76,7 @@ class Change:
 
 
 def fold(environment: str, changes: Sequence[Change]) -> Timeline:
-    """Read changes of an overlay as releases and rollbacks.
+    """Read changes of a release file as releases and rollbacks.
 
     A digest that is still among the good ones is a rollback to it, and everything after it has failed. Any other digest is
     a release, even one that failed before. The same digest under another label is no deployment.
@@ -87,7 +87,7 @@ def fold(environment: str, changes: Sequence[Change]) -> Timeline:
     failed, restored = 0, None
     for change in changes:
         release = change.release
-        if release is None or release.empty:
+        if release is None:
             continue
         if good and good[-1].release.digest == release.digest:
             good[-1], every[-1] = (replace(known, release=release) for known in (good[-1], every[-1]))

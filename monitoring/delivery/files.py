@@ -1,72 +1,68 @@
-"""Reads the repository's files: the values that the release tool writes into overlays, and the leaderboard."""
+"""Reads the repository's files: what the release tool writes for a model in an environment, and the leaderboard."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 OVERLAYS = "deploy/overlays"
+RELEASE = "release/kustomization.yaml"
 LEADERBOARD = "reports/leaderboard.json"
 
-# The exporter's image has no YAML library, so the values are found by their keys, in block or flow style.
-_COMMENT = re.compile(r"(?<!\S)#.*")
-_ITEM = re.compile(r"^ *- |[{}]", re.MULTILINE)
-
-
-def _key(key: str) -> str:
-    return rf"""(?<![\w./-])["']?{key}["']?\s*:"""
-
-
-def _pair(key: str, value: str) -> re.Pattern[str]:
-    return re.compile(rf"""{_key(key)}\s*(?:&\w+\s+)?["']?({value})["']?(?=[\s,}}\]]|\Z)""")
-
-
-_SECTIONS = [re.compile(_key(key)) for key in ("images", "labels", "commonAnnotations")]
-_IMAGE = _pair("name", "espalier")
-_DIGEST = _pair("digest", "sha256:[0-9a-f]{64}")
-_VERSION = _pair(r"app\.kubernetes\.io/version", r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_REVISION = _pair(r"espalier\.dev/revision", "[0-9a-f]{40}")
+# The exporter's image has no YAML library. One program writes these lines (`common.overlays`), in one form.
+_VALUES = (
+    re.compile(r"^ +digest: (sha256:[0-9a-f]{64})$", re.MULTILINE),
+    re.compile(r'^ +app\.kubernetes\.io/version: "([A-Za-z0-9._-]+)"$', re.MULTILINE),
+    re.compile(r'^ +espalier\.dev/revision: "([0-9a-f]{40})"$', re.MULTILINE),
+)
 
 
 @dataclass(frozen=True)
 class Release:
-    """What an overlay says that its environment runs."""
+    """What a model runs in an environment."""
 
     digest: str
     version: str
     revision: str
 
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A model in an environment."""
+
+    environment: str
+    model: str
+
     @property
-    def empty(self) -> bool:
-        """Whether nothing was released yet."""
-        return self.digest == "sha256:" + "0" * 64
+    def path(self) -> str:
+        """The file that says what runs there; there is none before the first release."""
+        return f"{OVERLAYS}/{self.environment}/{self.model}/{RELEASE}"
 
 
-def overlay(environment: str) -> str:
-    return f"{OVERLAYS}/{environment}/kustomization.yaml"
-
-
-def ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of environments, staging and production first."""
-    return tuple(sorted(names, key=lambda name: (name != "staging", name != "production", name)))
+def place(path: str) -> Place | None:
+    """Whose release file this is; None for any other file."""
+    found = re.fullmatch(rf"{OVERLAYS}/([^/]+)/([^/]+)/{RELEASE}", path)
+    return Place(*found.groups()) if found else None
 
 
 def parse(text: str | None) -> Release | None:
-    """The three values that the release tool writes; None where one is missing or is given twice."""
-    said = _COMMENT.sub("", text or "")
-    digests = [each for item in _ITEM.split(said) if _IMAGE.search(item) for each in _DIGEST.findall(item)]
-    if not all(section.search(said) for section in _SECTIONS):
-        return None
-    found = [digests, _VERSION.findall(said), _REVISION.findall(said)]
+    """The three values that the release tool writes; None where one is missing or is there twice."""
+    found = [value.findall((text or "").replace("\r\n", "\n")) for value in _VALUES]
     return Release(*(each[0] for each in found)) if all(len(each) == 1 for each in found) else None
 
 
-def champion_scores(text: str | None) -> dict[tuple[str, str], float]:
-    """The champion's metrics by split and name; nothing where the text is no leaderboard of the known form."""
+def leaderboards(model: str) -> tuple[str, str]:
+    """Where a model's leaderboard may be: in a further model's folder, or at the top, where the first model's is."""
+    return f"models/{model}/{LEADERBOARD}", LEADERBOARD
+
+
+def champion_scores(model: str, text: str | None) -> dict[tuple[str, str], float]:
+    """The champion's metrics by split and name; nothing where the text is no leaderboard of this model."""
     try:
         board = json.loads(text or "")
+        if board["name"] != model:
+            return {}
         row = next(each for each in board["rows"] if each["algorithm"] == board["champion"])
         scores = {("cv", str(board["score"])): float(row["cv_mean"])}
         scores |= {("test", str(name)): float(each["value"]) for name, each in row["test"].items()}

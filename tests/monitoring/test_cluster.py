@@ -83,8 +83,8 @@ def test_rules_and_dashboards_ask_for_labels_that_the_services_series_have() -> 
     made = {rule["targetLabel"] for rule in monitor["spec"]["endpoints"][0]["relabelings"]}
     made |= {re.sub(r"\W", "_", label) for label in monitor["spec"]["podTargetLabels"]}
     made |= {"job", "instance", "namespace", "pod", "service", "container", "endpoint"}
-    # Those by which versions and environments are told apart, under whatever name somebody might ask for them.
-    target = re.compile(r"pod|env\w*|namespace|\w*version\w*|\w*hash\w*|job|instance")
+    # Those by which models, versions and environments are told apart, under whatever name somebody might ask for them.
+    target = re.compile(r"pod|env\w*|namespace|model|\w*version\w*|\w*hash\w*|job|instance")
     asked: dict[str, str] = {}
     for query in [*panel_queries(), *rule_queries()]:
         for name, labels in _selected(query.expression):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,21 +19,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from common import overlays
-from deploy.errors import ReleaseError
+from common.overlays import OverlayError, Release
 from deploy.git import Git
 from deploy.rehearsal.github import API, Method
-from deploy.release import deployments, leaderboard, overlay
-from deploy.release.overlay import Release
+from deploy.release import deployments, leaderboard
 from monitoring.delivery import exposition, files
 from monitoring.delivery.clone import Clone, DeliveryError
 from monitoring.delivery.exporter import Exporter
 from monitoring.delivery.facts import Deployment, Facts, Run, Timeline
+from monitoring.delivery.files import Place
 from monitoring.delivery.github import GitHub
 from tests.deploy import project as projects
 from tests.deploy import registries
@@ -48,8 +46,11 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 QUICK = (Phase.explicit, Phase.reuse, Phase.generate)
 """A history that fails is shown as it is: to shrink it would take minutes of processes."""
 BEGAN = 1_700_000_000
-PRODUCTION = overlays.path("production")
-TEMPLATE = (ROOT / PRODUCTION).read_text()
+MODEL = "iris"
+PRODUCTION = Place("production", MODEL)
+STAGED = Release("registry.example.com/espalier", f"sha256:{9:064x}", "v9", f"{9:040x}")
+"""Runs in staging from the first commit on, as another model."""
+OTHER = Place("staging", "wine")
 
 
 @pytest.fixture(autouse=True)
@@ -92,25 +93,25 @@ def values(text: str, name: str, **labels: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Step:
-    """A commit, or a branch that is merged: what it does to production's overlay."""
+    """A commit, or a branch that is merged: what it does to the model's release file in production."""
 
     kind: str
     """direct, noise, merge (a branch from `back` commits ago), mixed (that branch brought main in before)."""
     digest: int
-    """Which image; 0 holds the place, -1 is a text that says nothing, -2 removes the file."""
+    """Which image; -1 is a text that says nothing, -2 removes the file."""
     label: int
     seconds: int
     """Since the last one; clocks may differ."""
     back: int
     kept: bool
-    """Whether a merge takes the branch's overlay, or leaves main's as it is."""
+    """Whether a merge takes the branch's file, or leaves main's as it is."""
 
 
 STEPS = st.lists(
     st.builds(
         Step,
         kind=st.sampled_from(["direct", "direct", "noise", "merge", "mixed"]),
-        digest=st.sampled_from([0, 1, 1, 2, 2, 3, 3, 4, -1, -2]),
+        digest=st.sampled_from([1, 1, 2, 2, 3, 3, 4, -1, -2]),
         label=st.sampled_from([1, 1, 1, 2]),
         seconds=st.integers(-100, 5000),
         back=st.integers(0, 5),
@@ -124,8 +125,7 @@ def text_of(step: Step) -> str | None:
     if step.digest < 0:
         return None if step.digest == -2 else "<<<<<<< HEAD\n"
     name = f"sha256:{step.digest:064x}"
-    release = Release("registry.example.com/espalier", name, f"{step.label:012x}", f"{step.digest:040x}")
-    return overlay.edit(TEMPLATE, release, "x")
+    return str(Release("registry.example.com/espalier", name, f"{step.label:012x}", f"{step.digest:040x}"))
 
 
 class History:
@@ -136,13 +136,13 @@ class History:
         self.count = 0
         self.now = BEGAN
         self.states: dict[int, tuple[str | None, int]] = {}
-        """By commit, production's overlay and a file that says nothing."""
+        """By commit, production's release file and the content of another file."""
 
     def commit(self, parents: list[int], state: tuple[str | None, int], at: int | None = None) -> int:
         self.count += 1
         when = self.now if at is None else at
-        files = {overlays.path("staging"): TEMPLATE, "README.md": str(state[1])}
-        files |= {PRODUCTION: state[0]} if state[0] is not None else {}
+        files = {OTHER.path: str(STAGED), "README.md": str(state[1])}
+        files |= {PRODUCTION.path: state[0]} if state[0] is not None else {}
         self.add(
             "commit refs/heads/work", f"mark :{self.count}", f"committer Ada <ada@localhost> {when} +0000"
         )
@@ -161,7 +161,7 @@ class History:
         self.lines += [f"data {len(content.encode())}".encode(), content.encode()]
 
     def play(self, steps: list[Step]) -> None:
-        line = [self.commit([], (overlay.edit(TEMPLATE, EMPTY, "x"), 0))]
+        line = [self.commit([], (None, 0))]
         for number, step in enumerate(steps, 1):
             self.now += step.seconds
             tip, base = line[-1], line[max(0, len(line) - 1 - step.back)]
@@ -176,8 +176,8 @@ class History:
                 if step.kind == "mixed":
                     branch = self.commit([branch, tip], (wanted, now[1]), self.now - 20)
                 line.append(self.commit([tip, branch], (wanted if step.kept else now[0], now[1])))
-        # The overlay as it is now can be read: otherwise both refuse.
-        if self.states[line[-1]][0] in (None, "<<<<<<< HEAD\n"):
+        # The file as it is now can be read: otherwise both refuse.
+        if self.states[line[-1]][0] == "<<<<<<< HEAD\n":
             line.append(self.commit([line[-1]], (text_of(Step("direct", 4, 1, 0, 0, True)), 0)))
         self.add("reset refs/heads/main", f"from :{line[-1]}", "done")
 
@@ -191,7 +191,6 @@ class History:
         return folder
 
 
-EMPTY = Release("registry.example.com/espalier", "sha256:" + "0" * 64, "none", "0" * 40)
 # Main went from 1 to 2, and a branch from before that brought main in, kept its own 3, and was merged: a list of the
 # path's commits has no trace of 2.
 HIDDEN = [
@@ -209,7 +208,7 @@ FOUND = [
     Step("merge", 2, 1, 2359, 3, True),
     Step("mixed", -2, 1, 2397, 5, False),
     Step("direct", 3, 2, -8, 1, True),
-    Step("merge", 0, 2, 633, 5, True),
+    Step("merge", -1, 2, 633, 5, True),
     Step("merge", -2, 1, -69, 0, False),
     Step("direct", 2, 2, 364, 3, True),
     Step("mixed", 2, 1, 527, 0, True),
@@ -237,13 +236,16 @@ def played(steps: list[Step]) -> Iterator[Path]:
 Row = tuple[str, str, str, str, int, str]
 
 
-def expected(origin: Path, environment: str = "production") -> tuple[list[Row], int]:
+def expected(origin: Path, place: Place = PRODUCTION) -> tuple[list[Row], int] | None:
     """What the release tool reads: digest, version, revision, commit, time, and whether it was a way back.
 
-    And how many good ones the ways back have left behind.
+    And how many good ones the ways back have left behind. None where nothing runs.
     """
     git = Git(origin)
-    found = deployments.read(git, git.require("main"), environment).deployments
+    timeline = deployments.read(git, git.require("main"), place.environment, place.model)
+    found = timeline.deployments
+    if timeline.removed or not found:
+        return None
     rows, failed = [], 0
     for number, each in enumerate(found):
         before, after = (len(deployments.fold(found[:length]).good) for length in (number, number + 1))
@@ -262,8 +264,10 @@ def expected(origin: Path, environment: str = "production") -> tuple[list[Row], 
     return rows, failed
 
 
-def told(facts: Facts, environment: str = "production") -> tuple[list[Row], int]:
-    timeline = facts.timelines[environment]
+def told(facts: Facts, place: Place = PRODUCTION) -> tuple[list[Row], int] | None:
+    timeline = facts.timelines.get(place)
+    if timeline is None:
+        return None
     rows = [
         (
             each.release.digest,
@@ -279,7 +283,7 @@ def told(facts: Facts, environment: str = "production") -> tuple[list[Row], int]
 
 
 def read_or_none(source: Clone) -> Facts | None:
-    """None where it is refused, because an overlay says nothing now."""
+    """None where it is refused, because a release file says nothing now."""
     try:
         return source.read()
     except DeliveryError:
@@ -293,7 +297,7 @@ def test_a_clone_tells_what_the_release_tool_reads(steps: list[Step]) -> None:
     with played(steps) as origin:
         facts = Clone(origin).read()
         assert told(facts) == expected(origin)
-        assert facts.timelines["staging"].deployments == ()
+        assert [each.release.version for each in facts.timelines[OTHER].deployments] == ["v9"]
 
 
 @settings(max_examples=examples(5), suppress_health_check=[HealthCheck.function_scoped_fixture], phases=QUICK)
@@ -322,68 +326,30 @@ def test_a_deployment_that_a_branch_overruled_is_told(
     """Git's own list of the file's commits, which GitHub's API gives, leaves such deployments out."""
     with played(steps) as origin, FakeGitHub(origin=origin) as github, through(github):
         for each in (source(), Clone(origin)):
-            timeline = each.read().timelines["production"]
+            timeline = each.read().timelines[PRODUCTION]
             assert [int(made.release.digest[7:], 16) for made in timeline.deployments] == digests
             assert timeline.failed == failed
-        listed = Git(origin).run("log", "--format=%H", "main", "--", PRODUCTION).split()
+        listed = Git(origin).run("log", "--format=%H", "main", "--", PRODUCTION.path).split()
         assert timeline.deployments[1].commit not in listed
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x85\u2028\u2029"), max_size=20)
 
 
-@pytest.mark.slow
-@given(
-    st.integers(1, 16**64 - 1),
-    st.from_regex(overlay.VERSION, fullmatch=True),
-    st.integers(0, 16**40 - 1),
-    st.sampled_from(["", "- name: other\n  newName: b/c\n  digest: sha256:" + "1" * 64 + "\n"]),
-    st.booleans(),
+RELEASES = st.builds(
+    Release,
+    st.just("r.example.com/espalier"),
+    st.from_regex(overlays.DIGEST, fullmatch=True),
+    st.from_regex(overlays.VERSION, fullmatch=True),
+    st.from_regex(overlays.REVISION, fullmatch=True),
 )
-def test_the_lines_say_what_yaml_says(
-    digest: int, version: str, revision: int, more: str, indented: bool
-) -> None:
-    """Of overlays as the release tool leaves them, whatever a person wrote beside."""
-    release = Release("r.example.com/espalier", f"sha256:{digest:064x}", version, f"{revision:040x}")
-    text = overlay.edit(TEMPLATE, release, "x")
-    if not indented:
-        text = re.sub(
-            r"(?m)(?<=^images:\n)((?:  .*\n)+)", lambda found: re.sub(r"(?m)^  ", "", found[1]), text
-        )
-    # Before the service's image, or behind it.
-    text = text.replace("images:\n", f"images:\n{more if not indented else re.sub('(?m)^(?=.)', '  ', more)}")
-    text = text.replace("newName:", "# digest: sha256:no\n    newName:" if indented else "newName:")
-    said = overlay.parse(text, "x")
+
+
+@given(RELEASES, st.sampled_from(["\n", "\r\n"]))
+def test_the_exporter_reads_what_the_release_tool_writes(release: Release, end: str) -> None:
+    text = str(release).replace("\n", end)
+    said = overlays.parse(text, "x")
     assert files.parse(text) == files.Release(said.digest, said.version, said.revision)
-
-
-FLOW = """---
-# As some tools write it.
-{apiVersion: kustomize.config.k8s.io/v1beta1, "images": [{name: espalier, newName: r/espalier,
-  digest: 'sha256:DIGEST'}], # one
-labels: [{pairs: {app.kubernetes.io/version: "012345678901"}}], commonAnnotations: {espalier.dev/revision: COMMIT}}
-""".replace("DIGEST", "a" * 64).replace("COMMIT", "1" * 40)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        FLOW,
-        FLOW.replace("\n", "\r\n"),
-        "\ufeff" + FLOW,
-        yaml.safe_dump(yaml.load(FLOW, yaml.BaseLoader)),
-        yaml.safe_dump(yaml.load(FLOW, yaml.BaseLoader), default_style='"', width=30),
-        yaml.safe_dump(yaml.load(FLOW, yaml.BaseLoader), default_flow_style=True, indent=4),
-        f"x-image: &image\n  name: espalier\n  digest: &digest sha256:{'a' * 64}\nimages:\n- *image\n"
-        "patches:\n  - patch: |-\n      images: [{name: espalier}]\n    target: {kind: Ingress}\n"
-        f"labels:\n- pairs: {{app.kubernetes.io/version: '012345678901'}}\t# text\n"
-        f"commonAnnotations:\n    espalier.dev/revision:\n        {'1' * 40}\n",
-    ],
-    ids=["flow", "crlf", "bom", "block", "quoted", "indented", "anchors"],
-)
-def test_an_overlay_may_be_written_in_any_style(text: str) -> None:
-    expected = files.Release(f"sha256:{'a' * 64}", "012345678901", "1" * 40)
-    assert files.parse(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -392,26 +358,33 @@ def test_an_overlay_may_be_written_in_any_style(text: str) -> None:
         ("digest:", "digst:"),
         ("sha256:", "sha512:"),
         ("espalier.dev/revision:", "espalier.dev/revisions:"),
-        ("app.kubernetes.io/version: ", "app.kubernetes.io/version: -"),
-        ("name: espalier\n", "name: others\n"),
-        ("labels:", "label:"),
+        ("    digest:", f"    digest: sha256:{1:064x}\n    digest:"),
+        ('version: "v9"', "version: v9"),
     ],
 )
 def test_what_says_nothing_is_no_release(old: str, new: str) -> None:
-    assert files.parse(TEMPLATE) is not None
-    assert old in TEMPLATE
-    assert files.parse(TEMPLATE.replace(old, new)) is None
-    with pytest.raises(ReleaseError):
-        overlay.parse(TEMPLATE.replace(old, new), "x")
+    text = str(STAGED)
+    assert files.parse(text) is not None
+    assert old in text
+    assert files.parse(text.replace(old, new)) is None
+    with pytest.raises(OverlayError):
+        overlays.parse(text.replace(old, new), "x")
+
+
+def test_only_release_files_are_of_a_model() -> None:
+    assert PRODUCTION.path == overlays.path(PRODUCTION.environment, PRODUCTION.model)
+    assert files.place(PRODUCTION.path) == PRODUCTION
+    for other in ("production/kustomization.yaml", "production/iris/kustomization.yaml"):
+        assert files.place(f"{overlays.FOLDER}/{other}") is None
 
 
 @given(WORDS, WORDS, WORDS)
 def test_labels_are_escaped(version: str, workflow: str, metric: str) -> None:
     made = Deployment(files.Release("sha256:1", version, "abc"), "def", BEGAN, "release")
     facts = Facts(
-        {"staging": Timeline((made,))},
+        {OTHER: Timeline((made,))},
         {"abc": BEGAN - 5},
-        {"abc": {("cv", metric): float("inf")}},
+        {(OTHER.model, "abc"): {("cv", metric): float("inf")}},
         [Run(workflow, 1, 1.5, BEGAN)],
     )
     found = samples(exposition.text(facts, True, 1.5))
@@ -448,11 +421,13 @@ def github(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGi
 
 @pytest.mark.slow
 def test_the_life_of_a_project_by_both_sources(project: Project, github: FakeGitHub) -> None:
-    """Merged by each of GitHub's buttons in turn."""
+    """Merged by each of GitHub's buttons in turn; beside it a further model, which goes to staging and is removed there."""
+    project.add_model("wine")
+    project.staged(7, "wine")
     buttons: dict[int, Method] = {1: "merge", 2: "rebase"}
     for number, button in buttons.items():
         project.staged(number)
-        assert project.me.release("promote", "--pull-request").status == 0
+        assert project.me.release("promote", "--pull-request", "--without-evidence", "a test").status == 0
         github.merge(number, button)
     assert project.me.release("rollback", "--pull-request").status == 0
     github.merge(3, "squash")
@@ -462,15 +437,21 @@ def test_the_life_of_a_project_by_both_sources(project: Project, github: FakeGit
     facts = source().read()
     clone = Clone(project.clone("watched").root)
     assert facts == replace(clone.read(), runs=facts.runs)
-    for environment in ("staging", "production"):
-        assert told(facts, environment) == expected(project.origin, environment)
+    assert list(facts.timelines) == [PRODUCTION, Place("staging", MODEL), OTHER]
+    for place in facts.timelines:
+        assert told(facts, place) == expected(project.origin, place)
     text = exposition.text(facts, True, time.time())
-    assert values(text, "espalier_deployments_total", environment="staging", action="release") == [2]
+    assert values(
+        text, "espalier_deployments_total", environment="staging", action="release", model=MODEL
+    ) == [2]
+    assert values(
+        text, "espalier_deployments_total", environment="staging", action="release", model="wine"
+    ) == [1]
     assert values(text, "espalier_deployments_total", environment="production", action="promote") == [2]
     assert values(text, "espalier_deployments_total", environment="production", action="rollback") == [1]
     assert values(text, "espalier_failed_changes_total", environment="production") == [1]
     assert values(text, "espalier_deployment_info", environment="production", action="rollback") == [1]
-    timeline = facts.timelines["production"].deployments
+    timeline = facts.timelines[PRODUCTION].deployments
     assert values(text, "espalier_restore_seconds") == [timeline[2].time - timeline[1].time]
     revised = int(project.at_origin("log", "-1", "--format=%ct", timeline[1].release.revision))
     assert values(text, "espalier_lead_time_seconds", environment="production") == [
@@ -478,14 +459,22 @@ def test_the_life_of_a_project_by_both_sources(project: Project, github: FakeGit
     ]
     assert values(text, "espalier_workflow_run_seconds", workflow="ci") == [300]
     # The champion of what runs, by the release tool's own reading.
-    board = leaderboard.read(Git(project.origin), timeline[2].release.revision)
-    assert board is not None
-    scores = {
-        f"{'CV' if dict(labels)['split'] == 'cv' else 'test'} {dict(labels)['metric']}": value
-        for (name, labels), value in samples(text).items()
-        if name == "espalier_release_metric" and ("environment", "production") in labels
-    }
-    assert scores == {name: figure.value for name, figure in board.figures.items()}
+    for place, line in facts.timelines.items():
+        assert line.current is not None
+        board = leaderboard.read(Git(project.me.root), line.current.release.revision, place.model)
+        assert board is not None
+        scores = {
+            f"{'CV' if dict(labels)['split'] == 'cv' else 'test'} {dict(labels)['metric']}": value
+            for (name, labels), value in samples(text).items()
+            if name == "espalier_release_metric"
+            and {("environment", place.environment), ("model", place.model)} <= set(labels)
+        }
+        assert scores == {name: figure.value for name, figure in board.figures.items()}
+    project.me.git("pull", "-q", "--rebase", "origin", "main")
+    project.me.git("rm", "-q", OTHER.path)
+    project.me.git("commit", "-q", "-m", "Remove wine from staging")
+    project.me.git("push", "-q", "origin", "HEAD:main")
+    assert OTHER not in source().read().timelines
     linted = subprocess.run(
         [require("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
@@ -753,8 +742,10 @@ def test_a_shallow_clone_is_refused(project: Project) -> None:
 
 def test_an_overlay_that_says_nothing_is_an_error_not_silence(project: Project) -> None:
     project.staged(1)
-    project.me.commit("Break", {PRODUCTION: "<<<<<<< HEAD\n"})
-    with pytest.raises(DeliveryError, match=r"production/kustomization.yaml does not say what runs"):
+    project.me.commit("Break", {PRODUCTION.path: "<<<<<<< HEAD\n"})
+    with pytest.raises(
+        DeliveryError, match=r"production/iris/release/kustomization.yaml does not say what runs"
+    ):
         Clone(project.me.root).read()
 
 

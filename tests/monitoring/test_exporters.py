@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitoring import labels
 from monitoring.delivery import exposition
 from monitoring.delivery.facts import Deployment, Facts, Run, Timeline
-from monitoring.delivery.files import Release
+from monitoring.delivery.files import Place, Release
 from tests.deploy.project import ROOT
 
 Family = tuple[str, frozenset[str]]
@@ -25,9 +25,9 @@ def test_delivery() -> None:
     first = Deployment(release, "c" * 40, 100, "release")
     back = Deployment(release, "d" * 40, 200, "rollback")
     facts = Facts(
-        {"production": Timeline((first, back), 1, (first, back))},
+        {Place("production", "iris"): Timeline((first, back), 1, (first, back))},
         {release.revision: 50},
-        {release.revision: {("test", "accuracy"): 0.9}},
+        {("iris", release.revision): {("test", "accuracy"): 0.9}},
         [Run("ci", 1, 600, 300)],
     )
     assert exported(exposition.text(facts, up=True, read_at=400)) == listed("espalier-delivery")
