@@ -1,12 +1,13 @@
-"""Tells whether a commit must be released: output `release`, true or false; fails if it may not be released.
+"""Tells which models must be released at a commit: output `models`, a list as JSON, and `release`, true unless it is empty.
 
-A commit may be released if it is in main and CI is green for it. It must be if `deploy.release needed` says so at that
-commit. This runs on main, so that the commit cannot change the rules for itself.
+It fails if the commit may not be released: it must be in main, and CI green for it. A model must be released if
+`deploy.release needed` says so at that commit. This runs on main, so that the commit cannot change the rules for itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -32,7 +33,8 @@ def main() -> None:
     git = Git.around(Path.cwd())
     check(git, commit)
     git.run("checkout", "--quiet", "--detach", commit)
-    steps.output(release=_needed())
+    found = _needed()
+    steps.output(models=json.dumps(found), release=bool(found))
 
 
 def check(git: Git, commit: str) -> None:
@@ -50,12 +52,16 @@ def check(git: Git, commit: str) -> None:
     require_check(REQUIRED_CHECK, commit)
 
 
-def _needed() -> bool:
-    """Ask the release tool of the commit that is checked out."""
-    status = subprocess.run([sys.executable, "-m", "deploy.release", "needed"], check=False).returncode
-    if status not in (NEEDED, NOT_NEEDED):
-        raise DeployError(f"`python -m deploy.release needed` failed with {status}")
-    return status == NEEDED
+def _needed() -> list[str]:
+    """The models, according to the release tool of the commit that is checked out."""
+    command = [sys.executable, "-m", "deploy.release", "needed", "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
+    *said, last = done.stdout.splitlines() or [""]
+    print("\n".join(said))
+    if done.returncode not in (NEEDED, NOT_NEEDED):
+        raise DeployError(f"`python -m deploy.release needed` failed with {done.returncode}")
+    found: list[str] = json.loads(last)
+    return found
 
 
 if __name__ == "__main__":

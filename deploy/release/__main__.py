@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import command, models, overlays
-from deploy.ci import steps
 from deploy.git import Git
 from deploy.registry import Reference, Registry
 from deploy.release import commands, publish, status
@@ -38,7 +37,8 @@ def main() -> None:
             status.main(git, **options)
         case "needed":
             found = commands.needed(git, options["base"])
-            steps.set_output(models=json.dumps(found))
+            if options["as_json"]:
+                print(json.dumps(found))
             sys.exit(0 if found else 1)
         case command_:
             with Registry() as registry:
@@ -57,14 +57,22 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add("set", "let staging run an image that the registry has", SET)
     one.add_argument("environment", metavar="ENV", help="a folder of deploy/overlays, as `staging`")
-    one.add_argument(
+    images = one.add_mutually_exclusive_group(required=True)
+    images.add_argument(
         "--image",
         dest="images",
         type=Reference.parse,
         nargs="+",
-        required=True,
         metavar="IMAGE",
         help="REGISTRY/NAME@sha256:…, whose labels name the model; each of several becomes a commit",
+    )
+    images.add_argument(
+        "--record",
+        dest="images",
+        type=_pushed,
+        nargs="+",
+        metavar="FILE",
+        help="the same, from what `python -m deploy.image push` wrote to build/images/",
     )
     one.add_argument(
         "--push",
@@ -139,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     _base(one)
 
     one = add("needed", "say which models' images at HEAD differ from what staging runs", NEEDED)
+    one.add_argument(
+        "--json", dest="as_json", action="store_true", help="print their names as the last line, for programs"
+    )
     _base(one)
     return parser
 
@@ -176,6 +187,14 @@ def _reason(text: str) -> str:
     return reason[:LONGEST_REASON]
 
 
+def _pushed(file: str) -> Reference:
+    """The image in a record of `deploy.image`."""
+    try:
+        return Reference.parse(json.loads(Path(file).read_text(encoding="utf-8"))["pushed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise argparse.ArgumentTypeError(f"{file} is no record of an image that was pushed") from None
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
@@ -208,8 +227,7 @@ Show what every environment runs of every model, since when and by whom, and how
 
 It reads git alone: origin's branch at the last fetch. Argo CD shows whether the cluster has followed."""
 NEEDED = """\
-Say for each model whether the inputs of its image differ between HEAD and the revision that staging runs, and which. In
-a workflow, the output `models` lists those that need a release, as JSON.
+Say for each model whether the inputs of its image differ between HEAD and the revision that staging runs, and which.
 
 Exit status: 0 when a release is needed, 1 when not, 2 on errors."""
 

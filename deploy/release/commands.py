@@ -64,7 +64,7 @@ class Set:
     git: Git
     registry: Registry
     environment: str
-    images: tuple[Reference, ...]
+    images: list[Reference]
     branch: str | None
     push: bool
     force: bool
