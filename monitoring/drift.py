@@ -51,8 +51,10 @@ MOST_WINDOWS = 168
 
 Verdict = Literal["drift", "none", "unknown"]
 Judge = Literal["hours", "days"]
-Names = tuple[str, str, str]
-"""Namespace, environment and model version; each combination is judged separately."""
+NAMES = ("namespace", "environment", "model", "model_version")
+"""The labels that tell models and their versions apart; each combination is judged separately."""
+Names = tuple[str, str, str, str]
+"""Their values."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Version:
-    """A model version in an environment, with the number of predictions in the newest window and in 24 h."""
+    """A version of a model in an environment, with the number of predictions in the newest window and in 24 h."""
 
     namespace: str
     environment: str
+    model: str
     model_version: str
     predictions: float | None
     predictions_day: float | None
@@ -168,11 +171,7 @@ class _Console(Console):
 def main() -> None:
     arguments = _parser().parse_args()
     limits = Limits(arguments.threshold, *arguments.windows)
-    where = {
-        name: value
-        for name in ("namespace", "environment", "model_version")
-        if (value := getattr(arguments, name))
-    }
+    where = {name: value for name in NAMES if (value := getattr(arguments, name))}
     report: Report | None = None
     fault: EspalierError | None = None
     try:
@@ -316,13 +315,19 @@ def conclusion(report: Report) -> str:
     limits = report.limits
     rule = f"above {limits.threshold:g} in {limits.beyond} of the last {limits.windows} windows"
     rule += f", the newest until {_clock(report.end)}"
+    several = len({version.model for version in report.versions}) > 1
+
+    def name(version: Version, row: Row) -> str:
+        return _plain(f"{version.model} {row.name}" if several else row.name)
+
     said = (
-        _plain(row.name) + " by the day" * (row.judge(limits) == "days") for _, row in report.rows("drift")
+        name(version, row) + " by the day" * (row.judge(limits) == "days")
+        for version, row in report.rows("drift")
     )
     found = list(dict.fromkeys(said))
     if found:
         return f"Drift: {', '.join(found)} ({rule})."
-    unjudged = list(dict.fromkeys(_plain(row.name) for _, row in report.rows("unknown")))
+    unjudged = list(dict.fromkeys(name(*each) for each in report.rows("unknown")))
     text = f"No drift: no index is {rule}."
     return text + (f" Too few figures to judge: {', '.join(unjudged)}." if unjudged else "")
 
@@ -340,6 +345,7 @@ def as_json(report: Report) -> dict[str, object]:
             {
                 "namespace": version.namespace,
                 "environment": version.environment,
+                "model": version.model,
                 "model_version": version.model_version,
                 "predictions": version.predictions,
                 "predictions_day": version.predictions_day,
@@ -379,7 +385,8 @@ def _why_unknown(prometheus: Prometheus, report: Report, where: Mapping[str, str
         hint = f"there is {', '.join(there)}" if there else "is the service scraped?"
         return f"no series {PREDICTIONS}:increase1h{' with ' + wanted if wanted else ''}: {hint}"
     counts = ", ".join(
-        f"{_number(version.predictions)} by {version.model_version} in {version.environment}"
+        f"{_number(version.predictions)} by {' '.join(filter(None, (version.model, version.model_version)))} in "
+        f"{version.environment}"
         for version in report.versions
     )
     rows = [row for version in report.versions for row in version.rows]
@@ -403,8 +410,8 @@ def _values(prometheus: Prometheus, label: str, at: float) -> set[str]:
 
 
 def _names(series: Series) -> Names:
-    get = series.labels.get
-    return get("namespace", ""), get("environment", ""), get("model_version", "")
+    namespace, environment, model, version = (series.labels.get(name, "") for name in NAMES)
+    return namespace, environment, model, version
 
 
 def _at(series: Series, times: Sequence[float]) -> tuple[float | None, ...]:
@@ -414,8 +421,9 @@ def _at(series: Series, times: Sequence[float]) -> tuple[float | None, ...]:
 
 
 def _title(version: Version) -> str:
+    place = version.environment or version.namespace or "no environment"
     return (
-        f"In {version.environment or version.namespace or 'no environment'}, model {version.model_version or 'unknown'}: "
+        f"In {place}, model {version.model or 'without a name'}, version {version.model_version or 'unknown'}: "
         f"{_number(version.predictions)} predictions in the newest window, {_number(version.predictions_day)} in 24 h"
     )
 
@@ -500,6 +508,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--namespace", help="only this one (default: all)")
     add("--environment", help="only this one, such as production (default: all)")
+    add("--model", metavar="NAME", help="only this one (default: all, each with a table of its own)")
     add("--model-version", help="only this one (default: all with predictions)")
     add(
         "--threshold",

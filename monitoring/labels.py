@@ -115,7 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     scores = score(joined)
     _show(scores)
     if options.textfile or options.pushgateway:
-        publish(scores, options.environment, textfile=options.textfile, pushgateway=options.pushgateway)
+        where = {"environment": options.environment, "model": manifest.name}
+        publish(scores, where, textfile=options.textfile, pushgateway=options.pushgateway)
     if options.output:
         write_rows(joined, manifest, options.output)
         print(f"{len(joined.matched)} labelled rows are in {options.output}")
@@ -306,15 +307,19 @@ def wilson(right: int, number: int) -> tuple[float, float]:
 
 
 def publish(
-    scores: list[Score], environment: str, *, textfile: Path | None = None, pushgateway: str | None = None
+    scores: list[Score],
+    where: Mapping[str, str],
+    *,
+    textfile: Path | None = None,
+    pushgateway: str | None = None,
 ) -> None:
-    """Publish the scores for Prometheus.
+    """Publish the scores for Prometheus, all with the labels `where`.
 
     Raises:
         EspalierError: the file cannot be written, or the gateway refuses them.
     """
     registry = CollectorRegistry()
-    by = ["model_version", "environment"]
+    by = [*where, "model_version"]
     accuracy = Gauge(ACCURACY, "Share of the labelled rows that were predicted right.", by, registry=registry)
     rows = Gauge(ROWS, "Rows of the prediction log whose truth is known.", by, registry=registry)
     recall = Gauge(
@@ -324,12 +329,13 @@ def publish(
         registry=registry,
     )
     for each in scores:
-        accuracy.labels(each.version, environment).set(each.accuracy)
-        rows.labels(each.version, environment).set(each.labelled)
+        labels = {**where, "model_version": each.version}
+        accuracy.labels(**labels).set(each.accuracy)
+        rows.labels(**labels).set(each.labelled)
         for name, (hits, number) in each.recall.items():
-            recall.labels(each.version, environment, name).set(hits / number)
-    computed = Gauge(COMPUTED, "When the live figures were computed.", ["environment"], registry=registry)
-    computed.labels(environment).set_to_current_time()
+            recall.labels(**labels, **{"class": name}).set(hits / number)
+    computed = Gauge(COMPUTED, "When the live figures were computed.", list(where), registry=registry)
+    computed.labels(**where).set_to_current_time()
     if textfile is not None:
         try:
             # It writes under a temporary name and renames the file.
@@ -338,7 +344,7 @@ def publish(
             raise EspalierError(f"--textfile {textfile}: {error.strerror}") from None
     if pushgateway is not None:
         try:
-            push_to_gateway(pushgateway, JOB, registry, {"environment": environment}, timeout=30)
+            push_to_gateway(pushgateway, JOB, registry, dict(where), timeout=30)
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             raise EspalierError(f"--pushgateway {pushgateway} does not take the metrics: {reason}") from None

@@ -2,7 +2,7 @@
 
 It uses only the standard library, because it runs from a ConfigMap in a plain Python image. It keeps no state:
 Alertmanager's `repeat_interval` limits how often a group of alerts is sent, and the workflow's concurrency group turns two
-dispatches at once into one run.
+dispatches of a model at once into one run.
 
     RELAY_REPOSITORY=OWNER/NAME RELAY_TOKEN_FILE=FILE python relay.py
 
@@ -43,6 +43,8 @@ MOST_NAMES = 8
 SECONDS = 15
 """Time limit of GitHub's answer, and of a client's request."""
 OUTCOMES = ("sent", "retry", "refused")
+MODEL = re.compile(r"[a-z](-?[a-z0-9]){0,30}")
+"""The names of models, as `common.models` has them."""
 
 
 class Retry(Exception):  # noqa: N818 - it is an answer
@@ -66,8 +68,8 @@ class Dispatcher:
         # A redirect would carry the token to another host, and turn the POST into a GET.
         self._opener = urllib.request.build_opener(_NoRedirects)
 
-    def send(self, reason: str) -> None:
-        """Send the event with its reason.
+    def send(self, model: str, reason: str) -> None:
+        """Send the event that retrains a model.
 
         Raises:
             Retry: no answer, 5xx, 429, or a rate limit.
@@ -82,7 +84,9 @@ class Dispatcher:
             raise Refused("the token's file holds no token")
         request = urllib.request.Request(  # noqa: S310 - the scheme is checked when the program starts
             self._url,
-            data=json.dumps({"event_type": EVENT, "client_payload": {"reason": reason}}).encode(),
+            data=json.dumps(
+                {"event_type": EVENT, "client_payload": {"model": model, "reason": reason}}
+            ).encode(),
             headers={
                 "Accept": "application/vnd.github+json",
                 "Authorization": f"Bearer {token}",
@@ -109,8 +113,11 @@ class Dispatcher:
             raise Retry(f"GitHub cannot be reached: {type(error).__name__}") from None
 
 
-def reason_of(notification: object) -> str | None:
-    """Why to retrain, in one short line of harmless characters; None if no drift alert in it fires.
+def reasons_of(notification: object) -> dict[str, str]:
+    """Why to retrain, in one short line of harmless characters, by model; nothing if no drift alert in it fires.
+
+    Alertmanager sends the alerts of one model at a time. An alert without a model's name is ignored, because it does not say
+    what to retrain.
 
     Raises:
         NotAlertmanager: the notification has no list of alerts with labels.
@@ -118,24 +125,36 @@ def reason_of(notification: object) -> str | None:
     alerts = notification.get("alerts") if isinstance(notification, dict) else None
     if not isinstance(alerts, list):
         raise NotAlertmanager("no list of alerts")
-    features: dict[str, None] = {}
-    environments: dict[str, None] = {}
-    models: dict[str, None] = {}
+    firing: dict[str, list[dict[str, Any]]] = {}
     for each in alerts:
         if not isinstance(each, dict) or not isinstance(each.get("labels"), dict):
             raise NotAlertmanager("an alert without labels")
-        kind = DRIFT.get(str(each["labels"].get("alertname")))
-        if kind is None or each.get("status") != "firing":
+        labels = each["labels"]
+        if labels.get("alertname") not in DRIFT or each.get("status") != "firing":
             continue
-        named = each["labels"].get("feature", "a feature") if kind == "feature" else "the mix of classes"
-        features[_harmless(named)] = None
-        environments[_harmless(each["labels"].get("environment", "an unnamed environment"))] = None
-        models[_harmless(each["labels"].get("model_version", "unknown"))] = None
-    if not features:
-        return None
-    shown = list(features)
+        if MODEL.fullmatch(model := str(labels.get("model", ""))):
+            firing.setdefault(model, []).append(labels)
+        else:
+            log("a drift alert without a model's name")
+    return {model: _reason(model, found) for model, found in firing.items()}
+
+
+def _reason(model: str, alerts: list[dict[str, Any]]) -> str:
+    """Of the labels of a model's alerts."""
+
+    def named(label: str, otherwise: str) -> str:
+        return ", ".join(dict.fromkeys(_harmless(each.get(label, otherwise)) for each in alerts))
+
+    features = [
+        _harmless(each.get("feature", "a feature"))
+        if DRIFT[each["alertname"]] == "feature"
+        else "the mix of classes"
+        for each in alerts
+    ]
+    shown = list(dict.fromkeys(features))
     more = f" and {len(shown) - MOST_NAMES} more" if len(shown) > MOST_NAMES else ""
-    text = f"Drift in {', '.join(environments)} of model {', '.join(models)}: {', '.join(shown[:MOST_NAMES])}{more}"
+    place, version = named("environment", "an unnamed environment"), named("model_version", "unknown")
+    text = f"Drift in {place} of {model}, version {version}: {', '.join(shown[:MOST_NAMES])}{more}"
     return text[:LONGEST_REASON]
 
 
@@ -201,26 +220,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _relay(self, body: bytes) -> tuple[int, str]:
         try:
-            reason = reason_of(json.loads(body))
+            reasons = reasons_of(json.loads(body))
         except (NotAlertmanager, ValueError, RecursionError) as error:
             log(f"not understood: {error if isinstance(error, NotAlertmanager) else 'not JSON'}")
             return 400, "not a notification of Alertmanager\n"
         self.server.count("notification")
-        if reason is None:
-            return 200, "nothing that asks for retraining\n"
-        try:
-            self.server.dispatcher.send(reason)
-        except Retry as error:
-            self.server.count("retry")
-            log(f"not sent, to be tried again: {error}: {reason}")
-            return 503, "GitHub cannot take it now\n"
-        except Refused as error:
-            self.server.count("refused")
-            log(f"refused: {error}: {reason}")
-            return 424, "GitHub refuses it: see the log\n"
-        self.server.count("sent")
-        log(f"sent: {reason}")
-        return 200, "sent\n"
+        for model, reason in reasons.items():
+            try:
+                self.server.dispatcher.send(model, reason)
+            except Retry as error:
+                self.server.count("retry")
+                log(f"not sent, to be tried again: {error}: {reason}")
+                return 503, "GitHub cannot take it now\n"
+            except Refused as error:
+                self.server.count("refused")
+                log(f"refused: {error}: {reason}")
+                return 424, "GitHub refuses it: see the log\n"
+            self.server.count("sent")
+            log(f"sent: {reason}")
+        return 200, "sent\n" if reasons else "nothing that asks for retraining\n"
 
     def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
         content = text.encode()

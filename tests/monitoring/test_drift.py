@@ -40,11 +40,13 @@ def history(
     predictions: float = 5000,
     days: Sequence[float] = (0.111,),
     classes_days: Sequence[float] = (),
+    model: str = "iris",
 ) -> History:
     """What the recording rules would have left, at each full hour up to the newest one; `days` for each feature."""
     labels = {
         "namespace": namespace,
         "environment": namespace.removeprefix("espalier-"),
+        "model": model,
         "model_version": version,
     }
 
@@ -99,6 +101,9 @@ HISTORIES = {
     **history("espalier-nan", "aaa", {"petal_length": (math.nan,) * 6}, classes=(math.nan,) * 6),
     **history("espalier-canary", "old", {"petal_length": CALM}),
     **history("espalier-canary", "new", {"petal_length": (0.3,) * 6}),
+    # Two models with the same version, and with a feature of the same name.
+    **history("espalier-two", "aaa", {"petal_length": CALM}),
+    **history("espalier-two", "aaa", {"petal_length": (0.3,) * 6}, model="wine"),
 }  # fmt: skip
 
 
@@ -146,7 +151,7 @@ def test_drift_in_a_feature(prometheus: Prometheus, tmp_path: Path) -> None:
     done = ask(prometheus, "drifted", "--json", tmp_path / "out/drift.json")
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[0] == (
-        "In drifted, model aaa: 5,000 predictions in the newest window, 100,000 in 24 h"
+        "In drifted, model iris, version aaa: 5,000 predictions in the newest window, 100,000 in 24 h"
     )
     assert lines(done) == {
         "feature": ["PSI newest", "PSI 24 h", "judged by", "above 0.2", "verdict"],
@@ -187,10 +192,27 @@ def test_what_cannot_be_judged_is_named_beside_what_can(prometheus: Prometheus) 
 def test_each_version_is_judged_by_itself(prometheus: Prometheus) -> None:
     done = ask(prometheus, "canary")
     assert done.returncode == 1
-    assert "In canary, model new: " in done.stdout
-    assert "In canary, model old: " in done.stdout
+    assert "In canary, model iris, version new: " in done.stdout
+    assert "In canary, model iris, version old: " in done.stdout
     assert ask(prometheus, "canary", "--model-version", "old").returncode == 0
     assert ask(prometheus, "canary", "--model-version", "new").returncode == 1
+
+
+@pytest.mark.slow
+def test_each_model_is_judged_by_itself(prometheus: Prometheus, tmp_path: Path) -> None:
+    both = ask(prometheus, "two", "--json", tmp_path / "drift.json")
+    assert both.returncode == 1
+    assert [line for line in both.stdout.splitlines() if line.startswith("In two, ")] == [
+        f"In two, model {model}, version aaa: 5,000 predictions in the newest window, 100,000 in 24 h"
+        for model in ("iris", "wine")
+    ]
+    assert both.stdout.splitlines()[-1].startswith("Drift: wine petal_length (above 0.2")
+    written = json.loads((tmp_path / "drift.json").read_bytes())
+    assert [each["model"] for each in written["versions"]] == ["iris", "wine"]
+    calm, drifted = (ask(prometheus, "two", "--model", model) for model in ("iris", "wine"))
+    assert (calm.returncode, drifted.returncode) == (0, 1)
+    assert "wine" not in calm.stdout
+    assert drifted.stdout.splitlines()[-1].startswith("Drift: petal_length (above 0.2")
 
 
 @pytest.mark.slow
@@ -205,7 +227,7 @@ def test_the_rule_of_the_verdict_can_be_another(prometheus: Prometheus) -> None:
     ("namespace", "said"),
     [
         ("quiet", "error: too few predictions: 0 of the last 6 windows have an index, 0 have one of the day, and 4 "
-                  "are needed; predictions in the newest: 12 by aaa in quiet"),
+                  "are needed; predictions in the newest: 12 by iris aaa in quiet"),
         ("sparse", "error: too few predictions: 3 of the last 6 windows have an index, 1 have one of the day"),
         ("nan", "error: too few predictions: 0 of the last 6 windows"),
     ],
@@ -254,7 +276,7 @@ def test_a_day_that_has_only_begun_is_shown_and_not_judged(prometheus: Prometheu
     done = ask(prometheus, "daily", "--markdown", tmp_path / "drift.md", "--json", tmp_path / "drift.json")
     assert done.returncode == 2
     assert done.stderr.endswith(
-        "in the newest: 40 by aaa in daily. Over 24 h these are above 0.2: petal_length 0.350\n"
+        "in the newest: 40 by iris aaa in daily. Over 24 h these are above 0.2: petal_length 0.350\n"
     )
     assert lines(done)["petal_length"] == [
         "none",
@@ -301,6 +323,9 @@ def test_no_such_series_names_those_there_are(tmp_path: Path) -> None:
             "no series espalier:predictions:increase1h with namespace=espalier-clam: there is " in done.stderr
         )
         assert "namespace=espalier-calm, namespace=espalier-canary" in done.stderr
+        done = ask(loaded, "calm", "--model", "vine")
+        assert done.returncode == 2
+        assert "with namespace=espalier-calm, model=vine: there is model=iris, model=wine" in done.stderr
         done = command("--prometheus", loaded.address, "--at", "2001-01-01")
         assert done.returncode == 2
         assert done.stderr.endswith("is the service scraped?\n")
@@ -396,7 +421,7 @@ def test_its_series_are_recorded_by_the_rules() -> None:
 
 
 DRIFTING = {
-    *((name, "1h") for name in ("drifted", "mix", "gaps", "canary", "fourdrift", "both")),
+    *((name, "1h") for name in ("drifted", "mix", "gaps", "canary", "fourdrift", "both", "two")),
     *((name, "1d") for name in ("slow", "slowmix", "slowgaps", "three", "threenan", "night")),
 }
 
@@ -409,7 +434,7 @@ def test_it_finds_what_the_alert_finds(prometheus: Prometheus) -> None:
         for at in (END, END + 1, NOW, END + 3540, END + 3599, *range(END - 3 * 3600 - 30, END, 1790)):
             alerting = sorted(
                 (
-                    *(each.labels[name] for name in ("namespace", "model_version")),
+                    *(each.labels[name] for name in ("namespace", "model", "model_version")),
                     each.labels.get("feature", CLASSES),
                     window,
                 )
@@ -418,15 +443,21 @@ def test_it_finds_what_the_alert_finds(prometheus: Prometheus) -> None:
             )
             report = drift.read(asked, {}, drift.alert_limits(), at=at)
             drifting = sorted(
-                (version.namespace, version.model_version, row.name, windows[row.judge(report.limits) or ""])
+                (
+                    version.namespace,
+                    version.model,
+                    version.model_version,
+                    row.name,
+                    windows[row.judge(report.limits) or ""],
+                )
                 for version, row in report.rows("drift")
             )
             assert drifting == alerting, at
-            assert len({each[:3] for each in alerting}) == len(alerting), "both alerts for one series"
+            assert len({each[:4] for each in alerting}) == len(alerting), "both alerts for one series"
             if at == NOW:
                 assert report.verdict == "drift"
                 assert {
-                    (name.removeprefix("espalier-"), window) for name, _, _, window in drifting
+                    (name.removeprefix("espalier-"), window) for name, _, _, _, window in drifting
                 } == DRIFTING
 
 
@@ -565,7 +596,7 @@ def test_a_feature_with_the_name_of_the_classes_row_is_another_row() -> None:
 
 def test_a_terminal_gets_colours() -> None:
     console = Console(width=100, force_terminal=True, record=True, file=StringIO())
-    version = Version("n", "e", "v", 10, None, (Row("petal", (0.9,) * 6, (None,) * 6),))
+    version = Version("n", "e", "m", "v", 10, None, (Row("petal", (0.9,) * 6, (None,) * 6),))
     drift.show(Report(END, 3600, drift.alert_limits(), (version,)), console)
     assert "DRIFT" in (text := console.export_text(styles=True))
     assert "\x1b[31m" in text

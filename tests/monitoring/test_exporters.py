@@ -35,7 +35,7 @@ def test_delivery() -> None:
 
 def test_labels(tmp_path: Path) -> None:
     score = labels.Score("0123456789ab", 10, 8, 7, {"setosa": (3, 4)})
-    labels.publish([score], "production", textfile=tmp_path / "live.prom")
+    labels.publish([score], {"environment": "production", "model": "iris"}, textfile=tmp_path / "live.prom")
     assert exported((tmp_path / "live.prom").read_text()) == listed("labels")
 
 

@@ -122,7 +122,7 @@ def test_what_the_service_logged_is_scored_told_and_kept_for_training(
     world.run("--textfile", textfile, "--output", output, "--environment", "staging")
 
     series = parsed(textfile.read_text())
-    about = {"model_version": world.manifest.version, "environment": "staging"}
+    about = {"model_version": world.manifest.version, "model": world.manifest.name, "environment": "staging"}
     assert value(series, "model_live_accuracy_ratio", **about) == pytest.approx(5 / 6)
     assert value(series, "model_live_labelled_rows", **about) == 6
     truth = answers + answers[:2] + [wrong[answers[2]]]
@@ -131,7 +131,16 @@ def test_what_the_service_logged_is_scored_told_and_kept_for_training(
         share = value(series, "model_live_recall_ratio", **about, **{"class": name})
         assert share == pytest.approx(sum(right) / len(right))
     assert (
-        abs(value(series, "model_live_computed_timestamp_seconds", environment="staging") - time.time()) < 60
+        abs(
+            value(
+                series,
+                "model_live_computed_timestamp_seconds",
+                environment="staging",
+                model=world.manifest.name,
+            )
+            - time.time()
+        )
+        < 60
     )
     told = capsys.readouterr().out
     assert world.manifest.version in told
@@ -245,7 +254,7 @@ def test_a_pushgateway_gets_the_figures_by_environment_and_forgets_the_former(
     world.truth("a,no", "b,no")
     for environment in ("staging", "production"):
         world.run("--pushgateway", pushgateway, "--environment", environment)
-    about = {"environment": "staging", "job": JOB, "instance": ""}
+    about = {"environment": "staging", "model": world.manifest.name, "job": JOB, "instance": ""}
     series = pushed()
     assert value(series, "model_live_accuracy_ratio", model_version="v1", **about) == 1
     assert value(series, "model_live_accuracy_ratio", model_version="v2", **about) == 0
@@ -302,7 +311,7 @@ def test_whatever_does_not_count_is_said(world: World, capsys: pytest.CaptureFix
         "note: 2 labelled rows have no line in the log: gone row 0, gone too row 0",
     ]
     series = parsed(textfile.read_text())
-    about = {"model_version": "v1", "environment": "local"}
+    about = {"model_version": "v1", "model": world.manifest.name, "environment": "local"}
     assert value(series, "model_live_labelled_rows", **about) == 2
     assert value(series, "model_live_accuracy_ratio", **about) == 1
 
@@ -315,7 +324,7 @@ def test_of_equal_ids_the_last_line_counts_wherever_it_is(world: World) -> None:
         world.logged(first, name="a")
         world.logged(second, name="b")
         world.run("--textfile", textfile)
-        about = {"model_version": "v1", "environment": "local"}
+        about = {"model_version": "v1", "model": world.manifest.name, "environment": "local"}
         assert value(parsed(textfile.read_text()), "model_live_accuracy_ratio", **about) == 1
 
 
@@ -468,7 +477,7 @@ def test_ids_and_labels_of_digits_stay_text(tmp_path: Path) -> None:
     world.truth("007,no", "7,yes")
     textfile = world.folder / "live.prom"
     world.run("--textfile", textfile)
-    about = {"model_version": "v1", "environment": "local"}
+    about = {"model_version": "v1", "model": world.manifest.name, "environment": "local"}
     assert value(parsed(textfile.read_text()), "model_live_labelled_rows", **about) == 2
     # And in Parquet, where numbers are numbers.
     world.truth_file = world.folder / "truth.parquet"

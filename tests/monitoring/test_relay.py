@@ -22,6 +22,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common import models
 from deploy.ci.retrain import sanitise
 from monitoring import relay
 from tests.tools import free_port, require
@@ -98,7 +99,13 @@ def address(github: GitHub, token: Path) -> Iterator[str]:
 def _alert(name: str = "EspalierFeatureDrift", status: str = "firing", **labels: str) -> dict[str, Any]:
     return {
         "status": status,
-        "labels": {"alertname": name, "environment": "production", "model_version": "0123", **labels},
+        "labels": {
+            "alertname": name,
+            "environment": "production",
+            "model": "iris",
+            "model_version": "0123",
+            **labels,
+        },
         "annotations": {},
     }
 
@@ -112,16 +119,37 @@ def test_drift_becomes_one_event(github: GitHub, address: str) -> None:
         _alert(feature="petal_length"), _alert(feature="petal_width"), _alert("EspalierClassDrift")
     )
     assert httpx.post(address, json=told).status_code == 200
-    reason = "Drift in production of model 0123: petal_length, petal_width, the mix of classes"
-    assert github.received == [{"event_type": "drift", "client_payload": {"reason": reason}}]
+    reason = "Drift in production of iris, version 0123: petal_length, petal_width, the mix of classes"
+    payload = {"model": "iris", "reason": reason}
+    assert github.received == [{"event_type": "drift", "client_payload": payload}]
     assert github.asked == [("/repos/o/n/dispatches", f"Bearer {TOKEN}")]
     assert sanitise(reason) == reason
 
 
+def test_each_model_is_retrained_by_itself(github: GitHub, address: str) -> None:
+    told = _notification(_alert(feature="x"), _alert(feature="x", model="wine"), _alert("EspalierClassDrift"))
+    assert httpx.post(address, json=told).status_code == 200
+    assert [each["client_payload"] for each in github.received] == [
+        {"model": "iris", "reason": "Drift in production of iris, version 0123: x, the mix of classes"},
+        {"model": "wine", "reason": "Drift in production of wine, version 0123: x"},
+    ]
+
+
+def test_names_are_those_of_models() -> None:
+    assert f"{relay.MODEL.pattern}\\Z" == models.NAME.pattern
+
+
 @pytest.mark.parametrize(
     "alerts",
-    [(), (_alert(status="resolved"),), (_alert("EspalierNotReady"),), (_alert("EspalierModelTooOld"),)],
-    ids=["none", "resolved", "not-ready", "old"],
+    [
+        (),
+        (_alert(status="resolved"),),
+        (_alert("EspalierNotReady"),),
+        (_alert("EspalierModelTooOld"),),
+        (_alert(model=""),),
+        (_alert(model="a b"),),
+    ],
+    ids=["none", "resolved", "not-ready", "old", "no model", "no name"],
 )
 def test_nothing_else_starts_anything(
     alerts: tuple[dict[str, Any], ...], github: GitHub, address: str
@@ -169,7 +197,7 @@ def test_no_github_is_worth_another_try(token: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(relay.Retry, match="cannot be reached"):
-            relay.Dispatcher(f"http://127.0.0.1:{taken.getsockname()[1]}", "o/n", token).send("why")
+            relay.Dispatcher(f"http://127.0.0.1:{taken.getsockname()[1]}", "o/n", token).send("iris", "why")
 
 
 @pytest.mark.parametrize("content", [None, "", "two words", "line\nbreak", "\x00"])
@@ -178,7 +206,7 @@ def test_no_token_is_refused(content: str | None, github: GitHub, tmp_path: Path
     if content is not None:
         file.write_text(content)
     with pytest.raises(relay.Refused, match="token"):
-        relay.Dispatcher(github.url, "o/n", file).send("why")
+        relay.Dispatcher(github.url, "o/n", file).send("iris", "why")
     assert github.asked == []
 
 
@@ -220,8 +248,7 @@ def test_other_paths(address: str) -> None:
 @given(st.lists(st.tuples(st.text(), st.text(), st.text()), min_size=1, max_size=40))
 def test_reasons_are_short_and_harmless(labels: list[tuple[str, str, str]]) -> None:
     alerts = [_alert(feature=f, environment=e, model_version=m) for f, e, m in labels]
-    reason = relay.reason_of(_notification(*alerts))
-    assert reason is not None
+    (reason,) = relay.reasons_of(_notification(*alerts)).values()
     assert len(reason) <= relay.LONGEST_REASON
     assert reason.isascii()
     assert reason.isprintable()
@@ -326,8 +353,8 @@ def test_from_an_alert_to_the_event(github: GitHub, address: str, tmp_path: Path
                 process.terminate()
             for process in processes:
                 process.wait(timeout=30)
-    reason = "Drift in production of model 0123: petal_length, petal_width"
-    assert github.received == [{"event_type": "drift", "client_payload": {"reason": reason}}]
+    reason = "Drift in production of iris, version 0123: petal_length, petal_width"
+    assert github.received == [{"event_type": "drift", "client_payload": {"model": "iris", "reason": reason}}]
     assert len(github.asked) == 2
 
 
@@ -337,7 +364,7 @@ def _firing() -> list[dict[str, Any]]:
     They fire after eight seconds: Prometheus looks for Alertmanager every five, and Alertmanager does not wait for more
     alerts of a group when one of them has been firing for long.
     """
-    shared = {"severity": "ticket", "team": "espalier", "model_version": "0123"}
+    shared = {"severity": "ticket", "team": "espalier", "model": "iris", "model_version": "0123"}
     return [
         {"alert": name, "expr": "vector(1)", "for": "8s", "labels": {**shared, **labels}}
         for name, labels in (

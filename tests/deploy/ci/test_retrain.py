@@ -280,9 +280,10 @@ def test_what_monitoring_writes_gets_through_unchanged(tmp_path: Path) -> None:
         monitoring.Row(monitoring.CLASSES, (None,) * 6, (0.01,) * 6),
     )
     versions = tuple(
-        monitoring.Version("espalier-production", "production", name, 5000.0, None, rows) for name in "ab"
+        monitoring.Version("espalier-production", "production", "iris", name, 5000.0, None, rows)
+        for name in "ab"
     )
-    empty = monitoring.Version("espalier-production", "production", "c", 3.0, None, ())
+    empty = monitoring.Version("espalier-production", "production", "iris", "c", 3.0, None, ())
     report = monitoring.Report(1_700_000_000, 3600, monitoring.alert_limits(), (*versions, empty))
     written = monitoring.markdown(report)
     (tmp_path / "drift.md").write_text(written)
