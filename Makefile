@@ -174,8 +174,7 @@ dashboards: setup ## Write rules, dashboards and limits from the objectives and 
 
 .PHONY: monitor
 monitor: setup ## Run the service with Prometheus and, if installed, Alertmanager and Grafana; MONITOR_ARGS="--traffic"
-	@test -f model/model.json || { echo "error: no model yet: run make first" >&2; exit 1; }
-	python -m monitoring.stack $(MONITOR_ARGS)
+	python -m monitoring.stack --model "$(MODEL)" $(MONITOR_ARGS)
 
 .PHONY: load
 load: setup ## Run a load test of HOST with USERS for TIME; fails if it exceeds the budget

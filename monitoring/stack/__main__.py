@@ -1,4 +1,4 @@
-"""Runs the service on this machine with everything that watches it: Prometheus, Alertmanager and Grafana.
+"""Runs the service of one model or of all on this machine with everything that watches it: Prometheus, Alertmanager, Grafana.
 
 Rules and dashboards are the cluster's own. Everything is kept in build/monitor, addresses are printed, Ctrl-C ends it.
 With --speed 60 an hour of the rules lasts a minute: `--traffic --drift petal_length=2 --speed 60` shows the drift
@@ -22,10 +22,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from common import files
+from app.contract import MANIFEST_FILE
+from common import files, models
 from common.command import run
 from common.errors import EspalierError
 from deploy.errors import DeployError
@@ -57,10 +59,30 @@ PROMETHEUS_IS_MISSING = (
 )
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A model that is served here."""
+
+    bundle: Path
+    labels: dict[str, str]
+    part: str
+    """The name of its service among the parts: `service`, or `service-NAME` for all but the first."""
+
+    @property
+    def name(self) -> str:
+        return self.labels["model"]
+
+    @property
+    def numbers(self) -> set[str]:
+        """The features that can be shifted."""
+        features = json.loads((self.bundle / MANIFEST_FILE).read_bytes())["features"]
+        return {each["name"] for each in features if each["type"] == "number"}
+
+
 def main() -> None:
     options = _parser().parse_args()
     if options.command == "configure":
-        configure(options.folder)
+        configure(options)
         return
     # SIGTERM ends the parts in the same way as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -69,18 +91,38 @@ def main() -> None:
     print("\nstopped")
 
 
-def configure(folder: Path) -> None:
-    """Write the files that monitoring/compose.yaml mounts, with the version of the model in model/."""
+def configure(options: argparse.Namespace) -> None:
+    """Write the files that monitoring/compose.yaml mounts, with the name and version of the model."""
+    served = watched(options)
+    if len(served) > 1:
+        raise EspalierError("docker compose runs the service of one model: give its name with --model")
+    folder = options.folder / "compose"
     places = Places(
-        service="service:8000",
+        services=[("service:8000", served[0].labels)],
         prometheus="prometheus:9090",
         alertmanager="alertmanager:9093",
         dashboards="/etc/grafana/dashboards",
-        labels=configuration.labels(ROOT / "model"),
     )
-    configuration.write(folder / "compose", places)
+    configuration.write(folder, places)
     up = "IMAGE=NAME docker compose --file monitoring/compose.yaml up"
-    print(f"wrote {folder / 'compose'}; now, with the NAME that `make image` prints: {up}")
+    print(f"wrote {folder}; now, with the NAME that `make image` prints: {up}")
+
+
+def watched(options: argparse.Namespace) -> list[Watched]:
+    """The models to serve.
+
+    Raises:
+        EspalierError: there is no such model, one has no bundle, or two have the same name.
+    """
+    bundles = options.bundle or [folder / "model" for folder in models.select(options.model, ROOT).values()]
+    served: list[Watched] = []
+    for bundle in bundles:
+        labels = configuration.labels(bundle)
+        if any(each.name == labels["model"] for each in served):
+            raise EspalierError(f"{bundle}: another model is called {labels['model']}, too")
+        part = f"service-{labels['model']}" if served else "service"
+        served.append(Watched(bundle, labels, part))
+    return served
 
 
 def watch(options: argparse.Namespace) -> None:
@@ -111,14 +153,15 @@ def watch(options: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
     """Write the parts' configuration; returns the parts in the order of their start."""
-    labels = configuration.labels(options.model)
+    served = watched(options)
+    sent = _traffic(options, served)
     prometheus, alertmanager = _find("prometheus"), _find("alertmanager", "prometheus-alertmanager")
     if prometheus is None:
         raise EspalierError(PROMETHEUS_IS_MISSING)
     grafana = None if options.no_grafana else _grafana(folder)
     relay = ROOT / "monitoring/relay.py"
     wanted = {
-        "service": True,
+        **{each.part: True for each in served},
         "prometheus": True,
         "alertmanager": alertmanager is not None,
         "grafana": grafana is not None,
@@ -127,21 +170,28 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
     }
     ports = _ports([name for name, runs in wanted.items() if runs], dict(options.port))
     at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
-    found = {name: place for name, place in at.items() if name != "grafana"}
-    places = Places(**found, load=f"127.0.0.1:{LOAD_PORT}", labels=labels)
+    found = {name: at[name] for name in ("alertmanager", "delivery", "relay") if name in at}
+    places = Places(
+        services=[(at[each.part], each.labels) for each in served],
+        prometheus=at["prometheus"],
+        load=f"127.0.0.1:{LOAD_PORT}",
+        **found,
+    )
     configuration.write(folder, places, options.speed)
     # Data of one speed cannot be continued at another.
     data = folder / (f"data-{options.speed:g}" if options.speed != 1 else "data")
     url = {name: f"http://{place}" for name, place in at.items()}
     python = sys.executable
-    service = {
-        "ESPALIER_MODEL_DIR": str(options.model.absolute()),
-        "ESPALIER_PORT": str(ports["service"]),
-        "ESPALIER_HOST": "127.0.0.1",
-        "ESPALIER_DRAIN_SECONDS": "0",
-        **_ages(options.model),
-    }
-    parts = [Part("service", [python, "-m", "app"], url["service"], "/health/ready", service)]
+    parts = []
+    for each in served:
+        settings = {
+            "ESPALIER_MODEL_DIR": str(each.bundle.absolute()),
+            "ESPALIER_PORT": str(ports[each.part]),
+            "ESPALIER_HOST": "127.0.0.1",
+            "ESPALIER_DRAIN_SECONDS": "0",
+            **_ages(each.bundle),
+        }
+        parts.append(Part(each.part, [python, "-m", "app"], url[each.part], "/health/ready", settings))
     if "relay" in ports:
         listen = {"RELAY_HOST": "127.0.0.1", "RELAY_PORT": str(ports["relay"])}
         parts.append(Part("relay", [python, str(relay)], url["relay"], "/health", listen))
@@ -169,19 +219,39 @@ def plan(options: argparse.Namespace, folder: Path) -> list[Part]:
     if grafana is not None:
         variables = _grafana_settings(folder, data, ports["grafana"])
         parts.append(Part("grafana", grafana, url["grafana"], "/api/health", variables, optional=True))
-    if options.traffic or options.drift:
-        sends = [f"--drift={name}={amount}" for name, amount in options.drift]
-        sends += [f"--host={url['service']}", f"--rate={options.rate}", f"--mistakes={options.mistakes}"]
-        parts.append(Part("traffic", [python, "-m", "monitoring.stack.traffic", *sends]))
+    for each in served:
+        if each.part in sent:
+            name = each.part.replace("service", "traffic", 1)
+            command = [python, "-m", "monitoring.stack.traffic", f"--host={url[each.part]}", *sent[each.part]]
+            parts.append(Part(name, command))
     return parts
 
 
-def _ages(model: Path) -> dict[str, str]:
-    """Creation times of model and data, as the image has them; none for a model from outside this clone."""
-    if model.absolute() != ROOT / "model":
+def _traffic(options: argparse.Namespace, served: Sequence[Watched]) -> dict[str, list[str]]:
+    """The options of each service's traffic, by part. A feature is shifted in every model that has it."""
+    if not (options.traffic or options.drift):
+        return {}
+    for name, _ in options.drift:
+        if not any(name in each.numbers for each in served):
+            there = "; ".join(f"{each.name} has {', '.join(sorted(each.numbers))}" for each in served)
+            raise EspalierError(f"--drift {name}=…: no model has such a number: {there}")
+    usual = [f"--rate={options.rate}", f"--mistakes={options.mistakes}"]
+    return {
+        each.part: [
+            *usual,
+            *(f"--drift={name}={amount}" for name, amount in options.drift if name in each.numbers),
+        ]
+        for each in served
+    }
+
+
+def _ages(bundle: Path) -> dict[str, str]:
+    """Creation times of model and data, as the image has them; none for a bundle from outside this clone."""
+    folder = bundle.absolute().parent
+    if bundle.name != "model" or folder not in models.find(ROOT).values():
         return {}
     try:
-        ages = read_ages(ROOT)
+        ages = read_ages(ROOT, models.further(folder))
     except DeployError:
         return {}
     found = {"ESPALIER_MODEL_CREATED": ages.model, "ESPALIER_DATA_CREATED": ages.data}
@@ -193,12 +263,13 @@ def _announce(processes: Processes, quick: float) -> None:
     python, here = Path(sys.executable), Path.cwd()
     command = shlex.quote(str(python.relative_to(here) if python.is_relative_to(here) else python))
     running = processes.running()
+    width = max(map(len, [*running, "alertmanager"])) + 1
     for name, (part, _) in running.items():
         if part.address:
-            print(f"  {name:<13} {part.address}")
+            print(f"  {name:<{width}} {part.address}")
     for name in ("alertmanager", "grafana"):
         if name not in running:
-            print(f"  {name:<13} is not here; see docs/monitoring.md")
+            print(f"  {name:<{width}} is not here; see docs/monitoring.md")
     if "prometheus" in running:
         window = "" if quick == 1 else f" --window {speed.shown(HOUR / quick)}"
         print(
@@ -226,15 +297,18 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _ports(names: list[str], given: dict[str, int]) -> dict[str, int]:
-    """A port for each part: the given one, else its default; 0 takes any free one.
+    """A port for each part: the given one, else its default; 0 takes any free one. Further services follow the first's.
 
     Raises:
         EspalierError: a port is in use.
     """
-    chosen = {}
+    chosen: dict[str, int] = {}
     with contextlib.ExitStack() as held:
         for name in names:
-            port = given.get(name, given.get("all", PORTS[name]))
+            part = name.partition("-")[0]
+            port = given.get(part, given.get("all", PORTS[part]))
+            if port and part != name:
+                port += sum(each.startswith(part) for each in chosen)
             listener = held.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -242,7 +316,7 @@ def _ports(names: list[str], given: dict[str, int]) -> dict[str, int]:
             except OSError as error:
                 raise EspalierError(
                     f"port {port}, for {name}, cannot be had ({error.strerror}): end what has it, or give another "
-                    f"with --port {name}=NUMBER (0 for any)"
+                    f"with --port {part}=NUMBER (0 for any)"
                 ) from None
             chosen[name] = int(listener.getsockname()[1])
     return chosen
@@ -316,7 +390,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("command", nargs="?", choices=("run", "configure"), default="run", help="(default: run)")
-    add("--model", type=Path, default=Path("model"), help="the bundle to serve (default: %(default)s)")
+    add("--model", metavar="NAME", default="", help="the model to serve, or all (default: the first)")
+    add(
+        "--bundle",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="serve this bundle instead; again for another one beside it",
+    )
     add("--folder", type=Path, default=FOLDER, help="for data, logs and configuration (default: %(default)s)")
     add(
         "--port",
@@ -350,7 +432,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FEATURE=SHIFT",
-        help="shift a number by so much, in its unit; implies --traffic",
+        help="shift a number by so much, in its unit, in every model that has it; implies --traffic",
     )
     return parser
 

@@ -7,8 +7,8 @@ are written into the configuration here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ DASHBOARDS = ROOT / "monitoring/dashboards"
 class Places:
     """Addresses of the parts as host:port; None for a part that does not run."""
 
-    service: str
+    services: Sequence[tuple[str, Mapping[str, str]]]
+    """Each model's service, and the labels of its series."""
     prometheus: str
     alertmanager: str | None = None
     delivery: str | None = None
@@ -38,20 +39,26 @@ class Places:
     dashboards: str = str(DASHBOARDS)
     rules: str = ""
     """The folder of the rules as Prometheus sees it; empty for `rules` beside its configuration."""
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def labels(model: Path) -> dict[str, str]:
+def labels(bundle: Path) -> dict[str, str]:
     """The labels that a cluster adds to every series of the service.
 
     Raises:
         EspalierError: there is no model.
     """
     try:
-        version = json.loads((model / "model.json").read_bytes())["version"]
+        manifest = json.loads((bundle / "model.json").read_bytes())
+        name, version = str(manifest["name"]), str(manifest["version"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise EspalierError(f"there is no model in {model}: run `make` first") from None
-    return {"namespace": "local", "environment": "local", "pod": "local-0", "model_version": str(version)}
+        raise EspalierError(f"there is no model in {bundle}: run `make` first") from None
+    return {
+        "namespace": "local",
+        "environment": "local",
+        "model": name,
+        "model_version": version,
+        "pod": f"{name}-local-0",
+    }
 
 
 def write(folder: Path, places: Places, speed: float = 1) -> None:
@@ -78,13 +85,13 @@ def rule_files() -> list[Path]:
 
 def prometheus(places: Places, speed: float = 1) -> dict[str, Any]:
     interval = speeds.shown(speeds.scrape_seconds(speed))
-    jobs = [_job("espalier", places.service, places.labels), _job("prometheus", places.prometheus)]
+    jobs = [_job("espalier", *places.services), _job("prometheus", (places.prometheus, {}))]
     if places.delivery:
-        jobs.append(_job("espalier-delivery", places.delivery))
+        jobs.append(_job("espalier-delivery", (places.delivery, {})))
     if places.load:
-        jobs.append(_job("load", places.load))
+        jobs.append(_job("load", (places.load, {})))
     if places.alertmanager:
-        jobs.append(_job("alertmanager", places.alertmanager))
+        jobs.append(_job("alertmanager", (places.alertmanager, {})))
     made: dict[str, Any] = {
         "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
         "rule_files": [f"{places.rules or 'rules'}/*.yaml"],
@@ -148,11 +155,11 @@ def providers(places: Places) -> dict[str, Any]:
     return {"apiVersion": 1, "providers": [provider]}
 
 
-def _job(name: str, target: str, more: Mapping[str, str] | None = None) -> dict[str, Any]:
-    static: dict[str, Any] = {"targets": [target]}
-    if more:
-        static["labels"] = dict(more)
-    return {"job_name": name, "static_configs": [static]}
+def _job(name: str, *targets: tuple[str, Mapping[str, str]]) -> dict[str, Any]:
+    static = [
+        {"targets": [address], **({"labels": dict(labels)} if labels else {})} for address, labels in targets
+    ]
+    return {"job_name": name, "static_configs": static}
 
 
 def _quick_route(route: dict[str, Any], speed: float) -> dict[str, Any]:

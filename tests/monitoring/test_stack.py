@@ -40,7 +40,7 @@ from tests.tools import require
 PATIENCE = 120
 """Seconds after which something that should happen is taken not to happen; machines may be slow."""
 PLACES = Places(
-    service="127.0.0.1:1",
+    services=[("127.0.0.1:1", {"model": "iris", "model_version": "v1"})],
     prometheus="127.0.0.1:2",
     alertmanager="127.0.0.1:3",
     delivery="127.0.0.1:4",
@@ -123,7 +123,7 @@ def test_from_the_first_request_to_the_alert_and_nothing_is_left(model: Path, tm
     """Drifting traffic, and rules that run 600 times as fast as life: an hour is six seconds."""
     for tool in ("prometheus", "prometheus-alertmanager"):
         require(tool)
-    options = ["--speed=600", "--drift=petal_length=1.5", "--rate=150", f"--model={model}"]
+    options = ["--speed=600", "--drift=petal_length=1.5", "--rate=150", f"--bundle={model}"]
     with running(tmp_path / "monitor", *options) as stack_:
         printed = stack_.printed()
         parts = stack_.parts
@@ -184,18 +184,33 @@ def test_from_the_first_request_to_the_alert_and_nothing_is_left(model: Path, tm
 
 
 @WATCHED
-def test_categories_named_like_reserved_words_do_not_drift_by_themselves(tmp_path: Path) -> None:
+def test_of_two_models_only_the_one_that_drifts_is_told(model: Path, tmp_path: Path) -> None:
+    """The other has categories named like reserved words, which do not drift by themselves."""
     require("prometheus")
     write_mixed_bundle(tmp_path / "model", RESERVED_SOILS, shares=(0.3, 0.2, 0.2, 0.1, 0.1, 0.1))
     with (
         running(
-            tmp_path / "monitor", "--speed=600", "--traffic", "--rate=150", f"--model={tmp_path / 'model'}"
+            tmp_path / "monitor",
+            *("--speed=600", "--drift=petal_length=1.5", "--rate=100"),
+            *(f"--bundle={model}", f"--bundle={tmp_path / 'model'}"),
         ) as stack_,
         Prometheus(stack_.parts["prometheus"]["address"]) as prometheus,
     ):
         judged = 'count_over_time(espalier:feature_psi:1h{feature="soil type"}[36s:6s]) >= 6'
         until(lambda: prometheus.query(judged), "no index is recorded")
-        assert prometheus.query('ALERTS{alertname="EspalierFeatureDrift"}') == []
+        until(lambda: prometheus.query('ALERTS{alertname="EspalierFeatureDrift", model="iris"}'), "no alert")
+        assert prometheus.query('ALERTS{alertname="EspalierFeatureDrift", model!="iris"}') == []
+        assert {"service", "service-plants", "traffic", "traffic-plants"} <= stack_.parts.keys()
+        answers = prometheus.query('espalier:http_answers:rate5m{environment="local"} > 0')
+        assert {each.labels["model"] for each in answers} == {"iris", "plants"}
+        drift = [sys.executable, "-m", "monitoring.drift", "--prometheus", prometheus.address, "--window=6s"]
+        statuses = {
+            name: subprocess.run(
+                [*drift, f"--model={name}"], cwd=ROOT, capture_output=True, check=False
+            ).returncode
+            for name in ("iris", "plants")
+        }
+        assert statuses == {"iris": 1, "plants": 0}
         (largest,) = prometheus.query('max(max_over_time(espalier:feature_psi:1h{feature="soil type"}[36s]))')
         assert largest.value < 0.2
         seen = prometheus.query('espalier:feature_bin:increase1h{feature="soil type"} > 0')
@@ -213,9 +228,9 @@ def _up(prometheus: Prometheus) -> set[str]:
 def test_killed_it_leaves_nothing_and_can_start_again(model: Path, tmp_path: Path) -> None:
     require("prometheus")
     folder = tmp_path / "monitor"
-    with running(folder, f"--model={model}") as first:
+    with running(folder, f"--bundle={model}") as first:
         family = first.family()
-        second = launch(folder, f"--model={model}")
+        second = launch(folder, f"--bundle={model}")
         output, _ = second.communicate(timeout=PATIENCE)
         assert second.returncode == 1
         assert output.strip() == (
@@ -226,7 +241,7 @@ def test_killed_it_leaves_nothing_and_can_start_again(model: Path, tmp_path: Pat
         _, alive = psutil.wait_procs(family, timeout=PATIENCE)
         assert alive == []
     (folder / "state.json").unlink()
-    with running(folder, f"--model={model}") as again:
+    with running(folder, f"--bundle={model}") as again:
         # A part that ends takes the rest with it, and says why.
         family = again.family()
         os.kill(again.parts["service"]["pid"], signal.SIGKILL)
@@ -254,12 +269,53 @@ def test_without_prometheus_it_says_how_to_get_it(
     with pytest.raises(
         EspalierError, match=r"apt install prometheus.*brew install.*monitoring/compose\.yaml"
     ):
-        plan_of(tmp_path, f"--model={model}")
+        plan_of(tmp_path, f"--bundle={model}")
 
 
 def test_without_a_model_it_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(EspalierError, match=r"there is no model in .*: run `make` first"):
-        plan_of(tmp_path, f"--model={tmp_path}")
+        plan_of(tmp_path, f"--bundle={tmp_path}")
+
+
+def test_each_model_has_its_own_service_labels_and_traffic(model: Path, tmp_path: Path) -> None:
+    require("prometheus")
+    write_mixed_bundle(tmp_path / "mixed")
+    bundles = (f"--bundle={model}", f"--bundle={tmp_path / 'mixed'}")
+    parts = {
+        part.name: part for part in plan_of(tmp_path, *bundles, "--drift=age=2", "--drift=petal_length=1")
+    }
+    written = yaml.safe_load((tmp_path / "prometheus.yml").read_text())
+    (scraped,) = (job["static_configs"] for job in written["scrape_configs"] if job["job_name"] == "espalier")
+    assert [(f"http://{each['targets'][0]}", each["labels"]["model"]) for each in scraped] == [
+        (parts["service"].address, "iris"),
+        (parts["service-plants"].address, "plants"),
+    ]
+    drifts = {
+        name: [option for option in parts[name].command if option.startswith("--drift")]
+        for name in ("traffic", "traffic-plants")
+    }
+    assert drifts == {"traffic": ["--drift=petal_length=1.0"], "traffic-plants": ["--drift=age=2.0"]}
+    with pytest.raises(
+        EspalierError, match=r"^--drift size=…: no model has such a number: iris has petal_length, "
+    ):
+        plan_of(tmp_path, *bundles, "--drift=size=1")
+    with pytest.raises(EspalierError, match=r"another model is called iris, too$"):
+        plan_of(tmp_path, bundles[0], bundles[0])
+    with pytest.raises(EspalierError, match=r"there is no model 'wime': did you mean wine, or create it"):
+        plan_of(tmp_path, "--model=wime")
+
+
+def test_services_have_ports_one_after_the_other() -> None:
+    assert (
+        stack._ports(
+            ["service", "service-b", "service-c", "prometheus"], {"service": 18_371, "all": 0}
+        ).items()
+        >= {
+            "service": 18_371,
+            "service-b": 18_372,
+            "service-c": 18_373,
+        }.items()
+    )
 
 
 def test_a_port_in_use_is_named(model: Path, tmp_path: Path) -> None:
@@ -270,7 +326,7 @@ def test_a_port_in_use_is_named(model: Path, tmp_path: Path) -> None:
             EspalierError,
             match=rf"^port {port}, for prometheus, cannot be had \(.*in use\): .* --port prometheus=NUMBER",
         ):
-            plan_of(tmp_path, f"--model={model}", f"--port=prometheus={port}")
+            plan_of(tmp_path, f"--bundle={model}", f"--port=prometheus={port}")
 
 
 @pytest.mark.parametrize(
@@ -431,7 +487,7 @@ receivers:
     assert off["receivers"] == [{"name": "people"}, {"name": "retrain"}]
     assert off["route"]["group_wait"] == "1000ms"
     assert off["route"]["routes"][0]["repeat_interval"] == "240000ms"
-    on = configuration.alertmanager(Places("s", "p", relay="127.0.0.1:5"))
+    on = configuration.alertmanager(Places([("s", {})], "p", relay="127.0.0.1:5"))
     assert on["receivers"] == [
         {"name": "people"},
         {"name": "retrain", "webhook_configs": [{"url": "http://127.0.0.1:5/", "send_resolved": False}]},
@@ -447,7 +503,7 @@ def test_the_routes_are_the_clusters(tmp_path: Path) -> None:
     assert here["route"] == cluster["route"]
     assert here["inhibit_rules"] == cluster["inhibit_rules"]
     assert here["receivers"] == [{"name": each["name"]} for each in cluster["receivers"]]
-    told = configuration.alertmanager(Places("s", "p", relay="127.0.0.1:5"))["receivers"]
+    told = configuration.alertmanager(Places([("s", {})], "p", relay="127.0.0.1:5"))["receivers"]
     assert [each["name"] for each in told if len(each) > 1] == ["retrain"]
 
 
@@ -456,11 +512,11 @@ def test_the_relay_runs_where_it_is_configured(
 ) -> None:
     require("prometheus")
     monkeypatch.delenv("RELAY_REPOSITORY", raising=False)
-    assert "relay" not in {part.name for part in plan_of(tmp_path, f"--model={model}")}
+    assert "relay" not in {part.name for part in plan_of(tmp_path, f"--bundle={model}")}
     (tmp_path / "token").write_text("t")
     monkeypatch.setenv("RELAY_REPOSITORY", "espalier-ml/espalier")
     monkeypatch.setenv("RELAY_TOKEN_FILE", str(tmp_path / "token"))
-    part = next(part for part in plan_of(tmp_path, f"--model={model}") if part.name == "relay")
+    part = next(part for part in plan_of(tmp_path, f"--bundle={model}") if part.name == "relay")
     with Processes(tmp_path / "logs") as processes:
         processes.start(part)
         assert set(processes.running()) == {"relay"}
@@ -494,7 +550,7 @@ def test_grafana_is_started_where_it_is_installed(
     (home / "bin" / name).write_text("#!/bin/sh\n")
     (home / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{home / 'bin'}:{os.environ['PATH']}")
-    part = next(part for part in plan_of(tmp_path, f"--model={model}") if part.name == "grafana")
+    part = next(part for part in plan_of(tmp_path, f"--bundle={model}") if part.name == "grafana")
     assert list(part.command)[1:] == [*(["server"] if name == "grafana" else []), f"--homepath={home}"]
     assert part.environment is not None
     assert part.environment["GF_PATHS_PROVISIONING"] == str(tmp_path / "grafana")
@@ -567,10 +623,9 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 @pytest.fixture
-def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Path:
-    monkeypatch.setattr(stack, "ROOT", tmp_path)
-    (tmp_path / "model").symlink_to(model)
-    stack.configure(tmp_path / "build/monitor")
+def configured(tmp_path: Path, model: Path) -> Path:
+    options = [f"--folder={tmp_path / 'build/monitor'}", f"--bundle={model}"]
+    stack.configure(stack._parser().parse_args(options))
     return tmp_path / "build/monitor/compose"
 
 
