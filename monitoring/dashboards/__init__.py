@@ -12,11 +12,11 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from monitoring.dashboards import delivery, load, model, service
+from monitoring.dashboards import delivery, load, model, overview, service
 
 FOLDER = Path(__file__).parent
 
-_MODULES = {"service": service, "model": model, "delivery": delivery, "load": load}
+_MODULES = {"overview": overview, "service": service, "model": model, "delivery": delivery, "load": load}
 
 
 def generate() -> dict[Path, str]:

@@ -19,7 +19,8 @@ from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-SERVICE, MODEL, DELIVERY, LOAD = "espalier-service", "espalier-model", "espalier-delivery", "espalier-load"
+OVERVIEW, SERVICE, MODEL = "espalier-overview", "espalier-service", "espalier-model"
+DELIVERY, LOAD = "espalier-delivery", "espalier-load"
 TAG = "espalier"
 
 ENVIRONMENT = 'environment=~"$environment"'
@@ -310,6 +311,8 @@ def listing(
     limits: Mapping[str, Limits] | None = None,
     words: Mapping[str, Mapping[int, tuple[str, str]]] | None = None,
     words_of: Mapping[str, Mapping[str, str]] | None = None,
+    links: Mapping[str, str] | None = None,
+    sort: Sequence[str] = (),
 ) -> table.Panel:
     """A table: a row for each set of labels, a column for each label and each query.
 
@@ -323,17 +326,23 @@ def listing(
         limits: colours of a column's values, by its name.
         words: texts with their colours that replace a column's values.
         words_of: colours of a label's values, by the column's name.
+        links: dashboards that a column's cells lead to, which show the model and the environment of the row.
+        sort: the columns that order the rows, at first.
     """
     made = (
         _panel(table.Panel(), title, description, "short", width, height)
         .cell_height(kinds.TableCellHeight.SM)
         .show_header(True)
     )
+    if sort:
+        made = made.sort_by([common.TableSortByFieldState().display_name(name) for name in sort])
     coloured = Set("custom.cellOptions", {"type": "color-text"})
     for name, (unit, _) in queries.items():
         properties = [Set("unit", unit or "short")]
         if limits and name in limits:
             steps = _limits(limits[name]).build()
+            if unit == "none":
+                properties.append(Set("decimals", 2))
             properties += [Set("thresholds", steps), Set("color", {"mode": "thresholds"}), coloured]
         if words and name in words:
             properties += [Set("mappings", _mappings(words[name])), coloured]
@@ -343,6 +352,12 @@ def listing(
             text: models.ValueMappingResult(text=text, color=colour) for text, colour in colours.items()
         }
         made = made.override_by_name(name, [Set("mappings", [models.ValueMap(options=options)]), coloured])
+    for name, uid in (links or {}).items():
+        chosen = {"environment": "${__data.fields.Environment}", "model": "${__data.fields.Model}"}
+        variables = "&".join(f"var-{key}={value}" for key, value in chosen.items())
+        url = f"/d/{uid}?var-datasource=${{datasource}}&{variables}&${{__url_time_range}}"
+        link = {"title": uid.removeprefix(f"{TAG}-").capitalize(), "url": url}
+        made = made.override_by_name(name, [Set("links", [link])])
     return _joined(
         made,
         labels,

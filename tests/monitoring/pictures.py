@@ -39,8 +39,8 @@ from tests.app.processes import ROOT
 from tests.monitoring.world import watching
 
 IMAGES = ROOT / "docs" / "images" / "dashboards"
-PRODUCTION = {"environment": "production", "namespace": "espalier-production"}
-STAGING = {"environment": "staging", "namespace": "espalier-staging"}
+PRODUCTION = {"environment": "production", "namespace": "espalier-production", "model": "iris"}
+STAGING = {"environment": "staging", "namespace": "espalier-staging", "model": "iris"}
 
 POINTS = 240
 """Steps of a line."""
@@ -193,7 +193,9 @@ def _rendered(
 def _title(figure: Figure, board: Mapping[str, Any], moment: Moment) -> None:
     figure.set_facecolor(PAGE)
     since, until = (datetime.fromtimestamp(at, UTC) for at in (moment.start, moment.end))
-    chosen = moment.variables["environment"].replace(".*", "all environments")
+    chosen = ", ".join(
+        moment.variables[name].replace(".*", f"all {name}s") for name in ("environment", "model")
+    )
     figure.text(0.005, 0.5, board["title"], size=15, weight="bold", va="center")
     span = f"{chosen}   {since:%d %b %H:%M} to {until:%d %b %H:%M} UTC"
     figure.text(0.995, 0.5, span, size=9, color=FAINT, va="center", ha="right")
@@ -341,7 +343,8 @@ def _bars(figure: Figure, panel: Mapping[str, Any], moment: Moment) -> None:
         axes.bar(
             at, [values.get(group, 0.0) for group in groups], width * 0.94, color=colours[name], label=name
         )
-    axes.set_xticks(range(len(groups)), groups)
+    slanted: Any = {"rotation": 15, "ha": "right"} if sum(map(len, groups)) > 80 else {}
+    axes.set_xticks(range(len(groups)), groups, **slanted)
     axes.set_ylim(0)
     _value_axis(axes, config["defaults"]["unit"])
     figure.legend(loc="outside lower left", ncols=len(heights))
@@ -353,10 +356,19 @@ def _table(figure: Figure, panel: Mapping[str, Any], moment: Moment) -> None:
     columns = [each for each in sorted(order, key=order.__getitem__) if each not in organize["excludeByName"]]
     heads = [organize["renameByName"].get(column, column) for column in columns]
     labels = [column for column in columns if not column.startswith("Value")]
-    rows: dict[tuple[str, ...], dict[str, float]] = {}
-    for field, target in zip(_fields(panel), panel["targets"], strict=True):
-        for each in moment.now(target):
-            rows.setdefault(tuple(each.labels.get(label, "") for label in labels), {})[field] = each.value
+    found = {
+        field: moment.now(target) for field, target in zip(_fields(panel), panel["targets"], strict=True)
+    }
+    # As Grafana merges tables: by the labels that all of them have.
+    shared = [
+        label for label in labels if all(label in each.labels for some in found.values() for each in some)
+    ]
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for field, samples in found.items():
+        for each in samples:
+            joined = rows.setdefault(tuple(each.labels[label] for label in shared), {})
+            joined |= {label: each.labels[label] for label in labels if label in each.labels}
+            joined[field] = each.value
     if not rows:
         return
     # A single column of numbers is in the query's own order, which `topk` gives it.
@@ -364,12 +376,11 @@ def _table(figure: Figure, panel: Mapping[str, Any], moment: Moment) -> None:
     height = figure.get_figheight() - 0.35
     room = int(height / 0.2) - 1
     cells = []
-    for key, values in ordered[:room]:
-        known = dict(zip(labels, key, strict=True))
+    for _, values in ordered[:room]:
         cells.append(
             [
                 _cell(
-                    known.get(column, values.get(column, math.nan)),
+                    values.get(column, math.nan),
                     _properties(head, panel["fieldConfig"]["overrides"]),
                     moment.end,
                 )
@@ -576,8 +587,9 @@ def look(prometheus: Prometheus, end: float, hours: float, **chosen: str) -> Mom
 
     The feature in detail is the one that drifts most, else any.
     """
-    found = prometheus.query("topk(1, max by (feature) (espalier:feature_psi:24h))", end)
-    found = found or prometheus.query("topk(1, max by (feature) (model_feature_reference_ratio))", end)
+    of = f'{{model=~"{chosen.get("model", ".*")}"}}'
+    found = prometheus.query(f"topk(1, max by (feature) (espalier:feature_psi:24h{of}))", end)
+    found = found or prometheus.query(f"topk(1, max by (feature) (model_feature_reference_ratio{of}))", end)
     feature = {"feature": found[0].labels["feature"]} if found else {}
     return Moment(prometheus, end - hours * 3600, end, {**VARIABLES, **feature, **chosen})
 
@@ -589,6 +601,7 @@ def document() -> None:
         watching(ROOT / "model", Path(folder), hours=27, rules=False, levels=4, alerts=True) as world,
     ):
         for name, hours, chosen in (
+            ("overview", 24, {}),
             ("service", 24, PRODUCTION),
             ("model", 24, PRODUCTION),
             ("delivery", 24, {}),

@@ -231,7 +231,7 @@ def test_prometheus_keeps_what_the_rules_look_back_over() -> None:
 
 def test_there_is_a_configmap_for_each_dashboard() -> None:
     files = {path.name: path.read_text() for path in (ROOT / "monitoring/dashboards").glob("*.json")}
-    assert len(files) == 4
+    assert len(files) == 5
     given: dict[str, str] = {}
     for each in _all("ConfigMap"):
         data = {name: text for name, text in each["data"].items() if name.endswith(".json")}

@@ -22,7 +22,7 @@ from tests.app.conftest import Serve
 from tests.deploy.project import ROOT
 from tests.monitoring.expectations import exported_names, recorded_names
 
-NAMES = ("service", "model", "delivery", "load")
+NAMES = ("overview", "service", "model", "delivery", "load")
 VARIABLES = {"datasource", "environment", "namespace", "model", "model_version"}
 COLUMNS = 24
 BUILT_IN = re.compile(r"__rate_interval|__interval|__range")
@@ -145,6 +145,31 @@ def test_a_table_names_each_of_its_columns(dashboard: dict[str, Any]) -> None:
         for value in values:
             assert organize["renameByName"].get(value) or organize["excludeByName"][value], each["title"]
         assert all(target["instant"] and target["format"] == "table" for target in each["targets"])
+
+
+def test_a_row_of_the_overview_leads_to_its_model() -> None:
+    variables = {"datasource", "environment", "model"}
+    links = [
+        (override["matcher"]["options"], link["url"])
+        for panel in panels(board("overview"))
+        for override in panel["fieldConfig"]["overrides"]
+        for each in override["properties"]
+        if each["id"] == "links"
+        for link in each["value"]
+    ]
+
+    led = {
+        column: re.fullmatch(r"/d/(espalier-\w+)\?(.+)&\$\{__url_time_range\}", url) for column, url in links
+    }
+    assert len(led) == len(links) >= 8
+    assert {found and found[1] for found in led.values()} == {
+        f"espalier-{name}" for name in ("service", "model", "delivery")
+    }
+    for found in led.values():
+        assert found is not None
+        assert set(re.findall(r"var-(\w+)=", found[2])) == variables
+        there = {each["name"] for each in board(found[1].removeprefix("espalier-"))["templating"]["list"]}
+        assert variables <= there
 
 
 def test_every_metric_is_one_that_somebody_exports(number_model: Path, tmp_path: Path, serve: Serve) -> None:

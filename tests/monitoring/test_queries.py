@@ -183,7 +183,7 @@ def test_the_dashboards_can_be_drawn(world: World, tmp_path: Path) -> None:
     """The pictures themselves are for people to judge."""
     moment = pictures.look(world.prometheus, world.story.end, 2)
 
-    for name in ("delivery", "load", "model", "service"):
+    for name in ("delivery", "load", "model", "overview", "service"):
         content = pictures.draw(name, moment, tmp_path).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert 20_000 < len(content) < 300_000
