@@ -500,7 +500,8 @@ def parse_yaml(content: str | bytes, *, spelling: bool = False) -> Any:
     """
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
     try:
-        reader = YAML(typ="safe", pure=spelling)
+        # The parser in C, with which DVC reads, refuses some of YAML and crashes on what is nested too deeply.
+        reader = YAML(typ="safe", pure=True)
         if spelling:
             reader.Constructor = _SpellingConstructor
         return reader.load(text)
