@@ -1,8 +1,9 @@
 """Measures a repository with thirty further models, of 600 to 6,000 rows each.
 
-In a fresh clone: seconds of the command that adds another model, of a first `dvc repro` over all models, of one that
-finds nothing to do, and of one after a single parameter changed. Beside the one with nothing to do, DVC alone with as
-many stages, about as many dependencies, and commands that do nothing. Only the ratios mean anything on another machine.
+In a fresh clone: seconds of the commands that add another model, of `deploy.manifests` over the overlays of all models, of
+`deploy.release status` after a few releases of each, of a first `dvc repro` over all models, of one that finds nothing to
+do, and of one after a single parameter changed. Beside the one with nothing to do, DVC alone with as many stages, about as
+many dependencies, and commands that do nothing. Only the ratios mean anything on another machine.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pandas as pd
 import yaml
 
 from benchmarks import machine
+from common import overlays
 from common.git import git
 from deploy.rehearsal.clone import commit_working_tree
 
@@ -31,6 +33,8 @@ CHEAP = {"svm": "{C: 1.0}", "random_forest": "{n_estimators: 5}", "xgboost": "{n
 """Parameters in the drafted files: training itself is not what is measured."""
 QUICK = {"parity_rows": 1000, "bootstrap": 100}
 STAGES = re.compile(r"^Running stage '([^']+)'", re.MULTILINE)
+RELEASES = 3
+"""Of each model in each environment."""
 CODE_FOLDERS = 12
 """Dependencies of a stage, on average, most of them code."""
 
@@ -40,7 +44,10 @@ class Figures:
     models: int
     stages: int
     add: float
-    changed_lines: int
+    changed: list[str]
+    manifests: float
+    releases: int
+    status: float
     first: float
     nothing: float
     dvc: float
@@ -74,10 +81,10 @@ def _measure(folder: Path, count: int) -> Figures:
     _generate(folder / f"table-{count}.csv", count, count)
     add = _add(project, folder, count)
     git("add", "-A", cwd=project)
-    changed_lines = sum(
-        int(line.split("\t")[1])
-        for line in git("diff", "--cached", "--numstat", "HEAD", cwd=project).splitlines()
-    )
+    changed = git("diff", "--cached", "--name-only", "--diff-filter=M", "HEAD", cwd=project).splitlines()
+    manifests, _ = machine.timed(project, [sys.executable, "-m", "deploy.manifests"])
+    releases = _release(project, count + 1)
+    status, _ = machine.timed(project, [sys.executable, "-m", "deploy.release", "status"])
     first, said = _repro(project)
     stages = len(STAGES.findall(said))
     nothing = min(_repro(project)[0] for _ in range(3))
@@ -90,7 +97,10 @@ def _measure(folder: Path, count: int) -> Figures:
         models=count + 2,
         stages=stages,
         add=add,
-        changed_lines=changed_lines,
+        changed=changed,
+        manifests=manifests,
+        releases=releases,
+        status=status,
         first=first,
         nothing=nothing,
         dvc=_dvc_alone(folder / "alone", stages),
@@ -122,7 +132,10 @@ def _add(project: Path, folder: Path, number: int) -> float:
         "--model",
         f"m{number}",
     ]
-    seconds, _ = machine.timed(project, command)
+    seconds = sum(
+        machine.timed(project, each)[0]
+        for each in (command, [sys.executable, "-m", "deploy.overlay", f"m{number}"])
+    )
     params = project / f"models/m{number}/params.yaml"
     text = params.read_text(encoding="utf-8")
     for name, block in CHEAP.items():
@@ -131,6 +144,21 @@ def _add(project: Path, folder: Path, number: int) -> float:
         text + f"\nevaluate: {yaml.safe_dump(QUICK, default_flow_style=True)}", encoding="utf-8"
     )
     return seconds
+
+
+def _release(project: Path, count: int) -> int:
+    """Commit releases of every model to both environments, each as the release tool writes it; returns their number."""
+    revision = git("rev-parse", "HEAD", cwd=project).strip()
+    for turn in range(RELEASES):
+        for number in range(count):
+            for environment in ("staging", "production"):
+                digest = f"sha256:{turn * count + number:064x}"
+                release = overlays.Release("registry.example.com/espalier", digest, f"v{turn}", revision)
+                file = project / overlays.path(environment, f"m{number}")
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(str(release), encoding="utf-8")
+                _commit(project, f"Release m{number} v{turn} to {environment}")
+    return RELEASES * count * 2
 
 
 def _repro(project: Path) -> tuple[float, str]:
@@ -163,8 +191,18 @@ def _commit(project: Path, message: str) -> None:
 def _report(figures: Figures) -> str:
     limit = max(6.0, 1.5 * figures.dvc)
     rows = [
-        ("add a model with one command", f"{figures.add:.1f} s", "one command"),
-        ("lines of other files that this changed", str(figures.changed_lines), "0"),
+        ("add a model, overlays included", f"{figures.add:.1f} s", "one command"),
+        ("files that this changed", ", ".join(figures.changed) or "none", "CODEOWNERS"),
+        (
+            f"`deploy.manifests`, {figures.models} models in two environments",
+            f"{figures.manifests:.1f} s",
+            "at most 60 s",
+        ),
+        (
+            f"`deploy.release status` after {figures.releases} releases",
+            f"{figures.status:.1f} s",
+            "at most 3 s",
+        ),
         (f"`dvc repro` over all, first time, {figures.stages} stages", f"{figures.first:.0f} s", ""),
         ("`dvc repro` over all, nothing to do", f"{figures.nothing:.1f} s", f"at most {limit:.1f} s"),
         ("DVC alone with as many stages", f"{figures.dvc:.1f} s", ""),

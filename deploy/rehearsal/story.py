@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,10 @@ from deploy.rehearsal import containers, events
 from deploy.rehearsal.runner import Run, WorkflowError
 from deploy.rehearsal.world import World, fill_storage
 
+ADDED = "churn"
+"""The model that a pull request adds."""
+WITHOUT_EVIDENCE = "a rehearsal has no cluster that Prometheus could watch"
+
 
 class StoryError(Exception):
     """A check of the story failed; the message says which."""
@@ -28,11 +33,16 @@ class StoryError(Exception):
 class Story:
     world: World
     first: Release | None = None
-    """What production ran before the change."""
+    """What production ran of the first model before the change."""
     number: int = 0
     """Of the pull request that brings the change."""
     changed: str = ""
     """The commit of main that brought it."""
+
+    @property
+    def model(self) -> str:
+        """The first model."""
+        return models.name(self.world.engineer)
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
         """The steps in order, each with its title; a step returns its findings in a few words."""
@@ -40,12 +50,13 @@ class Story:
             ("the pipeline's outputs are in S3", self.fill),
             ("a push to main is released to staging", self.first_release),
             ("production is promoted to it by pull request", self.promote),
-            ("a pull request changes a parameter and is reproduced", self.change),
+            ("a pull request adds a second model, which is trained", self.add_model),
+            ("a pull request changes a parameter of the first one and is reproduced", self.change),
             ("its own commit of dvc.lock starts nothing new", self.no_second_commit),
             ("merged, main is verified without any data", self.merge_change),
-            ("the image is released to staging", self.release_change),
-            ("the release's commit releases nothing", self.no_loop),
-            ("production is promoted", self.promote_change),
+            ("the images of both are released to staging", self.release_change),
+            ("the releases' commits release nothing", self.no_loop),
+            ("production is promoted to both", self.promote_change),
             ("a worse model is stopped by the gate", self.worse),
             ("production is rolled back", self.roll_back),
             ("a commit without green CI is refused", self.refuse_red),
@@ -55,15 +66,28 @@ class Story:
         return fill_storage(self.world)
 
     def first_release(self) -> str:
-        return self._release(self.world.main())
+        return self._release(self.world.main(), self.model)
 
     def promote(self) -> str:
-        said = self._promote()
+        said = self._promote(self.model)
         self.first = self.running("production")
         return said
 
+    def add_model(self) -> str:
+        number = self._pull_request("add", self._draft, f"Add the model {ADDED}")
+        self._reproduce(number, must_pass=True)
+        comment = self._comment(number)
+        _must(f"## {ADDED}" in comment, f"the comment has no section on {ADDED}:\n{comment}")
+        _must(f"## {self.model}" not in comment, f"the comment has a section on {self.model}:\n{comment}")
+        changed = self._git("diff", "--name-only", "main", "add").split()
+        others = [each for each in changed if ADDED not in each and each != ".github/CODEOWNERS"]
+        _must(f"models/{ADDED}/dvc.lock" in changed and not others, f"the branch changes {changed}")
+        self.world.github.merge(number, "squash", by="Reviewer")
+        _must(not self._released("staging", ADDED), f"{ADDED} has a release before it was built")
+        return f"{len(changed)} files, none of which the first model has; a comment of {len(comment):,} characters"
+
     def change(self) -> str:
-        self.number = self._pull_request("flatter", _flatter, "Regularise the regression more")
+        self.number = self._pull_request("flatter", _edit(_flatter), "Regularise the regression more")
         run = self._reproduce(self.number, must_pass=True)
         comment = self._comment(self.number)
         for part in ("logistic_regression.C", "f1_macro", "production"):
@@ -89,9 +113,15 @@ class Story:
         return f"main is {self.changed[:10]}; dvc.lock is current"
 
     def release_change(self) -> str:
-        before = self.running("staging")
-        said = self._release(self.changed)
+        before, tip = self.running("staging"), self.world.main()
+        said = self._release(self.changed, self.model, ADDED)
         now = self.running("staging")
+        subjects = self._git("log", "--format=%s", f"{tip}..main").splitlines()
+        expected = [
+            f"Release {name} {self.running('staging', name).version} to staging"
+            for name in (self.model, ADDED)
+        ]
+        _must(sorted(subjects) == sorted(expected), f"the commits of the releases are {subjects}")
         _must(now.version != before.version, f"staging still runs model {now.version}")
         _must(now.digest != before.digest, "staging still runs the same image")
         _must(self.running("production") == self.first, "the release touched production")
@@ -107,19 +137,20 @@ class Story:
         self.world.github.add_check_run(commit, REQUIRED_CHECK)
         run = self.world.workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
         _must(run.succeeded, "\n".join(run.failed))
-        _must("build" not in run.jobs, f"a second image was built: {run.jobs}")
+        _must(not _builds(run), f"a second image was built: {run.jobs}")
         _must(self.world.main() == commit, "the release's commit was followed by another")
         return f"it changes {', '.join(changed)}, for which ci does not start; release, asked anyway, builds nothing"
 
     def promote_change(self) -> str:
-        said = self._promote()
-        _must(
-            self.running("production") == self.running("staging"), "production does not run what staging runs"
-        )
-        return said
+        said = []
+        for name in (self.model, ADDED):
+            said.append(self._promote(name))
+            same = self.running("production", name) == self.running("staging", name)
+            _must(same, f"production does not run what staging runs of {name}")
+        return "; ".join(said)
 
     def worse(self) -> str:
-        number = self._pull_request("worse", _worse, "Save on training")
+        number = self._pull_request("worse", _edit(_worse), "Save on training")
         run = self._reproduce(number, must_pass=False)
         comment = self._comment(number)
         verdict = next((line for line in comment.splitlines() if "production" in line), "")
@@ -129,13 +160,19 @@ class Story:
         return verdict.strip("> *#")[:160]
 
     def roll_back(self) -> str:
+        other = self.running("production", ADDED)
         run = self.world.workflow(
-            "rollback", "workflow_dispatch", events.by_hand(), at="main", inputs={"to": ""}
+            "rollback",
+            "workflow_dispatch",
+            events.by_hand(),
+            at="main",
+            inputs={"model": self.model, "to": ""},
         )
         _must_succeed(run)
         self._merge_the_open_one()
         _must(self.running("production") == self.first, f"production runs {self.running('production')}")
-        return self._ask("production")
+        _must(self.running("production", ADDED) == other, f"the rollback of {self.model} changed {ADDED}")
+        return self._ask("production", self.model)
 
     def refuse_red(self) -> str:
         commit, image = self.world.main(), self.running("staging")
@@ -148,41 +185,49 @@ class Story:
             "release", "workflow_dispatch", events.by_hand(), at="main", inputs={"commit": commit}
         )
         _must(not refused.succeeded, "release by hand did not refuse a commit whose ci is red")
-        _must("build" not in refused.jobs, f"an image was built from a red commit: {refused.jobs}")
+        _must(not _builds(refused), f"an image was built from a red commit: {refused.jobs}")
         _must(self.running("staging") == image, "staging has changed")
         return "neither by event nor by hand"
 
     # What steps share.
 
-    def running(self, environment: str) -> Release:
-        """What the overlay on main says."""
-        path = overlays.path(environment, models.name(self.world.engineer))
-        return overlays.parse(self.world.read(path), path)
+    def running(self, environment: str, model: str | None = None) -> Release:
+        """What the release file on main says; of the first model, unless another is named."""
+        path = overlays.path(environment, model or self.model)
+        # What git prints comes without its last line's end.
+        return overlays.parse(f"{self.world.read(path)}\n", path)
 
-    def _release(self, commit: str) -> str:
-        """Record a green ci for a commit of main, and run release for it."""
+    def _released(self, environment: str, model: str) -> bool:
+        return bool(self._git("ls-tree", "--name-only", "main", "--", overlays.path(environment, model)))
+
+    def _release(self, commit: str, *names: str) -> str:
+        """Record a green ci for a commit of main, run release for it, and ask the images of these models."""
         self.world.github.add_check_run(commit, REQUIRED_CHECK)
         run = self.world.workflow("release", "workflow_run", events.ci_completed(commit), at=commit)
         _must_succeed(run)
-        now = self.running("staging")
-        _must(now.revision == commit, f"staging runs revision {now.revision}, not {commit}")
-        return self._ask("staging")
+        said = []
+        for name in names:
+            now = self.running("staging", name)
+            _must(now.revision == commit, f"staging runs revision {now.revision} of {name}, not {commit}")
+            said.append(self._ask("staging", name))
+        return "; ".join(said)
 
-    def _promote(self) -> str:
+    def _promote(self, model: str) -> str:
+        inputs = {"model": model, "without_evidence": WITHOUT_EVIDENCE}
         _must_succeed(
-            self.world.workflow("promote", "workflow_dispatch", events.by_hand(), at="main", inputs={})
+            self.world.workflow("promote", "workflow_dispatch", events.by_hand(), at="main", inputs=inputs)
         )
         self._merge_the_open_one()
-        return self._ask("production")
+        return self._ask("production", model)
 
     def _merge_the_open_one(self) -> None:
         opened = self.world.github.open_pulls()
         _must(len(opened) == 1, f"{len(opened)} pull requests are open instead of one")
         self.world.github.merge(opened[0]["number"], "squash", by="Reviewer")
 
-    def _ask(self, environment: str) -> str:
-        """Start the image that an overlay names, by its digest, and let it predict an example."""
-        running = self.running(environment)
+    def _ask(self, environment: str, model: str) -> str:
+        """Start the image that a release file names, by its digest, and let it predict an example."""
+        running = self.running(environment, model)
         with (
             containers.container(running.image) as container,
             httpx.Client(base_url=container.url, trust_env=False, timeout=10) as client,
@@ -191,20 +236,27 @@ class Story:
             example = card["examples"][0]
             answer = client.post("/predict", json=example["values"]).raise_for_status().json()["label"]
         version = card["version"]
+        _must(card["name"] == model, f"{running.image} serves {card['name']}, not {model}")
         _must(version == running.version, f"{running.image} serves model {version}, not {running.version}")
         _must(answer == example["label"], f"{running.image} says {answer} to a row of {example['label']}")
-        return f"{running.digest[:19]} serves model {running.version} and says {answer}"
+        return f"{running.digest[:19]} serves {model} {running.version} and says {answer}"
 
-    def _pull_request(self, branch: str, edit: Callable[[dict[str, Any]], None], title: str) -> int:
-        """Change params.yaml in a branch and open its pull request."""
+    def _draft(self, engineer: Path) -> None:
+        """Add a model as `make model` does, with two algorithms, which are trained in less time than five."""
+        self.world.call(
+            "python", "-m", "training.draft", "sklearn:wine", "--target", "target", "--model", ADDED
+        )
+        self.world.call("python", "-m", "deploy.overlay", ADDED)
+        _edit(_simple)(engineer / models.FOLDER / ADDED)
+
+    def _pull_request(self, branch: str, change: Callable[[Path], None], title: str) -> int:
+        """Change files in a branch and open its pull request."""
         world = self.world
         world.git("fetch", "--quiet", "origin")
         world.git("checkout", "--quiet", "-B", branch, "origin/main")
-        file = world.engineer / "params.yaml"
-        params: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-        edit(params)
-        file.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-        world.git("commit", "--quiet", "--all", "--message", title)
+        change(world.engineer)
+        world.git("add", "--all")
+        world.git("commit", "--quiet", "--message", title)
         world.git("push", "--quiet", "origin", branch)
         repository = f"repos/{events.REPOSITORY}/pulls"
         fields = ("-f", f"title={title}", "-f", f"head={branch}", "-f", "base=main", "-f", "body=")
@@ -230,6 +282,22 @@ class Story:
         return self.world.git(*arguments, cwd=self.world.origin)
 
 
+def _edit(edit: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    """A change of the params.yaml in a folder."""
+
+    def change(folder: Path) -> None:
+        file = folder / models.PARAMS_FILE
+        params: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        edit(params)
+        file.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+    return change
+
+
+def _simple(params: dict[str, Any]) -> None:
+    params["train"]["algorithms"] = {"logistic_regression": {}, "decision_tree": {}}
+
+
 def _flatter(params: dict[str, Any]) -> None:
     params["train"]["algorithms"]["logistic_regression"]["C"] = 0.7
 
@@ -245,6 +313,11 @@ def _ignored_by_ci(workflow: str) -> list[str]:
     # YAML 1.1 reads the key `on` as true.
     ignored: list[str] = document[True]["push"]["paths-ignore"]
     return ignored
+
+
+def _builds(run: Run) -> list[str]:
+    """The jobs of `release` that build an image, one for each model."""
+    return [job for job in run.jobs if job.startswith("build")]
 
 
 def _must_succeed(run: Run) -> None:
