@@ -4,7 +4,7 @@ lock.patch   what changed in git: dvc.lock, metrics, reports; empty when the loc
 comment.md   the result for the pull request: training.review's text, or why there is none
 review/      what training.review writes: the text, all figures, the plots; review/NAME for a further model
 
-The comment has a section for each model that the branch changed; it is about the first model if the branch changed none.
+The comment has a section for each model that the branch changed, and is one line if it changed none.
 A failing pipeline is no failure of this command. The results are its outputs: `reproduced`, `changed` and `passed`. The
 last one is the verdict of all reviews: the pipelines ran, each model passed its gate, and production's model is not
 better by more than is allowed. Where dvc.lock cannot be committed to the branch, it must also have been current.
@@ -28,6 +28,7 @@ from common.git import attempt, git
 from deploy.ci import patches, pipeline, steps
 
 _FAILED = re.compile(r"^Running stage '(?:models/([^/]+)/dvc\.yaml:)?[^']+'", re.MULTILINE)
+NO_CHANGES = "✅ No model changes: parameters, sources, metrics and reports of all models are as before.\n"
 STALE = """\
 > [!WARNING]
 > `dvc.lock` is not current, and nothing can be committed to this branch from here: run `make repro MODEL=all` and
@@ -66,7 +67,7 @@ def main() -> None:
         name: _review(folder, place, arguments.base, failure, fork=arguments.fork)
         for name, place in _models(selected, arguments.base, failure).items()
     }
-    text = _joined({name: each for name, (each, _) in sections.items()})
+    text = _joined({name: each for name, (each, _) in sections.items()}, named=len(models.find(Path())) > 1)
     passed = all(each for _, each in sections.values())
     if arguments.fork and patch:
         text, passed = f"{STALE}\n{text}", False
@@ -85,30 +86,35 @@ def _reproduce(selected: Mapping[str, Path], *, refresh: bool) -> tuple[int, str
 
 
 def _models(found: Mapping[str, Path], base: str, failure: str) -> dict[str, Path]:
-    """The models to review: the one whose stage failed, or those that the branch changed, or the first."""
+    """The models to review: the one whose stage failed, or those that the branch changed.
+
+    Without a commit that the branch and its base have in common nothing is known, and the first one's review says why.
+    """
     first = dict(list(found.items())[:1])
     if failure:
         stages = _FAILED.findall(failure)
         name = stages[-1] if stages else ""
         return {name: found[name]} if name in found else first
-    changed = {name: place for name, place in found.items() if _is_changed(base, place)}
-    return changed or first
-
-
-def _is_changed(base: str, place: Path) -> bool:
-    """Whether parameters, sources or results of a model differ from where the branch left its base.
-
-    Its lock and its copy of dvc.yaml do not count: they change with shared code, too. Without a common commit nothing is
-    known, and the review says why.
-    """
     common = attempt("merge-base", "--", base, "HEAD").stdout.decode().strip()
+    if not common:
+        return first
+    return {name: place for name, place in found.items() if _is_changed(common, place)}
+
+
+def _is_changed(common: str, place: Path) -> bool:
+    """Whether parameters, sources or results of a model differ from those of a commit.
+
+    Its lock and its copy of dvc.yaml do not count: they change with shared code, too.
+    """
     paths = [(place / each).as_posix() for each in ("params.yaml", "data/source", *patches.RESULTS)]
-    return common != "" and attempt("diff", "--quiet", common, "--", *paths).returncode != 0
+    return attempt("diff", "--quiet", common, "--", *paths).returncode != 0
 
 
-def _joined(sections: dict[str, str]) -> str:
-    """One comment: a lone section as it is, several with the names of their models."""
-    if len(sections) == 1:
+def _joined(sections: dict[str, str], *, named: bool) -> str:
+    """One comment: the text of the only model as it is, or a section for each with its name."""
+    if not sections:
+        return NO_CHANGES
+    if not named:
         return next(iter(sections.values()))
     parts: list[str] = []
     for name, text in sections.items():

@@ -78,7 +78,7 @@ class Story:
         self._reproduce(number, must_pass=True)
         comment = self._comment(number)
         _must(f"## {ADDED}" in comment, f"the comment has no section on {ADDED}:\n{comment}")
-        _must(f"## {self.model}" not in comment, f"the comment has a section on {self.model}:\n{comment}")
+        _must(f"## {self.model}\n" not in comment, f"the comment has a section on {self.model}:\n{comment}")
         changed = self._git("diff", "--name-only", "main", "add").split()
         others = [each for each in changed if ADDED not in each and each != ".github/CODEOWNERS"]
         _must(f"models/{ADDED}/dvc.lock" in changed and not others, f"the branch changes {changed}")
