@@ -157,8 +157,8 @@ manifests: setup $(UV) ## Render and check the manifests of every environment wi
 	python -m deploy.manifests --scan
 
 .PHONY: status
-status: setup ## Show what each environment runs, according to git
-	python -m deploy.release status
+status: setup ## Show what each environment runs of each model, according to git
+	python -m deploy.release status --model "$(or $(MODEL),all)"
 
 .PHONY: workflows
 workflows: setup ## Lint the workflows, their scripts and the Dockerfile

@@ -143,7 +143,12 @@ def _parser() -> argparse.ArgumentParser:
         "--json", dest="as_json", action="store_true", help="for programs; with all former deployments"
     )
     one.add_argument("--fetch", action="store_true", help="ask origin first")
-    one.add_argument("--model", metavar="NAME", help="this one alone, with the commits that production lacks")
+    one.add_argument(
+        "--model",
+        metavar="NAME",
+        default=models.ALL,
+        help="this one alone, with the commits that production lacks (default: all)",
+    )
     _base(one)
 
     one = add("needed", "say which models' images at HEAD differ from what staging runs", NEEDED)

@@ -51,7 +51,7 @@ class Status:
     models: dict[str, Model]
 
 
-def read(git: Git, base: str | None = None, fetch: bool = False, model: str | None = None) -> Status:
+def read(git: Git, base: str | None = None, fetch: bool = False, model: str = models.ALL) -> Status:
     """The status of origin's branch at the last fetch, or now with `fetch`; without origin, of HEAD."""
     git.require_history()
     branch = base or git.default_branch()
@@ -78,9 +78,9 @@ def read(git: Git, base: str | None = None, fetch: bool = False, model: str | No
             if there == environment:
                 found.setdefault(name, {})[environment] = timeline
     known = {**dict.fromkeys(models.find(git.top)), **dict.fromkeys(sorted(found))}
-    if model is not None and model not in found:
+    if model not in (models.ALL, *found):
         raise models.UnknownModelError(models.unknown(model, dict.fromkeys(known, git.top)))
-    shown = [name for name in known if name in found and model in (None, name)]
+    shown = [name for name in known if name in found and model in (models.ALL, name)]
     return Status(ref, commit, {name: Model(found[name], _behind(git, name, found[name])) for name in shown})
 
 
@@ -174,7 +174,7 @@ def age(since: datetime, now: datetime) -> str:
     return "just now"
 
 
-def main(git: Git, base: str | None, fetch: bool, as_json: bool, model: str | None) -> None:
+def main(git: Git, base: str | None, fetch: bool, as_json: bool, model: str) -> None:
     status = read(git, base, fetch, model)
     if as_json:
         print(json.dumps(document(status), indent=2, ensure_ascii=False))
