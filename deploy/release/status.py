@@ -77,10 +77,16 @@ def read(git: Git, base: str | None = None, fetch: bool = False, model: str = mo
         for (there, name), timeline in gone.items():
             if there == environment:
                 found.setdefault(name, {})[environment] = timeline
-    known = {**dict.fromkeys(models.find(git.top)), **dict.fromkeys(sorted(found))}
+    here = models.find(git.top)
+    # In the order of this clone's models, and then those that only origin has.
+    found = {name: found[name] for name in (*here, *sorted(found)) if name in found}
     if model not in (models.ALL, *found):
-        raise models.UnknownModelError(models.unknown(model, dict.fromkeys(known, git.top)))
-    shown = [name for name in known if name in found and model in (models.ALL, name)]
+        if model in here:
+            raise ReleaseError(
+                f"{model} has no overlay at {ref}: `python -m deploy.overlay {model}` writes it"
+            )
+        raise models.UnknownModelError(models.unknown(model, {name: git.top for name in found}))
+    shown = [name for name in found if model in (models.ALL, name)]
     return Status(ref, commit, {name: Model(found[name], _behind(git, name, found[name])) for name in shown})
 
 

@@ -811,6 +811,9 @@ def test_status_shows_every_model_and_what_was_removed(project: Project) -> None
     assert "wine was removed from staging on " in done.out
     assert "argocd app delete espalier-staging-wine" in done.out
     assert_refused(project.me.release("status", "--model", "chrn"), "did you mean churn")
+    (project.me.root / "models/new").mkdir()
+    (project.me.root / "models/new/params.yaml").touch()
+    assert_refused(project.me.release("status", "--model", "new"), "new has no overlay at origin/main")
     alone = project.me.release("status", "--model", "churn").out
     assert "iris" not in alone
     assert project.me.release("set", "staging", "--image", image, "--push").status == 0
