@@ -76,9 +76,9 @@ def build() -> Dashboard:
                 number(
                     "Smallest error budget left",
                     "percentunit",
-                    f"min({errors})",
-                    "What is left of the errors that the objective allows, of the model that has least left: 100 % is "
-                    "untouched, below 0 it is missed.",
+                    f'min({errors} or label_replace({slow}, "of", "latency", "", ""))',
+                    "What is left of the errors and slow answers that the objectives allow, of the model that has least "
+                    "left: 100 % is untouched, below 0 an objective is missed.",
                     BUDGET,
                     decimals=1,
                 ),

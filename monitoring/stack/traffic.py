@@ -1,7 +1,8 @@
 """Sends requests like a client's: rows drawn from the training data's bins, with a few mistakes.
 
-Each feature is drawn separately, first a bin by its share in training and then a value inside the bin, so nothing drifts
-unless `--drift FEATURE=SHIFT` adds SHIFT, in the feature's own unit, to all its values. Ctrl-C ends it.
+Each feature is drawn separately, first a bin by its share in training and then a value inside the bin, so no feature drifts
+unless `--drift FEATURE=SHIFT` adds SHIFT, in the feature's own unit, to all its values. The mix of predicted classes may
+differ from training's where features depend on each other, as the pixels of an image do. Ctrl-C ends it.
 """
 
 from __future__ import annotations
