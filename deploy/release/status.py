@@ -85,7 +85,7 @@ def read(git: Git, base: str | None = None, fetch: bool = False, model: str = mo
             raise ReleaseError(
                 f"{model} has no overlay at {ref}: `python -m deploy.overlay {model}` writes it"
             )
-        raise models.UnknownModelError(models.unknown(model, {name: git.top for name in found}))
+        raise models.UnknownModelError(models.unknown(model, dict.fromkeys(found, git.top)))
     shown = [name for name in found if model in (models.ALL, name)]
     return Status(ref, commit, {name: Model(found[name], _behind(git, name, found[name])) for name in shown})
 
