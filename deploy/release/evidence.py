@@ -87,9 +87,9 @@ def _collect(
         age is not None and age >= wanted * 60,
         "no pod of it is there" if age is None else f"its oldest pod is {age / 60:.0f} minutes old",
     )
-    # An alert without a model concerns the whole environment.
+    # An alert without a model concerns the whole environment, and one without an environment all of them.
     firing = prometheus.query(
-        f'ALERTS{{alertstate="firing", severity="page", environment="{environment}", model=~"{model}|"}}'
+        f'ALERTS{{alertstate="firing", severity="page", environment=~"{environment}|", model=~"{model}|"}}'
     )
     names = sorted({each.labels.get("alertname", "?") for each in firing})
     yield Evidence("no alert pages for it", not names, ", ".join(names) or "none fires")
