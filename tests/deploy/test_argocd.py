@@ -18,7 +18,7 @@ from tests.deploy.spoiling import REMOVE, spoil
 
 Document = dict[str, Any]
 ROLLOUTS, MONITORING = "Application argo-rollouts", "Application kube-prometheus-stack"
-SET, SHARED = "ApplicationSet espalier-models", "ApplicationSet espalier-environments"
+SET, SHARED = "ApplicationSet espalier-models", "ApplicationSet espalier"
 CONFIG = "ConfigMap argocd-notifications-cm"
 NOTES, MATRIX = "/spec/template/metadata/annotations", "/spec/generators/0/matrix/generators"
 ELEMENT, SHARED_ELEMENT = f"{MATRIX}/0/list/elements/0", "/spec/generators/0/list/elements/0"
