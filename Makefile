@@ -191,7 +191,7 @@ bench: setup ## Run the benchmarks of pipeline and service (25 minutes; needs wr
 
 .PHONY: abuse
 abuse: setup ## Attack a local service for TIME and check its memory and answers
-	python -m tests.load.abuse --time $(TIME)
+	$(IN) python -m tests.load.abuse --time $(TIME)
 
 .PHONY: pictures
 pictures: setup ## Take the pictures in docs/images (needs chromium and prometheus)

@@ -17,7 +17,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import common.models
 from common.command import run
 from deploy.errors import DeployError
 from deploy.manifests import argocd, environment, model, monitoring, render, schema
@@ -77,14 +76,14 @@ def render_all() -> Iterator[Rendered]:
         yield from shared.values()
         models = []
         for each in render.ENVIRONMENTS:
-            here = [_model(each, name, root, shared[each]) for name in render.models(each, root)]
+            here = [_model(each, name, root, shared[each]) for name in render.deployed(each, root)]
             models += _with_host_problems(here)
         # Components patch base, which is the same for all models: one of them is enough.
-        first = common.models.name(common.models.ROOT)
         for each in render.ENVIRONMENTS:
-            for components in render.VARIANTS:
-                render.choose(root / "overlays" / each / first, components)
-                models.append(_model(each, first, root, shared[each], "+".join(components) or "plain"))
+            for name in render.deployed(each, root)[:1]:
+                for components in render.VARIANTS:
+                    render.choose(root / "overlays" / each / name, components)
+                    models.append(_model(each, name, root, shared[each], "+".join(components) or "plain"))
         yield from models
         watching = _rendered("monitoring", render.MONITORING, monitoring.problems)
         yield watching

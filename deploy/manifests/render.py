@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 
-from common import overlays
+from common import models, overlays
 from common.overlays import Release
 from deploy.errors import DeployError
 from deploy.programs import find
@@ -47,9 +47,11 @@ class RenderError(DeployError):
     """Kustomize refuses a kustomization."""
 
 
-def models(environment: str, root: Path = FOLDER) -> list[str]:
-    """The models that have an overlay in an environment, sorted."""
-    return sorted(each.parent.name for each in (root / "overlays" / environment).glob("*/kustomization.yaml"))
+def deployed(environment: str, root: Path = FOLDER) -> list[str]:
+    """The models that have an overlay in an environment: the repository's first model, and the others sorted."""
+    first = models.name(FOLDER.parent)
+    found = (each.parent.name for each in (root / "overlays" / environment).glob("*/kustomization.yaml"))
+    return sorted(found, key=lambda model: (model != first, model))
 
 
 def render(folder: Path) -> str:

@@ -24,7 +24,7 @@ def documents(name: str) -> list[Document]:
 
 
 def variants() -> list[list[Document]]:
-    """The first model in both environments with each set of components, in the order of `render.VARIANTS`."""
+    """A model in both environments with each set of components, in the order of `render.VARIANTS`."""
     return [
         documents(f"{environment}.{MODEL}.{'+'.join(components) or 'plain'}")
         for components in render.VARIANTS

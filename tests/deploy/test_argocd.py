@@ -65,7 +65,7 @@ def test_there_is_an_application_for_each_overlay() -> None:
     assert overlays == set(render.ENVIRONMENTS)
     expected = {f"espalier-{each}": each for each in overlays}
     expected |= {
-        f"espalier-{each}-{name}": f"{each}/{name}" for each in overlays for name in render.models(each)
+        f"espalier-{each}-{name}": f"{each}/{name}" for each in overlays for name in render.deployed(each)
     }
     assert expected
     found = _applications(_rendered())

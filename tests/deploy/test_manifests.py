@@ -36,7 +36,7 @@ def _one(name: str, kind: str) -> Document:
 
 def test_everything_is_as_it_should_be() -> None:
     assert {each.name: list(each.problems) for each in rendered.everything() if each.problems} == {}
-    models = len(render.models("staging"))
+    models = len(render.deployed("staging"))
     assert len(rendered.everything()) == len(render.ENVIRONMENTS) * (1 + models + len(render.VARIANTS)) + 2
 
 

@@ -84,7 +84,8 @@ def test_after_the_first_model_was_renamed_another_is_copied(repository: Path) -
 
 
 def test_without_any_there_is_nothing_to_copy(repository: Path) -> None:
-    shutil.rmtree(repository / overlays.folder("staging", MODEL))
+    for each in render.deployed("staging", repository / "deploy"):
+        shutil.rmtree(repository / overlays.folder("staging", each))
     before = _files(repository)
     with pytest.raises(DeployError, match="staging has no overlay of a model to copy"):
         overlay.write(repository, "churn")
