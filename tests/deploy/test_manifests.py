@@ -363,7 +363,7 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
         [sys.executable, "-m", "deploy.manifests"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "staging: Rollout espalier: spec.template.spec.containers.0" in done.stderr
+    assert "staging.iris: Rollout iris-server: spec.template.spec.containers.0" in done.stderr
     assert "'readyProbe' was unexpected" in done.stderr
     assert "container espalier: it has no readinessProbe" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
