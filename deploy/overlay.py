@@ -66,9 +66,16 @@ def _example(environment: Path, first: str) -> Path:
 def renamed(text: str, former: str, model: str) -> str:
     """An overlay for another model: its name prefix, its label, its hosts, and the comments that name it."""
     name = re.escape(former)
-    places = rf"^(namePrefix: )({name})(?=-$)|(app\.kubernetes\.io/instance: )({name})$|(\bvalue: )({name})(?=\.)|^(# The model )({name})\b"
-    pattern = re.compile(places, re.MULTILINE)
-    return pattern.sub(lambda found: next(filter(None, found.groups()[::2])) + model, text)
+    places = (
+        rf"^(namePrefix: ){name}(?=-$)",
+        # In quotes, because YAML takes some names for no text.
+        rf"""(app\.kubernetes\.io/instance: ["']?){name}(?=["']?$)""",
+        rf"(\bvalue: ){name}(?=\.)",
+        rf"^(# The model ){name}\b",
+    )
+    for place in places:
+        text = re.sub(place, rf"\g<1>{model}", text, flags=re.MULTILINE)
+    return text
 
 
 def _owned(text: str, model: str, owners: str | None) -> str | None:

@@ -64,7 +64,7 @@ def test_what_is_there_stays(repository: Path) -> None:
     assert _files(repository) == before
 
 
-@pytest.mark.parametrize("name", ["staging", "base", "espalier", "release", "components"])
+@pytest.mark.parametrize("name", ["staging", "base", "espalier", "release", "components", "true", "on", "null", "y"])
 def test_a_name_that_is_also_something_else_changes_the_name_alone(repository: Path, name: str) -> None:
     """From one model to another: words that are no name of a model stay."""
     text = (repository / overlays.folder("staging", MODEL) / "kustomization.yaml").read_text()
@@ -72,6 +72,7 @@ def test_a_name_that_is_also_something_else_changes_the_name_alone(repository: P
     assert overlay.renamed(there, name, MODEL) == text
     assert yaml.safe_load(there)["components"] == yaml.safe_load(text)["components"]
     assert yaml.safe_load(there)["namePrefix"] == f"{name}-"
+    assert yaml.safe_load(there)["labels"][0]["pairs"] == {"app.kubernetes.io/instance": name}
 
 
 def test_after_the_first_model_was_renamed_another_is_copied(repository: Path) -> None:
