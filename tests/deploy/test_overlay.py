@@ -64,7 +64,9 @@ def test_what_is_there_stays(repository: Path) -> None:
     assert _files(repository) == before
 
 
-@pytest.mark.parametrize("name", ["staging", "base", "espalier", "release", "components", "true", "on", "null", "y"])
+@pytest.mark.parametrize(
+    "name", ["staging", "base", "espalier", "release", "components", "true", "on", "null", "y"]
+)
 def test_a_name_that_is_also_something_else_changes_the_name_alone(repository: Path, name: str) -> None:
     """From one model to another: words that are no name of a model stay."""
     text = (repository / overlays.folder("staging", MODEL) / "kustomization.yaml").read_text()

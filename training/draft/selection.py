@@ -26,6 +26,7 @@ from training.base.config import (
     EvaluateSettings,
     Metric,
     SchemaSettings,
+    SelectSettings,
     Settings,
     SplitSettings,
     parse_yaml,
@@ -144,7 +145,9 @@ def measure(profile: Profile, split: Split) -> Baseline:
 def least(reached: float, guessed: float, deviation: float) -> float:
     """Halfway from guessing to the reached score, or two deviations below the latter if lower; at least guessing."""
     value = min((reached + guessed) / 2, reached - 2 * deviation)
-    return max(math.floor(value * 100) / 100, math.ceil(guessed * 100 - 1e-9) / 100)
+    # Where chance costs less than a hundredth, rounding to hundredths would decide.
+    steps = 100 if deviation >= 0.005 else 1000
+    return max(math.floor(value * steps) / steps, math.ceil(guessed * steps - 1e-9) / steps)
 
 
 def tie(baseline: Baseline, counts: NDArray[np.floating[Any]]) -> float:
@@ -183,12 +186,18 @@ def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], sco
     if baseline.accuracy - 2 * accuracy_deviation > baseline.majority:
         lowest = least(baseline.accuracy, baseline.majority, accuracy_deviation)
         minimum["accuracy"] = (lowest, baseline.majority, baseline.accuracy)
+    rise = _up(baseline.entropy / 10)
     learnt = baseline.f1 - 2 * f1_deviation > baseline.guess
     return [
         "select:",
         "  # Scores closer than this to the best are a tie; the simpler model wins it. Drafted: what chance does to a",
         f"  # score on {profile.train_rows:,} training rows.",
         f"  tie: {within:g}",
+        *(
+            [f"  tie_log_loss: {rise:g}  # a tenth of the log loss of answering with the classes' shares"]
+            if rise < SelectSettings.model_fields["tie_log_loss"].default
+            else []
+        ),
         "  gate:",
         f"    # Drafted: halfway from guessing to a quick {baseline.name}, cross-validated on {baseline.rows:,} rows, less",
         f"    # where chance on {rows:,} test rows could cost as much. Raise it to what the model is needed for.",
@@ -199,7 +208,7 @@ def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], sco
         ),
         "    minimum:  # measured on the test split",
         *(
-            f"      {metric}: {value:g}  # guessing {guessed:.2f}, quick model {reached:.2f}"
+            f"      {metric}: {value:g}  # guessing {guessed:.3g}, quick model {reached:.3g}"
             for metric, (value, guessed, reached) in minimum.items()
         ),
         f"    maximum_log_loss: {_up(baseline.entropy):g}  # of answering with the classes' shares, whatever the row",
@@ -209,7 +218,7 @@ def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], sco
         f"      maximum_drop:  # one row of the test split is {1 / rows:.2g} of the accuracy",
         f"        accuracy: {_up(max(0.01, 1 / rows)):g}",
         f"        f1_macro: {_up(max(0.01, 1 / (classes * max(int(counts.min()), 1)))):g}",
-        f"      maximum_log_loss_rise: {_up(baseline.entropy / 10):g}",
+        f"      maximum_log_loss_rise: {rise:g}",
     ]
 
 

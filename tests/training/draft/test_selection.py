@@ -107,6 +107,21 @@ def test_the_least_is_between_guessing_and_halfway(reached: float, guessed: floa
     assert least <= max(reached - 2 * deviation, guessed + 0.01)
 
 
+def test_a_rare_class_gets_thresholds_that_a_model_can_reach(project: Project) -> None:
+    """Three in a hundred: guessing is right in 97 of 100, and the log losses of good and bad models are small."""
+    random = np.random.default_rng(0)
+    value = random.normal(size=3000)
+    label = np.where(value + random.normal(scale=0.1, size=3000) > 2, "yes", "no")
+    table = "\n".join(["value,label", *(f"{v:.3f},{c}" for v, c in zip(value, label, strict=True))])
+    (project.root / "data/source/rare.csv").write_text(table)
+    drafted = selection.sections(draft.draft("data/source/rare.csv", "label", {}))
+    select = config.parse_yaml(drafted)["select"]
+    assert select["tie_log_loss"] in (0.01, 0.02)
+    guess = max((label == "no").mean(), (label == "yes").mean())
+    assert guess < select["gate"]["minimum"]["accuracy"] < guess + 0.01
+    assert "tie_log_loss" not in selection.sections(draft.draft("sklearn:iris", "species", {}))
+
+
 @pytest.mark.parametrize(
     ("rows", "low", "high"), [(100, 0.03, 0.06), (2000, 0.006, 0.02), (200_000, 0.005, 0.005)]
 )
