@@ -105,7 +105,7 @@ def _measure(folder: Path, count: int) -> Figures:
         status=status,
         first=first,
         nothing=nothing,
-        dvc=_dvc_alone(folder / "alone", stages),
+        dvc=_dvc_alone(folder / "alone", count + 2, stages),
         one=one,
         reran=STAGES.findall(said),
     )
@@ -167,20 +167,22 @@ def _repro(project: Path) -> tuple[float, str]:
     return machine.timed(project, ["dvc", "repro", "--all-pipelines"])
 
 
-def _dvc_alone(folder: Path, stages: int) -> float:
-    """Seconds in which DVC finds nothing to do in one dvc.yaml with so many stages."""
+def _dvc_alone(folder: Path, models: int, stages: int) -> float:
+    """Seconds in which DVC finds nothing to do in as many files with as many stages, each with a lock of its own."""
     folder.mkdir()
     git("init", "-q", cwd=folder)
     machine.timed(folder, ["dvc", "init", "-q"])
     for number in range(CODE_FOLDERS):
         (folder / f"code{number}").mkdir()
         (folder / f"code{number}/module.py").write_text(f"{number}\n", encoding="utf-8")
-    deps = [f"code{number}" for number in range(CODE_FOLDERS)]
-    document = {
-        f"stage{number}": {"cmd": f"echo {number} > out{number}", "deps": deps, "outs": [f"out{number}"]}
-        for number in range(stages)
-    }
-    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": document}), encoding="utf-8")
+    deps = [f"../code{number}" for number in range(CODE_FOLDERS)]
+    for model in range(models):
+        document = {
+            f"stage{number}": {"cmd": f"echo {number} > out{number}", "deps": deps, "outs": [f"out{number}"]}
+            for number in range(model, stages, models)
+        }
+        (folder / f"m{model}").mkdir()
+        (folder / f"m{model}/dvc.yaml").write_text(yaml.safe_dump({"stages": document}), encoding="utf-8")
     _repro(folder)
     return min(_repro(folder)[0] for _ in range(3))
 
