@@ -143,8 +143,9 @@ class TestVerdict:
         assert "svm ran: run" in Page(text).text.replace("\u200b", "")
 
     def test_production_out_of_reach(self, branch: Repository) -> None:
-        branch.change(name="renamed")
+        branch.change(schema__out_of_range="accept")
         branch.run("settings")
+        branch.run("prepare")
         branch.run("select")
         branch.record()
         for each in Path(".dvc/cache").rglob("*"):
