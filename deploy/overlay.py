@@ -38,7 +38,7 @@ def write(root: Path, model: str, owners: str | None = None) -> list[str]:
         The files that were written, from the root.
 
     Raises:
-        DeployError: an environment has no overlay to copy, or nobody owns the repository.
+        DeployError: an environment has no overlay to copy, or CODEOWNERS has no owners of everything.
     """
     first = models.name(root)
     texts = {}

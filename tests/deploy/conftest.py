@@ -1,16 +1,32 @@
-"""Commands in the test's process: the start of a process costs more than most commands do."""
+"""A project to release from, and commands in the test's process: starting one costs more than most commands do."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from common.command import run
+from tests.deploy import project as projects
+from tests.deploy import registries
+from tests.deploy.project import Project
+from tests.deploy.registries import Server
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with registries.serve(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path: Path, registry: Server, monkeypatch: pytest.MonkeyPatch) -> Project:
+    projects.isolate(monkeypatch, tmp_path / "home")
+    return projects.make(tmp_path / "project", registry)
 
 
 class Call(Protocol):

@@ -13,10 +13,8 @@ from deploy.release import evidence
 from deploy.release.evidence import Evidence
 from monitoring.prometheus import Prometheus
 from tests.deploy import project as projects
-from tests.deploy import registries
 from tests.deploy.project import Project
 from tests.deploy.prometheus import Series, serving
-from tests.deploy.registries import Server
 
 pytestmark = pytest.mark.slow
 
@@ -143,19 +141,12 @@ def test_the_time_is_set_in_a_file(tmp_path: Path) -> None:
 # The command.
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with registries.serve(tmp_path_factory.mktemp("registry")) as server:
-        yield server
-
-
 @pytest.fixture
-def project(tmp_path: Path, registry: Server, monkeypatch: pytest.MonkeyPatch) -> Project:
-    projects.isolate(monkeypatch, tmp_path / "home")
-    made = projects.make(tmp_path / "project", registry)
-    made.staged(1)
-    made.me.commit("Ask for half an hour", {evidence.SETTINGS: "minutes: 30\n"})
-    return made
+def project(project: Project) -> Project:
+    """With a release in staging."""
+    project.staged(1)
+    project.me.commit("Ask for half an hour", {evidence.SETTINGS: "minutes: 30\n"})
+    return project
 
 
 def test_without_evidence_there_is_no_promotion_but_for_a_reason(project: Project, address: str) -> None:

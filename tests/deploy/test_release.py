@@ -24,27 +24,12 @@ from deploy.release import deployments, publish, status
 from deploy.release.commands import VERSION_LABEL
 from deploy.release.deployments import Deployment, fold
 from deploy.release.publish import Edit
-from tests.deploy import project as projects
-from tests.deploy import registries
 from tests.deploy.github import FakeGitHub
 from tests.deploy.project import MODEL, ROOT, Clone, Done, Project, version
-from tests.deploy.registries import Server
 from tests.tools import require
 
 STAGING, PRODUCTION = overlays.path("staging", MODEL), overlays.path("production", MODEL)
 PROMOTE = ("promote", "--without-evidence", "nothing watches a test")
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with registries.serve(tmp_path_factory.mktemp("registry")) as server:
-        yield server
-
-
-@pytest.fixture
-def project(tmp_path: Path, registry: Server, monkeypatch: pytest.MonkeyPatch) -> Project:
-    projects.isolate(monkeypatch, tmp_path / "home")
-    return projects.make(tmp_path / "project", registry)
 
 
 @pytest.fixture
