@@ -35,6 +35,10 @@ class UnknownModelError(EspalierError):
     """No model has this name."""
 
 
+class ModelNameError(EspalierError):
+    """A model cannot have this name."""
+
+
 def find(root: Path = ROOT) -> dict[str, Path]:
     """The folder of each model by its name: first the repository's, then those in models/, sorted.
 
@@ -77,6 +81,26 @@ def name(folder: Path) -> str:
 def prefix(name: str, root: Path = ROOT) -> str:
     """What the paths of a model's files begin with, from the top of the repository; empty for the first model."""
     return "" if name == _declared(root) else f"{FOLDER}/{name}/"
+
+
+def check_name(name: str) -> None:
+    """Raise if a model cannot have a name.
+
+    Raises:
+        ModelNameError: it cannot; the message says what can.
+    """
+    if not NAME.match(name) or name == ALL:
+        raise ModelNameError(
+            f"a model cannot be called {name[:100]!r}, because names in Kubernetes begin with its name: use at most 31 "
+            f"lower-case letters, digits and single hyphens, a letter first, and not {ALL}"
+        )
+
+
+def proposed_name(text: str) -> str:
+    """A name for a model that is made of some text, such as a file's name; `model` if nothing in it can be used."""
+    found = re.sub(r"[^a-z0-9]+", "-", text.lower())[:31].strip("-")
+    found = found if not found[:1].isdigit() else f"model-{found}"[:31].strip("-")
+    return found if found and found != ALL else "model"
 
 
 def unknown(name: str, models: Mapping[str, Path]) -> str:

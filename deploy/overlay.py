@@ -38,13 +38,10 @@ def write(root: Path, model: str, owners: str | None = None) -> list[str]:
         The files that were written, from the root.
 
     Raises:
-        DeployError: the model's name cannot be one in Kubernetes, an environment has no overlay to copy, or CODEOWNERS has no owners of everything.
+        ModelNameError: a model cannot have this name.
+        DeployError: an environment has no overlay to copy, or CODEOWNERS has no owners of everything.
     """
-    if not models.NAME.match(model):
-        raise DeployError(
-            f"a model that is deployed cannot be called {model!r}, because its name becomes part of names in Kubernetes: "
-            "at most 31 small letters, digits and single hyphens; change `name` in params.yaml and run `make repro`"
-        )
+    models.check_name(model)
     first = models.name(root)
     texts = {}
     for environment in sorted((root / overlays.FOLDER).glob(f"*/{KUSTOMIZATION}")):

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common import models, overlays
 from tests.training.project import ROOT
@@ -68,6 +70,28 @@ def test_names(name: str) -> None:
 )
 def test_what_is_no_name(name: str) -> None:
     assert not models.NAME.match(name)
+    with pytest.raises(models.ModelNameError, match="cannot be called"):
+        models.check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Default", "default"),
+        ("credit_default (2)", "credit-default-2"),
+        ("2019 Q3", "model-2019-q3"),
+        ("all", "model"),
+        ("数据", "model"),
+        ("y" * 30 + "_z", "y" * 30),
+    ],
+)
+def test_a_name_is_proposed(text: str, name: str) -> None:
+    assert models.proposed_name(text) == name
+
+
+@given(st.text())
+def test_every_proposed_name_can_be_had(text: str) -> None:
+    models.check_name(models.proposed_name(text))
 
 
 def test_the_pipelines_of_further_models_are_copies() -> None:

@@ -89,7 +89,9 @@ def test_after_the_first_model_was_renamed_another_is_copied(repository: Path) -
 @pytest.mark.parametrize("name", ["credit_default", "Iris", "my table", "x" * 32, "../x", ""])
 def test_a_name_that_kubernetes_would_refuse_is_refused(repository: Path, name: str) -> None:
     before = _files(repository)
-    with pytest.raises(DeployError, match="at most 31 small letters, digits and single hyphens"):
+    with pytest.raises(
+        models.ModelNameError, match="at most 31 lower-case letters, digits and single hyphens"
+    ):
         overlay.write(repository, name)
     assert _files(repository) == before
 

@@ -364,4 +364,4 @@ def _rows(count: int) -> str:
 def _name(source: str) -> str:
     kind, _, rest = source.partition(":")
     text = "model" if kind == "sql" else Path(rest if kind in ("sklearn", "s3") else source).stem
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "model"
+    return models.proposed_name(text)

@@ -66,11 +66,7 @@ def created(name: str, source: str, root: Path | None = None) -> Iterator[str]:
 
 
 def _check_name(name: str, root: Path) -> None:
-    if not models.NAME.match(name) or name == models.ALL:
-        raise ConfigError(
-            f"a model cannot be called {name!r}: use at most 31 lower-case letters, digits and single hyphens, "
-            f"a letter first, and not {models.ALL}"
-        )
+    models.check_name(name)
     if folder := models.find(root).get(name):
         raise ConfigError(
             f"there is a model {name} in {folder}: choose another NAME, or remove that one first"

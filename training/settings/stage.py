@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from common import files
+from common import files, models
 from training.base import cli, config
 from training.base.config import (
     AlgorithmsSettings,
@@ -27,9 +27,6 @@ from training.base.config import (
     TrackSettings,
 )
 from training.base.errors import ConfigError
-
-MODELS = Path(__file__).parents[2] / "models"
-"""The folder that holds the folders of the further models."""
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +49,15 @@ def main() -> None:
     cli.parser("training.settings", __doc__).parse_args()
     document = config.read()
     name = config.validate(Params, document).name
-    folder = Path.cwd()
-    if folder.parent == MODELS and name != folder.name:
+    try:
+        models.check_name(name)
+    except models.ModelNameError as error:
+        raise ConfigError(f"{config.PARAMS_FILE}: name: {error}") from None
+    folder = models.further(Path.cwd())
+    if folder and name != folder:
         raise ConfigError(
-            f"{config.PARAMS_FILE}: name is {name!r}, and a model in {MODELS.name}/ is called as its folder: "
-            f"write `name: {folder.name}`"
+            f"{config.PARAMS_FILE}: name is {name!r}, and a model in {models.FOLDER}/ is called as its folder: "
+            f"write `name: {folder}`"
         )
     files.write_json(config.SETTINGS_FILE, config.as_json(document))
     log.info("%s holds the parameters of %s and the defaults", config.SETTINGS_FILE, name)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from common import models
+from common.errors import EspalierError
 from tests.training.project import ROOT
 from training.base import config
-from training.base.errors import ConfigError, DataError
+from training.base.errors import ConfigError
 from training.draft import command
 
 ROWS = "".join(
@@ -86,7 +87,7 @@ def test_what_is_no_file_stays_where_it_is(create: Callable[..., Path]) -> None:
 def test_a_mistake_is_one_line_and_leaves_nothing(
     create: Callable[..., Path], root: Path, name: str, source: str, target: str, message: str
 ) -> None:
-    with pytest.raises((ConfigError, DataError), match=message):
+    with pytest.raises(EspalierError, match=message):
         create(name, source, target)
     assert Path.cwd() == root
     assert not [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date
 
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from tests.training.project import Project
 from training.base import config
 from training.base.errors import ConfigError
-from training.settings import stage
 
 
 def test_it_writes_the_parameters_with_the_defaults(project: Project) -> None:
@@ -48,6 +48,8 @@ def test_keys_are_text_as_dvc_reads_them(project: Project) -> None:
         ({"select__gate__minimum": {"accurracy": 1}}, r"select\.gate\.minimum\.accurracy"),
         ({"train__algorithms__xgboost__missing": date(2026, 1, 1)}, "a value is no text, number"),
         ({"train": {}}, "train.algorithms: is missing"),
+        ({"name": "credit_default"}, "params.yaml: name: a model cannot be called 'credit_default'"),
+        ({"name": "all"}, "params.yaml: name: a model cannot be called 'all'"),
     ],
 )
 def test_a_mistake_in_any_section_is_named_and_nothing_is_written(
@@ -59,7 +61,10 @@ def test_a_mistake_in_any_section_is_named_and_nothing_is_written(
     assert not config.SETTINGS_FILE.exists()
 
 
-def test_a_further_model_is_called_as_its_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "MODELS", project.root.parent)
-    with pytest.raises(ConfigError, match=f"write `name: {project.root.name}`"):
+def test_a_further_model_is_called_as_its_folder(project: Project) -> None:
+    folder = project.root / "models/churn"
+    folder.mkdir(parents=True)
+    shutil.copy(project.root / config.PARAMS_FILE, folder)
+    project.root = folder
+    with pytest.raises(ConfigError, match="write `name: churn`"):
         project.run("settings")
