@@ -22,9 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     # With these, prometheus_client counts in shared files; only the supervisor may set them.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
-    from app.contract import BundleError, Layout, read_bundle
+    from app.contract import BundleError, read_bundle
     from app.predictionlog import check
-    from app.predictor import Predictor
+    from app.predictor import load
     from app.server import ListenError, listen, serve
     from app.settings import SettingsError, environment_help, read_settings
     from app.supervisor import Supervisor
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             serve(settings, bundle, listener)
             return 0
         # Loaded here once, so that a broken model is reported once and not by each worker.
-        Predictor(bundle.model, Layout.of(bundle.manifest.features))
+        load(bundle)
         with Supervisor(settings, bundle, listen(settings)) as supervisor:
             _announce(settings, bundle)
             return supervisor.run()

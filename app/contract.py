@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -24,6 +24,9 @@ MISSING_CATEGORY = ""
 """A missing category in the model's string input; a missing number is NaN."""
 MISSING_BIN = "missing"
 """The bin of the missing values; `as_label` distinguishes every category from it."""
+
+
+Task = Literal["classification", "regression"]
 
 
 class BundleError(Exception):
@@ -42,7 +45,7 @@ class Bin(Frozen):
 
 
 class NumberFeature(Frozen):
-    """A numeric input, served as float64."""
+    """A numeric input, served as float64, or the target of a regression."""
 
     type: Literal["number"] = "number"
     name: str
@@ -141,11 +144,22 @@ class DataOrigin(Frozen):
     test_rows: int
 
 
+class Interval(Frozen):
+    """The prediction interval of a regression: the value, plus and minus the margin."""
+
+    level: float = Field(gt=0, lt=1)
+    """The share of the true values that it is made to hold."""
+    margin: float = Field(ge=0)
+    coverage: Score
+    """The share of the true values that it holds on the test split."""
+
+
 class Example(Frozen):
     """A row of the test split, which the page shows as an example."""
 
     values: dict[str, float | str | None]
-    label: str
+    label: str | float
+    """The true class or value."""
 
 
 class Manifest(Frozen):
@@ -158,10 +172,14 @@ class Manifest(Frozen):
     """The first twelve hexadecimal digits of the digest."""
     algorithm: str
     target: str
-    classes: tuple[str, ...] = Field(min_length=2)
-    """In the order of the model's probability columns."""
+    classes: tuple[str, ...]
+    """In the order of the model's probability columns; empty for a regression."""
     class_shares: tuple[float, ...]
     """Shares of the classes in training, in the same order."""
+    value: NumberFeature | None = None
+    """The target of a regression, described as the features are."""
+    interval: Interval | None = None
+    """Of a regression."""
     out_of_range: Literal["reject", "accept"]
     cells: Cells = PLAIN
     """How the cells of the training data were read; a request may use the same words for a missing value."""
@@ -174,9 +192,13 @@ class Manifest(Frozen):
     examples: tuple[Example, ...] = ()
 
     @model_validator(mode="after")
-    def _classes_have_shares(self) -> Self:
+    def _target_is_a_class_or_a_number(self) -> Self:
         if len(self.classes) != len(self.class_shares):
             raise ValueError("class_shares must have one share per class")
+        if self.value is None and len(self.classes) < 2:
+            raise ValueError("there must be two classes or more, or a value")
+        if self.value is not None and (self.classes or self.interval is None):
+            raise ValueError("a value has an interval and no classes")
         return self
 
     @model_validator(mode="after")
@@ -187,11 +209,16 @@ class Manifest(Frozen):
                 raise ValueError(f"the names of the {what} must be distinct and not empty")
         return self
 
+    @property
+    def task(self) -> Task:
+        return "classification" if self.value is None else "regression"
+
     def computed_digest(self) -> str:
         """`sha256:…` over the manifest without its own digest and version; it includes the model's sha256."""
         content = self.model_dump(mode="json", exclude={"digest", "version"})
-        if self.cells == PLAIN:
-            del content["cells"]  # Bundles are older than this field.
+        for name, default in _NEWER.items():
+            if getattr(self, name) == default:
+                del content[name]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
         return "sha256:" + hashlib.sha256(canonical).hexdigest()
 
@@ -199,6 +226,10 @@ class Manifest(Frozen):
         """A copy with digest and version filled in."""
         digest = self.computed_digest()
         return self.model_copy(update={"digest": digest, "version": version_of(digest)})
+
+
+_NEWER: dict[str, Any] = {"cells": PLAIN, "value": None, "interval": None}
+"""Fields that older bundles lack, with the value that means so: their digests are as before."""
 
 
 class Bundle(Frozen):

@@ -19,7 +19,7 @@ from app.errors import RequestError
 from app.http import JSON_HEADERS, NO_HEADERS, Answer, RequestHeaders, json_answer
 from app.limits import RowLimits
 from app.metrics import ModelMetrics
-from app.predictor import Predictor
+from app.predictor import Classifier
 from app.schema import Row, Rows, Schema
 from app.settings import Settings
 
@@ -66,7 +66,7 @@ class Service:
         self.limits = RowLimits(bundle.manifest, max_answer_bytes)
         self.schema = Schema(bundle.manifest, self.limits, ignore_unknown=ignore_unknown)
         self.metrics = ModelMetrics(bundle.manifest, registry)
-        self._predictor = Predictor(bundle.model, Layout.of(bundle.manifest.features))
+        self._predictor = Classifier(bundle.model, Layout.of(bundle.manifest.features))
         self._classes = bundle.manifest.classes
         self._names = np.array(self._classes, dtype=object)
         if self._predictor.classes not in (None, len(self._classes)):

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.contract import MANIFEST_FILE, MODEL_FILE, BundleError, Layout, Manifest, read_bundle
-from app.predictor import Predictor
+from app.predictor import Classifier
 from benchmarks.serving.errors import BenchmarkError
 from benchmarks.serving.exchange import Prediction
 from benchmarks.serving.peers.iris import CLASSES, FEATURES
@@ -49,7 +49,7 @@ class Subject:
 
     def predict(self, rows: NDArray[np.float64]) -> Prediction:
         """The model's own predictions."""
-        predictor = Predictor(self.model.read_bytes(), Layout.of(self.manifest.features))
+        predictor = Classifier(self.model.read_bytes(), Layout.of(self.manifest.features))
         labels, probabilities = predictor.predict(rows)
         names = [self.manifest.classes[label] for label in labels]
         return Prediction(names, probabilities.astype(np.float64))

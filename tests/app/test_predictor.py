@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from app.contract import BundleError, Layout, read_bundle
-from app.predictor import Predictor
+from app.predictor import Classifier
 from tests.bundles import mixed_row, number_row
 
 
 def test_numbers_are_classified(number_model: Path) -> None:
     bundle = read_bundle(number_model)
-    predictor = Predictor(bundle.model, Layout.of(bundle.manifest.features))
+    predictor = Classifier(bundle.model, Layout.of(bundle.manifest.features))
     rows = [(5.1, 3.5, 1.4, 0.2), (6.9, 3.1, 5.4, 2.1)]
 
     labels, probabilities = predictor.predict(np.array(rows))
@@ -29,7 +29,7 @@ def test_numbers_are_classified(number_model: Path) -> None:
 
 def test_categories_and_gaps_are_classified(mixed_model: Path) -> None:
     bundle = read_bundle(mixed_model)
-    predictor = Predictor(bundle.model, Layout.of(bundle.manifest.features))
+    predictor = Classifier(bundle.model, Layout.of(bundle.manifest.features))
 
     _, probabilities = predictor.predict(
         np.array([[12.0, 3.0], [np.nan, 30.0]]), np.array([["clay"], [""]], dtype=object)
@@ -49,10 +49,10 @@ def test_many_rows_run_in_blocks_of_about_one_size(
     random = np.random.default_rng(0)
     numbers = np.where(random.random((1001, 2)) < 0.1, np.nan, random.uniform(0, 40, (1001, 2)))
     categories = random.choice(np.array(["clay", "sand", ""], dtype=object), (1001, 1))
-    whole = Predictor(bundle.model, layout).predict(numbers, categories)
+    whole = Classifier(bundle.model, layout).predict(numbers, categories)
     monkeypatch.setattr("app.predictor.BLOCK_BYTES", len(bundle.model))
     monkeypatch.setattr("app.predictor.SMALLEST_BLOCK", 250)
-    predictor = Predictor(bundle.model, layout)
+    predictor = Classifier(bundle.model, layout)
     session, sizes = predictor._session, []
 
     class Watched:
@@ -69,11 +69,11 @@ def test_many_rows_run_in_blocks_of_about_one_size(
 
 def test_a_file_that_is_no_model_is_refused_in_one_line() -> None:
     with pytest.raises(BundleError, match="cannot load") as caught:
-        Predictor(b"not a model", Layout(numbers=("a",), categories=()))
+        Classifier(b"not a model", Layout(numbers=("a",), categories=()))
     assert "\n" not in str(caught.value)
 
 
 def test_a_model_with_other_inputs_is_refused(number_model: Path, mixed_model: Path) -> None:
     mixed = Layout.of(read_bundle(mixed_model).manifest.features)
     with pytest.raises(BundleError, match="the features of the bundle make"):
-        Predictor(read_bundle(number_model).model, mixed)
+        Classifier(read_bundle(number_model).model, mixed)

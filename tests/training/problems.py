@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from app.contract import Layout
-from app.predictor import Predictor
+from app.predictor import Classifier
 from training.train.algorithms import ESTIMATOR, FEATURES
 from training.train.onnx import export
 
@@ -53,7 +53,7 @@ def fitted(estimator: ClassifierMixin, problem: Problem, *, scale: bool = True) 
 
 def answers(pipeline: Pipeline, rows: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
     layout = _layout(rows)
-    return Predictor(export.export(pipeline, layout), layout).predict(rows)
+    return Classifier(export.export(pipeline, layout), layout).predict(rows)
 
 
 def kinds(pipeline: Pipeline, rows: NDArray[np.float64]) -> list[str]:

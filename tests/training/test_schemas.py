@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from app.contract import Bundle, DataOrigin, Manifest, ModelFile
-from app.predictor import Predictor
+from app.predictor import Classifier
 from app.service import Service
 from tests.training.rows import prepared
 from training.base.config import AlgorithmSettings
@@ -63,7 +63,7 @@ def assert_served(name: str, profile: Profile, rows: Split) -> None:
     fitted = train.fit(algorithms.pipeline(name, block, profile), rows, name)
     model = export.export(fitted, profile.layout)
     generated = [export.grid_rows(profile, rows, 500, fraction=each, seed=1) for each in (1, 2)]
-    parity = export.check_parity(fitted, Predictor(model, profile.layout), rows, generated)
+    parity = export.check_parity(fitted, Classifier(model, profile.layout), rows, generated)
     assert parity.label_differences == 0
     manifest = Manifest(
         name="made-up",

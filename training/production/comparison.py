@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.contract import Bundle, Feature, Frozen, Layout, Manifest, Score
-from app.predictor import Predictor
+from app.predictor import Classifier
 from training.base.config import EvaluateSettings, ProductionGateSettings
 from training.data.dataset import Profile, Split, as_split
 from training.results import scores
@@ -337,7 +337,7 @@ def _answers(bundle: Bundle, test: Split, profile: Profile) -> Answers:
     """Classes and probabilities in the order of the profile's classes, whatever the bundle's order is."""
     manifest = bundle.manifest
     split = as_split(test.frame, profile.model_copy(update={"features": manifest.features}))
-    predictor = Predictor(bundle.model, Layout.of(manifest.features))
+    predictor = Classifier(bundle.model, Layout.of(manifest.features))
     predicted, probabilities = predictor.predict(split.numbers, split.categories)
     order = [manifest.classes.index(name) for name in profile.classes]
     return np.argsort(order)[predicted], probabilities[:, order]

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from app.predictor import Predictor
+from app.predictor import Classifier
 from training.base.config import GateSettings
 from training.base.errors import GateError
 from training.data.dataset import Split
@@ -50,7 +50,7 @@ def refuse(algorithm: str, sentences: Iterable[str]) -> NoReturn:
     )
 
 
-def latency(predictor: Predictor, split: Split) -> float:
+def latency(predictor: Classifier, split: Split) -> float:
     """Median time in milliseconds to predict one row. It depends on the machine, so no output contains it."""
     samples = []
     for index in range(LATENCY_ROUNDS):

@@ -25,7 +25,7 @@ from app.contract import (
     Manifest,
     Score,
 )
-from app.predictor import Predictor
+from app.predictor import Classifier
 from common import files
 from training.base import cli, config
 from training.base.config import AlgorithmsSettings, CardSettings, SelectSettings, Settings
@@ -64,7 +64,7 @@ def main() -> None:
     )
     champion = ranked[0]
     model = _read_model(champion)
-    predictor = Predictor(model, profile.layout)
+    predictor = Classifier(model, profile.layout)
     latency = gate.latency(predictor, test)
     log.info("%s: %.3f ms for one row (median, this machine)", champion.algorithm, latency)
     missed = gate.missed(champion, latency, settings.select.gate)

@@ -24,7 +24,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline
 
 from app.contract import ModelFile, Score, sha256
-from app.predictor import Predictor
+from app.predictor import Classifier
 from common import files
 from training.base import cli, config
 from training.base.config import AlgorithmSettings, AlgorithmsSettings, EvaluateSettings, Settings
@@ -165,7 +165,7 @@ def _fit(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], SearchOutc
 
 def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str, Any]) -> Parity:
     """Compare file and estimator on all data, on the features' grid, and on the half steps between."""
-    predictor = Predictor(model, task.profile.layout)
+    predictor = Classifier(model, task.profile.layout)
     whole = joined(task.train, task.test)
     generated = export.generated_rows(task.profile, whole, task.evaluate.parity_rows, task.evaluate.seed)
     try:
@@ -188,7 +188,7 @@ def _cross_validate(task: Task) -> dict[str, FoldScores]:
     for inner, outer in folds.split(train.labels, train.labels):
         fitted, parameters, _ = _fit(task, train.take(inner))
         held_out = train.take(outer)
-        predictor = Predictor(_export(task, fitted, parameters), task.profile.layout)
+        predictor = Classifier(_export(task, fitted, parameters), task.profile.layout)
         measured.append(
             scores.point(held_out.labels, *predictor.predict(held_out.numbers, held_out.categories))
         )
@@ -212,7 +212,7 @@ def _measure(
         The report, and the tables behind the plots by name.
     """
     profile, train, test, evaluate = task.profile, task.train, task.test, task.evaluate
-    predictor = Predictor(model, profile.layout)
+    predictor = Classifier(model, profile.layout)
     on_train = predictor.predict(train.numbers, train.categories)
     on_test = predictor.predict(test.numbers, test.categories)
     result = Report(
@@ -243,7 +243,7 @@ def _measure(
 
 
 def _importance(
-    predictor: Predictor, test: Split, profile: Profile, evaluate: EvaluateSettings
+    predictor: Classifier, test: Split, profile: Profile, evaluate: EvaluateSettings
 ) -> dict[str, Importance]:
     """How much worse the score gets when a feature's values are shuffled among the rows."""
     random = np.random.default_rng(evaluate.seed)

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from app.predictor import Predictor
+from app.predictor import Classifier
 from tests.e2e.clone import ROOT
 from tests.training.project import Project
 from training.base.errors import ConfigError, DataError, ParityError
@@ -29,7 +29,7 @@ def test_report_is_what_the_file_scores(trained: Project) -> None:
     for name in trained.params()["train"]["algorithms"]:
         result = report.read(name)
         model = (trained.root / "candidates" / name / "model.onnx").read_bytes()
-        label, probabilities = Predictor(model, profile.layout).predict(test.numbers)
+        label, probabilities = Classifier(model, profile.layout).predict(test.numbers)
         assert result.test["accuracy"].value == pytest.approx(
             metrics.accuracy_score(test.labels, label), abs=1e-6
         )

@@ -15,7 +15,7 @@ from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
 from sklearn.pipeline import Pipeline
 
 from app.contract import MISSING_CATEGORY, CategoryFeature, Feature, Layout, NumberFeature
-from app.predictor import CATEGORIES, LABEL, NUMBERS, PROBABILITIES, Predictor
+from app.predictor import CATEGORIES, LABEL, NUMBERS, PROBABILITIES, Classifier
 from training.base.errors import ParityError
 from training.data.dataset import Profile, Split
 from training.results.report import Parity
@@ -76,7 +76,7 @@ def complexity(model: bytes) -> int:
     return count
 
 
-def check_parity(fitted: Pipeline, predictor: Predictor, data: Split, generated: Iterable[Split]) -> Parity:
+def check_parity(fitted: Pipeline, predictor: Classifier, data: Split, generated: Iterable[Split]) -> Parity:
     """Compare the model file with the fitted estimator on the data and on generated rows.
 
     Raises:

@@ -17,7 +17,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 
 from app.contract import Layout, NumberFeature
-from app.predictor import Predictor
+from app.predictor import Classifier
 from tests.training.project import ROOT
 from tests.training.rows import mixed, numbers
 from training.base.config import AlgorithmSettings
@@ -44,7 +44,7 @@ def fitted(name: str, classes: int = 3) -> tuple[Pipeline, Profile, Split]:
 @pytest.mark.parametrize("name", NAMES)
 def test_file_and_estimator_agree_on_grids_with_gaps_and_categories(name: str, classes: int) -> None:
     pipeline, profile, rows = fitted(name, classes)
-    predictor = Predictor(export.export(pipeline, profile.layout), profile.layout)
+    predictor = Classifier(export.export(pipeline, profile.layout), profile.layout)
     generated = [export.grid_rows(profile, rows, 20_000, fraction=each, seed=1) for each in (1, 2)]
     parity = export.check_parity(pipeline, predictor, rows, generated)
     assert parity.label_differences == 0
@@ -76,14 +76,14 @@ def test_a_sixth_algorithm_takes_skl2onnx_as_it_is(
 ) -> None:
     monkeypatch.setattr(algorithms, "FACTORIES", {"sixth": lambda: sixth})
     pipeline, profile, rows = fitted("sixth", classes)
-    predictor = Predictor(export.export(pipeline, profile.layout), profile.layout)
+    predictor = Classifier(export.export(pipeline, profile.layout), profile.layout)
     assert export.check_parity(pipeline, predictor, rows, []).label_differences == 0
 
 
 def test_a_wrong_file_is_caught() -> None:
     pipeline, profile, rows = fitted("decision_tree")
     other, _, _ = fitted("logistic_regression")
-    predictor = Predictor(export.export(other, profile.layout), profile.layout)
+    predictor = Classifier(export.export(other, profile.layout), profile.layout)
     with pytest.raises(
         ParityError, match=r"\d+ of 240 labels differ, probabilities by up to .* first at numbers"
     ):
@@ -95,11 +95,11 @@ def test_blocks_of_rows_have_the_bits_of_all_rows_at_once(name: str, monkeypatch
     pipeline, profile, rows = fitted(name)
     model = export.export(pipeline, profile.layout)
     asked = export.grid_rows(profile, rows, 2003, fraction=2, seed=1)
-    whole = Predictor(model, profile.layout).predict(asked.numbers, asked.categories)
+    whole = Classifier(model, profile.layout).predict(asked.numbers, asked.categories)
     monkeypatch.setattr("app.predictor.BLOCK_BYTES", 0)
     for block in (128, 200, 256, 1000):
         monkeypatch.setattr("app.predictor.SMALLEST_BLOCK", block)
-        blocks = Predictor(model, profile.layout).predict(asked.numbers, asked.categories)
+        blocks = Classifier(model, profile.layout).predict(asked.numbers, asked.categories)
         assert (blocks[0] == whole[0]).all()
         assert (blocks[1] == whole[1]).all()
 
@@ -115,8 +115,8 @@ def test_the_memory_of_a_support_vector_machine_is_bounded() -> None:
     code = (
         "import resource, sys; import numpy as np\n"
         "from app.contract import Layout\n"
-        "from app.predictor import Predictor\n"
-        "predictor = Predictor(sys.stdin.buffer.read(), Layout(tuple('abcd'), ()))\n"
+        "from app.predictor import Classifier\n"
+        "predictor = Classifier(sys.stdin.buffer.read(), Layout(tuple('abcd'), ()))\n"
         "rows = np.random.default_rng(0).normal(size=(200_000, 4))\n"
         "predictor.predict(rows[:1000])\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -131,7 +131,7 @@ def test_the_memory_of_a_support_vector_machine_is_bounded() -> None:
 
 def test_a_file_that_answers_no_number_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, profile, rows = fitted("logistic_regression")
-    predictor = Predictor(export.export(pipeline, profile.layout), profile.layout)
+    predictor = Classifier(export.export(pipeline, profile.layout), profile.layout)
     label, probabilities = predictor.predict(rows.numbers, rows.categories)
     probabilities[3] = np.nan
     monkeypatch.setattr(predictor, "predict", lambda *_: (label, probabilities))
@@ -147,7 +147,7 @@ def test_without_its_cast_a_tree_is_caught_on_the_grid() -> None:
     scaler = algorithms.pipeline("logistic_regression", settings, profile).steps[0]
     naive = Pipeline([scaler, pipeline.steps[-1]]).fit(algorithms.inputs(rows), rows.labels)
     early = Pipeline([("cast", CastTransformer(dtype=np.float32)), *naive.steps])
-    predictor = Predictor(export.export(early, profile.layout), profile.layout)
+    predictor = Classifier(export.export(early, profile.layout), profile.layout)
     generated = [export.grid_rows(profile, rows, 50_000, fraction=each, seed=1) for each in (1, 2)]
     with pytest.raises(ParityError):
         export.check_parity(naive, predictor, rows, generated)
@@ -165,7 +165,7 @@ def test_generated_rows_come_in_blocks_where_features_are_many(monkeypatch: pyte
     assert [len(each) for each in blocks] == [400, 400, 200] * 2
     assert not np.array_equal(blocks[0].numbers, blocks[1].numbers, equal_nan=True)
     pipeline, profile, rows = fitted("logistic_regression")
-    predictor = Predictor(export.export(pipeline, profile.layout), profile.layout)
+    predictor = Classifier(export.export(pipeline, profile.layout), profile.layout)
     parity = export.check_parity(pipeline, predictor, rows, iter(blocks))
     assert (parity.data_rows, parity.generated_rows) == (240, 2000)
 
