@@ -9,6 +9,7 @@ import pandas as pd
 
 from training.base.config import SchemaSettings, SplitSettings
 from training.data.dataset import Origin, Profile, Split, as_split
+from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
 
@@ -60,7 +61,7 @@ def prepared(frame: pd.DataFrame, features: dict[str, dict[str, Any]] | None = N
         }
     )
     checked = check(frame, schema)
-    train, test = prepare.split(checked.frame, "kind", SplitSettings())
+    train, test = division.split(checked.frame, "kind", SplitSettings())
     origin = Origin(source="made up", sha256="0" * 64, rows=len(frame), columns=tuple(frame.columns))
     profile = prepare.resolve(checked, schema, origin, train, test)
     return profile, as_split(checked.frame, profile)

@@ -81,12 +81,12 @@ class TestMinimumFunction:
         """Its petals are far from the others': a model that misses one is broken."""
         setosa = profile.classes.index("setosa")
         label = model.predict(test_rows.numbers)[0]
-        assert ((label == setosa) == (test_rows.labels == setosa)).all()
+        assert ((label == setosa) == (test_rows.target == setosa)).all()
 
 
 def _centre(profile: Profile, name: str) -> NDArray[np.float64]:
     train = read_split(TRAIN_FILE, profile)
     median: NDArray[np.float64] = np.median(
-        train.numbers[train.labels == profile.classes.index(name)], axis=0
+        train.numbers[train.target == profile.classes.index(name)], axis=0
     )
     return median

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,6 +33,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import ScalarNode
 
 from app.cells import Cells
+from app.contract import Task
 from training.base.defaults import complete
 from training.base.errors import ConfigError
 
@@ -167,18 +170,49 @@ class CategorySettings(Settings):
 FeatureSettings = Annotated[NumberSettings | CategorySettings, Field(discriminator="type")]
 
 
+_OF_CLASSES = ("classes", "min_rows_per_class", "drop_classes")
+_OF_VALUES = ("unit", "range", "step", "description")
+"""Keys of the section schema that only one task has."""
+
+
 class SchemaSettings(Settings):
     target: Text
+    task: Task = "classification"
+    """A regression's target is a number."""
     classes: tuple[Text, ...] | None = None
     """In display order; derived from the data, sorted, when absent."""
     min_rows_per_class: int = Field(default=20, ge=2)
     drop_classes: tuple[Text, ...] = ()
     """Classes whose rows are left out, such as those too rare to learn."""
+    unit: str | None = None
+    """Of a regression's target, as the next three."""
+    description: str | None = None
+    range: tuple[float, float] | None = None
+    step: float | None = Field(default=None, gt=0)
     missing_target: Literal["reject", "drop"] = "reject"
-    """What to do with rows without a class."""
+    """What to do with rows without a class or value."""
     duplicates: Literal["drop", "reject", "keep"] = "reject"
     out_of_range: Literal["reject", "accept"] = "reject"
     features: dict[Text, FeatureSettings] = Field(min_length=1)
+
+    @property
+    def value(self) -> NumberSettings | None:
+        """The target of a regression, declared as a feature is."""
+        if self.task == "classification":
+            return None
+        return NumberSettings(
+            type="number", unit=self.unit, description=self.description, range=self.range, step=self.step
+        )
+
+    @model_validator(mode="after")
+    def _keys_fit_the_task(self) -> Self:
+        others = _OF_CLASSES if self.task == "regression" else _OF_VALUES
+        if given := [each for each in others if each in self.model_fields_set]:
+            other = "classification" if self.task == "regression" else "regression"
+            raise ValueError(f"{given[0]} belongs to a {other}, and the task is {self.task}")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"the range must ascend, and {list(self.range)} does not")
+        return self
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -202,7 +236,7 @@ class SplitSettings(Settings):
     seed: int = Field(default=7, ge=0)
 
 
-Metric = Literal[
+_ClassMetric = Literal[
     "accuracy",
     "precision_macro",
     "recall_macro",
@@ -213,15 +247,47 @@ Metric = Literal[
     "log_loss",
     "roc_auc",
 ]
+_ValueMetric = Literal["r2", "rmse", "mae", "median_absolute_error"]
+Metric = Literal[_ClassMetric, _ValueMetric]
+
+METRICS: dict[Task, tuple[Metric, ...]] = {
+    "classification": get_args(_ClassMetric),
+    "regression": get_args(_ValueMetric),
+}
+LOWER_IS_BETTER: frozenset[Metric] = frozenset({"log_loss", "rmse", "mae", "median_absolute_error"})
+SECOND_SCORE: dict[Task, Metric] = {"classification": "log_loss", "regression": "rmse"}
+"""The metric that is shown beside the one that selects."""
+_DEFAULT_SCORE: dict[Task, Metric] = {"classification": "f1_macro", "regression": "r2"}
 
 
 class EvaluateSettings(Settings):
     folds: int = Field(default=5, ge=2)
     seed: int = Field(default=7, ge=0)
-    score: Metric = "f1_macro"
+    score: Metric | None = None
+    """What cross-validation and search optimise; f1_macro or r2 when absent."""
     bootstrap: int = Field(default=1000, ge=100)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     parity_rows: int = Field(default=100_000, ge=1000)
+    interval: float = Field(default=0.9, ge=0.5, lt=1)
+    """The share of the true values that a regression's prediction interval is made to hold."""
+
+    def score_of(self, task: Task) -> Metric:
+        """The metric to optimise.
+
+        Raises:
+            ConfigError: the task does not have it.
+        """
+        score = self.score or _DEFAULT_SCORE[task]
+        check_metrics("evaluate.score", [score], task)
+        return score
+
+
+def check_metrics(where: str, metrics: Iterable[Metric], task: Task) -> None:
+    """Raise ConfigError for a metric that a task does not have."""
+    if wrong := [each for each in metrics if each not in METRICS[task]]:
+        raise ConfigError(
+            f"{PARAMS_FILE}: {where}: {wrong[0]} is no metric of a {task}; there are {', '.join(METRICS[task])}"
+        )
 
 
 class Distribution(Settings):
@@ -345,35 +411,59 @@ class AlgorithmsSettings(Settings):
         return value
 
 
+def _better_higher(value: dict[Metric, float]) -> dict[Metric, float]:
+    if wrong := LOWER_IS_BETTER & value.keys():
+        raise ValueError(f"{min(wrong)} is better when lower: write it under maximum or maximum_rise")
+    return value
+
+
+def _better_lower(value: dict[Metric, float]) -> dict[Metric, float]:
+    if wrong := value.keys() - LOWER_IS_BETTER:
+        raise ValueError(f"{min(wrong)} is better when higher: write it under minimum or maximum_drop")
+    return value
+
+
+def _moved(block: Any, old: str, new: str) -> Any:
+    if isinstance(block, dict) and old in block:
+        raise ValueError(f"{old} is written as `{new}: {{log_loss: {block[old]}}}`")
+    return block
+
+
 class ProductionGateSettings(Settings):
     """How much worse than the model in production a champion may be, both measured on the same rows."""
 
-    maximum_drop: dict[Metric, Annotated[float, Field(ge=0)]] = {}
-    maximum_log_loss_rise: float | None = Field(default=None, ge=0)
+    maximum_drop: Annotated[dict[Metric, Annotated[float, Field(ge=0)]], AfterValidator(_better_higher)] = {}
+    maximum_rise: Annotated[dict[Metric, Annotated[float, Field(ge=0)]], AfterValidator(_better_lower)] = {}
     accept_incomparable: Version | None = None
     """The version in production that may be replaced although nothing can be compared with it."""
 
-    @field_validator("maximum_drop")
+    @model_validator(mode="before")
     @classmethod
-    def _log_loss_rises(cls, value: dict[Metric, float]) -> dict[Metric, float]:
-        if "log_loss" in value:
-            raise ValueError("log_loss is better when lower: use maximum_log_loss_rise")
-        return value
+    def _before(cls, block: Any) -> Any:
+        return _moved(block, "maximum_log_loss_rise", "maximum_rise")
 
 
 class GateSettings(Settings):
-    minimum: dict[Metric, float] = {}
-    maximum_log_loss: float | None = Field(default=None, gt=0)
+    minimum: Annotated[dict[Metric, float], AfterValidator(_better_higher)] = {}
+    maximum: Annotated[dict[Metric, float], AfterValidator(_better_lower)] = {}
     maximum_latency_ms: float | None = Field(default=None, gt=0)
     maximum_bytes: int | None = Field(default=None, gt=0)
     production: ProductionGateSettings = ProductionGateSettings()
 
-    @field_validator("minimum")
+    @model_validator(mode="before")
     @classmethod
-    def _log_loss_is_a_maximum(cls, value: dict[Metric, float]) -> dict[Metric, float]:
-        if "log_loss" in value:
-            raise ValueError("log_loss is better when lower: use maximum_log_loss")
-        return value
+    def _before(cls, block: Any) -> Any:
+        return _moved(block, "maximum_log_loss", "maximum")
+
+    def check(self, task: Task) -> None:
+        """Raise ConfigError for a metric that a task does not have."""
+        for where, metrics in (
+            ("minimum", self.minimum),
+            ("maximum", self.maximum),
+            ("production.maximum_drop", self.production.maximum_drop),
+            ("production.maximum_rise", self.production.maximum_rise),
+        ):
+            check_metrics(f"select.gate.{where}", metrics, task)
 
 
 class SelectSettings(Settings):

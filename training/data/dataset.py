@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from app.cells import PLAIN, Cells
-from app.contract import MISSING_CATEGORY, Feature, Frozen, Layout
+from app.contract import MISSING_CATEGORY, Feature, Frozen, Layout, NumberFeature, Task
 from common import files
 from training.base.errors import DataError
 
@@ -44,7 +44,10 @@ class Profile(Frozen):
     origin: Origin
     target: str
     classes: tuple[str, ...]
+    """Empty for a regression."""
     class_shares: tuple[float, ...]
+    value: NumberFeature | None = None
+    """The target of a regression, described as the features are."""
     out_of_range: Literal["reject", "accept"]
     features: tuple[Feature, ...]
     rows: int
@@ -53,7 +56,7 @@ class Profile(Frozen):
     equal_rows: int = 0
     """Rows that are equal to an earlier one in all features and the target, whether or not they were dropped."""
     without_target: int = 0
-    """Rows dropped because they have no class."""
+    """Rows dropped because they have no class or value."""
     classes_dropped: dict[str, int] = Field(default_factory=dict)
     """Rows dropped with each class under `schema.drop_classes`."""
     cells: Cells = PLAIN
@@ -62,6 +65,10 @@ class Profile(Frozen):
     test_rows: int
     missing: dict[str, int]
     """Missing values by feature, over both splits."""
+
+    @property
+    def task(self) -> Task:
+        return "classification" if self.value is None else "regression"
 
     @property
     def layout(self) -> Layout:
@@ -96,21 +103,21 @@ class Split:
     Attributes:
         numbers: float64 of shape (rows, numeric features), NaN where missing.
         categories: strings as objects of shape (rows, categorical features), "" where missing.
-        labels: int64 of shape (rows,), indices into the profile's classes.
+        target: of shape (rows,): indices into the profile's classes as int64, or values as float64.
         frame: the same rows as in the file.
     """
 
     numbers: NDArray[np.float64]
     categories: NDArray[np.object_]
-    labels: NDArray[np.int64]
+    target: NDArray[Any]
     frame: pd.DataFrame
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.target)
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Split:
         """The rows at the given positions."""
-        return Split(self.numbers[rows], self.categories[rows], self.labels[rows], self.frame.iloc[rows])
+        return Split(self.numbers[rows], self.categories[rows], self.target[rows], self.frame.iloc[rows])
 
 
 def write_profile(profile: Profile) -> None:
@@ -135,14 +142,20 @@ def read_split(path: Path, profile: Profile) -> Split:
 def as_split(frame: pd.DataFrame, profile: Profile) -> Split:
     """Convert a frame of raw values (features and target by name) to tensors."""
     layout = profile.layout
-    index = {name: position for position, name in enumerate(profile.classes)}
     categories = frame[list(layout.categories)].astype(object)
     return Split(
         numbers=frame[list(layout.numbers)].to_numpy(dtype=np.float64),
         categories=categories.where(categories.notna(), MISSING_CATEGORY).to_numpy(dtype=object),
-        labels=np.array([index[each] for each in frame[profile.target]], dtype=np.int64),
+        target=_target(frame[profile.target], profile),
         frame=frame,
     )
+
+
+def _target(column: pd.Series[Any], profile: Profile) -> NDArray[Any]:
+    if profile.task == "regression":
+        return column.to_numpy(dtype=np.float64)
+    index = {name: position for position, name in enumerate(profile.classes)}
+    return np.array([index[each] for each in column], dtype=np.int64)
 
 
 def joined(first: Split, second: Split) -> Split:
@@ -150,6 +163,6 @@ def joined(first: Split, second: Split) -> Split:
     return Split(
         np.concatenate([first.numbers, second.numbers]),
         np.concatenate([first.categories, second.categories]),
-        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.target, second.target]),
         pd.concat([first.frame, second.frame]),
     )

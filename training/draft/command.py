@@ -33,7 +33,7 @@ from training.draft import folder, infer, selection, yaml_text
 from training.draft.infer import Columns
 from training.fetch import sources
 from training.fetch.csv_files import EncodingError, Table
-from training.prepare import stage as prepare
+from training.prepare import split as division
 from training.prepare.checks import Checked, check
 
 _SECTION = re.compile(r"^([A-Za-z_'\"][^\n:]*):(?=\s|$)", re.MULTILINE)
@@ -284,8 +284,8 @@ def _rare(labels: pd.Series[Any]) -> dict[str, int]:
         kept = labels[~labels.isin(rare)]
         if kept.empty:
             return rare
-        train, _ = prepare.split(kept.to_frame("class"), "class", evaluation.split)
-        found = prepare.too_rare(train["class"], kept.unique(), evaluation.evaluate.folds)
+        train, _ = division.split(kept.to_frame("class"), "class", evaluation.split)
+        found = division.too_rare(train["class"], kept.unique(), evaluation.evaluate.folds)
         if not found:
             return rare
         rare |= {name: int((kept == name).sum()) for name in found}

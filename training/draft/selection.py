@@ -20,6 +20,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from training.base import config
 from training.base.config import (
+    LOWER_IS_BETTER,
     TO_BE_WRITTEN,
     AlgorithmSettings,
     DataSettings,
@@ -35,6 +36,7 @@ from training.base.errors import ConfigError
 from training.data.dataset import Origin, Profile, Split, as_split
 from training.draft import yaml_text
 from training.fetch.stage import fetch
+from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
 from training.results import scores
@@ -103,12 +105,12 @@ def sections(drafted: str) -> str:
         evaluation = _Evaluation()
     frame = fetch(data)
     checked = check(frame, schema, data.cells)
-    train, test = prepare.split(checked.frame, schema.target, evaluation.split)
+    train, test = division.split(checked.frame, schema.target, evaluation.split)
     origin = Origin(source=data.source, sha256="0" * 64, rows=len(frame), columns=tuple(map(str, frame)))
     profile = prepare.resolve(checked, schema, origin, train, test, data.cells)
     baseline = measure(profile, as_split(train, profile))
-    counts = np.bincount(as_split(test, profile).labels, minlength=len(profile.classes))
-    select = _select(baseline, profile, counts, evaluation.evaluate.score)
+    counts = np.bincount(as_split(test, profile).target, minlength=len(profile.classes))
+    select = _select(baseline, profile, counts, evaluation.evaluate.score_of(profile.task))
     return "\n".join([*select, "", *_card(data.source, profile)]) + "\n"
 
 
@@ -117,7 +119,7 @@ def measure(profile: Profile, split: Split) -> Baseline:
     width = sum(1 if each.type == "number" else len(each.categories) for each in profile.features)
     most = min(MOST_ROWS, max(300, MOST_CELLS // width))
     split = _sample(split, most)
-    smallest = int(np.bincount(split.labels, minlength=len(profile.classes)).min())
+    smallest = int(np.bincount(split.target, minlength=len(profile.classes)).min())
     folds = StratifiedKFold(max(2, min(FOLDS, smallest)), shuffle=True, random_state=SEED)
     best: tuple[float, float, str] = (-1.0, 0.0, "")
     for name, parameters in QUICK.items():
@@ -126,9 +128,9 @@ def measure(profile: Profile, split: Split) -> Baseline:
             # Few rows of a class, or a quick model that has not converged, change little here.
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", UserWarning)
-            predicted = cross_val_predict(pipeline, algorithms.inputs(split), split.labels, cv=folds)
+            predicted = cross_val_predict(pipeline, algorithms.inputs(split), split.target, cv=folds)
         certain = np.eye(len(profile.classes))[predicted]
-        found = scores.point(split.labels, predicted, certain)
+        found = scores.point("classification", split.target, (predicted, certain))
         best = max(best, (found["f1_macro"], found["accuracy"], name))
     shares = np.array(profile.class_shares)
     return Baseline(
@@ -170,7 +172,7 @@ def _sample(split: Split, most: int) -> Split:
     if len(split) <= most:
         return split
     order = np.random.default_rng(SEED).permutation(len(split))
-    place = pd.Series(order).groupby(split.labels[order]).cumcount().to_numpy()
+    place = pd.Series(order).groupby(split.target[order]).cumcount().to_numpy()
     # The first rows of each class come first.
     chosen = order[np.lexsort((np.arange(len(order)), place >= FOLDS))][:most]
     return split.take(np.sort(chosen))
@@ -180,7 +182,7 @@ def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], sco
     rows, classes = int(counts.sum()), len(counts)
     f1_deviation = _deviation(baseline.f1, counts)
     trained = np.array(profile.class_shares) * profile.train_rows
-    within = SMALLEST_TIE if score in scores.LOWER_IS_BETTER else tie(baseline, trained)
+    within = SMALLEST_TIE if score in LOWER_IS_BETTER else tie(baseline, trained)
     accuracy_deviation = math.sqrt(max(baseline.accuracy * (1 - baseline.accuracy), 0.01) / rows)
     minimum = {"f1_macro": (least(baseline.f1, baseline.guess, f1_deviation), baseline.guess, baseline.f1)}
     if baseline.accuracy - 2 * accuracy_deviation > baseline.majority:

@@ -34,10 +34,10 @@ class Checked:
 
     Attributes:
         frame: the features in the schema's order, then the target; numbers as float64, the rest as text.
-        classes: as declared, or as found, sorted.
+        classes: as declared, or as found, sorted; none of a regression.
         equal_rows: how many are equal to an earlier one in all features and the target.
         duplicates_dropped: how many of those were dropped.
-        without_target: rows dropped because they have no class.
+        without_target: rows dropped because they have no class or value.
         classes_dropped: rows dropped with each class that the schema drops.
         left_out: columns of the raw data that the schema does not name.
     """
@@ -68,16 +68,16 @@ def check(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells = PLAIN) -> Ch
     repeats = _repeats(frame, schema)
     kept = frame if schema.duplicates == "keep" or repeats is None else frame[~repeats]
     if schema.target in frame:
-        problems += _class_problems(kept, schema)
+        problems += _class_problems(kept, schema) if schema.value is None else _value_problems(kept, schema)
     if problems:
         raise DataError(
             "the data breaks the schema in params.yaml (rows count from 1, without a header):\n  "
             + "\n  ".join(problems)
         )
-    found = kept[schema.target].unique()
+    found = () if schema.value else tuple(sorted(kept[schema.target].unique()))
     return Checked(
         frame=_typed(kept, schema),
-        classes=schema.classes or tuple(sorted(found)),
+        classes=schema.classes or found,
         equal_rows=0 if repeats is None else int(repeats.sum()),
         duplicates_dropped=len(frame) - len(kept),
         without_target=without_target,
@@ -89,19 +89,23 @@ def check(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells = PLAIN) -> Ch
 def _convert(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells) -> pd.DataFrame:
     """The named columns as numbers or text; other cells stay as they are, so that the check finds them."""
     columns = {}
-    for name in (*schema.features, schema.target):
+    for name, declared in _columns(schema).items():
         if name not in raw.columns:
             continue
-        feature = schema.features.get(name)
-        if isinstance(feature, NumberSettings):
+        if isinstance(declared, NumberSettings):
             values, wrong = as_numbers(raw[name], cells)
         else:
             listed = (
-                (*(schema.classes or ()), *schema.drop_classes) if feature is None else feature.categories
+                (*(schema.classes or ()), *schema.drop_classes) if declared is None else declared.categories
             )
             values, wrong = as_text(raw[name], cells, keep=frozenset(listed or ()))
         columns[name] = values.astype(object).mask(wrong, raw[name]) if wrong.any() else values
     return pd.DataFrame(columns).set_axis(pd.RangeIndex(1, len(raw) + 1), axis="index")
+
+
+def _columns(schema: SchemaSettings) -> dict[str, NumberSettings | CategorySettings | None]:
+    """How each column is declared, the target last; None for a target with classes."""
+    return {**schema.features, schema.target: schema.value}
 
 
 def _without_dropped(frame: pd.DataFrame, schema: SchemaSettings) -> tuple[pd.DataFrame, int, dict[str, int]]:
@@ -117,7 +121,7 @@ def _without_dropped(frame: pd.DataFrame, schema: SchemaSettings) -> tuple[pd.Da
 
 
 def _typed(frame: pd.DataFrame, schema: SchemaSettings) -> pd.DataFrame:
-    numbers = {name for name, each in schema.features.items() if isinstance(each, NumberSettings)}
+    numbers = {name for name, each in _columns(schema).items() if isinstance(each, NumberSettings)}
     return frame.astype({name: "float64" if name in numbers else "str" for name in frame.columns})
 
 
@@ -140,13 +144,17 @@ def _broken_rules(frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings
 
 
 def _feature_checks(feature: NumberSettings | CategorySettings) -> list[pa.Check]:
-    checks = [_rule("missing", lambda column: _few_missing(column, feature.missing), ignore_na=False)]
-    if isinstance(feature, CategorySettings):
-        checks.append(_rule("text", _is_text))
-        return checks if feature.categories is None else [*checks, _one_of("categories", feature.categories)]
-    checks += [_rule("number", _is_number), _rule("finite", lambda column: ~_huge(column))]
-    if feature.range is not None:
-        low, high = feature.range
+    few = _rule("missing", lambda column: _few_missing(column, feature.missing), ignore_na=False)
+    if isinstance(feature, NumberSettings):
+        return [few, *_number_checks(feature)]
+    checks = [few, _rule("text", _is_text)]
+    return checks if feature.categories is None else [*checks, _one_of("categories", feature.categories)]
+
+
+def _number_checks(declared: NumberSettings) -> list[pa.Check]:
+    checks = [_rule("number", _is_number), _rule("finite", lambda column: ~_huge(column))]
+    if declared.range is not None:
+        low, high = declared.range
         # Huge numbers and other cells have rules of their own.
         checks.append(
             _rule(
@@ -158,7 +166,10 @@ def _feature_checks(feature: NumberSettings | CategorySettings) -> list[pa.Check
 
 
 def _target_checks(schema: SchemaSettings) -> list[pa.Check]:
-    checks = [_rule("missing", lambda column: column.notna(), ignore_na=False), _rule("text", _is_text)]
+    missing = _rule("missing", lambda column: column.notna(), ignore_na=False)
+    if schema.value is not None:
+        return [missing, *_number_checks(schema.value)]
+    checks = [missing, _rule("text", _is_text)]
     return checks if schema.classes is None else [*checks, _one_of("classes", schema.classes)]
 
 
@@ -249,6 +260,17 @@ def _class_problems(frame: pd.DataFrame, schema: SchemaSettings) -> list[str]:
     return problems
 
 
+def _value_problems(frame: pd.DataFrame, schema: SchemaSettings) -> list[str]:
+    target = frame[schema.target]
+    readable = target.notna() & _is_number(target)
+    if target.notna().any() and not readable.any():
+        return []  # reported already
+    if target[readable].nunique() > 1:
+        return []
+    only = f"only the value {_cell(target[readable].iloc[0])}" if readable.any() else "no value"
+    return [f"{schema.target}: {only} in {len(frame)} rows; a regression needs values that differ"]
+
+
 def _complaints(
     failures: pd.DataFrame, frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings
 ) -> list[str]:
@@ -278,34 +300,38 @@ def _complaints(
 def _broken(
     rule: str, name: str, rows: list[int], frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings
 ) -> str:
-    feature = schema.features.get(name)
+    declared = _columns(schema)[name]
     count = f"{len(rows)} value is" if len(rows) == 1 else f"{len(rows)} values are"
     cells = _listed([f"row {row}: {_cell(raw[name].iloc[row - 1])}" for row in rows])
     places = _listed([f"row {row}" for row in rows])
     if rule == "missing":
-        if feature is None:
-            return f"{count} missing: {places}; `schema.missing_target: drop` leaves rows without a class out"
+        if name == schema.target:
+            what = "class" if declared is None else "value"
+            return (
+                f"{count} missing: {places}; `schema.missing_target: drop` leaves rows without a {what} out"
+            )
+        assert declared is not None  # noqa: S101 - only the target is not declared
         if len(rows) == len(frame):
             return "every value is missing; leave the feature out of the schema"
         return (
-            f"{count} missing ({len(rows) / len(frame):.2%}) and {feature.missing:.2%} may be: {places}; "
+            f"{count} missing ({len(rows) / len(frame):.2%}) and {declared.missing:.2%} may be: {places}; "
             f"`missing: {_round_up(len(rows) / len(frame))}` would allow it"
         )
     if rule == "number":
-        return f"{count} not a number: {cells}{_type_hint(raw[name])}"
+        return f"{count} not a number: {cells}{_type_hint(raw[name], is_target=name == schema.target)}"
     if rule == "text":
-        return f"{count} neither text nor a number: {cells}{_type_hint(raw[name])}"
+        return f"{count} neither text nor a number: {cells}{_type_hint(raw[name], is_target=False)}"
     if rule == "finite":
         return (
             f"{count} infinite or beyond {LARGEST:g}, where models cannot calculate: {cells}; "
             "correct the source, or make it missing with data.replace"
         )
-    if rule == "range" and isinstance(feature, NumberSettings) and feature.range:
-        low, high = feature.range
-        unit = f" {feature.unit}" if feature.unit else ""
+    if rule == "range" and isinstance(declared, NumberSettings) and declared.range:
+        low, high = declared.range
+        unit = f" {declared.unit}" if declared.unit else ""
         return f"{count} outside the range [{low:g}, {high:g}]{unit}: {cells}; correct the source or widen the range"
-    known = schema.classes if feature is None else feature.categories  # type: ignore[union-attr]
-    what = "class" if feature is None else "category"
+    known = schema.classes if declared is None else declared.categories  # type: ignore[union-attr]
+    what = "class" if declared is None else "category"
     texts = _listed([f"row {row}: {_cell(frame.at[row, name])}" for row in rows])
     return (
         f"{count} of no declared {what} ({_listed([_cell(each) for each in known or ()])}): {texts}; "
@@ -313,15 +339,16 @@ def _broken(
     )
 
 
-def _type_hint(column: pd.Series[Any]) -> str:
+def _type_hint(column: pd.Series[Any], *, is_target: bool) -> str:
+    category = "`task: classification`" if is_target else "the column as `type: category`"
     if pd.api.types.is_bool_dtype(column.dtype):
-        return "; the column is true or false: declare it as `type: category`"
+        return f"; the column is true or false: declare {category}"
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return "; the column holds dates: turn them into a number or a category in the source"
     if isinstance(column.dtype, pd.StringDtype) or column.dtype == object:
         return (
             "; list it under data.missing if it means that there is no value, swap it with data.replace, "
-            "or declare the column as `type: category`"
+            f"or declare {category}"
         )
     return f"; the column holds {column.dtype}"
 

@@ -51,12 +51,13 @@ def feature(
         raise DataError(f"{name}: every value in the training split is missing; leave it out of the schema")
     if isinstance(settings, CategorySettings):
         return _category(name, settings, train, both)
-    return _number(name, settings, train, both, bins)
+    return number(name, settings, train, both, bins)
 
 
-def _number(
-    name: str, settings: NumberSettings, train: pd.Series[float], both: pd.Series[float], bins: int
+def number(
+    name: str, settings: NumberSettings, train: pd.Series[float], both: pd.Series[float], bins: int = BINS
 ) -> NumberFeature:
+    """Resolve a number, which is a feature or the target of a regression; arguments as for `feature`."""
     values = np.sort(train.dropna().to_numpy(np.float64))
     low, high = settings.range or (float(values[0]), float(values[-1]))
     step = settings.step or resolution(both.dropna().to_numpy(np.float64))

@@ -8,12 +8,8 @@ Columns that the schema does not name are left out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from app.cells import PLAIN, Cells
@@ -33,6 +29,7 @@ from training.data.dataset import (
 )
 from training.prepare import describe, summary
 from training.prepare.checks import Checked, check
+from training.prepare.split import check_size, split
 from training.results import leaderboard
 
 log = logging.getLogger(__name__)
@@ -53,9 +50,7 @@ def main() -> None:
     leaderboard.discard(origin.source, schema.target)
     checked = check(raw, schema, settings.data.cells)
     train, test = split(checked.frame, schema.target, settings.split)
-    rare = too_rare(train[schema.target], checked.classes, settings.evaluate.folds)
-    if rare:
-        raise DataError(_rare_message(rare, schema, settings.evaluate.folds))
+    check_size(train, checked.classes, schema, settings.evaluate.folds)
     profile = resolve(checked, schema, origin, train, test, settings.data.cells)
     files.write_parquet(TRAIN_FILE, train)
     files.write_parquet(TEST_FILE, test)
@@ -83,46 +78,6 @@ def read_raw() -> tuple[pd.DataFrame, Origin]:
         raise DataError(f"cannot use {RAW_FILE} and {ORIGIN_FILE}: {error}; run `dvc repro fetch`") from None
 
 
-def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split into train and test with the classes' shares kept; rows keep their order.
-
-    Every class with at least two rows is in both, however small the test share is.
-    """
-    labels = frame[target].to_numpy()
-    names, sizes = np.unique(labels, return_counts=True)
-    generator = np.random.default_rng(settings.seed)
-    chosen = np.zeros(len(frame), dtype=bool)
-    for name, count in zip(names, _test_rows(sizes, settings.test_share), strict=True):
-        chosen[generator.permutation(np.flatnonzero(labels == name))[:count]] = True
-    return frame[~chosen].reset_index(drop=True), frame[chosen].reset_index(drop=True)
-
-
-def too_rare(labels: pd.Series[Any], classes: Iterable[str], folds: int) -> dict[str, int]:
-    """The classes with fewer training rows than folds, with their number of rows."""
-    counts = labels.value_counts()
-    return {name: int(counts.get(name, 0)) for name in classes if counts.get(name, 0) < folds}
-
-
-def _rare_message(rare: dict[str, int], schema: SchemaSettings, folds: int) -> str:
-    names = ", ".join(f"{name!r} has {count}" for name, count in rare.items())
-    first = next(iter(rare))
-    return (
-        f"{schema.target}: fewer training rows of a class than evaluate.folds ({folds}): {names}; "
-        f"merge it with another class (`data.replace: {{{schema.target}: {{{first}: OTHER}}}}`), "
-        f"leave its rows out (`schema.drop_classes: [{', '.join(rare)}]`), or use fewer folds"
-    )
-
-
-def _test_rows(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    """The number of test rows of each class: integers whose sum is nearest to the share of all rows."""
-    exact = sizes * share
-    counts = np.floor(exact).astype(np.int64)
-    largest_rest_first = np.argsort(counts - exact, kind="stable")
-    counts[largest_rest_first[: round(float(exact.sum())) - counts.sum()]] += 1
-    bounded: NDArray[np.int64] = np.maximum(np.minimum(counts, sizes - 1), 1)
-    return bounded
-
-
 def resolve(
     checked: Checked,
     schema: SchemaSettings,
@@ -133,15 +88,20 @@ def resolve(
 ) -> Profile:
     """Fill in what the schema leaves to the data."""
     frame = checked.frame
+    bins = describe.bins_for(len(schema.features))
     shares = train[schema.target].value_counts(normalize=True)
+    value = None
+    if schema.value is not None:
+        value = describe.number(schema.target, schema.value, train[schema.target], frame[schema.target])
     return Profile(
         origin=origin,
         target=schema.target,
         classes=checked.classes,
         class_shares=tuple(float(shares[name]) for name in checked.classes),
+        value=value,
         out_of_range=schema.out_of_range,
         features=tuple(
-            describe.feature(name, each, train[name], frame[name], describe.bins_for(len(schema.features)))
+            describe.feature(name, each, train[name], frame[name], bins)
             for name, each in schema.features.items()
         ),
         rows=len(frame),

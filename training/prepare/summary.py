@@ -22,14 +22,14 @@ def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: 
     parts = [
         "# The data",
         _opening(profile, left_out),
-        f"## Classes of {code(profile.target)}",
-        _classes(profile, train, test),
+        *_target(profile, train, test),
     ]
     if numbers:
         parts += ["## Numbers", _numbers(numbers, both, profile)]
     if categories:
         parts += ["## Categories", _categories(categories, both, profile)]
-    parts += ["## Bins for drift", _bins(profile.features)]
+    described = [*profile.features, *([profile.value] if profile.value else [])]
+    parts += ["## Bins for drift", _bins(described)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -41,7 +41,11 @@ def _opening(profile: Profile, left_out: Sequence[str]) -> str:
         f"- Used: {_rows(profile.rows)}: {profile.train_rows} to train, {profile.test_rows} to test",
         f"- Equal to an earlier row in all features and the target: {_rows(equal) if equal else 'none'}"
         + (f", {'all' if dropped == equal else dropped} dropped" if dropped else ", kept" if equal else ""),
-        *([f"- Without a class, dropped: {_rows(profile.without_target)}"] if profile.without_target else []),
+        *(
+            [f"- Without {_what(profile)}, dropped: {_rows(profile.without_target)}"]
+            if profile.without_target
+            else []
+        ),
         *(
             f"- Dropped with the class {code(name)}: {_rows(count)}"
             for name, count in profile.classes_dropped.items()
@@ -51,6 +55,25 @@ def _opening(profile: Profile, left_out: Sequence[str]) -> str:
     ]
     losses = "\n".join(f"- **{prose(each)}**" for each in profile.losses())
     return "\n".join(lines) + (f"\n\nRows that were lost:\n\n{losses}" if losses else "")
+
+
+def _what(profile: Profile) -> str:
+    return "a class" if profile.task == "classification" else "a value"
+
+
+def _target(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> list[str]:
+    if profile.value is None:
+        return [f"## Classes of {code(profile.target)}", _classes(profile, train, test)]
+    parts = {"all": pd.concat([train, test]), "train": train, "test": test}
+    rows = []
+    for name, part in parts.items():
+        values = part[profile.target]
+        quantiles = [values.min(), *values.quantile([0.25, 0.5, 0.75]), values.max()]
+        shown = [*quantiles, values.mean(), values.std()]
+        rows.append([name, str(len(part)), *(f"{each:.6g}" for each in shown)])
+    head = ["split", "rows", "lowest", "25 %", "median", "75 %", "highest", "mean", "std"]
+    unit = f" in {prose(profile.value.unit)}" if profile.value.unit else ""
+    return [f"## Values of {code(profile.target)}{unit}", table(head, rows, align="lrrrrrrrr")]
 
 
 def _classes(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> str:

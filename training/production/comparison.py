@@ -14,17 +14,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.contract import Bundle, Feature, Frozen, Layout, Manifest, Score
-from app.predictor import Classifier
-from training.base.config import EvaluateSettings, ProductionGateSettings
+from training.base.config import LOWER_IS_BETTER, METRICS, EvaluateSettings, Metric, ProductionGateSettings
 from training.data.dataset import Profile, Split, as_split
 from training.results import scores
-from training.results.scores import LOWER_IS_BETTER, Answers
+from training.results.figures import TITLES, Answers, rounded, shown
 
 ENOUGH_ROWS = 20
 """Rows that production was not trained on; with fewer, all rows are used, because what is left says nothing."""
 ROUNDING = 1e-9
 """A drop of exactly the limit is allowed, although its floating-point difference may exceed it."""
-SHOWN = ("accuracy", "f1_macro", "roc_auc", "log_loss")
+SHOWN: tuple[Metric, ...] = ("accuracy", "f1_macro", "roc_auc", "log_loss", *METRICS["regression"])
 
 
 class Side(Frozen):
@@ -144,7 +143,9 @@ def compare(
     if reasons := obstacles(production.manifest, profile):
         raise IncomparableError(reasons, side)
     chosen, warnings = _rows(production.manifest, profile, test, history)
-    missing = sorted(set(range(len(profile.classes))) - set(test.labels[chosen].tolist()))
+    missing = sorted(set(range(len(profile.classes))) - set(test.target[chosen].tolist()))
+    if not len(chosen):
+        raise IncomparableError([*warnings, "no row is left to compare on"], side)
     if missing:
         names = " and ".join(repr(profile.classes[each]) for each in missing)
         raise IncomparableError([*warnings, f"no row of class {names} is left to compare on"], side)
@@ -152,16 +153,17 @@ def compare(
 
     theirs = _answers(production, test, profile)
     ours = _answers(candidate, test, profile)
-    if not all(np.isfinite(probabilities).all() for _, probabilities in (theirs, ours)):
-        raise IncomparableError(["a model's probabilities are not all numbers"], side)
-    resamples, confidence, seed = rules.evaluate.bootstrap, rules.evaluate.confidence, rules.evaluate.seed
-    before = scores.with_intervals(
-        test.labels, *theirs, resamples=resamples, confidence=confidence, seed=seed
-    )
-    after = scores.with_intervals(test.labels, *ours, resamples=resamples, confidence=confidence, seed=seed)
-    difference = scores.paired(
-        test.labels, theirs, ours, resamples=resamples, confidence=confidence, seed=seed
-    )
+    if not all(np.isfinite(answers[-1]).all() for answers in (theirs, ours)):
+        raise IncomparableError(["a model's answers are not all numbers"], side)
+    confidence = rules.evaluate.confidence
+    options: dict[str, Any] = {
+        "resamples": rules.evaluate.bootstrap,
+        "confidence": confidence,
+        "seed": rules.evaluate.seed,
+    }
+    before = scores.with_intervals(profile.task, test.target, theirs, **options)
+    after = scores.with_intervals(profile.task, test.target, ours, **options)
+    difference = scores.paired(profile.task, test.target, theirs, ours, **options)
     missed = exceeded_limits(difference, rules.production)
     us = Side.of(candidate.manifest)
     verdict = f"{us.called} is not worse than {side.called} in {environment} by more than params.yaml allows"
@@ -181,9 +183,9 @@ def compare(
         confidence=confidence,
         figures=tuple(
             _figure(metric, before[metric], after[metric], difference[metric], rules.production)
-            for metric in _shown(rules)
+            for metric in _shown(rules, profile)
         ),
-        answered=_answered(test.labels, theirs[0], ours[0]),
+        answered=_answered(test.target, theirs[0], ours[0]) if profile.classes else None,
         missed=tuple(missed),
         warnings=tuple(warnings),
     )
@@ -204,17 +206,18 @@ def exceeded_limits(differences: Mapping[str, Score], rules: ProductionGateSetti
         for metric, most in rules.maximum_drop.items()
         if not -differences[metric].value <= most + ROUNDING
     ]
-    rise, most = differences["log_loss"].value, rules.maximum_log_loss_rise
-    if most is not None and not rise <= most + ROUNDING:
-        found.append(
-            f"test log loss is {rise:.4f} higher, and "
-            f"select.gate.production.maximum_log_loss_rise allows {most:g}"
-        )
-    return found
+    return found + [
+        f"test {TITLES[metric]} is {shown(differences[metric].value, 4)} higher, and "
+        f"select.gate.production.maximum_rise.{metric} allows {most:g}"
+        for metric, most in rules.maximum_rise.items()
+        if not differences[metric].value <= most + ROUNDING
+    ]
 
 
 def obstacles(production: Manifest, profile: Profile) -> list[str]:
     """Reasons why production's model answers another question, or cannot answer at all."""
+    if production.task != profile.task:
+        return [f"production's model is a {production.task}, and this one is a {profile.task}"]
     reasons = []
     if set(production.classes) != set(profile.classes):
         gone = [repr(each) for each in production.classes if each not in profile.classes]
@@ -240,7 +243,7 @@ def certainty(comparison: Comparison) -> str:
     """What this number of rows allows to conclude."""
     answered = comparison.answered
     if answered is None:
-        return ""
+        return f"{comparison.rows:,} rows." if comparison.rows else ""
     text = f"{comparison.rows:,} rows; one is {1 / comparison.rows:.3f} of accuracy. "
     if not answered.only_candidate_right + answered.only_production_right:
         return text + "Both are right on the same rows: only the probabilities tell them apart."
@@ -255,7 +258,10 @@ def certainty(comparison: Comparison) -> str:
 
 def signed(score: Score) -> str:
     """A difference with its interval."""
-    return f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}]"
+    value, low, high = (
+        ("" if (each or 0) < 0 else "+") + shown(each or 0) for each in (score.value, score.low, score.high)
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def _rows(
@@ -296,7 +302,8 @@ def _without_seen(
     count = int((usable & seen).sum())
     if not count:
         return usable, "; it was trained on none of these rows"
-    if fresh.sum() >= ENOUGH_ROWS and set(test.labels[fresh]) == set(test.labels[usable]):
+    same_classes = not profile.classes or set(test.target[fresh]) == set(test.target[usable])
+    if fresh.sum() >= ENOUGH_ROWS and same_classes:
         return fresh, f"; it was trained on {count:,} of these rows, so only the other {fresh.sum():,} count"
     return usable, (
         f"; it was trained on {count:,} of these {usable.sum():,} rows, which flatters it, but the others are too few"
@@ -334,11 +341,13 @@ def _accepted(manifest: Manifest, frame: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _answers(bundle: Bundle, test: Split, profile: Profile) -> Answers:
-    """Classes and probabilities in the order of the profile's classes, whatever the bundle's order is."""
+    """A bundle's answers; classes and probabilities in the order of the profile's, whatever the bundle's order is."""
     manifest = bundle.manifest
     split = as_split(test.frame, profile.model_copy(update={"features": manifest.features}))
-    predictor = Classifier(bundle.model, Layout.of(manifest.features))
-    predicted, probabilities = predictor.predict(split.numbers, split.categories)
+    answers = scores.of(profile.task).answerer(bundle.model, Layout.of(manifest.features))(split)
+    if not profile.classes:
+        return answers
+    predicted, probabilities = answers
     order = [manifest.classes.index(name) for name in profile.classes]
     return np.argsort(order)[predicted], probabilities[:, order]
 
@@ -352,16 +361,15 @@ def _answered(labels: NDArray[np.int64], theirs: NDArray[np.int64], ours: NDArra
         alike=int((ours == theirs).sum()),
         only_candidate_right=us,
         only_production_right=them,
-        chance=scores.rounded(binomtest(us, us + them).pvalue) if us + them else 1.0,
+        chance=rounded(binomtest(us, us + them).pvalue) if us + them else 1.0,
     )
 
 
 def _figure(
     metric: str, before: Score, after: Score, difference: Score, rules: ProductionGateSettings
 ) -> Figure:
-    allowed = {str(name): most for name, most in rules.maximum_drop.items()}.get(metric)
-    if metric == "log_loss":
-        allowed = rules.maximum_log_loss_rise
+    limits = {**rules.maximum_drop, **rules.maximum_rise}
+    allowed = {str(name): most for name, most in limits.items()}.get(metric)
     loss = difference.value if metric in LOWER_IS_BETTER else -difference.value
     return Figure(
         metric=metric,
@@ -373,7 +381,8 @@ def _figure(
     )
 
 
-def _shown(rules: Rules) -> list[str]:
+def _shown(rules: Rules, profile: Profile) -> list[str]:
     """The metrics that are shown: those of the rules, the one that selects, and the usual ones."""
-    named = {*rules.production.maximum_drop, rules.evaluate.score, *SHOWN}
-    return [metric for metric in scores.METRICS if metric in named]
+    demanded = {*rules.production.maximum_drop, *rules.production.maximum_rise}
+    named = {*demanded, rules.evaluate.score_of(profile.task), *SHOWN}
+    return [metric for metric in METRICS[profile.task] if metric in named]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.contract import Score
+from app.contract import Score, Task
 
 LEADERBOARD_FILE = Path("reports/leaderboard.json")
 
@@ -35,6 +35,7 @@ class Leaderboard(_Readable):
     name: str
     source: str = ""
     target: str = ""
+    task: Task = "classification"
     data: str = ""
     """Digest of the raw data. Files of older releases lack `source`, `target` and `data`."""
     version: str

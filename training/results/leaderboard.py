@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from app.contract import Score
 from common import markdown
+from training.base.config import LOWER_IS_BETTER, SECOND_SCORE
 from training.base.errors import DataError
 from training.data.dataset import DATA_REPORT_FILE, EXPLORE, Profile
 from training.results.board import LEADERBOARD_FILE, Leaderboard, Row
+from training.results.figures import TITLES, interval, shown
 from training.results.report import METRICS, Report
-from training.results.scores import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +32,7 @@ def rank(reports: Sequence[Report], tie: float, tie_log_loss: float) -> tuple[li
 
     The cross-validated score decides. Models within `tie` of the best score are tied if their cross-validated log
     loss is also within `tie_log_loss` of the lowest among them: an overconfident tree does not tie with a model that
-    predicts the same labels with calibrated probabilities. Among tied models the one whose file holds the fewest
+    predicts the same labels with calibrated probabilities. A regression has no log loss. Among tied models the one whose file holds the fewest
     numbers wins, because it is the fastest to run and the easiest to explain. Measured time does not count: the
     champion would depend on the machine.
     """
@@ -43,7 +43,7 @@ def rank(reports: Sequence[Report], tie: float, tie_log_loss: float) -> tuple[li
         return -sign * report.cv[metric].mean
 
     def log_loss(report: Report) -> float:
-        return report.cv["log_loss"].mean
+        return report.cv["log_loss"].mean if "log_loss" in report.cv else 0.0
 
     best = min(map(deficit, reports))
     # Scores are rounded to six decimals; the margin makes a difference of exactly `tie` a tie.
@@ -85,6 +85,7 @@ def build(
         name=name,
         source=profile.origin.source,
         target=profile.target,
+        task=profile.task,
         data=profile.origin.sha256,
         version=version,
         score=ranked[0].score,
@@ -188,19 +189,15 @@ def show(board: Leaderboard) -> None:
 
 
 def _head(board: Leaderboard) -> list[str]:
-    return ["", "algorithm", f"CV {board.score}", "on test", "log loss", "numbers"]
+    return ["", "algorithm", f"CV {board.score}", "on test", TITLES[SECOND_SCORE[board.task]], "numbers"]
 
 
 def _cells(position: int, row: Row, board: Leaderboard) -> list[str]:
     return [
         str(position),
         row.algorithm,
-        f"{row.cv_mean:.3f} ± {row.cv_std:.3f}",
-        _interval(row.test[board.score]),
-        f"{row.test['log_loss'].value:.3f}",
+        f"{shown(row.cv_mean)} ± {shown(row.cv_std)}",
+        interval(row.test[board.score]),
+        shown(row.test[SECOND_SCORE[board.task]].value),
         f"{row.complexity:,}",
     ]
-
-
-def _interval(score: Score) -> str:
-    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
-from app.contract import Frozen, ModelFile, Score
+from app.contract import Frozen, Interval, ModelFile, Score, Task
 from common import files
 from training.base.errors import DataError
 
 CANDIDATES = Path("candidates")
 METRICS = Path("metrics")
-PLOTS = ("confusion", "roc", "precision_recall", "calibration", "importance")
+PLOTS: dict[Task, tuple[str, ...]] = {
+    "classification": ("confusion", "roc", "precision_recall", "calibration", "importance"),
+    "regression": ("predicted", "residuals", "importance"),
+}
 """Names of the CSV files under `candidates/<algorithm>/plots/`."""
 
 
@@ -46,7 +49,8 @@ class Parity(Frozen):
     data_rows: int
     generated_rows: int
     label_differences: int
-    largest_probability_difference: float
+    largest_difference: float
+    """Of a probability, or of a value in standard deviations of the target."""
 
 
 class SearchOutcome(Frozen):
@@ -71,10 +75,12 @@ class Report(Frozen):
     train: dict[str, Score]
     test: dict[str, Score]
     """With a bootstrap interval."""
-    per_class: dict[str, ClassScores]
-    """On the test split."""
-    confusion: tuple[tuple[int, ...], ...]
+    per_class: dict[str, ClassScores] = Field(default_factory=dict)
+    """On the test split; empty for a regression, as the next."""
+    confusion: tuple[tuple[int, ...], ...] = ()
     """Counts on the test split: row = actual class, column = predicted."""
+    interval: Interval | None = None
+    """Of a regression."""
     importance: dict[str, Importance]
     model: ModelFile
     complexity: int

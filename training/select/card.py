@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from app.contract import Feature, Manifest, Score
+from app.contract import Feature, Manifest
 from common.markdown import code, prose, table
-from training.base.config import TO_BE_WRITTEN, CardSettings
+from training.base.config import METRICS, TO_BE_WRITTEN, CardSettings
 from training.data.dataset import Profile
 from training.results.board import Leaderboard
+from training.results.figures import TITLES, interval, shown
 from training.results.leaderboard import refusal
-from training.results.report import Report
+from training.results.report import Parity, Report
 
-_FIGURES = (
-    ("accuracy", "accuracy"),
-    ("precision_macro", "precision (macro)"),
-    ("recall_macro", "recall (macro)"),
-    ("f1_macro", "F1 (macro)"),
-    ("f1_weighted", "F1 (weighted)"),
-    ("roc_auc", "ROC AUC"),
-    ("log_loss", "log loss"),
-)
 _LONGEST_PARAGRAPH = 4000
 
 
@@ -33,13 +25,37 @@ def render(
         "## Intended use\n\n" + _paragraphs(settings.intended_use),
         "## Limits\n\n" + _limits(manifest, profile, settings),
         "## Data\n\n" + _data(manifest, profile),
-        "## Scores\n\n" + _scores(champion),
-        "## By class\n\n" + _classes(manifest, champion),
-        "## Confusion on the test split\n\n" + _confusion(manifest, champion),
+        "## Scores\n\n" + _scores(manifest, champion),
+        *(_by_class(manifest, champion) if manifest.classes else [_interval_section(manifest)]),
         "## Features\n\n" + _features(manifest, champion),
         "## Parameters\n\n" + _parameters(champion),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _by_class(manifest: Manifest, champion: Report) -> list[str]:
+    return [
+        "## By class\n\n" + _classes(manifest, champion),
+        "## Confusion on the test split\n\n" + _confusion(manifest, champion),
+    ]
+
+
+def _interval_section(manifest: Manifest) -> str:
+    found = manifest.interval
+    assert found is not None  # noqa: S101  a regression has one
+    low, high = found.coverage.low, found.coverage.high
+    return (
+        "## Prediction interval\n\n"
+        f"The value ± {shown(found.margin)}{_unit(manifest)} is made to hold {found.level:.0%} of the true values. Of the "
+        f"test split it holds {found.coverage.value:.1%} (bootstrap interval {low:.1%} to {high:.1%}). The margin is a "
+        "quantile of the errors that models of the cross-validation made on rows they were not fitted on, and the same for "
+        "every row."
+    )
+
+
+def _unit(manifest: Manifest) -> str:
+    unit = manifest.value.unit if manifest.value else None
+    return f" {prose(unit)}" if unit else ""
 
 
 def unwritten(settings: CardSettings) -> list[str]:
@@ -60,15 +76,27 @@ def _warnings(board: Leaderboard, settings: CardSettings) -> list[str]:
 
 
 def _summary(manifest: Manifest, champion: Report, board: Leaderboard) -> str:
+    parity = champion.parity
+    if manifest.value is None:
+        answers = ", ".join(map(prose, manifest.classes))
+        same = (
+            f"It gives the same labels as the trained estimator on {_rows(parity)}, and probabilities within "
+        )
+        gap = f"{parity.largest_difference:g}."
+    else:
+        answers = f"a number{f' in{_unit(manifest)}' if _unit(manifest) else ''}"
+        same = f"Its values differ from those of the trained estimator on {_rows(parity)} by at most "
+        gap = f"{parity.largest_difference:g} standard deviations of the target."
     return (
         f"A `{manifest.algorithm}` that predicts **{prose(manifest.target)}** "
-        f"({', '.join(map(prose, manifest.classes))}) from {len(manifest.features)} features. "
+        f"({answers}) from {len(manifest.features)} features. "
         f"Chosen out of {len(board.rows)}: {prose(board.rule)}.\n\n"
-        f"The file is ONNX ({manifest.model.bytes:,} bytes, digest `{manifest.digest}`). It gives the same "
-        f"labels as the trained estimator on {champion.parity.data_rows:,} rows of data and "
-        f"{champion.parity.generated_rows:,} generated ones, and probabilities within "
-        f"{champion.parity.largest_probability_difference:g}."
+        f"The file is ONNX ({manifest.model.bytes:,} bytes, digest `{manifest.digest}`). {same}{gap}"
     )
+
+
+def _rows(parity: Parity) -> str:
+    return f"{parity.data_rows:,} rows of data and {parity.generated_rows:,} generated ones"
 
 
 def _paragraphs(text: str) -> str:
@@ -76,39 +104,50 @@ def _paragraphs(text: str) -> str:
 
 
 def _limits(manifest: Manifest, profile: Profile, settings: CardSettings) -> str:
-    rare = min(zip(profile.classes, profile.class_shares, strict=True), key=lambda each: each[1])
     beyond = "are rejected" if manifest.out_of_range == "reject" else "are answered all the same"
     lines = [
         *(prose(each, _LONGEST_PARAGRAPH) for each in settings.limits),
         *(f"**{prose(each)}**" for each in profile.losses()),
-        f"Trained on {profile.train_rows:,} rows; the rarest class, {prose(rare[0])}, has {rare[1]:.1%} of them.",
+        f"Trained on {profile.train_rows:,} rows; {_thinnest(profile)}.",
         f"Measured on {profile.test_rows:,} rows: read the intervals, not the points.",
         f"Values outside a declared range {beyond}; within it, far from the data, nothing was measured.",
     ]
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _thinnest(profile: Profile) -> str:
+    """What the training rows have least of."""
+    if profile.value is None:
+        name, share = min(zip(profile.classes, profile.class_shares, strict=True), key=lambda each: each[1])
+        return f"the rarest class, {prose(name)}, has {share:.1%} of them"
+    return f"their values lie between {profile.value.minimum:.6g} and {profile.value.maximum:.6g}"
+
+
 def _data(manifest: Manifest, profile: Profile) -> str:
-    shares = ", ".join(
-        f"{prose(name)} {share:.1%}"
-        for name, share in zip(profile.classes, profile.class_shares, strict=True)
-    )
+    if profile.value is None:
+        shares = ", ".join(
+            f"{prose(name)} {share:.1%}"
+            for name, share in zip(profile.classes, profile.class_shares, strict=True)
+        )
+        drawn = f"stratified. Classes in training: {shares}."
+    else:
+        drawn = f"drawn at random. Median in training: {profile.value.typical:.6g}{_unit(manifest)}."
     return (
         f"Source {code(manifest.data.source, 600)}, {profile.origin.rows:,} rows (digest `{manifest.data.sha256[:12]}…`), "
         f"{profile.duplicates_dropped} of them dropped as duplicates, split into {profile.train_rows:,} for training and "
-        f"{profile.test_rows:,} for test, stratified. Classes in training: {shares}."
+        f"{profile.test_rows:,} for test, {drawn}"
     )
 
 
-def _scores(champion: Report) -> str:
+def _scores(manifest: Manifest, champion: Report) -> str:
     rows = [
         [
-            title,
-            f"{champion.cv[key].mean:.4f} ± {champion.cv[key].std:.4f}",
-            f"{champion.train[key].value:.4f}",
-            _interval(champion.test[key]),
+            TITLES[key],
+            f"{shown(champion.cv[key].mean, 4)} ± {shown(champion.cv[key].std, 4)}",
+            shown(champion.train[key].value, 4),
+            interval(champion.test[key], 4),
         ]
-        for key, title in _FIGURES
+        for key in METRICS[manifest.task]
     ]
     return table(["score", "cross-validated", "train", "test"], rows) + (
         f"\n\nMean ± standard deviation over {len(champion.cv[champion.score].folds)} folds; "
@@ -142,7 +181,7 @@ def _features(manifest: Manifest, champion: Report) -> str:
             prose(each.name),
             _values(each),
             "yes" if each.missing else "no",
-            f"{champion.importance[each.name].mean:.4f} ± {champion.importance[each.name].std:.4f}",
+            f"{shown(champion.importance[each.name].mean, 4)} ± {shown(champion.importance[each.name].std, 4)}",
         ]
         for each in ranked
     ]
@@ -165,7 +204,3 @@ def _parameters(champion: Report) -> str:
             + ", ".join(map(code, champion.search.best))
         )
     return "\n".join(lines) or "All defaults."
-
-
-def _interval(score: Score) -> str:
-    return f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]"

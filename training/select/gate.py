@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import numpy as np
 
-from app.predictor import Classifier
 from training.base.config import GateSettings
 from training.base.errors import GateError
 from training.data.dataset import Split
+from training.results.figures import Answers
 from training.results.report import Report
 
 LATENCY_ROUNDS = 300
@@ -30,7 +30,10 @@ def missed(report: Report, latency_ms: float, gate: GateSettings) -> dict[str, s
         if report.test[metric].value < least
     }
     limits = (
-        ("maximum_log_loss", "test log loss", report.test["log_loss"].value, gate.maximum_log_loss),
+        *(
+            (f"maximum.{metric}", f"test {metric}", report.test[metric].value, most)
+            for metric, most in gate.maximum.items()
+        ),
         ("maximum_latency_ms", "median latency in ms", latency_ms, gate.maximum_latency_ms),
         ("maximum_bytes", "size in bytes", report.model.bytes, gate.maximum_bytes),
     )
@@ -50,12 +53,12 @@ def refuse(algorithm: str, sentences: Iterable[str]) -> NoReturn:
     )
 
 
-def latency(predictor: Classifier, split: Split) -> float:
+def latency(answer: Callable[[Split], Answers], split: Split) -> float:
     """Median time in milliseconds to predict one row. It depends on the machine, so no output contains it."""
     samples = []
     for index in range(LATENCY_ROUNDS):
-        row = slice(index % len(split), index % len(split) + 1)
+        row = split.take(np.array([index % len(split)]))
         start = time.perf_counter()
-        predictor.predict(split.numbers[row], split.categories[row])
+        answer(row)
         samples.append(time.perf_counter() - start)
     return float(np.median(samples)) * 1000

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,12 @@ from app.contract import (
     Manifest,
     Score,
 )
-from app.predictor import Classifier
 from common import files
 from training.base import cli, config
 from training.base.config import AlgorithmsSettings, CardSettings, SelectSettings, Settings
 from training.base.errors import DataError
 from training.data.dataset import TEST_FILE, Profile, Split, read_profile, read_split
-from training.results import leaderboard, report
+from training.results import leaderboard, report, scores
 from training.results.board import LEADERBOARD_FILE
 from training.results.leaderboard import CARD_FILE, MARKDOWN_FILE
 from training.results.report import Report
@@ -64,8 +63,7 @@ def main() -> None:
     )
     champion = ranked[0]
     model = _read_model(champion)
-    predictor = Classifier(model, profile.layout)
-    latency = gate.latency(predictor, test)
+    latency = gate.latency(scores.of(profile.task).answerer(model, profile.layout), test)
     log.info("%s: %.3f ms for one row (median, this machine)", champion.algorithm, latency)
     missed = gate.missed(champion, latency, settings.select.gate)
 
@@ -114,6 +112,8 @@ def _manifest(name: str, champion: Report, profile: Profile, test: Split) -> Man
         target=profile.target,
         classes=profile.classes,
         class_shares=profile.class_shares,
+        value=profile.value,
+        interval=champion.interval,
         out_of_range=profile.out_of_range,
         cells=profile.cells,
         features=profile.features,
@@ -134,22 +134,32 @@ def _manifest(name: str, champion: Report, profile: Profile, test: Split) -> Man
 
 
 def _examples(profile: Profile, test: Split) -> tuple[Example, ...]:
-    """The first rows of each class."""
-    each = max(1, EXAMPLES // len(profile.classes))
+    """The first rows of each class, or rows from the lowest to the highest value."""
     layout = profile.layout
     chosen = []
-    for index, label in enumerate(profile.classes):
-        for row in np.flatnonzero(test.labels == index)[:each]:
-            numbers = dict(zip(layout.numbers, test.numbers[row].tolist(), strict=True))
-            categories = dict(zip(layout.categories, test.categories[row].tolist(), strict=True))
-            values = {**numbers, **categories}
-            chosen.append(
-                Example(
-                    values={feature.name: _shown(values[feature.name]) for feature in profile.features},
-                    label=label,
-                )
+    for row in _rows_of_classes(profile, test) if profile.classes else _rows_of_values(test):
+        numbers = dict(zip(layout.numbers, test.numbers[row].tolist(), strict=True))
+        categories = dict(zip(layout.categories, test.categories[row].tolist(), strict=True))
+        values = {**numbers, **categories}
+        actual = test.target[row].item()
+        chosen.append(
+            Example(
+                values={feature.name: _shown(values[feature.name]) for feature in profile.features},
+                label=profile.classes[actual] if profile.classes else actual,
             )
+        )
     return tuple(chosen)
+
+
+def _rows_of_classes(profile: Profile, test: Split) -> Iterator[np.intp]:
+    each = max(1, EXAMPLES // len(profile.classes))
+    for index in range(len(profile.classes)):
+        yield from np.flatnonzero(test.target == index)[:each]
+
+
+def _rows_of_values(test: Split) -> Iterator[np.intp]:
+    ranked = np.argsort(test.target, kind="stable")
+    yield from ranked[np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).round().astype(int))]
 
 
 def _shown(value: float | str) -> float | str | None:

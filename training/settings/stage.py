@@ -48,7 +48,10 @@ class Params(Settings):
 def main() -> None:
     cli.parser("training.settings", __doc__).parse_args()
     document = config.read()
-    name = config.validate(Params, document).name
+    params = config.validate(Params, document)
+    task, name = params.data_schema.task, params.name
+    params.evaluate.score_of(task)
+    params.select.gate.check(task)
     try:
         models.check_name(name)
     except models.ModelNameError as error:

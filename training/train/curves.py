@@ -11,27 +11,38 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from training.data.dataset import Profile
+from training.results.figures import Answers
 from training.results.report import Report
 
 CALIBRATION_BINS = 10
 MAXIMUM_POINTS = 200
 """Points of one curve: a screen shows no more, and plots are stored for every commit."""
+MAXIMUM_ROWS = 1000
+"""Points of a scatter plot."""
 
 
 def curves(
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.floating[Any]],
-    report: Report,
-    profile: Profile,
+    target: NDArray[Any], answers: Answers, report: Report, profile: Profile
 ) -> dict[str, pd.DataFrame]:
     """Frames by plot name, measured on the given rows.
 
     Args:
-        labels: actual classes, shape (rows,).
-        probabilities: shape (rows, classes).
+        target: actual classes or values, shape (rows,).
+        answers: of the model for the same rows.
         report: gives the confusion counts and the importance.
         profile: gives the classes' names.
     """
+    tables = (
+        _of_classes(target, answers[1], report, profile)
+        if profile.classes
+        else _of_values(target, answers[0])
+    )
+    return {**tables, "importance": _importance(report)}
+
+
+def _of_classes(
+    labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]], report: Report, profile: Profile
+) -> dict[str, pd.DataFrame]:
     roc, precision_recall, calibration = [], [], []
     for index, name in enumerate(profile.classes):
         actual, score = labels == index, probabilities[:, index].astype(np.float64)
@@ -45,7 +56,17 @@ def curves(
         "roc": pd.concat(roc),
         "precision_recall": pd.concat(precision_recall),
         "calibration": pd.concat(calibration),
-        "importance": _importance(report),
+    }
+
+
+def _of_values(actual: NDArray[np.float64], predicted: NDArray[np.float64]) -> dict[str, pd.DataFrame]:
+    """Actual against predicted values, and the residuals, of rows that stand for all: every n-th by actual value."""
+    rows = np.argsort(actual, kind="stable")
+    if len(rows) > MAXIMUM_ROWS:
+        rows = rows[np.linspace(0, len(rows) - 1, MAXIMUM_ROWS).round().astype(int)]
+    return {
+        "predicted": pd.DataFrame({"predicted": predicted[rows], "actual": actual[rows]}),
+        "residuals": pd.DataFrame({"predicted": predicted[rows], "residual": (actual - predicted)[rows]}),
     }
 
 

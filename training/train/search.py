@@ -16,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import ParameterGrid, ParameterSampler, StratifiedKFold
+from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.pipeline import Pipeline
 
-from training.base.config import Distribution, Metric, SearchSettings
+from training.base.config import LOWER_IS_BETTER, Distribution, Metric, SearchSettings
 from training.base.errors import ConfigError
 from training.data.dataset import Split
 from training.results import scores
+from training.results.figures import Answers, decimals, rounded
 from training.results.report import SearchOutcome
 from training.train.algorithms import described, inputs, reason
+from training.train.folds import folds, is_classes, smallest
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ Candidate = dict[str, Any]
 def search(
     pipeline: Pipeline, prefix: str, settings: SearchSettings, split: Split, score: Metric, name: str
 ) -> SearchOutcome:
-    """Find the best parameters by stratified cross-validation within a split.
+    """Find the best parameters by cross-validation within a split.
 
     Args:
         pipeline: unfitted; parameters that are not searched are already set.
@@ -54,11 +56,11 @@ def search(
     Raises:
         ConfigError: a class has fewer rows than the search has folds, or a candidate cannot be fitted or scored.
     """
-    smallest = int(np.bincount(split.labels).min())
-    if smallest < settings.folds:
+    least, what = smallest(split)
+    if least < settings.folds:
         raise ConfigError(
-            f"train.algorithms.{name}.search.folds is {settings.folds}, but the rarest class has {smallest} rows "
-            "to search on: use fewer folds, take the search out, or add data"
+            f"train.algorithms.{name}.search.folds is {settings.folds}, but {what.format(least)} to search on: "
+            "use fewer folds, take the search out, or add data"
         )
     trial = _Trial(pipeline, prefix, settings, score, name)
     candidates = _candidates(settings)
@@ -93,16 +95,16 @@ class _Trial:
     ) -> None:
         self._pipeline = pipeline
         self._prefix = prefix
-        self._folds = StratifiedKFold(settings.folds, shuffle=True, random_state=settings.seed)
+        self._settings = settings
         self._score = score
-        self._sign = -1 if score in scores.LOWER_IS_BETTER else 1
+        self._sign = -1 if score in LOWER_IS_BETTER else 1
         self._name = name
         self.unconverged = 0
 
     def mean(self, candidate: Candidate, split: Split) -> float:
         """The mean over the folds. Raises ConfigError, which names the candidate."""
         values = []
-        for inner, outer in self._folds.split(split.labels, split.labels):
+        for inner, outer in folds(split, self._settings.folds, self._settings.seed):
             try:
                 value = self._value(candidate, split.take(inner), split.take(outer))
             except Exception as error:
@@ -112,19 +114,23 @@ class _Trial:
                 raise self._refusal(candidate, f"has no finite {self._score}", f"it is {value}")
             values.append(value)
         # Rounded, so that the last bits of a sum do not decide between equal candidates.
-        return self._sign * scores.rounded(float(np.mean(values)))
+        return self._sign * rounded(float(np.mean(values)), decimals(self._score, split.target))
 
     def _value(self, candidate: Candidate, inner: Split, outer: Split) -> float:
         pipeline = clone(self._pipeline)
         pipeline.set_params(**{self._prefix + key: value for key, value in candidate.items()})
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            pipeline.fit(inputs(inner), inner.labels)
+            pipeline.fit(inputs(inner), inner.target)
         self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
+        if not is_classes(outer.target):
+            answers: Answers = (np.asarray(pipeline.predict(inputs(outer)), dtype=np.float64).ravel(),)
+            return scores.point("regression", outer.target, answers)[self._score]
         # Labels follow from the probabilities: asking an SVM for both computes its kernel twice.
         probabilities: NDArray[np.floating[Any]] = pipeline.predict_proba(inputs(outer))
-        predicted = probabilities.argmax(axis=1)
-        return float(scores.scores(outer.labels, predicted, probabilities)[self._score][0])
+        return scores.point("classification", outer.target, (probabilities.argmax(axis=1), probabilities))[
+            self._score
+        ]
 
     def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:
         return ConfigError(
@@ -162,7 +168,8 @@ def _rounds(candidates: int, split: Split, settings: SearchSettings) -> list[Spl
     random = np.random.default_rng(settings.seed)
     # A fold fits without one row in `folds`.
     least = math.ceil(ROWS_TO_FIT * settings.folds / (settings.folds - 1))
-    shuffled = [random.permutation(np.flatnonzero(split.labels == each)) for each in np.unique(split.labels)]
+    groups = scores.of("classification" if is_classes(split.target) else "regression").strata(split.target)
+    shuffled = [random.permutation(rows) for rows in groups]
     sizes = [HALVING_FACTOR**-each for each in range(count - 1, -1, -1)]
     chosen = [
         np.sort(np.concatenate([rows[: max(least, round(len(rows) * size))] for rows in shuffled]))

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,30 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline
 
-from app.contract import ModelFile, Score, sha256
-from app.predictor import Classifier
+from app.contract import Interval, ModelFile, Score, sha256
 from common import files
 from training.base import cli, config
-from training.base.config import AlgorithmSettings, AlgorithmsSettings, EvaluateSettings, Settings
+from training.base.config import (
+    LOWER_IS_BETTER,
+    METRICS,
+    AlgorithmSettings,
+    AlgorithmsSettings,
+    EvaluateSettings,
+    Metric,
+    Settings,
+)
 from training.base.errors import ConfigError, ParityError
 from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, Split, joined, read_profile, read_split
-from training.results import report, scores
+from training.results import classification, regression, report, scores
+from training.results.figures import Answers, decimals, rounded
 from training.results.report import ClassScores, FoldScores, Importance, Parity, Report, SearchOutcome
 from training.train import algorithms
 from training.train.curves import curves
+from training.train.folds import folds, smallest
 from training.train.onnx import export
+from training.train.parity import check_parity, generated_rows
 from training.train.search import search
 
 log = logging.getLogger(__name__)
@@ -59,6 +68,22 @@ class Task:
     train: Split
     test: Split
 
+    @property
+    def score(self) -> Metric:
+        return self.evaluate.score_of(self.profile.task)
+
+    def answerer(self, model: bytes) -> Callable[[Split], Answers]:
+        """A function that runs a model file."""
+        return scores.of(self.profile.task).answerer(model, self.profile.layout)
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """The scores of every fold, and a regression's absolute errors on the rows that a fold was not fitted on."""
+
+    scores: dict[Metric, FoldScores]
+    errors: NDArray[np.float64]
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = cli.parser("training.train", __doc__)
@@ -69,14 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parity = _parity(task, fitted, model, parameters)
     cv = _cross_validate(task)
     result, tables = _measure(task, model, cv, parity, outcome)
-    _write(result, model, tables)
-    score = task.evaluate.score
+    _write(task, result, model, tables)
+    score = task.score
     log.info(
         "%s: %s %.4f ± %.4f over %d folds, %.4f on test; %s bytes, agrees on %s rows",
         task.name,
         score,
-        cv[score].mean,
-        cv[score].std,
+        cv.scores[score].mean,
+        cv.scores[score].std,
         task.evaluate.folds,
         result.test[score].value,
         f"{len(model):,}",
@@ -92,7 +117,7 @@ def _task(name: str) -> Task:
             f"there are {', '.join(settings.train.algorithms)}"
         )
     profile = read_profile()
-    return Task(
+    task = Task(
         name=name,
         block=settings.train.algorithms[name],
         evaluate=settings.evaluate,
@@ -100,6 +125,12 @@ def _task(name: str) -> Task:
         train=read_split(TRAIN_FILE, profile),
         test=read_split(TEST_FILE, profile),
     )
+    least, what = smallest(task.train)
+    if least < settings.evaluate.folds:
+        raise ConfigError(
+            f"evaluate.folds is {settings.evaluate.folds}, but {what.format(least)} to train on: use fewer folds or more data"
+        )
+    return task
 
 
 def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, Any] | None = None) -> Pipeline:
@@ -117,7 +148,7 @@ def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, An
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         try:
-            fitted: Pipeline = clone(pipeline).fit(algorithms.inputs(split), split.labels)
+            fitted: Pipeline = clone(pipeline).fit(algorithms.inputs(split), split.target)
         except Exception as error:
             # scikit-learn and xgboost check parameters only here, with exceptions of many classes.
             raise _refusal("be fitted", name, parameters, error) from error
@@ -157,7 +188,7 @@ def _fit(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], SearchOutc
     parameters, outcome = dict(task.block.parameters), None
     if task.block.search is not None:
         prefix = algorithms.create(task.name).prefix
-        outcome = search(pipeline, prefix, task.block.search, split, task.evaluate.score, task.name)
+        outcome = search(pipeline, prefix, task.block.search, split, task.score, task.name)
         pipeline.set_params(**{prefix + key: value for key, value in outcome.best.items()})
         parameters |= outcome.best
     return fit(pipeline, split, task.name, parameters), parameters, outcome
@@ -165,46 +196,44 @@ def _fit(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], SearchOutc
 
 def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str, Any]) -> Parity:
     """Compare file and estimator on all data, on the features' grid, and on the half steps between."""
-    predictor = Classifier(model, task.profile.layout)
     whole = joined(task.train, task.test)
-    generated = export.generated_rows(task.profile, whole, task.evaluate.parity_rows, task.evaluate.seed)
+    generated = generated_rows(task.profile, whole, task.evaluate.parity_rows, task.evaluate.seed)
     try:
-        return export.check_parity(fitted, predictor, whole, generated)
+        return check_parity(fitted, task.answerer(model), whole, generated)
     except ParityError as error:
         raise ParityError(f"{_where(task.name, parameters)}: {error}") from None
 
 
-def _cross_validate(task: Task) -> dict[str, FoldScores]:
-    """Score on stratified folds. Each fold is searched, fitted, exported and measured like the whole."""
-    evaluate, train = task.evaluate, task.train
-    smallest = int(np.bincount(train.labels).min())
-    if smallest < evaluate.folds:
-        raise ConfigError(
-            f"evaluate.folds is {evaluate.folds}, but the rarest class has {smallest} training rows: "
-            "use fewer folds or more data"
-        )
-    folds = StratifiedKFold(evaluate.folds, shuffle=True, random_state=evaluate.seed)
-    measured = []
-    for inner, outer in folds.split(train.labels, train.labels):
+def _cross_validate(task: Task) -> CrossValidated:
+    """Score on folds. Each fold is searched, fitted, exported and measured like the whole."""
+    kind, train = task.profile.task, task.train
+    measured, errors = [], []
+    for inner, outer in folds(train, task.evaluate.folds, task.evaluate.seed):
         fitted, parameters, _ = _fit(task, train.take(inner))
         held_out = train.take(outer)
-        predictor = Classifier(_export(task, fitted, parameters), task.profile.layout)
-        measured.append(
-            scores.point(held_out.labels, *predictor.predict(held_out.numbers, held_out.categories))
-        )
-    return {metric: _over_folds([each[metric] for each in measured]) for metric in scores.METRICS}
+        answers = task.answerer(_export(task, fitted, parameters))(held_out)
+        measured.append(scores.point(kind, held_out.target, answers))
+        if kind == "regression":
+            errors.append(np.abs(answers[0] - held_out.target))
+    return CrossValidated(
+        scores={
+            metric: _over_folds([each[metric] for each in measured], decimals(metric, train.target))
+            for metric in METRICS[kind]
+        },
+        errors=np.concatenate(errors) if errors else np.empty(0),
+    )
 
 
-def _over_folds(values: Sequence[float]) -> FoldScores:
+def _over_folds(values: Sequence[float], digits: int) -> FoldScores:
     return FoldScores(
         folds=tuple(values),
-        mean=scores.rounded(float(np.mean(values))),
-        std=scores.rounded(float(np.std(values, ddof=1))),
+        mean=rounded(float(np.mean(values)), digits),
+        std=rounded(float(np.std(values, ddof=1)), digits),
     )
 
 
 def _measure(
-    task: Task, model: bytes, cv: dict[str, FoldScores], parity: Parity, outcome: SearchOutcome | None
+    task: Task, model: bytes, cv: CrossValidated, parity: Parity, outcome: SearchOutcome | None
 ) -> tuple[Report, dict[str, pd.DataFrame]]:
     """Measure the model file on both splits.
 
@@ -212,51 +241,68 @@ def _measure(
         The report, and the tables behind the plots by name.
     """
     profile, train, test, evaluate = task.profile, task.train, task.test, task.evaluate
-    predictor = Classifier(model, profile.layout)
-    on_train = predictor.predict(train.numbers, train.categories)
-    on_test = predictor.predict(test.numbers, test.categories)
+    answer = task.answerer(model)
+    on_train, on_test = answer(train), answer(test)
     result = Report(
         algorithm=task.name,
         parameters={**task.block.parameters, **(outcome.best if outcome else {})},
         search=outcome,
-        score=evaluate.score,
-        cv=cv,
-        train={key: Score(value=value) for key, value in scores.point(train.labels, *on_train).items()},
-        test=scores.with_intervals(
-            test.labels,
-            *on_test,
-            resamples=evaluate.bootstrap,
-            confidence=evaluate.confidence,
-            seed=evaluate.seed,
-        ),
-        per_class={
-            each: ClassScores.model_validate(values)
-            for each, values in zip(profile.classes, scores.per_class(test.labels, *on_test), strict=True)
+        score=task.score,
+        cv={str(metric): each for metric, each in cv.scores.items()},
+        train={
+            key: Score(value=value)
+            for key, value in scores.point(profile.task, train.target, on_train).items()
         },
-        confusion=tuple(map(tuple, scores.confusion(test.labels, on_test[0], len(profile.classes)).tolist())),
-        importance=_importance(predictor, test, profile, evaluate),
+        test=scores.with_intervals(profile.task, test.target, on_test, **_bootstrap(evaluate)),
+        **(_by_class(test, on_test, profile) if profile.value is None else _interval(task, cv, on_test)),
+        importance=_importance(task, answer),
         model=ModelFile(sha256=sha256(model), bytes=len(model), opset=export.OPSET),
         complexity=export.complexity(model),
         parity=parity,
     )
-    return result, curves(test.labels, on_test[1], result, profile)
+    return result, curves(test.target, on_test, result, profile)
 
 
-def _importance(
-    predictor: Classifier, test: Split, profile: Profile, evaluate: EvaluateSettings
-) -> dict[str, Importance]:
-    """How much worse the score gets when a feature's values are shuffled among the rows."""
-    random = np.random.default_rng(evaluate.seed)
-    sign = -1.0 if evaluate.score in scores.LOWER_IS_BETTER else 1.0
+def _bootstrap(evaluate: EvaluateSettings) -> dict[str, Any]:
+    return {"resamples": evaluate.bootstrap, "confidence": evaluate.confidence, "seed": evaluate.seed}
 
-    def measure(numbers: NDArray[np.float64], categories: NDArray[np.object_]) -> float:
-        predicted = predictor.predict(numbers, categories)
-        return sign * float(scores.scores(test.labels, *predicted)[evaluate.score][0])
 
-    intact = measure(test.numbers, test.categories)
-    layout = profile.layout
+def _by_class(test: Split, answers: Answers, profile: Profile) -> dict[str, Any]:
+    """The fields of a report that a classification has."""
+    figures = classification.per_class(test.target, *answers)
+    counts = classification.confusion(test.target, answers[0], len(profile.classes))
+    return {
+        "per_class": {
+            each: ClassScores.model_validate(values)
+            for each, values in zip(profile.classes, figures, strict=True)
+        },
+        "confusion": tuple(map(tuple, counts.tolist())),
+    }
+
+
+def _interval(task: Task, cv: CrossValidated, answers: Answers) -> dict[str, Any]:
+    """The field of a report that a regression has.
+
+    The errors are those of the folds' models on rows that they were not fitted on, so no training rows are set aside.
+    """
+    margin = regression.margin(cv.errors, task.evaluate.interval)
+    held = np.abs(answers[0] - task.test.target) <= margin
+    coverage = scores.proportion(held, **_bootstrap(task.evaluate))
+    return {"interval": Interval(level=task.evaluate.interval, margin=margin, coverage=coverage)}
+
+
+def _importance(task: Task, answer: Callable[[Split], Answers]) -> dict[str, Importance]:
+    """How much worse the score gets when a feature's values are shuffled among the rows of the test split."""
+    test, layout = task.test, task.profile.layout
+    random = np.random.default_rng(task.evaluate.seed)
+    sign = -1.0 if task.score in LOWER_IS_BETTER else 1.0
+
+    def measure(split: Split) -> float:
+        return sign * scores.point(task.profile.task, split.target, answer(split))[task.score]
+
+    intact, digits = measure(test), decimals(task.score, test.target)
     result = {}
-    for feature in profile.features:
+    for feature in task.profile.features:
         losses = []
         for _ in range(SHUFFLES):
             tensors: dict[str, NDArray[Any]] = {
@@ -266,34 +312,40 @@ def _importance(
             names = layout.numbers if feature.type == "number" else layout.categories
             column = tensors[feature.type][:, names.index(feature.name)]
             column[:] = random.permutation(column)
-            losses.append(intact - measure(tensors["number"], tensors["category"]))
+            shuffled = replace(test, numbers=tensors["number"], categories=tensors["category"])
+            losses.append(intact - measure(shuffled))
         result[feature.name] = Importance(
-            mean=scores.rounded(float(np.mean(losses))), std=scores.rounded(float(np.std(losses)))
+            mean=rounded(float(np.mean(losses)), digits), std=rounded(float(np.std(losses)), digits)
         )
     return result
 
 
-def _write(result: Report, model: bytes, tables: dict[str, pd.DataFrame]) -> None:
+def _write(task: Task, result: Report, model: bytes, tables: dict[str, pd.DataFrame]) -> None:
     folder = report.directory(result.algorithm)
     files.write_bytes(folder / "model.onnx", model)
     with files.replacing(folder / "plots") as temporary:
         temporary.mkdir()
         for name, frame in tables.items():
             files.write_csv(temporary / f"{name}.csv", frame)
-    files.write_json(report.metrics_file(result.algorithm), _headline(result))
+    files.write_json(report.metrics_file(result.algorithm), _headline(task, result))
     report.write(result)
 
 
-def _headline(result: Report) -> dict[str, dict[str, float | None]]:
+_HEADLINES: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "f1_macro", "roc_auc", "log_loss"),
+    "regression": METRICS["regression"],
+}
+
+
+def _headline(task: Task, result: Report) -> dict[str, dict[str, float | None]]:
     """The figures that a person compares between revisions; report.json has all."""
     cv, test = result.cv[result.score], result.test
+    coverage = {"interval_coverage": result.interval.coverage.value} if result.interval else {}
     return {
         "cv": {result.score: cv.mean, "std": cv.std},
         "test": {
-            "accuracy": test["accuracy"].value,
-            "f1_macro": test["f1_macro"].value,
-            "roc_auc": test["roc_auc"].value,
-            "log_loss": test["log_loss"].value,
+            **{metric: test[metric].value for metric in _HEADLINES[task.profile.task]},
+            **coverage,
             f"{result.score}_low": test[result.score].low,
             f"{result.score}_high": test[result.score].high,
         },

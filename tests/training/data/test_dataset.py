@@ -26,7 +26,7 @@ def test_what_prepare_writes_is_what_later_stages_read() -> None:
     again = dataset.read_split(dataset.TRAIN_FILE, profile)
     np.testing.assert_array_equal(again.numbers, split.numbers)
     np.testing.assert_array_equal(again.categories, split.categories)
-    np.testing.assert_array_equal(again.labels, split.labels)
+    np.testing.assert_array_equal(again.target, split.target)
     assert len(again) == len(split.frame)
 
 

@@ -17,6 +17,7 @@ from training.base.errors import ConfigError, DataError
 from training.data.dataset import Origin, as_split
 from training.draft import command as draft
 from training.fetch.stage import fetch
+from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
 from training.train.onnx import export
@@ -35,7 +36,7 @@ def prepares(text: str, folder: Path) -> Drafted:
     drafted = config.load(Drafted, path)
     raw = fetch(drafted.data)
     checked = check(raw, drafted.data_schema, drafted.data.cells)
-    train, test = prepare.split(checked.frame, drafted.data_schema.target, SplitSettings())
+    train, test = division.split(checked.frame, drafted.data_schema.target, SplitSettings())
     origin = Origin(source="-", sha256="0" * 64, rows=len(raw), columns=tuple(raw.columns))
     profile = prepare.resolve(checked, drafted.data_schema, origin, train, test)
     rows = export.grid_rows(profile, as_split(checked.frame, profile), 20, fraction=2, seed=7)

@@ -13,6 +13,7 @@ from app.cells import Cells
 from training.base.config import SchemaSettings, SplitSettings
 from training.base.errors import DataError
 from training.data.dataset import Origin
+from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
 
@@ -302,7 +303,7 @@ def test_any_frame_prepares_or_is_refused_with_a_reason(
     )
     try:
         checked = check(frame, rules)
-        train, test = prepare.split(checked.frame, "kind", SplitSettings())
+        train, test = division.split(checked.frame, "kind", SplitSettings())
         origin = Origin(source="-", sha256="0" * 64, rows=count, columns=tuple(frame.columns))
         profile = prepare.resolve(checked, rules, origin, train, test)
     except DataError:

@@ -13,7 +13,7 @@ from tests.training.project import ROOT, Project
 from training.base.config import SplitSettings
 from training.base.errors import DataError
 from training.data import dataset
-from training.prepare import stage as prepare
+from training.prepare import split as division
 
 OUTPUTS = (dataset.TRAIN_FILE, dataset.TEST_FILE, dataset.PROFILE_FILE, dataset.DATA_REPORT_FILE)
 
@@ -200,7 +200,7 @@ def test_the_split_is_stratified_disjoint_and_repeatable(
     random.shuffle(labels)
     frame = pd.DataFrame({"row": range(len(labels)), "kind": labels})
     settings = SplitSettings(test_share=share, seed=seed)
-    train, test = prepare.split(frame, "kind", settings)
+    train, test = division.split(frame, "kind", settings)
     assert sorted([*train["row"], *test["row"]]) == list(range(len(labels)))
     assert train["row"].is_monotonic_increasing
     assert test["row"].is_monotonic_increasing
@@ -208,5 +208,5 @@ def test_the_split_is_stratified_disjoint_and_repeatable(
     for name, count in all_rows.items():
         assert 1 <= tested[name] < count
         assert abs(tested[name] - count * share) <= 1
-    again = prepare.split(frame, "kind", settings)
+    again = division.split(frame, "kind", settings)
     pd.testing.assert_frame_equal(again[1], test)

@@ -71,7 +71,7 @@ def test_halving_keeps_every_class_in_every_round(
     mean = _Trial.mean
 
     def watched(trial: _Trial, candidate: dict[str, Any], split: Split) -> float:
-        tried.append((candidate["C"], np.bincount(split.labels, minlength=3)))
+        tried.append((candidate["C"], np.bincount(split.target, minlength=3)))
         return mean(trial, candidate, split)
 
     monkeypatch.setattr(_Trial, "mean", watched)

@@ -31,12 +31,12 @@ def test_report_is_what_the_file_scores(trained: Project) -> None:
         model = (trained.root / "candidates" / name / "model.onnx").read_bytes()
         label, probabilities = Classifier(model, profile.layout).predict(test.numbers)
         assert result.test["accuracy"].value == pytest.approx(
-            metrics.accuracy_score(test.labels, label), abs=1e-6
+            metrics.accuracy_score(test.target, label), abs=1e-6
         )
         assert result.test["log_loss"].value == pytest.approx(
-            metrics.log_loss(test.labels, _normalised(probabilities)), abs=1e-5
+            metrics.log_loss(test.target, _normalised(probabilities)), abs=1e-5
         )
-        assert (np.array(result.confusion) == metrics.confusion_matrix(test.labels, label)).all()
+        assert (np.array(result.confusion) == metrics.confusion_matrix(test.target, label)).all()
         assert len(result.cv["f1_macro"].folds) == 5
         assert result.cv["f1_macro"].mean == pytest.approx(np.mean(result.cv["f1_macro"].folds), abs=1e-6)
         assert result.parity.label_differences == 0

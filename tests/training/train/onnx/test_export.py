@@ -145,7 +145,7 @@ def test_without_its_cast_a_tree_is_caught_on_the_grid() -> None:
     settings = AlgorithmSettings.model_validate({})
     pipeline = algorithms.pipeline("decision_tree", settings, profile)
     scaler = algorithms.pipeline("logistic_regression", settings, profile).steps[0]
-    naive = Pipeline([scaler, pipeline.steps[-1]]).fit(algorithms.inputs(rows), rows.labels)
+    naive = Pipeline([scaler, pipeline.steps[-1]]).fit(algorithms.inputs(rows), rows.target)
     early = Pipeline([("cast", CastTransformer(dtype=np.float32)), *naive.steps])
     predictor = Classifier(export.export(early, profile.layout), profile.layout)
     generated = [export.grid_rows(profile, rows, 50_000, fraction=each, seed=1) for each in (1, 2)]

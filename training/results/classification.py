@@ -1,0 +1,115 @@
+"""Classification: the scores of classes and probabilities, in total and by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract import Layout
+from app.predictor import Classifier
+from training.base.config import Metric
+from training.data.dataset import Split
+from training.results.figures import Answers, Floats, rounded
+
+
+class Classification:
+    """What scores need to know of classes; answers are `(classes, probabilities)`."""
+
+    def answerer(self, model: bytes, layout: Layout) -> Callable[[Split], Answers]:
+        predictor = Classifier(model, layout)
+        return lambda split: predictor.predict(split.numbers, split.categories)
+
+    def strata(self, target: NDArray[Any]) -> list[NDArray[np.intp]]:
+        return [np.flatnonzero(target == each) for each in np.unique(target)]
+
+    def scores(self, target: NDArray[Any], answers: Answers, weights: Floats) -> dict[Metric, Floats]:
+        """As scikit-learn defines them; a class that is never predicted has precision 0."""
+        predicted, probabilities = answers
+        count = probabilities.shape[1]
+        precision, recall, f1, support = _per_class(target, predicted, weights, count)
+        share = support / support.sum(axis=1, keepdims=True)
+        hits = (weights * (target == predicted)).sum(axis=1)
+        chosen = probabilities[np.arange(len(target)), target].astype(np.float64)
+        losses = -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0))
+        return {
+            "accuracy": hits / weights.sum(axis=1),
+            "precision_macro": precision.mean(axis=1),
+            "recall_macro": recall.mean(axis=1),
+            "f1_macro": f1.mean(axis=1),
+            "precision_weighted": (precision * share).sum(axis=1),
+            "recall_weighted": (recall * share).sum(axis=1),
+            "f1_weighted": (f1 * share).sum(axis=1),
+            "log_loss": weights @ losses / weights.sum(axis=1),
+            "roc_auc": _roc_auc(target, probabilities, weights),
+        }
+
+
+def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Counts of shape (classes, classes): row = actual, column = predicted."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], probabilities: NDArray[np.floating[Any]]
+) -> list[dict[str, float]]:
+    """Precision, recall, f1, one-against-rest ROC AUC and support of each class."""
+    weights = np.ones((1, len(labels)))
+    count = probabilities.shape[1]
+    precision, recall, f1, support = _per_class(labels, predicted, weights, count)
+    return [
+        {
+            "precision": rounded(precision[0, each]),
+            "recall": rounded(recall[0, each]),
+            "f1": rounded(f1[0, each]),
+            "roc_auc": rounded(_binary_auc(labels == each, probabilities[:, each], weights)[0]),
+            "support": int(support[0, each]),
+        }
+        for each in range(count)
+    ]
+
+
+def _per_class(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], weights: Floats, count: int
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Precision, recall, f1 and support, each of shape (sets, classes)."""
+    actual = np.eye(count)[labels]
+    chosen = np.eye(count)[predicted]
+    support = weights @ actual
+    selected = weights @ chosen
+    hits = weights @ (actual * chosen)
+    precision = _ratio(hits, selected)
+    recall = _ratio(hits, support)
+    return precision, recall, _ratio(2 * hits, support + selected), support
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    result: Floats = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    return result
+
+
+def _roc_auc(labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]], weights: Floats) -> Floats:
+    """Of the second class when there are two, otherwise the mean over one class against the rest."""
+    count = probabilities.shape[1]
+    if count == 2:
+        return _binary_auc(labels == 1, probabilities[:, 1], weights)
+    each = [_binary_auc(labels == one, probabilities[:, one], weights) for one in range(count)]
+    mean: Floats = np.mean(each, axis=0)
+    return mean
+
+
+def _binary_auc(positive: NDArray[np.bool_], score: NDArray[np.floating[Any]], weights: Floats) -> Floats:
+    """Chance that a positive row scores above a negative one; ties count half. NaN if a side is empty."""
+    _, group = np.unique(score, return_inverse=True)
+    groups = int(group.max()) + 1
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(groups))
+    above = np.add.reduceat((weights * positive)[:, order], starts, axis=1)
+    below = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
+    lower = np.cumsum(below, axis=1) - below / 2
+    total = above.sum(axis=1) * below.sum(axis=1)
+    wins = (above * lower).sum(axis=1)
+    result: Floats = np.divide(wins, total, out=np.full(len(weights), np.nan), where=total > 0)
+    return result

@@ -1,0 +1,73 @@
+"""Regression: the scores of values, and the prediction interval around them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract import Layout
+from app.predictor import Regressor
+from training.base.config import Metric
+from training.data.dataset import Split
+from training.results.figures import Answers, Floats
+
+
+class Regression:
+    """What scores need to know of numbers as targets; answers are `(values,)`."""
+
+    def answerer(self, model: bytes, layout: Layout) -> Callable[[Split], Answers]:
+        predictor = Regressor(model, layout)
+        return lambda split: (predictor.predict(split.numbers, split.categories),)
+
+    def strata(self, target: NDArray[Any]) -> list[NDArray[np.intp]]:
+        return [np.arange(len(target))]
+
+    def scores(self, target: NDArray[Any], answers: Answers, weights: Floats) -> dict[Metric, Floats]:
+        """As scikit-learn defines them; R² of values that do not differ is 1 if all are met, else 0."""
+        (values,) = answers
+        errors = np.abs(values - target)
+        total = weights.sum(axis=1)
+        squares = weights @ errors**2
+        # Around the mean of all rows, so that a target far from zero loses no digits.
+        centred = target - target.mean()
+        means = weights @ centred / total
+        spread = weights @ centred**2 - total * means**2
+        differ = spread > 1e-12 * total * max(float((centred**2).mean()), np.finfo(np.float64).tiny)
+        r2 = np.where(squares > 0, 0.0, 1.0)
+        np.divide(spread - squares, spread, out=r2, where=differ)
+        return {
+            "r2": r2,
+            "rmse": np.sqrt(squares / total),
+            "mae": weights @ errors / total,
+            "median_absolute_error": _median(errors, weights),
+        }
+
+
+def margin(errors: Floats, level: float) -> float:
+    """Half the width of an interval that holds a new value with the given probability.
+
+    Args:
+        errors: absolute errors of rows that the model was not fitted on, shape (rows,).
+        level: the probability.
+
+    Returns:
+        The order statistic of split conformal prediction, ceil((rows + 1) * level); the largest error if there are too few.
+    """
+    rank = min(len(errors), math.ceil((len(errors) + 1) * level))
+    return float(np.sort(errors)[rank - 1])
+
+
+def _median(errors: Floats, weights: Floats) -> Floats:
+    """The median of errors that occur as often as the weights say, for each set of weights."""
+    order = np.argsort(errors, kind="stable")
+    ranked = errors[order]
+    counts = np.cumsum(weights[:, order], axis=1)
+    half = counts[:, -1:] / 2
+    # For an even number of rows, the mean of the two in the middle.
+    lower, upper = (counts >= half).argmax(axis=1), (counts > half).argmax(axis=1)
+    middle: Floats = (ranked[lower] + ranked[upper]) / 2
+    return middle
