@@ -305,7 +305,7 @@ def _flatter(params: dict[str, Any]) -> None:
 def _worse(params: dict[str, Any]) -> None:
     """A model that learns almost nothing, and thresholds that would let it pass."""
     params["train"]["algorithms"] = {"decision_tree": {"max_depth": 1, "min_samples_leaf": 2}}
-    params["select"]["gate"] |= {"minimum": {"accuracy": 0.1, "f1_macro": 0.1}, "maximum_log_loss": 9}
+    params["select"]["gate"] |= {"minimum": {"accuracy": 0.1, "f1_macro": 0.1}, "maximum": {"log_loss": 9}}
 
 
 def _ignored_by_ci(workflow: str) -> list[str]:

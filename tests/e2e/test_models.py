@@ -192,7 +192,7 @@ def test_dvc_works_in_a_models_folder(reproduced: Clone, monkeypatch: pytest.Mon
         "train.algorithms.decision_tree={max_depth: 3}",
     )
     assert "beside" in beside.stdout + beside.stderr
-    penguins.dvc("exp", "run", "--queue", "--name", "queued", "-S", "select.gate.maximum_log_loss=0.3")
+    penguins.dvc("exp", "run", "--queue", "--name", "queued", "-S", "select.gate.maximum.log_loss=0.3")
     penguins.dvc("exp", "run", "--run-all")
     shown = penguins.dvc("exp", "show", "--csv").stdout
     assert {"here", "beside", "queued"} <= set(re.split(r"[,\n]", shown))

@@ -99,7 +99,7 @@ class Repository(Project):
     def only(self, name: str, **parameters: object) -> None:
         """Leave one algorithm, with these parameters, and no demands of the gate on it alone."""
         self.change(train__algorithms={name: parameters})
-        self.change(select__gate__minimum={}, select__gate__maximum_log_loss=None)
+        self.change(select__gate__minimum={}, select__gate__maximum={})
 
     def manifest(self) -> Manifest:
         return read_bundle(self.root / "model").manifest

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from app.contract import Bundle, DataOrigin, Manifest, ModelFile
-from app.predictor import Classifier
 from app.service import Service
 from tests.training.rows import prepared
 from training.base.config import AlgorithmSettings
 from training.data.dataset import Profile, Split
+from training.results import scores
 from training.select.stage import _shown
-from training.train import algorithms
+from training.train import algorithms, parity
 from training.train import stage as train
 from training.train.onnx import export
 
@@ -62,9 +62,9 @@ def assert_served(name: str, profile: Profile, rows: Split) -> None:
     )
     fitted = train.fit(algorithms.pipeline(name, block, profile), rows, name)
     model = export.export(fitted, profile.layout)
-    generated = [export.grid_rows(profile, rows, 500, fraction=each, seed=1) for each in (1, 2)]
-    parity = export.check_parity(fitted, Classifier(model, profile.layout), rows, generated)
-    assert parity.label_differences == 0
+    generated = [parity.grid_rows(profile, rows, 500, fraction=each, seed=1) for each in (1, 2)]
+    answerer = scores.of(profile.task).answerer(model, profile.layout)
+    assert parity.check_parity(fitted, answerer, rows, generated).label_differences == 0
     manifest = Manifest(
         name="made-up",
         algorithm=name,

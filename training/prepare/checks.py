@@ -340,7 +340,7 @@ def _broken(
 
 
 def _type_hint(column: pd.Series[Any], *, is_target: bool) -> str:
-    category = "`task: classification`" if is_target else "the column as `type: category`"
+    category = "`task: classification`" if is_target else "it as `type: category`"
     if pd.api.types.is_bool_dtype(column.dtype):
         return f"; the column is true or false: declare {category}"
     if pd.api.types.is_datetime64_any_dtype(column.dtype):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.contract import Bundle, Feature, Frozen, Layout, Manifest, Score
 from training.base.config import LOWER_IS_BETTER, METRICS, EvaluateSettings, Metric, ProductionGateSettings
 from training.data.dataset import Profile, Split, as_split
-from training.results import scores
+from training.results import figures, scores
 from training.results.figures import TITLES, Answers, rounded, shown
 
 ENOUGH_ROWS = 20
@@ -258,10 +258,9 @@ def certainty(comparison: Comparison) -> str:
 
 def signed(score: Score) -> str:
     """A difference with its interval."""
-    value, low, high = (
-        ("" if (each or 0) < 0 else "+") + shown(each or 0) for each in (score.value, score.low, score.high)
+    return (
+        f"{figures.signed(score.value)} [{figures.signed(score.low or 0)}, {figures.signed(score.high or 0)}]"
     )
-    return f"{value} [{low}, {high}]"
 
 
 def _rows(

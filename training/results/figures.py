@@ -57,6 +57,11 @@ def shown(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if size >= 0.001 or not size else f"{value:.{digits}g}"
 
 
+def signed(value: float) -> str:
+    """A difference of two scores for people."""
+    return f"{value:+.3f}" if abs(value) < 10 else f"{'+' if value > 0 else ''}{shown(value)}"
+
+
 def interval(score: Score, digits: int = 3) -> str:
     """A score with the interval around it, if it has one."""
     if score.low is None or score.high is None:

@@ -26,6 +26,7 @@ from common import files, overlays
 from common.errors import EspalierError
 from common.lock import LOCK_FILE, Entry, stages
 from training.base import cli, config
+from training.base.config import SECOND_SCORE
 from training.base.errors import ConfigError, GateError
 from training.data.dataset import ORIGIN_FILE, PROFILE_FILE, RAW_FILE, TEST_FILE, TRAIN_FILE, Origin, Profile
 from training.production import command as production
@@ -106,9 +107,16 @@ def review(
     notes += data_notes
     states = []
     for side, champion in ((before, champion_before), (after, champion_after)):
-        confusion, note = _confusion(side, champion)
+        found, note = _report(side, champion)
         notes += [note] if note else []
-        states.append(State(commit=side.revision.commit, champion=champion, confusion=confusion))
+        states.append(
+            State(
+                commit=side.revision.commit,
+                champion=champion,
+                confusion=_confusion(found) if found else None,
+                interval=found.interval if found else None,
+            )
+        )
     if failure is not None:
         outcome, reason, comparison = "refused" if after.refused() else "broken", failure, None
     elif stale := after.stale():
@@ -332,6 +340,7 @@ def _figures(content: bytes | None) -> Algorithm | None:
         document = json.loads(content or b"")
         (score,) = set(document["cv"]) - {"std"}
         test = document["test"]
+        second = SECOND_SCORE["classification" if "log_loss" in test else "regression"]
         return Algorithm(
             score=score,
             cv=document["cv"][score],
@@ -339,21 +348,28 @@ def _figures(content: bytes | None) -> Algorithm | None:
             test=test[score],
             test_low=test[f"{score}_low"],
             test_high=test[f"{score}_high"],
-            log_loss=test["log_loss"],
+            second=second,
+            second_test=test[second],
         )
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _confusion(side: _Side, champion: Champion | None) -> tuple[Confusion | None, str]:
+def _report(side: _Side, champion: Champion | None) -> tuple[Report | None, str]:
     if champion is None:
         return None, ""
     try:
         content = side.content(CANDIDATES / champion.algorithm / "report.json")
-        found = Report.model_validate_json(content)
+        return Report.model_validate_json(content), ""
     except (UnreachableError, ValidationError) as error:
-        return None, f"No confusion matrix {side.called}: {_brief(error)}."
-    return Confusion(classes=tuple(found.per_class), counts=found.confusion), ""
+        return None, f"No figures of the champion {side.called}: {_brief(error)}."
+
+
+def _confusion(champion: Report) -> Confusion | None:
+    """None for a regression."""
+    if not champion.confusion:
+        return None
+    return Confusion(classes=tuple(champion.per_class), counts=champion.confusion)
 
 
 def _data(before: _Side, after: _Side) -> tuple[list[Change], list[str]]:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from operator import attrgetter
 
 from common.markdown import block, bullets, code, details, prose, table
+from training.base.config import LOWER_IS_BETTER, Metric
 from training.production import comparison
+from training.results.figures import TITLES, shown, signed
 from training.review.model import Algorithm, Confusion, Contestant, Review
 
 MARKER = "<!-- espalier-review -->"
@@ -92,7 +94,7 @@ def _reason(review: Review) -> str:
     if result.production is None or not result.figures:
         return prose(f"Production: {result.verdict}.")
     differences = ", ".join(
-        f"{code(each.metric)} {each.difference.value:+.3f}"
+        f"{code(each.metric)} {signed(each.difference.value)}"
         for each in [figure for figure in result.figures if figure.allowed is not None][:_DIFFERENCES]
     )
     return (
@@ -133,13 +135,35 @@ def _figures(review: Review) -> str:
                 _delta(old, new, attrgetter("test")) if same else "",
             ],
             [
-                "test log loss (less is better)",
-                f"{old.log_loss:.3f}" if old else "–",
-                f"{new.log_loss:.3f}",
-                _delta(old, new, attrgetter("log_loss")),
+                f"test {TITLES[new.second]} (less is better)",
+                shown(old.second_test) if old and old.second == new.second else "–",
+                shown(new.second_test),
+                _delta(old, new, attrgetter("second_test")) if old and old.second == new.second else "",
             ],
+            *_interval_rows(review),
         ]
     return table(["", "before", "this change", "Δ"], rows, _SHORT_TABLE, "lrrr")
+
+
+def _interval_rows(review: Review) -> list[list[str]]:
+    """The prediction interval of a regression: its margin, and how many rows of the test split it holds."""
+    old, new = review.before.interval, review.after.interval
+    if new is None:
+        return []
+    return [
+        [
+            f"{new.level:.0%} interval, ±",
+            shown(old.margin) if old and old.level == new.level else "–",
+            shown(new.margin),
+            signed(new.margin - old.margin) if old and old.level == new.level else "",
+        ],
+        [
+            "test rows in it",
+            f"{old.coverage.value:.1%}" if old else "–",
+            f"{new.coverage.value:.1%}",
+            "",
+        ],
+    ]
 
 
 def _warnings(review: Review) -> str:
@@ -185,8 +209,9 @@ def _algorithms(review: Review) -> str:
     changed = sum(each.before != each.after for each in review.algorithms)
     summary = f"Algorithms: {changed} of {len(review.algorithms)} with other figures, {order}"
     title = code(score) if score else "score"
+    second: Metric = next((each.after.second for each in review.algorithms if each.after), "log_loss")
     body = table(
-        ["", "algorithm", f"cross-validated {title}", "Δ", f"test {title}", "Δ", "log loss", "Δ"],
+        ["", "algorithm", f"cross-validated {title}", "Δ", f"test {title}", "Δ", TITLES[second], "Δ"],
         rows,
         _TABLE,
         "rlrrrrrr",
@@ -216,8 +241,8 @@ def _contestant(each: Contestant, review: Review) -> list[str]:
         _delta(same, new, attrgetter("cv")),
         _test(new),
         _delta(same, new, attrgetter("test")),
-        f"{new.log_loss:.3f}",
-        _delta(old, new, attrgetter("log_loss")),
+        shown(new.second_test),
+        _delta(old, new, attrgetter("second_test")) if old and old.second == new.second else "",
     ]
 
 
@@ -230,13 +255,13 @@ def _production(review: Review) -> str:
         if each.allowed is None:
             rule = ""
         else:
-            sign = "+" if each.metric == "log_loss" else "-"
+            sign = "+" if each.metric in LOWER_IS_BETTER else "-"
             rule = f"{'✅' if each.passes else '❌'} {sign}{each.allowed:g}"
         rows.append(
             [
                 code(each.metric),
-                f"{each.production.value:.3f}",
-                f"{each.candidate.value:.3f}",
+                shown(each.production.value),
+                shown(each.candidate.value),
                 comparison.signed(each.difference),
                 rule,
             ]
@@ -368,18 +393,18 @@ def _wrong(confusion: Confusion) -> int:
 
 
 def _cv(figures: Algorithm | None) -> str:
-    return f"{figures.cv:.3f} ± {figures.cv_std:.3f}" if figures else "–"
+    return f"{shown(figures.cv)} ± {shown(figures.cv_std)}" if figures else "–"
 
 
 def _test(figures: Algorithm | None) -> str:
     if figures is None:
         return "–"
-    return f"{figures.test:.3f} [{figures.test_low:.3f},{_NBSP}{figures.test_high:.3f}]"
+    return f"{shown(figures.test)} [{shown(figures.test_low)},{_NBSP}{shown(figures.test_high)}]"
 
 
 def _delta(old: Algorithm | None, new: Algorithm, of: Callable[[Algorithm], float]) -> str:
     """The difference; empty if zero or unknown."""
     if old is None:
         return ""
-    text = f"{of(new) - of(old):+.3f}"
+    text = signed(of(new) - of(old))
     return "" if text in ("+0.000", "-0.000") else text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from app.contract import Frozen
+from app.contract import Frozen, Interval
+from training.base.config import Metric
 from training.production.comparison import Comparison
 
 
@@ -26,7 +27,9 @@ class Algorithm(Frozen):
     test: float
     test_low: float
     test_high: float
-    log_loss: float
+    second: Metric
+    """The metric that is shown beside it: log loss, or RMSE of a regression."""
+    second_test: float
 
 
 class Contestant(Frozen):
@@ -57,6 +60,8 @@ class State(Frozen):
     commit: str
     champion: Champion | None
     confusion: Confusion | None
+    interval: Interval | None = None
+    """Of a regression's champion."""
 
 
 Outcome = Literal["passes", "worse", "undecided", "refused", "broken"]

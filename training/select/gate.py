@@ -11,7 +11,7 @@ import numpy as np
 from training.base.config import GateSettings
 from training.base.errors import GateError
 from training.data.dataset import Split
-from training.results.figures import Answers
+from training.results.figures import TITLES, Answers
 from training.results.report import Report
 
 LATENCY_ROUNDS = 300
@@ -31,7 +31,7 @@ def missed(report: Report, latency_ms: float, gate: GateSettings) -> dict[str, s
     }
     limits = (
         *(
-            (f"maximum.{metric}", f"test {metric}", report.test[metric].value, most)
+            (f"maximum.{metric}", f"test {TITLES[metric]}", report.test[metric].value, most)
             for metric, most in gate.maximum.items()
         ),
         ("maximum_latency_ms", "median latency in ms", latency_ms, gate.maximum_latency_ms),

@@ -70,7 +70,11 @@ def test_every_parameters_file_in_the_project_is_sound(path: Path) -> None:
         ("      gamma: scale", "      C: 1.0", "C is fixed and in search.space"),
         ("C: [0.3, 1.0, 3.0]", "C: {low: 1, high: 2}", "a grid needs a list"),
         ("C: [0.3, 1.0, 3.0]", "C: {low: 3, high: 2}", "low must be below high"),
-        ("      accuracy: 0.9\n", "      log_loss: 0.9\n", "use maximum_log_loss"),
+        (
+            "      accuracy: 0.9\n",
+            "      log_loss: 0.9\n",
+            "log_loss is better when lower: write it under maximum",
+        ),
         ("data:\n", "data: [\n", "is not YAML: line "),
         ("  seed: 7\n\nevaluate", "  seed: 7\n  seed: 8\n\nevaluate", 'found duplicate key "seed"'),
         ("name: iris", "name: 2024-13-45", "is not YAML: month must be in 1..12"),

@@ -20,7 +20,7 @@ from training.fetch.stage import fetch
 from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
-from training.train.onnx import export
+from training.train import parity
 
 
 class Drafted(Settings):
@@ -39,7 +39,7 @@ def prepares(text: str, folder: Path) -> Drafted:
     train, test = division.split(checked.frame, drafted.data_schema.target, SplitSettings())
     origin = Origin(source="-", sha256="0" * 64, rows=len(raw), columns=tuple(raw.columns))
     profile = prepare.resolve(checked, drafted.data_schema, origin, train, test)
-    rows = export.grid_rows(profile, as_split(checked.frame, profile), 20, fraction=2, seed=7)
+    rows = parity.grid_rows(profile, as_split(checked.frame, profile), 20, fraction=2, seed=7)
     assert not np.isinf(rows.numbers).any()
     return drafted
 

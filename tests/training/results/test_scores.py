@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from app.contract import Score
-from training.results import scores
+from app.contract import Score, Task
+from training.results import classification, regression, scores
+from training.results.figures import Answers
 
 
 def _rows(seed: int, classes: int, rows: int, decimals: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -23,12 +25,17 @@ def _rows(seed: int, classes: int, rows: int, decimals: int) -> tuple[np.ndarray
     return labels, probabilities.argmax(axis=1), probabilities
 
 
+def _scores(task: Task, target: np.ndarray, answers: Answers) -> dict[str, float]:
+    found = scores.of(task).scores(target, answers, np.ones((1, len(target))))
+    return {str(name): float(value[0]) for name, value in found.items()}
+
+
 @pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(0, 60), st.integers(1, 4))
 @settings(max_examples=60)
 def test_every_metric_is_scikit_learns(seed: int, classes: int, rows: int, decimals: int) -> None:
     labels, predicted, probabilities = _rows(seed, classes, rows, decimals)
-    ours = {name: float(value[0]) for name, value in scores.scores(labels, predicted, probabilities).items()}
+    ours = _scores("classification", labels, (predicted, probabilities))
     auc_input = probabilities[:, 1] if classes == 2 else probabilities
     expected = {
         "accuracy": metrics.accuracy_score(labels, predicted),
@@ -50,15 +57,15 @@ def test_a_weight_is_a_repeated_row(seed: int, classes: int) -> None:
     repeats = np.random.default_rng(seed).integers(0, 4, len(labels))
     repeats[:classes] += 1
     again = np.repeat(np.arange(len(labels)), repeats)
-    weighted = scores.scores(labels, predicted, probabilities, repeats[None, :].astype(float))
-    repeated = scores.scores(labels[again], predicted[again], probabilities[again])
-    for name in scores.METRICS:
-        assert weighted[name][0] == pytest.approx(repeated[name][0], abs=1e-12)
+    answers = (predicted, probabilities)
+    weighted = scores.of("classification").scores(labels, answers, repeats[None, :].astype(float))
+    repeated = _scores("classification", labels[again], (predicted[again], probabilities[again]))
+    assert {name: value[0] for name, value in weighted.items()} == pytest.approx(repeated, abs=1e-12)
 
 
 def test_per_class_and_confusion_are_scikit_learns() -> None:
     labels, predicted, probabilities = _rows(3, 4, 80, 2)
-    table = scores.per_class(labels, predicted, probabilities)
+    table = classification.per_class(labels, predicted, probabilities)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         labels, predicted, zero_division=0
     )
@@ -73,7 +80,9 @@ def test_per_class_and_confusion_are_scikit_learns() -> None:
             },
             abs=1e-6,
         )
-    assert (scores.confusion(labels, predicted, 4) == metrics.confusion_matrix(labels, predicted)).all()
+    assert (
+        classification.confusion(labels, predicted, 4) == metrics.confusion_matrix(labels, predicted)
+    ).all()
 
 
 def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
@@ -81,7 +90,7 @@ def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
 
     def run(seed: int) -> dict[str, Score]:
         return scores.with_intervals(
-            labels, predicted, probabilities, resamples=400, confidence=0.95, seed=seed
+            "classification", labels, (predicted, probabilities), resamples=400, confidence=0.95, seed=seed
         )
 
     first = run(5)
@@ -96,9 +105,13 @@ def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
 
 def test_chunks_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, predicted, probabilities = _rows(1, 3, 50, 3)
-    whole = scores.with_intervals(labels, predicted, probabilities, resamples=200, confidence=0.9, seed=1)
+    whole = scores.with_intervals(
+        "classification", labels, (predicted, probabilities), resamples=200, confidence=0.9, seed=1
+    )
     monkeypatch.setattr(scores, "_CHUNK", 40 * len(labels))
-    chunked = scores.with_intervals(labels, predicted, probabilities, resamples=200, confidence=0.9, seed=1)
+    chunked = scores.with_intervals(
+        "classification", labels, (predicted, probabilities), resamples=200, confidence=0.9, seed=1
+    )
     # The draws are taken class by class within a chunk, so they differ; the interval they estimate does not.
     for name, each in whole.items():
         assert each.low == pytest.approx(chunked[name].low, abs=0.06)
@@ -109,7 +122,7 @@ def test_no_warning_when_a_class_is_never_predicted() -> None:
     probabilities = np.tile([0.6, 0.3, 0.1], (4, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = scores.point(labels, probabilities.argmax(axis=1), probabilities)
+        result = scores.point("classification", labels, (probabilities.argmax(axis=1), probabilities))
     assert result["recall_macro"] == pytest.approx(1 / 3, abs=1e-6)
 
 
@@ -117,14 +130,16 @@ class TestPaired:
     def test_the_same_answers_do_not_differ(self) -> None:
         labels, predicted, probabilities = _rows(3, 3, 40, 2)
         answers = (predicted, probabilities)
-        found = scores.paired(labels, answers, answers, resamples=100, confidence=0.9, seed=1)
+        found = scores.paired(
+            "classification", labels, answers, answers, resamples=100, confidence=0.9, seed=1
+        )
         assert set(found.values()) == {Score(value=0.0, low=0.0, high=0.0)}
 
     def test_turned_round_it_is_the_opposite(self) -> None:
         labels, predicted, probabilities = _rows(3, 3, 40, 2)
         first, second = (predicted, probabilities), (1 - predicted % 2, probabilities[:, ::-1])
-        there = scores.paired(labels, first, second, resamples=200, confidence=0.9, seed=1)
-        back = scores.paired(labels, second, first, resamples=200, confidence=0.9, seed=1)
+        there = scores.paired("classification", labels, first, second, resamples=200, confidence=0.9, seed=1)
+        back = scores.paired("classification", labels, second, first, resamples=200, confidence=0.9, seed=1)
         for name, each in there.items():
             assert (each.value, each.low, each.high) == pytest.approx(
                 (-back[name].value, -(back[name].high or 0), -(back[name].low or 0)), abs=2e-6
@@ -139,8 +154,8 @@ class TestPaired:
         other[0] = 1 - other[0]
         options = {"resamples": 2000, "confidence": 0.95, "seed": 1}
         answers = [(each, np.eye(2)[each] * 0.8 + 0.1) for each in (predicted, other)]
-        difference = scores.paired(labels, *answers, **options)["accuracy"]  # type: ignore[arg-type]
-        own = scores.with_intervals(labels, *answers[0], **options)["accuracy"]  # type: ignore[arg-type]
+        difference = scores.paired("classification", labels, *answers, **options)["accuracy"]  # type: ignore[arg-type]
+        own = scores.with_intervals("classification", labels, answers[0], **options)["accuracy"]  # type: ignore[arg-type]
         assert abs(difference.value) == pytest.approx(1 / 40)
         assert (difference.high or 0) - (difference.low or 0) < ((own.high or 0) - (own.low or 0)) / 2
 
@@ -148,6 +163,7 @@ class TestPaired:
         labels, predicted, probabilities = _rows(11, 3, 60, 2)
         other = np.random.default_rng(2).permutation(predicted)
         found = scores.paired(
+            "classification",
             labels,
             (predicted, probabilities),
             (other, probabilities),
@@ -162,3 +178,73 @@ class TestPaired:
             rows = np.concatenate([random.choice(each, len(each)) for each in strata])
             drawn.append((other[rows] == labels[rows]).mean() - (predicted[rows] == labels[rows]).mean())
         assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])), abs=0.02)
+
+
+values = st.floats(-1e6, 1e6).map(lambda each: round(each, 3))
+
+
+class TestRegression:
+    @given(st.lists(st.tuples(values, values), min_size=2, max_size=60))
+    def test_every_metric_is_scikit_learns(self, rows: list[tuple[float, float]]) -> None:
+        target, answers = (np.array(each) for each in zip(*rows, strict=True))
+        expected = {
+            "r2": metrics.r2_score(target, answers),
+            "rmse": metrics.root_mean_squared_error(target, answers),
+            "mae": metrics.mean_absolute_error(target, answers),
+            "median_absolute_error": metrics.median_absolute_error(target, answers),
+        }
+        assert _scores("regression", target, (answers,)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+    @given(st.lists(st.tuples(values, values, st.integers(0, 3)), min_size=3, max_size=40))
+    def test_a_weight_is_a_repeated_row(self, rows: list[tuple[float, float, int]]) -> None:
+        target, answers, repeats = (np.array(each) for each in zip(*rows, strict=True))
+        repeats[:2] += 1
+        again = np.repeat(np.arange(len(target)), repeats)
+        weighted = scores.of("regression").scores(target, (answers,), repeats[None, :].astype(float))
+        repeated = _scores("regression", target[again], (answers[again],))
+        assert {name: value[0] for name, value in weighted.items()} == pytest.approx(
+            repeated, rel=1e-6, abs=1e-6
+        )
+
+    @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+    def test_the_unit_changes_no_digits(self, unit: float) -> None:
+        random = np.random.default_rng(3)
+        target = random.normal(size=80)
+        answers = target + random.normal(scale=0.1, size=80)
+        plain = scores.point("regression", target, (answers,))
+        scaled = scores.point("regression", target * unit, (answers * unit,))
+        assert scaled["r2"] == plain["r2"]
+        for name in ("rmse", "mae", "median_absolute_error"):
+            assert scaled[name] == pytest.approx(plain[name] * unit, rel=1e-5)
+
+    def test_far_from_zero_no_digits_are_lost(self) -> None:
+        target = 1e9 + np.arange(10) / 10
+        answers = target + 0.01
+        assert scores.point("regression", target, (answers,))["r2"] == pytest.approx(
+            1 - 0.0001 * 10 / np.square(target - target.mean()).sum(), abs=1e-4
+        )
+
+    @given(st.integers(0, 1000), st.sampled_from([0.5, 0.8, 0.9, 0.95]))
+    @settings(max_examples=40)
+    def test_the_margin_is_the_order_statistic_of_split_conformal(self, seed: int, level: float) -> None:
+        errors = np.abs(np.random.default_rng(seed).normal(size=99))
+        margin = regression.margin(errors, level)
+        assert (errors <= margin).sum() == math.ceil(100 * level)
+
+    def test_new_rows_are_held_as_often_as_asked(self) -> None:
+        random = np.random.default_rng(8)
+        held = [
+            abs(random.standard_normal()) <= regression.margin(np.abs(random.standard_normal(40)), 0.9)
+            for _ in range(4000)
+        ]
+        # ceil(41 * 0.9) / 41 = 0.902 is the coverage of exchangeable errors; three standard errors are 0.014.
+        assert np.mean(held) == pytest.approx(0.902, abs=0.015)
+
+    def test_too_few_errors_give_the_largest(self) -> None:
+        assert regression.margin(np.array([3.0, 1.0]), 0.9) == 3.0
+
+    def test_a_share_of_rows_has_an_interval(self) -> None:
+        found = scores.proportion(np.arange(200) < 180, resamples=2000, confidence=0.95, seed=1)
+        assert found.value == 0.9
+        assert found.low == pytest.approx(0.855, abs=0.01)
+        assert found.high == pytest.approx(0.94, abs=0.01)

@@ -157,7 +157,10 @@ class TestVerdict:
         text, data = reviewed(branch, "--no-production")
         assert data["passed"]
         assert "Not compared with production" in text
-        assert "No confusion matrix before: candidates/logistic_regression/report.json (" in Page(text).text
+        assert (
+            "No figures of the champion before: candidates/logistic_regression/report.json ("
+            in Page(text).text
+        )
 
     def test_before_there_were_defaults(self, branch: Repository) -> None:
         """Then params.yaml said everything, and what it left out was no default of today."""
@@ -354,7 +357,8 @@ figures = st.builds(
     test=values,
     test_low=values,
     test_high=values,
-    log_loss=values,
+    second=st.just("log_loss"),
+    second_test=values,
 )
 versions = st.text("0123456789abcdef", min_size=12, max_size=12)
 champions = st.none() | st.builds(Champion, algorithm=texts, version=versions | texts, rule=texts)
@@ -461,7 +465,16 @@ def test_whatever_a_review_holds_the_comment_is_short_and_harmless(review: Revie
 
 
 def test_many_algorithms_and_classes_are_shown_as_far_as_they_fit() -> None:
-    one = Algorithm(score="f1_macro", cv=0.9, cv_std=0.1, test=0.9, test_low=0.8, test_high=1, log_loss=0.3)
+    one = Algorithm(
+        score="f1_macro",
+        cv=0.9,
+        cv_std=0.1,
+        test=0.9,
+        test_low=0.8,
+        test_high=1,
+        second="log_loss",
+        second_test=0.3,
+    )
     side = State(
         commit="0" * 40,
         champion=Champion(algorithm="a0", version="0" * 12, rule="highest"),
@@ -501,7 +514,16 @@ def test_many_algorithms_and_classes_are_shown_as_far_as_they_fit() -> None:
 
 def test_values_made_to_be_long_do_not_add_up_to_more_than_github_takes() -> None:
     long = "@|`" * 300
-    one = Algorithm(score=long, cv=0.9, cv_std=0.1, test=0.9, test_low=0.8, test_high=1, log_loss=0.3)
+    one = Algorithm(
+        score=long,
+        cv=0.9,
+        cv_std=0.1,
+        test=0.9,
+        test_low=0.8,
+        test_high=1,
+        second="log_loss",
+        second_test=0.3,
+    )
     side = State(
         commit="0" * 40,
         champion=Champion(algorithm=long, version=long, rule=long),

@@ -105,15 +105,15 @@ class TestGate:
 
     def test_every_missed_rule_is_named_with_its_figure(self, champion: Report) -> None:
         strict = GateSettings(
-            minimum={"accuracy": 0.99}, maximum_log_loss=0.01, maximum_latency_ms=1, maximum_bytes=10
+            minimum={"accuracy": 0.99}, maximum={"log_loss": 0.01}, maximum_latency_ms=1, maximum_bytes=10
         )
         missed = gate.missed(champion, 2.5, strict)
-        assert list(missed) == ["minimum.accuracy", "maximum_log_loss", "maximum_latency_ms", "maximum_bytes"]
+        assert list(missed) == ["minimum.accuracy", "maximum.log_loss", "maximum_latency_ms", "maximum_bytes"]
         with pytest.raises(GateError) as caught:
             gate.refuse(champion.algorithm, missed.values())
         message = str(caught.value)
         assert re.search(r"test accuracy 0\.\d+ is below select\.gate\.minimum\.accuracy 0\.99", message)
-        assert re.search(r"test log loss 0\.\d+ is above select\.gate\.maximum_log_loss 0\.01", message)
+        assert re.search(r"test log loss 0\.\d+ is above select\.gate\.maximum\.log_loss 0\.01", message)
         assert "median latency in ms 2.5 is above select.gate.maximum_latency_ms 1" in message
         assert re.search(r"size in bytes \d+ is above select\.gate\.maximum_bytes 10", message)
 

@@ -22,7 +22,7 @@ def test_it_writes_the_parameters_with_the_defaults(project: Project) -> None:
     found = json.loads(config.SETTINGS_FILE.read_text())
     assert found["split"] == {"test_share": 0.25, "seed": 7}
     assert found["evaluate"]["folds"] == 3
-    assert found["evaluate"]["score"] == "f1_macro"
+    assert found["evaluate"]["confidence"] == 0.95
     assert found["schema"] == params["schema"]
 
 
@@ -48,6 +48,17 @@ def test_keys_are_text_as_dvc_reads_them(project: Project) -> None:
         ({"select__gate__minimum": {"accurracy": 1}}, r"select\.gate\.minimum\.accurracy"),
         ({"train__algorithms__xgboost__missing": date(2026, 1, 1)}, "a value is no text, number"),
         ({"train": {}}, "train.algorithms: is missing"),
+        (
+            {"evaluate__score": "rmse"},
+            "evaluate.score: rmse is no metric of a classification; there are accuracy",
+        ),
+        ({"select__gate__maximum": {"mae": 1}}, "select.gate.maximum: mae is no metric of a classification"),
+        (
+            {"select__gate__maximum_log_loss": 0.5},
+            r"maximum_log_loss is written as `maximum: \{log_loss: 0\.5\}`",
+        ),
+        ({"schema__unit": "kg"}, "schema: unit belongs to a regression, and the task is classification"),
+        ({"schema__task": "regression"}, "schema: classes belongs to a classification"),
         ({"name": "credit_default"}, "params.yaml: name: a model cannot be called 'credit_default'"),
         ({"name": "all"}, "params.yaml: name: a model cannot be called 'all'"),
     ],

@@ -64,7 +64,7 @@ def test_metrics_are_the_reports_headline(trained: Project) -> None:
 def test_plot_tables_say_what_the_report_says(trained: Project) -> None:
     result = report.read("random_forest")
     folder = trained.root / "candidates/random_forest/plots"
-    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in report.PLOTS}
+    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in report.PLOTS["classification"]}
     assert tables["confusion"]["count"].sum() == 37
     diagonal = tables["confusion"].query("actual == predicted")
     assert diagonal["count"].sum() / 37 == pytest.approx(result.test["accuracy"].value, abs=1e-6)
@@ -93,7 +93,7 @@ def test_an_algorithm_without_a_block_is_named(trained: Project) -> None:
 def test_more_folds_than_rows_of_a_class(trained: Project) -> None:
     trained.change(evaluate__folds=60)
     with pytest.raises(
-        ConfigError, match=r"evaluate\.folds is 60, but the rarest class has \d+ training rows"
+        ConfigError, match=r"evaluate\.folds is 60, but the rarest class has \d+ rows to train on"
     ):
         trained.run("train", "logistic_regression")
 
@@ -129,7 +129,7 @@ def test_a_model_that_cannot_be_exported_is_one_line(trained: Project) -> None:
 
 def test_a_model_whose_file_disagrees_names_its_parameters(trained: Project) -> None:
     trained.change(train__algorithms__xgboost={"n_estimators": 2, "base_score": 0.5, "max_depth": None})
-    trained.monkeypatch.setattr("training.train.onnx.export.TOLERANCE", -1.0)
+    trained.monkeypatch.setattr("training.train.parity.TOLERANCE", -1.0)
     with pytest.raises(
         ParityError,
         match=r"xgboost with n_estimators: 2, learning_rate: 0\.1, tree_method: 'exact', base_score: 0\.5: the exported model disagrees",

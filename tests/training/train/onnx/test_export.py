@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -23,7 +24,8 @@ from tests.training.rows import mixed, numbers
 from training.base.config import AlgorithmSettings
 from training.base.errors import ParityError
 from training.data.dataset import Profile, Split
-from training.train import algorithms
+from training.results.figures import Answers
+from training.train import algorithms, parity
 from training.train import stage as train
 from training.train.algorithms import Algorithm
 from training.train.onnx import export
@@ -39,17 +41,21 @@ def fitted(name: str, classes: int = 3) -> tuple[Pipeline, Profile, Split]:
     return train.fit(algorithms.pipeline(name, settings, profile), rows, name), profile, rows
 
 
+def answerer(predictor: Classifier) -> Callable[[Split], Answers]:
+    return lambda split: predictor.predict(split.numbers, split.categories)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_file_and_estimator_agree_on_grids_with_gaps_and_categories(name: str, classes: int) -> None:
     pipeline, profile, rows = fitted(name, classes)
     predictor = Classifier(export.export(pipeline, profile.layout), profile.layout)
-    generated = [export.grid_rows(profile, rows, 20_000, fraction=each, seed=1) for each in (1, 2)]
-    parity = export.check_parity(pipeline, predictor, rows, generated)
-    assert parity.label_differences == 0
-    assert parity.largest_probability_difference <= export.TOLERANCE
-    assert parity.generated_rows == 40_000
+    generated = [parity.grid_rows(profile, rows, 20_000, fraction=each, seed=1) for each in (1, 2)]
+    found = parity.check_parity(pipeline, answerer(predictor), rows, generated)
+    assert found.label_differences == 0
+    assert found.largest_difference <= parity.TOLERANCE
+    assert found.generated_rows == 40_000
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def test_a_sixth_algorithm_takes_skl2onnx_as_it_is(
     monkeypatch.setattr(algorithms, "FACTORIES", {"sixth": lambda: sixth})
     pipeline, profile, rows = fitted("sixth", classes)
     predictor = Classifier(export.export(pipeline, profile.layout), profile.layout)
-    assert export.check_parity(pipeline, predictor, rows, []).label_differences == 0
+    assert parity.check_parity(pipeline, answerer(predictor), rows, []).label_differences == 0
 
 
 def test_a_wrong_file_is_caught() -> None:
@@ -87,14 +93,14 @@ def test_a_wrong_file_is_caught() -> None:
     with pytest.raises(
         ParityError, match=r"\d+ of 240 labels differ, probabilities by up to .* first at numbers"
     ):
-        export.check_parity(pipeline, predictor, rows, [])
+        parity.check_parity(pipeline, answerer(predictor), rows, [])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_of_rows_have_the_bits_of_all_rows_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, profile, rows = fitted(name)
     model = export.export(pipeline, profile.layout)
-    asked = export.grid_rows(profile, rows, 2003, fraction=2, seed=1)
+    asked = parity.grid_rows(profile, rows, 2003, fraction=2, seed=1)
     whole = Classifier(model, profile.layout).predict(asked.numbers, asked.categories)
     monkeypatch.setattr("app.predictor.BLOCK_BYTES", 0)
     for block in (128, 200, 256, 1000):
@@ -136,7 +142,7 @@ def test_a_file_that_answers_no_number_is_caught(monkeypatch: pytest.MonkeyPatch
     probabilities[3] = np.nan
     monkeypatch.setattr(predictor, "predict", lambda *_: (label, probabilities))
     with pytest.raises(ParityError, match="0 of 240 labels differ, probabilities by up to nan"):
-        export.check_parity(pipeline, predictor, rows, [])
+        parity.check_parity(pipeline, answerer(predictor), rows, [])
 
 
 def test_without_its_cast_a_tree_is_caught_on_the_grid() -> None:
@@ -148,32 +154,32 @@ def test_without_its_cast_a_tree_is_caught_on_the_grid() -> None:
     naive = Pipeline([scaler, pipeline.steps[-1]]).fit(algorithms.inputs(rows), rows.target)
     early = Pipeline([("cast", CastTransformer(dtype=np.float32)), *naive.steps])
     predictor = Classifier(export.export(early, profile.layout), profile.layout)
-    generated = [export.grid_rows(profile, rows, 50_000, fraction=each, seed=1) for each in (1, 2)]
+    generated = [parity.grid_rows(profile, rows, 50_000, fraction=each, seed=1) for each in (1, 2)]
     with pytest.raises(ParityError):
-        export.check_parity(naive, predictor, rows, generated)
+        parity.check_parity(naive, answerer(predictor), rows, generated)
 
 
 def test_generated_rows_come_in_blocks_where_features_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """2,308 features of 100,000 rows are 1.8 GB, and both grids were held at once."""
     profile, rows = mixed()
-    whole = list(export.generated_rows(profile, rows, 1000, 7))
+    whole = list(parity.generated_rows(profile, rows, 1000, 7))
     assert [len(each) for each in whole] == [1000, 1000]
-    same = export.grid_rows(profile, rows, 1000, fraction=2, seed=7)
+    same = parity.grid_rows(profile, rows, 1000, fraction=2, seed=7)
     assert np.array_equal(whole[1].numbers, same.numbers, equal_nan=True)
-    monkeypatch.setattr(export, "MOST_CELLS", 400 * len(profile.features))
-    blocks = list(export.generated_rows(profile, rows, 1000, 7))
+    monkeypatch.setattr(parity, "MOST_CELLS", 400 * len(profile.features))
+    blocks = list(parity.generated_rows(profile, rows, 1000, 7))
     assert [len(each) for each in blocks] == [400, 400, 200] * 2
     assert not np.array_equal(blocks[0].numbers, blocks[1].numbers, equal_nan=True)
     pipeline, profile, rows = fitted("logistic_regression")
     predictor = Classifier(export.export(pipeline, profile.layout), profile.layout)
-    parity = export.check_parity(pipeline, predictor, rows, iter(blocks))
-    assert (parity.data_rows, parity.generated_rows) == (240, 2000)
+    found = parity.check_parity(pipeline, answerer(predictor), rows, iter(blocks))
+    assert (found.data_rows, found.generated_rows) == (240, 2000)
 
 
 def test_generated_rows_lie_on_the_grid_and_within_the_ranges() -> None:
     profile, rows = mixed()
     for fraction in (1, 2):
-        split = export.grid_rows(profile, rows, 5000, fraction=fraction, seed=3)
+        split = parity.grid_rows(profile, rows, 5000, fraction=fraction, seed=3)
         for column, name in enumerate(profile.layout.numbers):
             feature = next(each for each in profile.features if each.name == name)
             assert isinstance(feature, NumberFeature)
