@@ -24,6 +24,7 @@ export PYTHONUTF8 := 1
 # Tests and stages start the same modules many times; a machine that caches no bytecode compiles them each time.
 unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
+ESTIMATORS := .venv/.estimators
 # What a command about MODEL begins with.
 IN = $(if $(MODEL),python -m common.models "$(MODEL)")
 # A module's tests stay in one process, because they share fixtures.
@@ -45,6 +46,13 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: Python 3.11 or later is needed, and $(PYTHON) is older: make PYTHON=python3.12" >&2; exit 1; }
 	uv sync --locked --compile-bytecode --python $(PYTHON)
+	@touch $@
+
+.PHONY: estimators
+estimators: $(ESTIMATORS) ## Add the optional estimators, LightGBM and CatBoost, which tests need
+
+$(ESTIMATORS): $(READY) | $(UV)
+	uv sync --locked --inexact --group boosting --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 .uv/bin/uv:
@@ -80,23 +88,23 @@ serve: setup ## Serve a model on port 8000
 	$(IN) python -m app
 
 .PHONY: test
-test: setup ## Run the tests, except the long ones; PYTEST_ARGS="-k page" for some
+test: setup estimators ## Run the tests, except the long ones; PYTEST_ARGS="-k page" for some
 	$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: test-fast
-test-fast: setup ## Run the tests that take at most about a second each
+test-fast: setup estimators ## Run the tests that take at most about a second each
 	$(PYTEST) -m "not slow and not long" $(PYTEST_ARGS)
 
 .PHONY: coverage
-coverage: setup ## Run the tests and fail if they cover too little of the code (takes twice as long)
+coverage: setup estimators ## Run the tests and fail if they cover too little of the code (takes twice as long)
 	$(PYTEST) --cov $(PYTEST_ARGS)
 
 .PHONY: test-long
-test-long: setup ## Run the long tests; PYTEST_ARGS="--changed-since=REV" for those whose subject changed
+test-long: setup estimators ## Run the long tests; PYTEST_ARGS="--changed-since=REV" for those whose subject changed
 	$(PYTEST) -m long $(PYTEST_ARGS) || [[ $$? == 5 ]]  # 5: no test to run
 
 .PHONY: explore
-explore: setup ## Run the property tests on random examples; `make test` always uses the same
+explore: setup estimators ## Run the property tests on random examples; `make test` always uses the same
 	@mkdir -p build
 	python -m pytest -n $(WORKERS) -m hypothesis --hypothesis-profile=explore $(PYTEST_ARGS) | tee build/explore.txt
 

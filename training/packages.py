@@ -21,6 +21,8 @@ from training.base.errors import ConfigError
 LOCK_FILE = Path("uv.lock")
 PIPELINE_FILE = Path("dvc.yaml")
 PACKAGES_FILE = Path("training/packages.yaml")
+PLOTTING = frozenset({"graphviz", "matplotlib", "plotly"})
+"""CatBoost needs these to draw, and no stage lets it."""
 HEADING = """# Locked versions of what the stages import, each with a digest of those that it needs. `make packages` writes them.
 # yamllint disable rule:line-length
 """
@@ -68,7 +70,8 @@ class _Locked:
             name = each["name"]
             # A package has two versions where supported Pythons or platforms need different ones.
             self.versions.setdefault(name, []).append(each.get("version", ""))
-            self.needs.setdefault(name, set()).update(one["name"] for one in each.get("dependencies", ()))
+            needs = {one["name"] for one in each.get("dependencies", ())}
+            self.needs.setdefault(name, set()).update(needs - PLOTTING)
 
     def describe(self, name: str) -> str:
         if name not in self.versions:

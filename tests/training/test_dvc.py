@@ -44,7 +44,8 @@ def distributions() -> dict[str, set[str]]:
         name: {str(canonicalize_name(each)) for each in packages}
         for name, packages in packages_distributions().items()
     }
-    return found | {"ruamel": {"ruamel-yaml"}}
+    # The optional packages may be missing.
+    return {"catboost": {"catboost"}, "lightgbm": {"lightgbm"}, **found, "ruamel": {"ruamel-yaml"}}
 
 
 def algorithms() -> list[str]:

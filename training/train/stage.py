@@ -187,7 +187,7 @@ def _fit(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], SearchOutc
     pipeline = algorithms.pipeline(task.name, task.block, task.profile)
     parameters, outcome = dict(task.block.parameters), None
     if task.block.search is not None:
-        prefix = algorithms.create(task.name).prefix
+        prefix = algorithms.create(task.name, task.profile.task).prefix
         outcome = search(pipeline, prefix, task.block.search, split, task.score, task.name)
         pipeline.set_params(**{prefix + key: value for key, value in outcome.best.items()})
         parameters |= outcome.best

@@ -1,4 +1,4 @@
-"""Exports a fitted pipeline to deterministic ONNX bytes, and checks that both give the same answers."""
+"""Exports a fitted pipeline to deterministic ONNX bytes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import numpy as np
 import onnx
 from skl2onnx import to_onnx, update_registered_converter
 from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
 from app.contract import Layout
-from app.predictor import CATEGORIES, LABEL, NUMBERS, PROBABILITIES
+from app.predictor import CATEGORIES, LABEL, NUMBERS, PROBABILITIES, VALUE
 from training.train.algorithms import MedianImputer
-from training.train.onnx import linear, svm, trees
+from training.train.onnx import linear, mlp, neighbors, svm, trees
 
 OPSET = 18
 ML_OPSET = 3
-"""The first version of the tree nodes that takes float64."""
+"""The first version of the tree nodes that takes float64; the operator TreeEnsemble needs a later one."""
+
+_EXACT = (linear, mlp, neighbors, svm, trees)
+"""Each writes the nodes of some estimators, of which `compact` makes what it writes."""
 
 
 def export(fitted: Pipeline, layout: Layout) -> bytes:
@@ -28,7 +32,7 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
     are sorted and the message is serialised deterministically.
     """
     _register_converters()
-    for module in (linear, svm):
+    for module in _EXACT:
         fitted = module.compact(fitted)
     types: list[tuple[str, Any]] = []
     if layout.numbers:
@@ -41,13 +45,15 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
         model = to_onnx(
             fitted,
             initial_types=types,
-            options={"zipmap": False},
-            target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+            options={"zipmap": False} if isinstance(fitted[-1], ClassifierMixin) else None,
+            target_opset={"": OPSET, trees.DOMAIN: ML_OPSET},
         )
     _name_outputs(model.graph)
-    opsets = sorted({(each.domain, each.version) for each in model.opset_import})
+    opsets = {each.domain: each.version for each in model.opset_import}
+    if trees.OPERATOR in {each.op_type for each in model.graph.node}:
+        opsets[trees.DOMAIN] = trees.OPSET  # skl2onnx does not know it, and writes nothing that it changes
     del model.opset_import[:]
-    model.opset_import.extend(onnx.helper.make_opsetid(*each) for each in opsets)
+    model.opset_import.extend(onnx.helper.make_opsetid(*each) for each in sorted(opsets.items()))
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -58,28 +64,16 @@ def complexity(model: bytes) -> int:
     count = sum(int(np.prod(each.dims)) for each in graph.initializer)
     for node in graph.node:
         for attribute in node.attribute:
-            count += len(attribute.floats) + int(np.prod(attribute.t.dims) if attribute.HasField("t") else 0)
+            numbers = attribute.t.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+            count += len(attribute.floats) + int(np.prod(attribute.t.dims) if numbers else 0)
     return count
 
 
 def _register_converters() -> None:
-    for module in (linear, svm, trees):
+    for module in _EXACT:
         module.register_converters()
     update_registered_converter(
         MedianImputer, "EspalierMedianImputer", _median_imputer_shape, _convert_median_imputer
-    )
-    try:
-        from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
-        from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
-        from xgboost import XGBClassifier
-    except ImportError:
-        return
-    update_registered_converter(
-        XGBClassifier,
-        "XGBoostXGBClassifier",
-        calculate_linear_classifier_output_shapes,
-        convert_xgboost,
-        options={"nocl": [True, False], "zipmap": [True, False, "columns"]},
     )
 
 
@@ -98,7 +92,8 @@ def _convert_median_imputer(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _name_outputs(graph: onnx.GraphProto) -> None:
-    names = {each.name: name for each, name in zip(graph.output, (LABEL, PROBABILITIES), strict=True)}
+    outputs = (VALUE,) if len(graph.output) == 1 else (LABEL, PROBABILITIES)
+    names = {each.name: name for each, name in zip(graph.output, outputs, strict=True)}
     for output in graph.output:
         output.name = names[output.name]
     for node in graph.node:

@@ -8,14 +8,15 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 from skl2onnx import update_registered_converter
-from skl2onnx.common.data_types import DoubleTensorType, Int64TensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
+from sklearn.base import ClassifierMixin
 
 
 class Nodes:
-    """Writes the nodes of one classifier into the graph that skl2onnx builds.
+    """Writes the nodes of one estimator into the graph that skl2onnx builds.
 
     Attributes:
-        values: name of the classifier's input, as float64.
+        values: name of the estimator's input, as float64.
     """
 
     def __init__(self, scope: Any, operator: Any, container: Any) -> None:
@@ -52,13 +53,13 @@ class Nodes:
         self._nodes.append((kind, names, outputs, attributes))
         return outputs
 
-    def answer(self, label: str, probabilities: str) -> None:
-        """Write the nodes, with two of their results as the classifier's outputs."""
-        outputs = dict(zip((label, probabilities), self._outputs, strict=True))
+    def answer(self, *results: str) -> None:
+        """Write the nodes, with results as the outputs: label and probabilities, or the value."""
+        outputs = dict(zip(results, self._outputs, strict=True))
         for kind, *names, attributes in self._nodes:
-            inputs, results = ([outputs.get(name, name) for name in each] for each in names)
+            inputs, given = ([outputs.get(name, name) for name in each] for each in names)
             name = self._scope.get_unique_operator_name(kind)
-            self._container.add_node(kind, inputs, results, name=name, **attributes)
+            self._container.add_node(kind, inputs, given, name=name, **attributes)
 
     def _constant(self, values: NDArray[Any]) -> str:
         name: str = self._scope.get_unique_variable_name("constant")
@@ -66,22 +67,28 @@ class Nodes:
         return name
 
 
-def register(kind: type, write: Callable[[Nodes, Any], None], probabilities: type) -> None:
-    """Make skl2onnx export a classifier, whose classes are 0 to n - 1, with our nodes.
+def register(
+    kind: type, write: Callable[[Nodes, Any], None], single: Callable[[Any], bool] = lambda _: False
+) -> None:
+    """Make skl2onnx export an estimator with our nodes. The classes of a classifier are 0 to n - 1.
 
     Args:
-        kind: the classifier's type.
-        write: writes the nodes of a fitted classifier.
-        probabilities: skl2onnx's type of the probabilities.
+        kind: the estimator's type.
+        write: writes the nodes of a fitted estimator.
+        single: whether the probabilities or values of a fitted estimator are float32.
     """
 
     def shape(operator: Any) -> None:
-        operator.outputs[0].type = Int64TensorType([None])
-        operator.outputs[1].type = probabilities([None, len(operator.raw_operator.classes_)])
+        fitted = operator.raw_operator
+        answer = FloatTensorType if single(fitted) else DoubleTensorType
+        if len(operator.outputs) == 1:
+            operator.outputs[0].type = answer([None, 1])
+        else:
+            operator.outputs[0].type = Int64TensorType([None])
+            operator.outputs[1].type = answer([None, len(fitted.classes_)])
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
         write(Nodes(scope, operator, container), operator.raw_operator)
 
-    update_registered_converter(
-        kind, f"Exact{kind.__name__}", shape, convert, options={"zipmap": [True, False, "columns"]}
-    )
+    options = {"zipmap": [True, False, "columns"]} if issubclass(kind, ClassifierMixin) else {}
+    update_registered_converter(kind, f"Exact{kind.__name__}", shape, convert, options=options)

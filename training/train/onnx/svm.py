@@ -1,4 +1,4 @@
-"""Exact ONNX nodes for a support vector classifier with sigmoid calibration.
+"""Exact ONNX nodes for support vector machines: a classifier with sigmoid calibration, and a regressor.
 
 skl2onnx writes support vectors and coefficients as float32, and separate nodes for each class: seventy for three
 classes. If the decision between two classes is close, the rounding can decide it differently from scikit-learn, and the
@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from skl2onnx.common.data_types import DoubleTensorType
-from sklearn.base import ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
-from sklearn.svm import SVC
+from sklearn.svm import SVC, SVR
 
 from training.train.algorithms import ESTIMATOR
 from training.train.onnx.nodes import Nodes, register
+from training.train.onnx.targets import unwrapped
 
 
 @dataclass(frozen=True, eq=False)
-class CalibratedSVC(ClassifierMixin):  # type: ignore[misc]
+class CalibratedSVC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A fitted SVC and the sigmoids over its decision function, 1 / (1 + exp(slope * decision + offset)).
 
     Attributes:
@@ -44,12 +44,23 @@ class CalibratedSVC(ClassifierMixin):  # type: ignore[misc]
         return classes
 
 
+@dataclass(frozen=True, eq=False)
+class ScaledSVR(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """A fitted SVR, and what its value is multiplied with and added to."""
+
+    svr: SVR
+    scale: float
+    mean: float
+
+
 def compact(fitted: Pipeline) -> Pipeline:
-    """Rewrite a pipeline that ends in a calibrated SVC; others are returned as they are.
+    """Rewrite a pipeline that ends in a calibrated SVC or an SVR; others are returned as they are.
 
     Other calibrations, ensembles of classifiers and kernels that are functions are not rewritten either.
     """
-    model = fitted[-1]
+    model, scale, mean = unwrapped(fitted[-1])
+    if type(model) is SVR and model.kernel in _KERNELS:
+        return Pipeline([*fitted.steps[:-1], (ESTIMATOR, ScaledSVR(model, scale, mean))])
     if type(model) is not CalibratedClassifierCV or len(model.calibrated_classifiers_) > 1:
         return fitted
     (calibrated,) = model.calibrated_classifiers_
@@ -62,11 +73,18 @@ def compact(fitted: Pipeline) -> Pipeline:
 
 
 def register_converters() -> None:
-    """Register the converter of `CalibratedSVC`."""
-    register(CalibratedSVC, _write, DoubleTensorType)
+    """Register the converters of both."""
+    register(CalibratedSVC, _write_classification)
+    register(ScaledSVR, _write_regression)
 
 
-def _write(nodes: Nodes, model: CalibratedSVC) -> None:
+def _write_regression(nodes: Nodes, model: ScaledSVR) -> None:
+    svr = model.svr
+    weights, intercept = svr.dual_coef_.T * model.scale, svr.intercept_ * model.scale + model.mean
+    nodes.answer(nodes.add("Gemm", _KERNELS[svr.kernel](nodes, svr), weights, intercept))
+
+
+def _write_classification(nodes: Nodes, model: CalibratedSVC) -> None:
     svc = model.svc
     similarities = _KERNELS[svc.kernel](nodes, svc)
     if len(svc.classes_) == 2:
@@ -80,9 +98,9 @@ def _write(nodes: Nodes, model: CalibratedSVC) -> None:
     nodes.answer(nodes.add("ArgMax", probabilities, axis=1, keepdims=0), probabilities)
 
 
-def _rbf(nodes: Nodes, svc: SVC) -> str:
+def _rbf(nodes: Nodes, machine: SVC | SVR) -> str:
     """exp(-gamma |x - s|²), with the square expanded: matrix products are faster than all differences."""
-    gamma, vectors = float(svc._gamma), svc.support_vectors_
+    gamma, vectors = float(machine._gamma), machine.support_vectors_
     squares = nodes.add("ReduceSumSquare", nodes.values, np.array([1]))
     products = nodes.add(
         "Gemm", nodes.values, 2 * gamma * vectors, -gamma * np.square(vectors).sum(axis=1), transB=1
@@ -90,25 +108,29 @@ def _rbf(nodes: Nodes, svc: SVC) -> str:
     return nodes.add("Exp", nodes.add("Gemm", squares, np.full((1, len(vectors)), -gamma), products))
 
 
-def _linear(nodes: Nodes, svc: SVC) -> str:
-    return nodes.add("Gemm", nodes.values, svc.support_vectors_, transB=1)
+def _linear(nodes: Nodes, machine: SVC | SVR) -> str:
+    return nodes.add("Gemm", nodes.values, machine.support_vectors_, transB=1)
 
 
-def _polynomial(nodes: Nodes, svc: SVC) -> str:
-    return nodes.add("Pow", _scaled_products(nodes, svc), np.array(float(svc.degree)))
+def _polynomial(nodes: Nodes, machine: SVC | SVR) -> str:
+    return nodes.add("Pow", _scaled_products(nodes, machine), np.array(float(machine.degree)))
 
 
-def _sigmoid(nodes: Nodes, svc: SVC) -> str:
-    return nodes.add("Tanh", _scaled_products(nodes, svc))
+def _sigmoid(nodes: Nodes, machine: SVC | SVR) -> str:
+    return nodes.add("Tanh", _scaled_products(nodes, machine))
 
 
-def _scaled_products(nodes: Nodes, svc: SVC) -> str:
+def _scaled_products(nodes: Nodes, machine: SVC | SVR) -> str:
     return nodes.add(
-        "Gemm", nodes.values, svc._gamma * svc.support_vectors_, np.array([float(svc.coef0)]), transB=1
+        "Gemm",
+        nodes.values,
+        machine._gamma * machine.support_vectors_,
+        np.array([float(machine.coef0)]),
+        transB=1,
     )
 
 
-_KERNELS: Mapping[str, Callable[[Nodes, SVC], str]] = {
+_KERNELS: Mapping[str, Callable[[Nodes, SVC | SVR], str]] = {
     "rbf": _rbf,
     "linear": _linear,
     "poly": _polynomial,

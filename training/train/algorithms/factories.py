@@ -1,0 +1,273 @@
+"""One factory for each algorithm.
+
+To add one, write a factory function here and a block of its name under `train.algorithms` in `params.yaml`.
+A factory returns the task's estimator with the project's defaults; the block's parameters are then set on it.
+
+Every estimator has one thread and a fixed seed: with more threads, sums are added up in another order and the model
+differs between machines.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from app.contract import Task
+from training.base.errors import ConfigError
+from training.train.algorithms.preparation import ESTIMATOR
+
+CLASSES: Task = "classification"
+VALUES: Task = "regression"
+
+SEED = 7
+"""Random state of the estimators; in the code, so that it is the same for all algorithms."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An estimator and the preparation that it needs.
+
+    Attributes:
+        estimator: a scikit-learn classifier or regressor.
+        tunable: where in the estimator the block's parameters go, "" for the estimator itself.
+        scale: whether numbers are standardised first.
+        takes_missing: whether the estimator itself decides about missing numbers; else they become the median.
+        exportable: for parameters with values that cannot be exported, the values that can.
+        most_rows: how many training rows there may be, because the time to fit grows with their square; 0 for any.
+    """
+
+    estimator: Any
+    tunable: str = ""
+    scale: bool = True
+    takes_missing: bool = False
+    exportable: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    most_rows: int = 0
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of parameter names in the pipeline."""
+        return f"{ESTIMATOR}__{self.tunable}__" if self.tunable else f"{ESTIMATOR}__"
+
+
+def logistic_regression(_: Task) -> Algorithm:
+    from sklearn.linear_model import LogisticRegression
+
+    return Algorithm(LogisticRegression(max_iter=1000, random_state=SEED))
+
+
+def ridge(_: Task) -> Algorithm:
+    from sklearn.linear_model import Ridge
+
+    return Algorithm(Ridge(random_state=SEED))
+
+
+def decision_tree(task: Task) -> Algorithm:
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    kind = DecisionTreeClassifier if task == CLASSES else DecisionTreeRegressor
+    return Algorithm(kind(random_state=SEED), scale=False)
+
+
+def random_forest(task: Task) -> Algorithm:
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+    kind = RandomForestClassifier if task == CLASSES else RandomForestRegressor
+    return Algorithm(kind(random_state=SEED, n_jobs=1), scale=False)
+
+
+def extra_trees(task: Task) -> Algorithm:
+    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+
+    kind = ExtraTreesClassifier if task == CLASSES else ExtraTreesRegressor
+    return Algorithm(kind(random_state=SEED, n_jobs=1), scale=False)
+
+
+def gradient_boosting(task: Task) -> Algorithm:
+    from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
+
+    exportable: dict[str, tuple[Any, ...]] = {"init": ("zero",)}
+    if task == CLASSES:
+        exportable["loss"] = ("log_loss",)
+    kind = GradientBoostingClassifier if task == CLASSES else GradientBoostingRegressor
+    return Algorithm(kind(random_state=SEED), scale=False, exportable=exportable)
+
+
+def hist_gradient_boosting(task: Task) -> Algorithm:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    kind = HistGradientBoostingClassifier if task == CLASSES else HistGradientBoostingRegressor
+    # Categories arrive one-hot, as numbers.
+    exportable = {"categorical_features": ("from_dtype",)}
+    return Algorithm(kind(random_state=SEED), scale=False, takes_missing=True, exportable=exportable)
+
+
+def xgboost(task: Task) -> Algorithm:
+    from xgboost import XGBClassifier, XGBRegressor
+
+    kind = XGBClassifier if task == CLASSES else XGBRegressor
+    objectives = {
+        # XGBoost itself replaces the others without a word where there are more than two classes.
+        CLASSES: ("binary:logistic", "multi:softprob"),
+        VALUES: (
+            "reg:squarederror",
+            "reg:absoluteerror",
+            "reg:pseudohubererror",
+            "count:poisson",
+            "reg:gamma",
+            "reg:tweedie",
+        ),
+    }
+    return Algorithm(
+        kind(random_state=SEED, n_jobs=1, tree_method="hist"),
+        scale=False,
+        takes_missing=True,
+        exportable={
+            "booster": ("gbtree",),
+            "multi_strategy": ("one_output_per_tree",),
+            "enable_categorical": (False,),
+            "objective": objectives[task],
+        },
+    )
+
+
+def lightgbm(task: Task) -> Algorithm:
+    _require("lightgbm")
+    from lightgbm import LGBMClassifier, LGBMRegressor
+
+    kind = LGBMClassifier if task == CLASSES else LGBMRegressor
+    objectives = {
+        CLASSES: ("binary", "multiclass"),
+        VALUES: (
+            "regression",
+            "regression_l1",
+            "huber",
+            "fair",
+            "quantile",
+            "mape",
+            "poisson",
+            "gamma",
+            "tweedie",
+        ),
+    }
+    return Algorithm(
+        kind(random_state=SEED, n_jobs=1, verbose=-1, deterministic=True, force_row_wise=True),
+        scale=False,
+        takes_missing=True,
+        exportable={"boosting_type": ("gbdt", "dart"), "objective": objectives[task]},
+    )
+
+
+def catboost(task: Task) -> Algorithm:
+    _require("catboost")
+    from catboost import CatBoostRegressor
+
+    from training.train.algorithms.catboost import FlatCatBoostClassifier
+
+    kind = FlatCatBoostClassifier if task == CLASSES else CatBoostRegressor
+    losses = {CLASSES: ("Logloss", "MultiClass"), VALUES: ("RMSE", "MAE")}
+    return Algorithm(
+        kind(random_state=SEED, thread_count=1, logging_level="Silent", allow_writing_files=False),
+        scale=False,
+        takes_missing=True,
+        exportable={"loss_function": losses[task]},
+    )
+
+
+def svm(task: Task) -> Algorithm:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.svm import SVC, SVR
+
+    exportable = {"kernel": ("rbf", "linear", "poly", "sigmoid")}
+    if task == VALUES:
+        return _scaled_target(SVR(kernel="rbf"), most_rows=20_000, exportable=exportable)
+    # SVC's own probabilities are deprecated and do not survive the export; calibrated ones do.
+    calibrated = CalibratedClassifierCV(SVC(kernel="rbf", random_state=SEED), ensemble=False)
+    return Algorithm(calibrated, tunable="estimator", exportable=exportable)
+
+
+def k_nearest_neighbors(task: Task) -> Algorithm:
+    from training.train.algorithms.neighbors import NearestNeighborsClassifier, NearestNeighborsRegressor
+
+    return Algorithm(NearestNeighborsClassifier() if task == CLASSES else NearestNeighborsRegressor())
+
+
+def naive_bayes(_: Task) -> Algorithm:
+    from sklearn.naive_bayes import GaussianNB
+
+    return Algorithm(GaussianNB())
+
+
+def mlp(task: Task) -> Algorithm:
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    if task == VALUES:
+        return _scaled_target(MLPRegressor(random_state=SEED, max_iter=1000))
+    return Algorithm(MLPClassifier(random_state=SEED, max_iter=1000))
+
+
+def _scaled_target(regressor: Any, **attributes: Any) -> Algorithm:
+    """An algorithm whose defaults are made for targets around 0 with a standard deviation of 1."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.preprocessing import StandardScaler
+
+    scaled = TransformedTargetRegressor(regressor=regressor, transformer=StandardScaler())
+    return Algorithm(scaled, tunable="regressor", **attributes)
+
+
+def _by_name(*factories: Callable[[Task], Algorithm]) -> Mapping[str, Callable[[Task], Algorithm]]:
+    return {each.__name__: each for each in factories}
+
+
+_FOR_BOTH = (
+    decision_tree,
+    random_forest,
+    extra_trees,
+    gradient_boosting,
+    hist_gradient_boosting,
+    xgboost,
+    lightgbm,
+    catboost,
+    svm,
+    k_nearest_neighbors,
+    mlp,
+)
+
+FACTORIES: Mapping[Task, Mapping[str, Callable[[Task], Algorithm]]] = {
+    CLASSES: _by_name(logistic_regression, naive_bayes, *_FOR_BOTH),
+    VALUES: _by_name(ridge, *_FOR_BOTH),
+}
+"""The algorithms of each task."""
+
+
+def create(name: str, task: Task) -> Algorithm:
+    """Build an algorithm by the name of its block.
+
+    Raises:
+        ConfigError: there is no such factory for the task, or its package is not installed.
+    """
+    known = FACTORIES[task]
+    if name not in known:
+        (other,) = FACTORIES.keys() - {task}
+        if name in FACTORIES[other]:
+            raise ConfigError(
+                f"train.algorithms.{name}: {name} is for a {other}, and the target is a {task}; "
+                f"there are {', '.join(known)}"
+            )
+        guess = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {guess[0]}? " if guess else ""
+        raise ConfigError(
+            f"train.algorithms.{name}: no such algorithm; {hint}There are {', '.join(known)}; "
+            "another one takes a factory function in training/train/algorithms/factories.py"
+        )
+    return known[name](task)
+
+
+def _require(package: str) -> None:
+    if find_spec(package) is None:
+        raise ConfigError(
+            f"train.algorithms.{package}: the package {package} is not installed: "
+            f"run `uv add --group train {package}`"
+        )

@@ -1,0 +1,117 @@
+"""The pipeline from raw values to predictions, with the parameters of a block checked and set."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+
+from training.base.config import AlgorithmSettings
+from training.base.errors import ConfigError
+from training.data.dataset import Profile, Split
+from training.train.algorithms.factories import SEED, Algorithm, create
+from training.train.algorithms.preparation import ESTIMATOR, FEATURES, preparation
+
+CLASS_WEIGHTS = ("class_weight", "class_weights")
+"""The parameters in which a block names classes and estimators number them."""
+
+
+def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeline:
+    """The unfitted pipeline from raw values to predictions, with the block's parameters set.
+
+    Raises:
+        ConfigError: the algorithm or one of its parameters does not exist, or a value of one cannot be used.
+    """
+    algorithm = create(name, profile.task)
+    if algorithm.most_rows and profile.train_rows > algorithm.most_rows:
+        raise ConfigError(
+            f"train.algorithms.{name}: the time to fit it grows with the square of the rows, and {profile.train_rows:,} "
+            f"training rows are more than {algorithm.most_rows:,}: remove the block, or use hist_gradient_boosting"
+        )
+    _check_names(name, algorithm, settings)
+    _check_values(name, algorithm, settings)
+    features = preparation(profile, fill=not algorithm.takes_missing, scale=algorithm.scale)
+    # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
+    steps = [] if features == "passthrough" else [(FEATURES, features)]
+    whole = Pipeline([*steps, (ESTIMATOR, algorithm.estimator)])
+    parameters = dict(settings.parameters)
+    for key in CLASS_WEIGHTS:
+        if isinstance(weights := parameters.get(key), dict):
+            parameters[key] = _by_position(f"train.algorithms.{name}.{key}", weights, profile.classes)
+    return whole.set_params(**{algorithm.prefix + key: value for key, value in parameters.items()})
+
+
+def inputs(split: Split) -> NDArray[np.float64] | pd.DataFrame:
+    """A split as input of the pipeline: numbers first, then categories, as in the model file."""
+    if not split.categories.shape[1]:
+        return split.numbers
+    numbers = pd.DataFrame(split.numbers).add_prefix("number_")
+    categories = pd.DataFrame(split.categories, dtype=object).add_prefix("category_")
+    return pd.concat([numbers, categories], axis=1)
+
+
+def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -> None:
+    known = _parameters(algorithm)
+    for parameter in sorted({*settings.parameters, *(settings.search.space if settings.search else ())}):
+        if parameter not in known:
+            guess = difflib.get_close_matches(parameter, known, n=1)
+            hint = f"; did you mean {guess[0]}?" if guess else ""
+            raise ConfigError(f"train.algorithms.{name}.{parameter}: {name} has no such parameter{hint}")
+
+
+def _parameters(algorithm: Algorithm) -> list[str]:
+    """The names that a block may have."""
+    start = f"{algorithm.tunable}__" if algorithm.tunable else ""
+    known = [each.removeprefix(start) for each in algorithm.estimator.get_params() if each.startswith(start)]
+    if start:
+        return known
+    # CatBoost lists only the parameters that are set.
+    for kind in type(algorithm.estimator).__mro__:
+        if "__init__" in vars(kind):
+            declared = inspect.signature(kind).parameters.values()
+            return [*known, *(each.name for each in declared if each.kind is not each.VAR_KEYWORD)]
+    return known
+
+
+def _check_values(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -> None:
+    """Refuse values that would fail only after training, or never."""
+    values = [(key, key, value) for key, value in settings.parameters.items()]
+    for key, listed in settings.search.space.items() if settings.search else ():
+        if isinstance(listed, list):
+            values += [(f"search.space.{key}", key, value) for value in listed]
+    for where, key, value in values:
+        if key == "random_state" and value is None:
+            raise ConfigError(
+                f"train.algorithms.{name}.{where}: null would train another model each time, and the same inputs "
+                f"must give the same bytes; write a number, or leave it out for {SEED}"
+            )
+        if key in CLASS_WEIGHTS and where != key and isinstance(value, dict):
+            raise ConfigError(
+                f"train.algorithms.{name}.{where}: weights of single classes cannot be searched; "
+                f"write them as {key} of the block, or search over balanced and null"
+            )
+        possible = algorithm.exportable.get(key)
+        if possible is not None and value is not None and value not in possible:
+            raise ConfigError(
+                f"train.algorithms.{name}.{where}: {value!r} cannot be exported to ONNX; "
+                f"use {' or '.join(map(str, possible))}, or leave it out"
+            )
+
+
+def _by_position(where: str, weights: Mapping[Any, Any], classes: Sequence[str]) -> dict[int, float]:
+    """Weights as the estimators take them: by the index of the class."""
+    for key, weight in weights.items():
+        if str(key) not in classes:
+            raise ConfigError(
+                f"{where}: there is no class {key!r}; there are {', '.join(map(repr, classes))}"
+            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise ConfigError(f"{where}.{key}: {weight!r} is not a weight; write a number above 0")
+    return {classes.index(str(key)): weight for key, weight in weights.items()}

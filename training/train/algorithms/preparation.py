@@ -1,0 +1,92 @@
+"""The step that prepares the features: gaps filled, numbers standardised, categories encoded."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+from app.contract import MISSING_CATEGORY, CategoryFeature, NumberFeature
+from training.data.dataset import Profile
+
+ESTIMATOR = "estimator"
+"""Name of the pipeline's last step."""
+
+FEATURES = "features"
+"""Name of the step that prepares the features."""
+
+NUMBERS = "numbers"
+"""Name of the part of that step for numbers, if there are categories too."""
+
+
+def preparation(profile: Profile, *, fill: bool, scale: bool) -> Any:
+    """The unfitted step, or "passthrough".
+
+    Args:
+        profile: says which features are numbers, and which may be missing.
+        fill: whether missing numbers become the training median; if not, the estimator gets NaN.
+        scale: whether numbers are standardised.
+    """
+    numbers = [each for each in profile.features if isinstance(each, NumberFeature)]
+    categories = [each for each in profile.features if isinstance(each, CategoryFeature)]
+    steps: list[Any] = []
+    if fill and any(each.missing for each in numbers):
+        steps.append(MedianImputer())
+    if scale:
+        steps.append(StandardScaler())
+    number_steps = make_pipeline(*steps) if steps else "passthrough"
+    if not categories:
+        return number_steps
+    encoder = OneHotEncoder(
+        categories=[[*([MISSING_CATEGORY] if each.missing else []), *each.categories] for each in categories],
+        handle_unknown="ignore",
+        sparse_output=False,
+        dtype=np.float64,
+    )
+    split = len(numbers)
+    parts: list[Any] = [("categories", encoder, list(range(split, split + len(categories))))]
+    if numbers:
+        parts.insert(0, (NUMBERS, number_steps, list(range(split))))
+    return ColumnTransformer(parts)
+
+
+def unscaled(fitted: Pipeline) -> tuple[Pipeline, StandardScaler | None]:
+    """Take the scaling of the numbers, which is the last step of their preparation, out of a fitted pipeline.
+
+    Returns:
+        A copy of the pipeline without it, and the scaler; None where the numbers are not scaled.
+    """
+    rest = deepcopy(fitted)
+    numbers = rest.named_steps.get(FEATURES)
+    if isinstance(numbers, ColumnTransformer):
+        numbers = numbers.named_transformers_.get(NUMBERS)
+    if not isinstance(numbers, Pipeline) or not isinstance(numbers[-1], StandardScaler):
+        return rest, None
+    scaler = numbers[-1]
+    numbers.steps[-1] = ("unscaled", FunctionTransformer())
+    return rest, scaler
+
+
+class MedianImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Replaces missing numbers by the training median, in float64.
+
+    ONNX's own imputation node knows float32 only, so SimpleImputer cannot be exported exactly.
+    """
+
+    def fit(self, X: NDArray[np.float64], y: object = None) -> MedianImputer:  # noqa: ARG002
+        values = np.asarray(X, dtype=np.float64)
+        self.n_features_in_ = values.shape[1]
+        columns = (column[~np.isnan(column)] for column in values.T)
+        # A fold may have no value of a rare feature; any number will do.
+        self.medians_ = np.array([np.median(column) if column.size else 0.0 for column in columns])
+        return self
+
+    def transform(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+        values = np.asarray(X, dtype=np.float64)
+        return np.where(np.isnan(values), self.medians_, values)
