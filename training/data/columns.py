@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Set
+from datetime import date, datetime
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, cast
@@ -18,6 +19,8 @@ import pandas as pd
 from pandas.api import types
 
 from app.cells import PLAIN, Cells, as_written
+
+_MONTH = re.compile(r"\d{4}-\d{2}")
 
 
 class UnreadableError(ValueError):
@@ -64,6 +67,39 @@ def as_text(
         return None if found in missing else found
 
     return _convert(_plain(column), text)
+
+
+def as_times(column: pd.Series[Any], cells: Cells = PLAIN) -> tuple[pd.Series[Any], pd.Series[bool]]:
+    """The column as moments in UTC, or as numbers such as years, NaT or NaN where missing; and a mask of other cells.
+
+    A text is a number or a date in the form of ISO 8601; without a time zone it is UTC.
+
+    Args:
+        column: of any type.
+        cells: how its cells are written.
+    """
+    if not types.is_datetime64_any_dtype(column.dtype):
+        numbers, wrong = as_numbers(column, cells)
+        if not wrong.any():
+            return numbers, wrong
+    missing = cells.words()
+
+    def moment(value: Any) -> Any:
+        if isinstance(value, str):
+            text = value.strip()
+            if text in missing:
+                return None
+            value = f"{text}-01" if _MONTH.fullmatch(text) else text
+        if not isinstance(value, str | date):
+            raise UnreadableError
+        try:
+            found = pd.Timestamp(datetime.fromisoformat(value) if isinstance(value, str) else value)
+        except (ValueError, OverflowError):
+            raise UnreadableError from None
+        return found.tz_localize("UTC") if found.tzinfo is None else found.tz_convert("UTC")
+
+    converted, wrong = _convert(column, moment)
+    return pd.to_datetime(converted, utc=True).astype("datetime64[us, UTC]"), wrong
 
 
 def without_unit(texts: pd.Series[Any], unit: str) -> pd.Series[Any]:

@@ -24,6 +24,9 @@ PROFILE_FILE = Path("data/profile.json")
 DATA_REPORT_FILE = Path("reports/data.md")
 EXPLORE = Path("reports/explore")
 
+TIME, GROUP = "split.time", "split.group"
+"""Columns of the prepared files that keep rows apart, if split.by asks for it."""
+
 LARGEST_SILENT_LOSS = 0.01
 """Share of the rows that a step may drop before the leaderboard and the model card say so."""
 
@@ -36,6 +39,20 @@ class Origin(Frozen):
     """Of `data/raw.parquet`."""
     rows: int
     columns: tuple[str, ...]
+
+
+class Division(Frozen):
+    """How training and test split are kept apart."""
+
+    by: Literal["random", "time", "group", "group_time"] = "random"
+    train_until: str = ""
+    """The last moment of the training rows, as text; the test rows are later."""
+    test_from: str = ""
+    train_groups: int = 0
+    test_groups: int = 0
+    """No group is in both."""
+    left_out: int = 0
+    """Rows after `train_until` of groups that are in the training split."""
 
 
 class Profile(Frozen):
@@ -63,6 +80,7 @@ class Profile(Frozen):
     """How the source's cells are read."""
     train_rows: int
     test_rows: int
+    division: Division = Division()
     missing: dict[str, int]
     """Missing values by feature, over both splits."""
 
@@ -80,6 +98,10 @@ class Profile(Frozen):
         steps = [
             (self.without_target, f"have no {self.target} and were dropped (schema.missing_target)"),
             (self.duplicates_dropped, "equal an earlier one and were dropped (schema.duplicates)"),
+            (
+                self.division.left_out,
+                "are in neither split: they are newer than training, and of groups that it has (split.by)",
+            ),
         ]
         lines = [
             f"{count:,} of {rows:,} rows ({count / rows:.1%}) are of the class {name!r}, "
@@ -105,6 +127,8 @@ class Split:
         categories: strings as objects of shape (rows, categorical features), "" where missing.
         target: of shape (rows,): indices into the profile's classes as int64, or values as float64.
         frame: the same rows as in the file.
+        times: int64 or float64 of shape (rows,), later is larger; None unless time keeps rows apart.
+        groups: int64 of shape (rows,); None unless groups keep rows apart.
     """
 
     numbers: NDArray[np.float64]
@@ -114,6 +138,17 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def times(self) -> NDArray[Any] | None:
+        if TIME not in self.frame:
+            return None
+        column = self.frame[TIME]
+        return column.to_numpy() if column.dtype == np.float64 else column.astype("int64").to_numpy()
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        return pd.factorize(self.frame[GROUP])[0].astype(np.int64) if GROUP in self.frame else None
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Split:
         """The rows at the given positions."""

@@ -1,4 +1,4 @@
-"""Divides the rows into training and test split."""
+"""Divides the rows into training and test split: at random, by time, by group, or by both."""
 
 from __future__ import annotations
 
@@ -9,19 +9,97 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from app.cells import Cells
 from training.base.config import SchemaSettings, SplitSettings
-from training.base.errors import DataError
+from training.base.errors import ConfigError, DataError
+from training.data.columns import as_text, as_times
+from training.data.dataset import GROUP, TIME, Division
 
 FEWEST_ROWS_PER_FOLD = 2
 """Of a regression: R² needs two values."""
+SHOWN = 5
+"""Rows that an error lists before it gives only the number of the others."""
+TRIES = 20
+"""Random orders of the groups, of which the one with the best shares of the classes counts."""
+
+
+def with_places(
+    frame: pd.DataFrame, raw: pd.DataFrame, settings: SplitSettings, cells: Cells
+) -> pd.DataFrame:
+    """The checked rows with the columns TIME and GROUP, as far as the settings name them.
+
+    Args:
+        frame: checked rows; the index counts the rows of the raw data from 1.
+        raw: the data as fetched.
+        settings: name the columns.
+        cells: how their cells are written.
+
+    Raises:
+        ConfigError: there is no such column.
+        DataError: a row has no time or group, or one that cannot be read.
+    """
+    for key, name, convert in (
+        (TIME, settings.time, as_times),
+        (GROUP, settings.group, as_text),
+    ):
+        if name is None:
+            continue
+        if name not in raw.columns:
+            raise ConfigError(
+                f"{key}: there is no column {name!r}; the data has {', '.join(map(str, raw.columns))}"
+            )
+        if key in frame.columns:
+            raise DataError(f"a feature cannot be called {key!r}: rename it under data.rename")
+        chosen = raw[name].iloc[frame.index - 1].set_axis(frame.index)
+        values, wrong = convert(chosen, cells)
+        for mask, fault in (
+            (wrong, "is neither a number nor a date such as 2026-01-31" if key == TIME else "is no text"),
+            (values.isna(), "is missing"),
+        ):
+            if mask.any():
+                raise DataError(_fault(key, name, chosen[mask], fault))
+        frame = frame.assign(**{key: values})
+    return frame
 
 
 def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split into train and test; rows keep their order.
 
-    The classes' shares are kept. Every class with at least two rows is in both, however small the test share is. A target
-    of numbers has no classes: the test rows are drawn from all rows.
+    - `random`: the classes' shares are kept. Every class with at least two rows is in both, however small the test share
+      is. A target of numbers has no classes: the test rows are drawn from all rows.
+    - `time`: the newest rows are the test split; rows of one moment are on the same side.
+    - `group`: groups are drawn until the test split has its share, with the classes' shares nearly kept.
+    - `group_time`: as `time`; newer rows of groups that are in the training split are in neither.
+
+    Raises:
+        DataError: a side would be empty.
     """
+    choose = {"random": _random, "time": _newest, "group": _groups, "group_time": _newest}[settings.by]
+    chosen = choose(frame, target, settings)
+    kept = np.ones(len(frame), dtype=bool)
+    if settings.by == "group_time":
+        kept = ~(chosen & frame[GROUP].isin(frame.loc[~chosen, GROUP]).to_numpy())
+    train, test = frame[~chosen & kept], frame[chosen & kept]
+    if train.empty or test.empty:
+        empty = "training" if train.empty else "test"
+        raise DataError(
+            f"split.by {settings.by} leaves no row for the {empty} split: the column has too few different values, "
+            "or every group is on both sides; change split.test_share or split.by"
+        )
+    return train.reset_index(drop=True), test.reset_index(drop=True)
+
+
+def division(train: pd.DataFrame, test: pd.DataFrame, settings: SplitSettings, rows: int) -> Division:
+    """What keeps the two apart, of so many rows."""
+    found: dict[str, Any] = {"by": settings.by, "left_out": rows - len(train) - len(test)}
+    if TIME in train:
+        found |= {"train_until": _moment(train[TIME].max()), "test_from": _moment(test[TIME].min())}
+    if GROUP in train:
+        found |= {"train_groups": train[GROUP].nunique(), "test_groups": test[GROUP].nunique()}
+    return Division(**found)
+
+
+def _random(frame: pd.DataFrame, target: str, settings: SplitSettings) -> NDArray[np.bool_]:
     labels = frame[target].to_numpy()
     generator = np.random.default_rng(settings.seed)
     chosen = np.zeros(len(frame), dtype=bool)
@@ -32,11 +110,60 @@ def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd
     sizes = np.array([len(each) for each in groups])
     for rows, count in zip(groups, _test_rows(sizes, settings.test_share), strict=True):
         chosen[generator.permutation(rows)[:count]] = True
-    return frame[~chosen].reset_index(drop=True), frame[chosen].reset_index(drop=True)
+    return chosen
 
 
-def check_size(train: pd.DataFrame, classes: Iterable[str], schema: SchemaSettings, folds: int) -> None:
-    """Raise DataError if the training rows are too few for cross-validation."""
+def _newest(frame: pd.DataFrame, _: str, settings: SplitSettings) -> NDArray[np.bool_]:
+    """The moments at the end whose rows come nearest to the share."""
+    moments = frame[TIME].to_numpy()
+    distinct, counts = np.unique(moments, return_counts=True)
+    newer = np.cumsum(counts[::-1])[::-1]
+    # The first moment cannot be the boundary: training would be empty.
+    start = 1 + int(np.abs(newer[1:] - settings.test_share * len(frame)).argmin()) if len(distinct) > 1 else 0
+    chosen: NDArray[np.bool_] = moments >= distinct[start]
+    return chosen
+
+
+def _groups(frame: pd.DataFrame, target: str, settings: SplitSettings) -> NDArray[np.bool_]:
+    """Whole groups, in the random order whose test rows come nearest to the share of each class."""
+    codes, names = pd.factorize(frame[GROUP])
+    if frame[target].dtype == np.float64:
+        classes = np.zeros(len(frame), dtype=np.int64)
+    else:
+        classes = pd.factorize(frame[target])[0]
+    counts = np.zeros((len(names), classes.max() + 1))
+    np.add.at(counts, (codes, classes), 1)
+    wanted = counts.sum(axis=0) * settings.test_share
+    generator = np.random.default_rng(settings.seed)
+    best, smallest = np.zeros(len(names), dtype=bool), np.inf
+    for _ in range(TRIES if len(names) > 1 else 0):
+        order = generator.permutation(len(names))
+        sums = np.cumsum(counts[order], axis=0)
+        # At least one group on each side.
+        gaps = (np.abs(sums - wanted) / counts.sum(axis=0)).sum(axis=1)[:-1]
+        if gaps.min() < smallest:
+            smallest = float(gaps.min())
+            best = np.isin(np.arange(len(names)), order[: gaps.argmin() + 1])
+    chosen: NDArray[np.bool_] = best[codes]
+    return chosen
+
+
+def _moment(value: Any) -> str:
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat().removesuffix("+00:00").removesuffix("T00:00:00")
+    return f"{value:.15g}"
+
+
+def _fault(key: str, name: str, cells: pd.Series[Any], fault: str) -> str:
+    listed = ", ".join(f"row {row}: {value!r}" for row, value in cells.head(SHOWN).items())
+    more = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
+    return f"{key}: {name!r} {fault} in {listed}{more}; correct the source, or change split.by"
+
+
+def check_size(
+    train: pd.DataFrame, test: pd.DataFrame, classes: Iterable[str], schema: SchemaSettings, folds: int
+) -> None:
+    """Raise DataError if the rows are too few for cross-validation, or a class is in one split only."""
     if schema.task == "regression":
         if len(train) < FEWEST_ROWS_PER_FOLD * folds:
             raise DataError(
@@ -46,6 +173,12 @@ def check_size(train: pd.DataFrame, classes: Iterable[str], schema: SchemaSettin
     rare = too_rare(train[schema.target], classes, folds)
     if rare:
         raise DataError(_rare_message(rare, schema, folds))
+    absent = sorted(set(classes) - set(test[schema.target]))
+    if absent:
+        raise DataError(
+            f"{schema.target}: the test split has no row of {', '.join(map(repr, absent))}: use a larger "
+            "split.test_share, another split.by, or leave the class out (schema.drop_classes)"
+        )
 
 
 def too_rare(labels: pd.Series[Any], classes: Iterable[str], folds: int) -> dict[str, int]:

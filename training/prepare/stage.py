@@ -29,7 +29,7 @@ from training.data.dataset import (
 )
 from training.prepare import describe, summary
 from training.prepare.checks import Checked, check
-from training.prepare.split import check_size, split
+from training.prepare.split import check_size, division, split, with_places
 from training.results import leaderboard
 
 log = logging.getLogger(__name__)
@@ -49,15 +49,18 @@ def main() -> None:
     raw, origin = read_raw()
     leaderboard.discard(origin.source, schema.target)
     checked = check(raw, schema, settings.data.cells)
-    train, test = split(checked.frame, schema.target, settings.split)
-    check_size(train, checked.classes, schema, settings.evaluate.folds)
+    frame = with_places(checked.frame, raw, settings.split, settings.data.cells)
+    train, test = split(frame, schema.target, settings.split)
+    check_size(train, test, checked.classes, schema, settings.evaluate.folds)
     profile = resolve(checked, schema, origin, train, test, settings.data.cells)
+    profile = profile.model_copy(update={"division": division(train, test, settings.split, len(frame))})
     files.write_parquet(TRAIN_FILE, train)
     files.write_parquet(TEST_FILE, test)
     write_profile(profile)
-    files.write_text(DATA_REPORT_FILE, summary.render(profile, train, test, checked.left_out))
-    if checked.left_out:
-        log.info("left out, because the schema does not name them: %s", ", ".join(checked.left_out))
+    left_out = [each for each in checked.left_out if each not in (settings.split.time, settings.split.group)]
+    files.write_text(DATA_REPORT_FILE, summary.render(profile, train, test, left_out))
+    if left_out:
+        log.info("left out, because the schema does not name them: %s", ", ".join(left_out))
     if checked.duplicates_dropped:
         log.info("duplicate rows dropped: %d", checked.duplicates_dropped)
     for loss in profile.losses():
@@ -104,7 +107,7 @@ def resolve(
             describe.feature(name, each, train[name], frame[name], bins)
             for name, each in schema.features.items()
         ),
-        rows=len(frame),
+        rows=len(train) + len(test),
         duplicates_dropped=checked.duplicates_dropped,
         equal_rows=checked.equal_rows,
         without_target=checked.without_target,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from app.contract import CategoryFeature, Feature, NumberFeature
 from common.markdown import code, prose, table
-from training.data.dataset import Profile
+from training.data.dataset import Division, Profile
 from training.prepare.describe import short
 
 BAR = 24
@@ -39,6 +39,7 @@ def _opening(profile: Profile, left_out: Sequence[str]) -> str:
         f"- Source: {code(profile.origin.source, 600)}, {_rows(profile.origin.rows)}, "
         f"sha256 `{profile.origin.sha256[:12]}…`",
         f"- Used: {_rows(profile.rows)}: {profile.train_rows} to train, {profile.test_rows} to test",
+        f"- Kept apart: {prose(apart(profile.division))}",
         f"- Equal to an earlier row in all features and the target: {_rows(equal) if equal else 'none'}"
         + (f", {'all' if dropped == equal else dropped} dropped" if dropped else ", kept" if equal else ""),
         *(
@@ -55,6 +56,20 @@ def _opening(profile: Profile, left_out: Sequence[str]) -> str:
     ]
     losses = "\n".join(f"- **{prose(each)}**" for each in profile.losses())
     return "\n".join(lines) + (f"\n\nRows that were lost:\n\n{losses}" if losses else "")
+
+
+def apart(division: Division) -> str:
+    """What keeps training and test split apart."""
+    by_group = (
+        f"by group, {division.train_groups:,} groups to train and {division.test_groups:,} others to test"
+    )
+    by_time = f"by time, training until {division.train_until}, test from {division.test_from}"
+    return {
+        "random": "at random",
+        "time": by_time,
+        "group": by_group,
+        "group_time": f"{by_time}; {by_group}",
+    }[division.by]
 
 
 def _what(profile: Profile) -> str:

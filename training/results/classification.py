@@ -31,14 +31,16 @@ class Classification:
         count = probabilities.shape[1]
         precision, recall, f1, support = _per_class(target, predicted, weights, count)
         share = support / support.sum(axis=1, keepdims=True)
+        # A fold by time or group may have no row of a class: one that is not predicted either does not count.
+        known = (support + _chosen(predicted, weights, count)) > 0
         hits = (weights * (target == predicted)).sum(axis=1)
         chosen = probabilities[np.arange(len(target)), target].astype(np.float64)
         losses = -np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0))
         return {
             "accuracy": hits / weights.sum(axis=1),
-            "precision_macro": precision.mean(axis=1),
-            "recall_macro": recall.mean(axis=1),
-            "f1_macro": f1.mean(axis=1),
+            "precision_macro": _mean(precision, known),
+            "recall_macro": _mean(recall, known),
+            "f1_macro": _mean(f1, known),
             "precision_weighted": (precision * share).sum(axis=1),
             "recall_weighted": (recall * share).sum(axis=1),
             "f1_weighted": (f1 * share).sum(axis=1),
@@ -85,19 +87,37 @@ def _per_class(
     return precision, recall, _ratio(2 * hits, support + selected), support
 
 
+def _chosen(predicted: NDArray[np.int64], weights: Floats, count: int) -> Floats:
+    """How often each class is predicted, of shape (sets, classes)."""
+    return weights @ np.eye(count)[predicted]
+
+
+def _mean(values: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The mean over the classes that are known, for each set."""
+    mean: Floats = (values * known).sum(axis=1) / known.sum(axis=1)
+    return mean
+
+
 def _ratio(above: Floats, below: Floats) -> Floats:
     result: Floats = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
     return result
 
 
 def _roc_auc(labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]], weights: Floats) -> Floats:
-    """Of the second class when there are two, otherwise the mean over one class against the rest."""
+    """Of the second class when there are two, otherwise the mean over one class against the rest.
+
+    Classes without a row do not count; NaN where all rows are of one class.
+    """
     count = probabilities.shape[1]
     if count == 2:
         return _binary_auc(labels == 1, probabilities[:, 1], weights)
     each = [_binary_auc(labels == one, probabilities[:, one], weights) for one in range(count)]
-    mean: Floats = np.mean(each, axis=0)
-    return mean
+    defined = ~np.isnan(each)
+    total, count_defined = np.where(defined, each, 0.0).sum(axis=0), defined.sum(axis=0)
+    result: Floats = np.divide(
+        total, count_defined, out=np.full(len(weights), np.nan), where=count_defined > 0
+    )
+    return result
 
 
 def _binary_auc(positive: NDArray[np.bool_], score: NDArray[np.floating[Any]], weights: Floats) -> Floats:

@@ -35,10 +35,9 @@ class Regression:
         # Around the mean of all rows, so that a target far from zero loses no digits.
         centred = target - target.mean()
         means = weights @ centred / total
-        spread = weights @ centred**2 - total * means**2
-        differ = spread > 1e-12 * total * max(float((centred**2).mean()), np.finfo(np.float64).tiny)
+        spread = (weights * (centred - means[:, np.newaxis]) ** 2).sum(axis=1)
         r2 = np.where(squares > 0, 0.0, 1.0)
-        np.divide(spread - squares, spread, out=r2, where=differ)
+        np.divide(spread - squares, spread, out=r2, where=spread > 0)
         return {
             "r2": r2,
             "rmse": np.sqrt(squares / total),

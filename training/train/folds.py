@@ -1,32 +1,109 @@
-"""Divides rows into folds, for cross-validation and for the search within it."""
+"""Divides rows into folds, for cross-validation and for the search within it.
+
+The folds keep rows apart as the test split does: at random, by time, by group, or by both.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
+from training.base.errors import ConfigError
 from training.data.dataset import Split
 
 Rows = NDArray[np.intp]
 
 
-def folds(split: Split, count: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
-    """Positions of the rows to fit on and of those to measure on, for each fold. Classes keep their shares."""
-    kind: Any = StratifiedKFold if is_classes(split.target) else KFold
-    yield from kind(count, shuffle=True, random_state=seed).split(split.target, split.target)
+def folds(split: Split, count: int, seed: int, where: str) -> Iterator[tuple[Rows, Rows]]:
+    """Positions of the rows to fit on and of those to measure on, for each fold.
 
+    By time, the rows are cut into one block more than there are folds; each fold measures on a block and fits on all
+    earlier ones. Rows of one moment are in one block. Otherwise classes keep their shares as far as groups allow.
 
-def smallest(split: Split) -> tuple[int, str]:
-    """How many rows there are for folds, and of what: those of the rarest class, or all."""
-    if is_classes(split.target):
-        return int(np.bincount(split.target).min()), "the rarest class has {} rows"
-    return len(split) // 2, "there are {} pairs of rows"
+    Args:
+        split: the rows.
+        count: of the folds.
+        seed: of the random order.
+        where: the setting that asks for so many folds, for messages.
+
+    Raises:
+        ConfigError: there are too few rows, moments or groups, or a fold would fit without a class.
+    """
+    least, what = _most_folds(split)
+    if least < count:
+        raise ConfigError(f"{where} is {count}, but {what}: use fewer folds or more data")
+    for number, (inner, outer) in enumerate(_divided(split, count, seed), 1):
+        if not len(inner) or not len(outer):
+            raise ConfigError(
+                f"{where} is {count}, but fold {number} has no rows on one side: use fewer folds"
+            )
+        if is_classes(split.target) and (absent := _absent(split.target, inner)):
+            raise ConfigError(
+                f"{where} is {count}, but fold {number} has no row of {absent} of the classes to fit on: use fewer "
+                "folds, or leave rare classes out (schema.drop_classes)"
+            )
+        yield inner, outer
 
 
 def is_classes(target: NDArray[Any]) -> bool:
     """Whether a split's target has classes, and not values."""
     return target.dtype == np.int64
+
+
+def _divided(split: Split, count: int, seed: int) -> Iterator[tuple[Rows, Rows]]:
+    if split.times is not None:
+        yield from _by_time(split.times, split.groups, count)
+    elif split.groups is not None:
+        kind: Any = StratifiedGroupKFold if is_classes(split.target) else GroupKFold
+        folder = kind(count, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            # Fewer rows of a class than folds; a class without rows to fit on is an error above.
+            warnings.simplefilter("ignore", UserWarning)
+            divided = list(folder.split(split.target, split.target, split.groups))
+        yield from divided
+    else:
+        kind = StratifiedKFold if is_classes(split.target) else KFold
+        yield from kind(count, shuffle=True, random_state=seed).split(split.target, split.target)
+
+
+def _by_time(
+    times: NDArray[Any], groups: NDArray[np.int64] | None, count: int
+) -> Iterator[tuple[Rows, Rows]]:
+    _, moment, rows = np.unique(times, return_inverse=True, return_counts=True)
+    # A moment belongs to the block in which the middle of its rows lies, but every block has one at least.
+    middle = (np.cumsum(rows) - rows / 2) / len(times)
+    block = np.minimum((middle * (count + 1)).astype(int), count)
+    block[0] = 0
+    for number in range(1, len(block)):
+        left = len(block) - 1 - number
+        block[number] = min(max(block[number], count - left), block[number - 1] + 1)
+    block = block[moment]
+    for number in range(1, count + 1):
+        inner, outer = np.flatnonzero(block < number), np.flatnonzero(block == number)
+        if groups is not None:
+            outer = outer[~np.isin(groups[outer], groups[inner])]
+        yield inner, outer
+
+
+def _most_folds(split: Split) -> tuple[int, str]:
+    """How many folds there can be, and why not more."""
+    if split.times is not None:
+        moments = len(np.unique(split.times))
+        return moments - 1, f"there are {moments} different moments"
+    if split.groups is not None:
+        groups = len(np.unique(split.groups))
+        return groups, f"there are {groups} groups"
+    if is_classes(split.target):
+        rarest = int(np.bincount(split.target).min())
+        return rarest, f"the rarest class has {rarest} rows"
+    return len(split) // 2, f"there are {len(split)} rows"
+
+
+def _absent(target: NDArray[np.int64], inner: Rows) -> int:
+    """How many classes have no row to fit on."""
+    return len(np.unique(target)) - len(np.unique(target[inner]))

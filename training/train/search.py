@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from training.results import scores
 from training.results.figures import Answers, decimals, rounded
 from training.results.report import SearchOutcome
 from training.train.algorithms import described, inputs, reason
-from training.train.folds import folds, is_classes, smallest
+from training.train.folds import Rows, folds, is_classes
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +56,6 @@ def search(
     Raises:
         ConfigError: a class has fewer rows than the search has folds, or a candidate cannot be fitted or scored.
     """
-    least, what = smallest(split)
-    if least < settings.folds:
-        raise ConfigError(
-            f"train.algorithms.{name}.search.folds is {settings.folds}, but {what.format(least)} to search on: "
-            "use fewer folds, take the search out, or add data"
-        )
     trial = _Trial(pipeline, prefix, settings, score, name)
     candidates = _candidates(settings)
     if settings.method != "grid" and len(candidates) < settings.budget:
@@ -104,7 +98,7 @@ class _Trial:
     def mean(self, candidate: Candidate, split: Split) -> float:
         """The mean over the folds. Raises ConfigError, which names the candidate."""
         values = []
-        for inner, outer in folds(split, self._settings.folds, self._settings.seed):
+        for inner, outer in self._folds(split):
             try:
                 value = self._value(candidate, split.take(inner), split.take(outer))
             except Exception as error:
@@ -115,6 +109,10 @@ class _Trial:
             values.append(value)
         # Rounded, so that the last bits of a sum do not decide between equal candidates.
         return self._sign * rounded(float(np.mean(values)), decimals(self._score, split.target))
+
+    def _folds(self, split: Split) -> Iterator[tuple[Rows, Rows]]:
+        where = f"train.algorithms.{self._name}.search.folds"
+        return folds(split, self._settings.folds, self._settings.seed, where)
 
     def _value(self, candidate: Candidate, inner: Split, outer: Split) -> float:
         pipeline = clone(self._pipeline)

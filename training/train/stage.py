@@ -10,6 +10,7 @@ fitted estimator disagree, on the data or on generated rows.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ from training.results.figures import Answers, decimals, rounded
 from training.results.report import ClassScores, FoldScores, Importance, Parity, Report, SearchOutcome
 from training.train import algorithms
 from training.train.curves import curves
-from training.train.folds import folds, smallest
+from training.train.folds import folds
 from training.train.onnx import export
 from training.train.parity import check_parity, generated_rows
 from training.train.search import search
@@ -117,7 +118,7 @@ def _task(name: str) -> Task:
             f"there are {', '.join(settings.train.algorithms)}"
         )
     profile = read_profile()
-    task = Task(
+    return Task(
         name=name,
         block=settings.train.algorithms[name],
         evaluate=settings.evaluate,
@@ -125,12 +126,6 @@ def _task(name: str) -> Task:
         train=read_split(TRAIN_FILE, profile),
         test=read_split(TEST_FILE, profile),
     )
-    least, what = smallest(task.train)
-    if least < settings.evaluate.folds:
-        raise ConfigError(
-            f"evaluate.folds is {settings.evaluate.folds}, but {what.format(least)} to train on: use fewer folds or more data"
-        )
-    return task
 
 
 def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, Any] | None = None) -> Pipeline:
@@ -208,13 +203,17 @@ def _cross_validate(task: Task) -> CrossValidated:
     """Score on folds. Each fold is searched, fitted, exported and measured like the whole."""
     kind, train = task.profile.task, task.train
     measured, errors = [], []
-    for inner, outer in folds(train, task.evaluate.folds, task.evaluate.seed):
+    for inner, outer in folds(train, task.evaluate.folds, task.evaluate.seed, "evaluate.folds"):
         fitted, parameters, _ = _fit(task, train.take(inner))
         held_out = train.take(outer)
         answers = task.answerer(_export(task, fitted, parameters))(held_out)
         measured.append(scores.point(kind, held_out.target, answers))
         if kind == "regression":
             errors.append(np.abs(answers[0] - held_out.target))
+    if all(math.isnan(each[task.score]) for each in measured):
+        raise ConfigError(
+            f"evaluate.score {task.score} is defined in no fold: each has rows of one class only"
+        )
     return CrossValidated(
         scores={
             metric: _over_folds([each[metric] for each in measured], decimals(metric, train.target))
@@ -225,10 +224,12 @@ def _cross_validate(task: Task) -> CrossValidated:
 
 
 def _over_folds(values: Sequence[float], digits: int) -> FoldScores:
+    # The ROC AUC of a fold whose rows are all of one class is not defined.
+    known = [each for each in values if not math.isnan(each)] or [math.nan]
     return FoldScores(
         folds=tuple(values),
-        mean=rounded(float(np.mean(values)), digits),
-        std=rounded(float(np.std(values, ddof=1)), digits),
+        mean=rounded(float(np.mean(known)), digits),
+        std=rounded(float(np.std(known, ddof=1)), digits) if len(known) > 1 else 0.0,
     )
 
 
