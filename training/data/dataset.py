@@ -81,6 +81,8 @@ class Profile(Frozen):
     train_rows: int
     test_rows: int
     division: Division = Division()
+    leakage: tuple[str, ...] = ()
+    """One sentence for each sign that the score will be better than the model."""
     missing: dict[str, int]
     """Missing values by feature, over both splits."""
 

@@ -27,7 +27,7 @@ from training.data.dataset import (
     Profile,
     write_profile,
 )
-from training.prepare import describe, summary
+from training.prepare import describe, leakage, summary
 from training.prepare.checks import Checked, check
 from training.prepare.split import check_size, division, split, with_places
 from training.results import leaderboard
@@ -53,7 +53,12 @@ def main() -> None:
     train, test = split(frame, schema.target, settings.split)
     check_size(train, test, checked.classes, schema, settings.evaluate.folds)
     profile = resolve(checked, schema, origin, train, test, settings.data.cells)
-    profile = profile.model_copy(update={"division": division(train, test, settings.split, len(frame))})
+    profile = profile.model_copy(
+        update={
+            "division": division(train, test, settings.split, len(frame)),
+            "leakage": leakage.signs(profile, train, test),
+        }
+    )
     files.write_parquet(TRAIN_FILE, train)
     files.write_parquet(TEST_FILE, test)
     write_profile(profile)
@@ -63,8 +68,8 @@ def main() -> None:
         log.info("left out, because the schema does not name them: %s", ", ".join(left_out))
     if checked.duplicates_dropped:
         log.info("duplicate rows dropped: %d", checked.duplicates_dropped)
-    for loss in profile.losses():
-        log.warning("warning: %s", loss)
+    for sentence in (*profile.losses(), *profile.leakage):
+        log.warning("warning: %s", sentence)
     log.info(
         "prepared %d rows: %d to train, %d to test -> %s",
         profile.rows,

@@ -54,8 +54,14 @@ def _opening(profile: Profile, left_out: Sequence[str]) -> str:
         f"- Read as missing: empty cells{''.join(f', {code(each)}' for each in profile.cells.missing)}",
         f"- Columns left out: {', '.join(map(code, left_out)) if left_out else 'none'}",
     ]
-    losses = "\n".join(f"- **{prose(each)}**" for each in profile.losses())
-    return "\n".join(lines) + (f"\n\nRows that were lost:\n\n{losses}" if losses else "")
+    text = "\n".join(lines)
+    for title, sentences in (
+        ("Rows that were lost", profile.losses()),
+        ("Signs of leakage", profile.leakage),
+    ):
+        if sentences:
+            text += f"\n\n{title}:\n\n" + "\n".join(f"- **{prose(each)}**" for each in sentences)
+    return text
 
 
 def apart(division: Division) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.contract import Feature, Manifest
 from common.markdown import code, prose, table
 from training.base.config import METRICS, TO_BE_WRITTEN, CardSettings
-from training.data.dataset import Profile
+from training.data.dataset import Division, Profile
 from training.results.board import Leaderboard
 from training.results.figures import TITLES, interval, shown
 from training.results.leaderboard import refusal
@@ -107,12 +107,23 @@ def _limits(manifest: Manifest, profile: Profile, settings: CardSettings) -> str
     beyond = "are rejected" if manifest.out_of_range == "reject" else "are answered all the same"
     lines = [
         *(prose(each, _LONGEST_PARAGRAPH) for each in settings.limits),
-        *(f"**{prose(each)}**" for each in profile.losses()),
+        *(f"**{prose(each)}**" for each in (*profile.losses(), *profile.leakage)),
         f"Trained on {profile.train_rows:,} rows; {_thinnest(profile)}.",
         f"Measured on {profile.test_rows:,} rows: read the intervals, not the points.",
         f"Values outside a declared range {beyond}; within it, far from the data, nothing was measured.",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _apart(division: Division) -> str:
+    """How the test rows were chosen."""
+    newer = f"the newest, from {division.test_from} on"
+    return {
+        "random": "drawn at random",
+        "time": newer,
+        "group": f"{division.test_groups:,} groups that training does not have",
+        "group_time": f"{newer}, of {division.test_groups:,} groups that training does not have",
+    }[division.by]
 
 
 def _thinnest(profile: Profile) -> str:
@@ -129,13 +140,13 @@ def _data(manifest: Manifest, profile: Profile) -> str:
             f"{prose(name)} {share:.1%}"
             for name, share in zip(profile.classes, profile.class_shares, strict=True)
         )
-        drawn = f"stratified. Classes in training: {shares}."
+        drawn = f"Classes in training: {shares}."
     else:
-        drawn = f"drawn at random. Median in training: {profile.value.typical:.6g}{_unit(manifest)}."
+        drawn = f"Median in training: {profile.value.typical:.6g}{_unit(manifest)}."
     return (
         f"Source {code(manifest.data.source, 600)}, {profile.origin.rows:,} rows (digest `{manifest.data.sha256[:12]}…`), "
         f"{profile.duplicates_dropped} of them dropped as duplicates, split into {profile.train_rows:,} for training and "
-        f"{profile.test_rows:,} for test, {drawn}"
+        f"{profile.test_rows:,} for test, {_apart(profile.division)}. {drawn}"
     )
 
 

@@ -1,0 +1,95 @@
+"""Finds visible leakage: what training would know about the test split, or about the answer, and the service would not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.data.dataset import LARGEST_SILENT_LOSS, Profile
+
+PERFECT = 0.99
+"""Share of the test rows whose class one feature tells, or R² that it reaches, from which it is suspicious."""
+TRIVIAL = 0.95
+"""Share of the most frequent class, from which that share says nothing about a feature."""
+INTERVALS = 100
+"""Into so many intervals of equal shares a number is cut."""
+DENSE = 0.9
+"""A counter's values are distinct whole numbers that fill at least this share of their range."""
+FEWEST = 30
+"""Rows below which every rule would hold by chance."""
+
+
+def signs(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
+    """One sentence for each sign of leakage, with what to do."""
+    if profile.rows < FEWEST:
+        return ()
+    return (
+        *_equal_rows(profile, train, test),
+        *_counters(profile, train, test),
+        *_answers(profile, train, test),
+    )
+
+
+def _equal_rows(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:
+    names = [each.name for each in profile.features]
+    count = int(np.isin(_hashes(test[names]), _hashes(train[names])).sum())
+    if count > LARGEST_SILENT_LOSS * len(test):
+        yield (
+            f"{count:,} of {len(test):,} test rows equal a training row in all features: if such rows describe the same "
+            "thing, split by it (split.by: group), or leave repeats out (schema.duplicates: drop)"
+        )
+
+
+def _counters(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:
+    for feature in profile.features:
+        if feature.type != "number":
+            continue
+        values = np.concatenate([each[feature.name].dropna().to_numpy() for each in (train, test)])
+        whole = len(values) >= DENSE * profile.rows and bool((values == np.round(values)).all())
+        distinct = len(np.unique(values)) == len(values)
+        if whole and distinct and len(values) >= DENSE * (values.max() - values.min() + 1):
+            yield (
+                f"{feature.name!r} counts the rows: each value occurs once, without gaps; it knows the order of the file, so "
+                "leave it out of schema.features"
+            )
+
+
+def _answers(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:
+    actual = test[profile.target].to_numpy()
+    if profile.value is None and max(profile.class_shares) > TRIVIAL:
+        return
+    for feature in profile.features:
+        seen, asked = _cut(train[feature.name], test[feature.name], number=feature.type == "number")
+        groups = train[profile.target].groupby(seen)
+        if profile.value is None:
+            told = pd.Series(asked).map(groups.agg(lambda each: each.mode().iloc[0])).to_numpy()
+            reached, what = float((told == actual).mean()), "tells the class of {:.1%} of the test rows"
+        else:
+            told = pd.Series(asked).map(groups.mean()).fillna(train[profile.target].mean()).to_numpy()
+            spread = float(((actual - actual.mean()) ** 2).sum())
+            reached = 1 - float(((actual - told) ** 2).sum()) / spread if spread else 0.0
+            what = "alone explains {:.1%} of the variance of the test rows"
+        if reached >= PERFECT:
+            yield (
+                f"{feature.name!r} {what.format(reached)}: is it known before the answer is? If not, leave it out of "
+                "schema.features"
+            )
+
+
+def _cut(train: pd.Series[Any], test: pd.Series[Any], *, number: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The interval or category of each value, as the training rows have them; "" where missing."""
+    if not number:
+        return train.fillna("").to_numpy(), test.fillna("").to_numpy()
+    edges = np.unique(np.nanquantile(train.to_numpy(), np.arange(1, INTERVALS) / INTERVALS))
+    return tuple(  # type: ignore[return-value]  # two of them
+        np.where(each.isna(), -1, np.searchsorted(edges, each.to_numpy(), side="right"))
+        for each in (train, test)
+    )
+
+
+def _hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:
+    return np.asarray(pd.util.hash_pandas_object(frame, index=False), dtype=np.uint64)
