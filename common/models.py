@@ -28,7 +28,6 @@ ALL = "all"
 NAME = re.compile(r"[a-z](-?[a-z0-9]){0,30}\Z")
 """What a folder in models/ may be called: it becomes part of names in Kubernetes and of an image."""
 _NAMED = re.compile(r"""^name:[ \t]*["']?([^\s"'#]+)""", re.MULTILINE)
-_CODE = re.compile(r"^(  - code: )''$", re.MULTILINE)
 
 
 class UnknownModelError(EspalierError):
@@ -110,11 +109,6 @@ def unknown(name: str, models: Mapping[str, Path]) -> str:
     if NAME.match(name):
         hint += f", or create it with `make model NAME={name} SOURCE=… TARGET=…`"
     return f"there is no model {name[:100]!r}: {hint}"
-
-
-def pipeline(text: str) -> str:
-    """The dvc.yaml of a further model: the repository's, with another path to the code."""
-    return _CODE.sub(r"\1../../", text, count=1)
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ They fix the CSV files that training writes to `candidates/<algorithm>/plots/`; 
     roc.csv               class,fpr,tpr                    per class, fpr ascending, from 0,0 to 1,1
     precision_recall.csv  class,recall,precision           per class; any order, recall 0 and 1 included
     calibration.csv       class,predicted,observed,count   per class, predicted ascending; empty bins left out
+    predicted.csv         predicted,actual                 a row per row of the split, at most 1,000
+    residuals.csv         predicted,residual               the same rows; residual = actual - predicted
     importance.csv        feature,importance,low,high      descending
 
 A template reads its columns by name: `dvc.yaml` needs `template` and `title`, and x and y only where one
@@ -22,6 +24,7 @@ from typing import Any
 import pytest
 from dvc_render.vega import VegaRenderer  # type: ignore[import-untyped]
 
+from common import pipelines
 from training.results.report import PLOTS
 
 TEMPLATES = Path(__file__).parents[2] / ".dvc" / "plots"
@@ -30,9 +33,13 @@ COLUMNS = {
     "roc": ("class", "fpr", "tpr"),
     "precision_recall": ("class", "recall", "precision"),
     "calibration": ("class", "predicted", "observed", "count"),
+    "predicted": ("predicted", "actual"),
+    "residuals": ("predicted", "residual"),
     "importance": ("feature", "importance", "low", "high"),
 }
-TEXTS = {"class", "actual", "feature"}
+TEXTS = {"class", "feature"}
+CONFUSED = {"predicted", "actual"}
+"""Classes in the confusion matrix, and values in the plots of a regression."""
 
 
 def rows(plot: str, revision: str, algorithm: str) -> list[dict[str, str]]:
@@ -47,6 +54,8 @@ def rows(plot: str, revision: str, algorithm: str) -> list[dict[str, str]]:
         "roc": [("a", "0", "0"), ("a", "0", "1"), ("a", "1", "1"), ("b", "0", "0"), ("b", "1", "1")],
         "precision_recall": [("a", "1", "0.5"), ("a", "0.5", "1"), ("a", "0", "1")],
         "calibration": [("a", "0.1", "0.2", "10"), ("a", "0.9", "0.8", "10")],
+        "predicted": [("1.5", "2"), ("9.5", "8"), ("11.25", "10.5")],
+        "residuals": [("1.5", "0.5"), ("9.5", "-1.5"), ("11.25", "-0.75")],
         "importance": [("x", "0.3", "0.2", "0.4"), ("y", "0.1", "0", "0.2")],
     }
     where = {
@@ -77,8 +86,19 @@ def every(node: Any, key: str) -> list[Any]:
 
 
 def test_there_is_one_template_for_each_plot_that_training_writes() -> None:
-    assert sorted(each.stem for each in TEMPLATES.glob("*.json")) == sorted(PLOTS)
-    assert sorted(COLUMNS) == sorted(PLOTS)
+    written = {plot for plots in PLOTS.values() for plot in plots}
+    assert {each.stem for each in TEMPLATES.glob("*.json")} == written
+    assert set(COLUMNS) == written
+
+
+def test_dvc_lists_the_plots_that_training_writes() -> None:
+    assert {task: tuple(plots) for task, plots in pipelines.PLOTS.items()} == PLOTS
+
+
+@pytest.mark.parametrize("task", sorted(pipelines.PLOTS))
+def test_dvc_names_columns_that_a_plot_has(task: str) -> None:
+    for plot, (x, y, _) in pipelines.PLOTS[task].items():
+        assert {x, y} <= set(COLUMNS[plot])
 
 
 @pytest.mark.parametrize("plot", sorted(COLUMNS))
@@ -105,11 +125,9 @@ def test_template_draws_columns_that_the_file_has(plot: str) -> None:
     spec = fill(plot, rows(plot, "workspace", "svm"))
     parsed = set(spec["data"]["format"]["parse"])
     # DVC hands over text: a number that is not parsed is sorted as text and drawn as a name.
-    assert parsed == {each for each in COLUMNS[plot] if each not in TEXTS} - (
-        {"predicted"} if plot == "confusion" else set()
-    )
+    assert parsed == set(COLUMNS[plot]) - TEXTS - (CONFUSED if plot == "confusion" else set())
     drawn = {each for each in every(spec["spec"], "field") if isinstance(each, str)}
-    assert drawn <= {*COLUMNS[plot], "rev", "model", "x", "y"}
+    assert drawn <= {*COLUMNS[plot], "rev", "model", "x", "y", "low", "high"}
     assert set(COLUMNS[plot]) - {"share"} <= drawn
 
 
@@ -117,7 +135,8 @@ def test_template_draws_columns_that_the_file_has(plot: str) -> None:
 def test_template_separates_algorithms_and_revisions(plot: str) -> None:
     spec = fill(plot, rows(plot, "workspace", "svm"))
     assert "model" in every(spec["facet"], "field")
-    channel = {"confusion": "row", "importance": "yOffset"}.get(plot, "strokeDash")
+    channels = {"confusion": "row", "importance": "yOffset", "predicted": "shape", "residuals": "shape"}
+    channel = channels.get(plot, "strokeDash")
     assert "rev" in [each["field"] for each in every(spec, channel) if isinstance(each, dict)]
 
 
@@ -125,6 +144,27 @@ def test_template_separates_algorithms_and_revisions(plot: str) -> None:
 def test_template_draws_the_diagonal(plot: str) -> None:
     spec = fill(plot, rows(plot, "workspace", "svm"))
     assert [{"x": 0, "y": 0}, {"x": 1, "y": 1}] in every(spec["spec"], "values")
+
+
+def test_the_diagonal_of_values_spans_them_all() -> None:
+    """From the least to the largest of predicted and actual values, in each panel."""
+    spec = fill("predicted", rows("predicted", "workspace", "svm"))
+    (joined,) = every(spec["transform"], "joinaggregate")
+    assert {(each["op"], each["field"]) for each in joined} == {
+        (op, field) for op in ("min", "max") for field in COLUMNS["predicted"]
+    }
+    diagonal = spec["spec"]["layer"][0]["encoding"]
+    assert {channel: each["field"] for channel, each in diagonal.items()} == {
+        "x": "low",
+        "y": "low",
+        "x2": "high",
+        "y2": "high",
+    }
+
+
+def test_residuals_are_drawn_around_zero() -> None:
+    spec = fill("residuals", rows("residuals", "workspace", "svm"))
+    assert [{"y": 0}] in every(spec["spec"], "values")
 
 
 @pytest.mark.parametrize("plot", sorted(COLUMNS))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from common import files, models
+from app.contract import Task
+from common import files, models, pipelines
 from training.base import cli, config
 from training.base.config import (
     AlgorithmsSettings,
@@ -62,5 +63,16 @@ def main() -> None:
             f"{config.PARAMS_FILE}: name is {name!r}, and a model in {models.FOLDER}/ is called as its folder: "
             f"write `name: {folder}`"
         )
+    _check_pipeline(task)
     files.write_json(config.SETTINGS_FILE, config.as_json(document))
     log.info("%s holds the parameters of %s and the defaults", config.SETTINGS_FILE, name)
+
+
+def _check_pipeline(task: Task) -> None:
+    """Refuse to start stages whose plots the models of this task do not write."""
+    file = pipelines.PIPELINE_FILE
+    found = pipelines.task_of(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if found not in (None, task):
+        raise ConfigError(
+            f"{config.PARAMS_FILE}: schema.task is {task}, and {file} lists the plots of a {found}: run `make packages`"
+        )

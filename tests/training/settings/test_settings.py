@@ -8,7 +8,8 @@ from datetime import date
 
 import pytest
 
-from tests.training.project import Project
+from common import pipelines
+from tests.training.project import ROOT, Project
 from training.base import config
 from training.base.errors import ConfigError
 
@@ -79,3 +80,18 @@ def test_a_further_model_is_called_as_its_folder(project: Project) -> None:
     project.root = folder
     with pytest.raises(ConfigError, match="write `name: churn`"):
         project.run("settings")
+
+
+def test_the_plots_of_another_task_are_refused(project: Project) -> None:
+    """The stages of a regression would end without the files that dvc.yaml lists for a classification."""
+    text = (ROOT / "dvc.yaml").read_text()
+    pipeline = project.root / "dvc.yaml"
+    pipeline.write_text(pipelines.render(text, "regression"))
+    with pytest.raises(
+        ConfigError,
+        match=r"schema\.task is classification, and dvc\.yaml lists the plots of a regression: run `make packages`",
+    ):
+        project.run("settings")
+    assert not config.SETTINGS_FILE.exists()
+    pipeline.write_text(pipelines.render(text, "classification"))
+    project.run("settings")

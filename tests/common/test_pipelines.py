@@ -1,0 +1,38 @@
+"""The dvc.yaml of each model."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from common import pipelines
+from tests.training.project import ROOT
+
+TEXT = (ROOT / "dvc.yaml").read_text()
+
+
+def test_further_models_have_another_path_to_the_code() -> None:
+    copy = pipelines.render(TEXT, "classification", further=True)
+    ((old, new),) = [
+        pair for pair in zip(TEXT.splitlines(), copy.splitlines(), strict=True) if pair[0] != pair[1]
+    ]
+    assert (old, new) == ("  - code: ''", "  - code: ../../")
+
+
+@pytest.mark.parametrize("task", pipelines.PLOTS)
+def test_only_the_plots_of_the_stage_train_differ_by_task(task: str) -> None:
+    text = pipelines.render(TEXT, task)
+    document, before = yaml.safe_load(text), yaml.safe_load(TEXT)
+    plots = document["stages"]["train"]["do"].pop("plots")
+    del before["stages"]["train"]["do"]["plots"]
+    assert document == before
+    assert [next(iter(each)) for each in plots] == [
+        f"candidates/${{key}}/plots/{name}.csv" for name in pipelines.PLOTS[task]
+    ]
+    assert pipelines.task_of(text) == task
+    assert pipelines.render(text, "classification") == pipelines.render(TEXT, "classification")
+
+
+def test_plots_of_no_task() -> None:
+    assert pipelines.task_of(TEXT.replace("plots/roc.csv", "plots/lift.csv")) is None
+    assert pipelines.task_of("stages: {}\n") is None
