@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 PIPELINE_FILE = Path("dvc.yaml")
-TASK = "classification"
+TASK: Final = "classification"
 """Of a model that declares none."""
 
 _IMPORTANCE = {"importance": ("importance", "feature", "Importance")}

@@ -38,7 +38,7 @@ def _task(folder: Path) -> str:
     """The task that a model's params.yaml declares; the stage `settings` refuses an unknown one."""
     section = config.read(folder / config.PARAMS_FILE).get("schema")
     task = section.get("task") if isinstance(section, dict) else None
-    return task if task in pipelines.PLOTS else pipelines.TASK
+    return str(task) if task in pipelines.PLOTS else pipelines.TASK
 
 
 if __name__ == "__main__":
