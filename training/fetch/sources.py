@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 SQL_URL = "ESPALIER_SQL_URL"
-SKLEARN_SETS = ("iris", "wine", "breast_cancer", "digits")
+SKLEARN_SETS = ("iris", "wine", "breast_cancer", "digits", "diabetes")
 KINDS = "sklearn:NAME, a path to a .csv or .parquet file, s3://bucket/key.csv (or .parquet), or sql:SELECT …"
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
@@ -88,13 +88,18 @@ def _read_sklearn(name: str) -> pd.DataFrame:
         raise ConfigError(f"data.source: sklearn:{name} is not bundled; there are {', '.join(SKLEARN_SETS)}")
     from sklearn import datasets
 
-    bunch = getattr(datasets, f"load_{name}")()
+    # The measurements as they are, and not their deviations from the mean.
+    bunch = (
+        datasets.load_diabetes(scaled=False) if name == "diabetes" else getattr(datasets, f"load_{name}")()
+    )
     # "sepal length (cm)" and "od280/od315_of_diluted_wines" become names that can be typed.
     names = [re.sub(r"\W+", "_", re.sub(r" \(.*\)", "", str(each))) for each in bunch.feature_names]
     frame = pd.DataFrame(bunch.data, columns=names)
-    frame["species" if name == "iris" else "target"] = [
-        str(bunch.target_names[index]) for index in bunch.target
-    ]
+    target = "species" if name == "iris" else "target"
+    if "target_names" in bunch:
+        frame[target] = [str(bunch.target_names[index]) for index in bunch.target]
+    else:
+        frame[target] = bunch.target
     return frame
 
 

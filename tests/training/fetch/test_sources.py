@@ -49,6 +49,14 @@ def test_bundled_sets(name: str, rows: int, columns: list[str], target: str, cla
     assert all(each.isidentifier() for each in frame.columns)
 
 
+def test_a_bundled_set_with_a_quantity_has_its_measurements() -> None:
+    frame = sources.read("sklearn:diabetes")
+    assert len(frame) == 442
+    assert list(frame.columns) == ["age", "sex", "bmi", "bp", *(f"s{each}" for each in range(1, 7)), "target"]
+    assert frame["age"].between(19, 79).all()
+    assert (frame["target"].min(), frame["target"].max()) == (25, 346)
+
+
 def test_cells_of_a_csv_stay_as_they_are_written(write: Callable[[str, str], str]) -> None:
     frame = sources.read(write("a.csv", 'code,flag,note\n007,True,"one\ntwo"\n1.0,NA,\n'))
     assert frame["code"].tolist() == ["007", "1.0"]
