@@ -2,55 +2,42 @@
 
     python -m training.draft data/source/flowers.csv --target species --rename SepalLengthCm=sepal_length --write
 
-It marks what the data does not tell: units and physically possible values. A drafted range is the observed one,
+A target with many different numbers is a quantity, which a regression predicts; any other has classes. --task decides
+otherwise. The draft marks what the data does not tell: units and physically possible values. A drafted range is the observed one,
 widened by a quarter of its span on both sides (not past zero) and rounded. The drafted share of missing values is the
-observed one, rounded up. Only rows without a class, or of a class that is too rare to learn, are left out; the draft
+observed one, rounded up. Only rows without a class or value, or of a class that is too rare to learn, are left out; the draft
 says how many. Columns that number the rows, free text and dates become comments. The gate is drafted from two quick
 models on the data.
 
-Without --write the sections are printed. With it they replace those in params.yaml, and `make` can run. With --model
-a folder for a further model is created: `make model` does that.
+Without --write the sections are printed. With it they replace those in params.yaml, and `make` can run; algorithms and
+plots of another task are replaced too. With --model a folder for a further model is created: `make model` does that.
 """
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 from pydantic import ValidationError
 
-from app.cells import PLAIN, Cells
+from app.cells import PLAIN
+from app.contract import Task
 from common import files, models
 from training.base import cli, config
-from training.base.config import EvaluateSettings, SchemaSettings, Settings, SplitSettings
+from training.base.config import SchemaSettings
 from training.base.errors import ConfigError, DataError
-from training.data.columns import as_numbers, as_text
-from training.draft import folder, infer, selection, yaml_text
+from training.data.dataset import Profile
+from training.draft import document, folder, infer, selection, yaml_text
 from training.draft.infer import Columns
+from training.draft.target import Target, judge
 from training.fetch import sources
 from training.fetch.csv_files import EncodingError, Table
-from training.prepare import split as division
 from training.prepare.checks import Checked, check
 
-_SECTION = re.compile(r"^([A-Za-z_'\"][^\n:]*):(?=\s|$)", re.MULTILINE)
-_TRAILING = re.compile(r"(?:^(?:[ \t]*|#[^\n]*)(?:\n|\Z))*\Z", re.MULTILINE)
-
-MOST_CLASSES = 100
-MOST_CODES = 30
-"""Distinct whole numbers that count as classes; more are a quantity."""
-MOST_DECIMALS = 10
-"""Distinct numbers with decimals that count as classes."""
-
-
-class _Evaluation(Settings):
-    """The settings that decide how many rows a class needs."""
-
-    split: SplitSettings = SplitSettings()
-    evaluate: EvaluateSettings = EvaluateSettings()
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -58,35 +45,48 @@ def main() -> None:
     parser.add_argument("source", metavar="SOURCE", help=f"{sources.KINDS}")
     parser.add_argument("--target", required=True, help="the column to predict, by its new name if renamed")
     parser.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="can be repeated")
+    parser.add_argument(
+        "--task", choices=get_args(Task), help="what to draft, whatever the target looks like"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--write", action="store_true", help="put the sections into params.yaml")
     where.add_argument("--model", metavar="NAME", help="create models/NAME with these sections")
     arguments = parser.parse_args()
-    renames = _renames(arguments.rename)
+    what = arguments.source, arguments.target, _renames(arguments.rename), arguments.task
     if arguments.model is not None:
-        _create(arguments.model, arguments.source, arguments.target, renames)
+        _create(arguments.model, *what)
         return
-    text = draft(arguments.source, arguments.target, renames)
-    text += "\n" + selection.sections(text)
-    if not arguments.write:
+    text = draft(*what)
+    data = selection.prepared(text)
+    text += "\n" + selection.render(data)
+    if arguments.write:
+        _write(text, data.profile)
+    else:
         print(text, end="")
-        return
+
+
+def _write(text: str, profile: Profile) -> None:
+    file = config.PARAMS_FILE
     try:
-        files.write_text(config.PARAMS_FILE, place(text, config.PARAMS_FILE.read_text(encoding="utf-8")))
+        fitted, changes = document.fit(file.read_text(encoding="utf-8"), profile.task, profile.train_rows)
+        files.write_text(file, document.place(text, fitted))
     except OSError as error:
         raise ConfigError(
-            f"cannot write {config.PARAMS_FILE}: {error.strerror}; run this from the project's top folder"
+            f"cannot write {file}: {error.strerror}; run this from the project's top folder"
         ) from None
-    print(
-        f"{config.PARAMS_FILE}: name, data, schema, select and card are drafted; look at them, then run `make`"
-    )
+    folder.write_plots(profile.task)
+    print(f"{file}: name, data, schema, select and card are drafted; look at them, then run `make`")
+    for each in changes:
+        print(f"{file}: {each}")
 
 
-def _create(name: str, source: str, target: str, renames: dict[str, str]) -> None:
+def _create(name: str, source: str, target: str, renames: dict[str, str], task: Task | None) -> None:
     with folder.created(name, source) as copied:
-        data = draft(copied, target, renames, name)
-        content = "\n".join([folder.HEAD + data, folder.algorithms(), selection.sections(data)])
-        files.write_text(config.PARAMS_FILE, content)
+        text = draft(copied, target, renames, task, name)
+        data = selection.prepared(text)
+        train = document.algorithms(data.profile.task, data.profile.train_rows)
+        files.write_text(config.PARAMS_FILE, "\n".join([folder.HEAD + text, train, selection.render(data)]))
+        folder.write_plots(data.profile.task)
     place = f"{models.FOLDER}/{name}"
     print(
         f"{place}/{config.PARAMS_FILE} is drafted from {source}: look at it, then run `make MODEL={name}` "
@@ -94,7 +94,9 @@ def _create(name: str, source: str, target: str, renames: dict[str, str]) -> Non
     )
 
 
-def draft(source: str, target: str, renames: dict[str, str], name: str | None = None) -> str:
+def draft(
+    source: str, target: str, renames: dict[str, str], task: Task | None = None, name: str | None = None
+) -> str:
     """Write the three sections as YAML that `training.base.config` reads and `training.prepare` accepts.
 
     Raises:
@@ -110,14 +112,15 @@ def draft(source: str, target: str, renames: dict[str, str], name: str | None = 
             f"--target: there is no column {target!r}; there are {', '.join(map(str, frame.columns))}"
         )
     _check_names([*frame.columns, *renames])
-    columns = infer.judge(frame.drop(columns=target), table.delimiter)
-    classes = _target(frame, target, columns.cells)
-    if not classes.kept.all():
-        columns = infer.judge(frame[classes.kept].drop(columns=target), table.delimiter)
+    found = judge(frame, target, table.delimiter, task)
+    columns = found.columns
     if not columns.features:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in columns.left_out.items())
         raise DataError(f"no column of {source} beside {target} can be a feature: {reasons}")
-    schema, comments = _schema(frame, target, classes, columns)
+    log.info(
+        "%s: drafted for a %s%s", target, found.task, f", since its {found.reason}" if found.reason else ""
+    )
+    schema, comments = _schema(frame, found)
     lines = [
         yaml_text.entry("name", name or _name(source)),
         "",
@@ -126,26 +129,6 @@ def draft(source: str, target: str, renames: dict[str, str], name: str | None = 
         *_schema_section(schema, comments, columns),
     ]
     return "\n".join(lines) + "\n"
-
-
-def place(drafted: str, document: str) -> str:
-    """Replace the sections of a document that have the same names; append the others."""
-    blocks = _blocks(document)
-    for name, block in _blocks(drafted).items():
-        if name:
-            # Comments and blank lines at the end of a section belong to the next one.
-            rest = _TRAILING.search(blocks[name])[0] if name in blocks else ""  # type: ignore[index]
-            before = "" if name in blocks else "\n"
-            blocks[name] = before + block.rstrip() + "\n" + rest
-    return "".join(blocks.values())
-
-
-def _blocks(document: str) -> dict[str, str]:
-    """The top-level sections by name; the text before the first one has the name ""."""
-    starts = [(found.start(), found[1].strip("'\"")) for found in _SECTION.finditer(document)]
-    ends = [*(start for start, _ in starts[1:]), len(document)]
-    head = document[: starts[0][0]] if starts else document
-    return {"": head, **{name: document[start:end] for (start, name), end in zip(starts, ends, strict=False)}}
 
 
 def _renames(pairs: Sequence[str]) -> dict[str, str]:
@@ -173,36 +156,35 @@ def _check_names(names: Sequence[str]) -> None:
             )
 
 
-def _schema(
-    frame: pd.DataFrame, target: str, found: _Target, columns: Columns
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _schema(frame: pd.DataFrame, found: Target) -> tuple[dict[str, Any], dict[str, str]]:
     """The section's keys except `features`, and comments for some of them."""
-    text, rare = found.text, found.rare
-    missing = int(text.isna().sum())
-    classes = infer.ordered(text[found.kept].unique())
-    schema: dict[str, Any] = {"target": target, "classes": classes}
+    target, columns = found.name, found.columns
+    schema: dict[str, Any] = {"target": target}
     comments = {}
-    doubtful = [each for each in classes if infer.is_placeholder(each)]
-    if doubtful:
-        counted = ", ".join(f"{each!r} ({_rows(int((text == each).sum()))})" for each in doubtful)
-        comments["classes"] = f"{counted} is a class here; data.replace can make it missing"
-    if rare:
-        counted = ", ".join(f"{each!r} ({_rows(count)})" for each, count in rare.items())
-        comments["drop_classes"] = f"too few rows to learn: {counted}; data.replace can merge classes"
-        schema["drop_classes"] = list(rare)
-    if missing:
+    if found.reason or found.task == "regression":
+        schema["task"] = found.task
+        comments["task"] = found.reason
+    if columns.target:
+        unit = columns.units.get(target)
+        schema |= {"unit": unit} if unit else {}
+        comments["target"] = (
+            f"{columns.target.comment}; add {'' if unit else '`unit: …`, and '}`range: [low, high]` to refuse other values"
+        )
+    else:
+        schema |= _classes(found, comments)
+    if found.missing:
         words = (
             f": {', '.join(map(repr, found.unknown))}, unless schema.classes lists it"
             if found.unknown
             else ""
         )
         comments["missing_target"] = (
-            f"drop | reject; {missing:,} of {_rows(len(frame))} without {target}{words}"
+            f"drop | reject; {found.missing:,} of {_rows(len(frame))} without {target}{words}"
         )
         schema["missing_target"] = "drop"
     checked = _checked(frame, schema, columns)
-    smallest = int(checked.frame[target].value_counts().min())
-    schema["min_rows_per_class"] = min(20, smallest)
+    if found.task == "classification":
+        schema["min_rows_per_class"] = min(20, int(checked.frame[target].value_counts().min()))
     schema["duplicates"] = "keep"
     comments["duplicates"] = "keep | drop | reject" + (
         f"; equal to an earlier one in all features and the target: {checked.equal_rows:,} of "
@@ -215,80 +197,18 @@ def _schema(
     return schema, comments
 
 
-@dataclass(frozen=True)
-class _Target:
-    """What the target holds.
-
-    Attributes:
-        text: the class of each row, None where it is missing.
-        rare: classes with too few rows, and how many they have.
-        kept: which rows have a class with enough rows.
-        unknown: words that mean that a row has no class.
-    """
-
-    text: pd.Series[Any]
-    rare: dict[str, int]
-    kept: pd.Series[bool]
-    unknown: list[str]
-
-
-def _target(frame: pd.DataFrame, target: str, cells: Cells) -> _Target:
-    text, wrong = as_text(frame[target])
-    if wrong.any():
-        raise DataError(
-            f"{target} holds {frame[target].dtype}: a target has a class, as text or number, in every row"
-        )
-    words = infer.words_among(text.dropna().unique(), cells)
-    unknown = sorted(words & set(text.dropna()))
-    text = text.where(~text.isin(words), None)
-    names = text.dropna().unique()
-    if not 2 <= len(names) <= MOST_CLASSES:
-        quantity = (
-            "; it looks like a quantity"
-            if len(names) > MOST_CLASSES and _are_numbers(frame[target], cells)
-            else ""
-        )
-        raise DataError(
-            f"{target} has {len(names):,} different values{quantity}; a classifier takes 2 to {MOST_CLASSES} classes: "
-            "choose another target, or group the values in the source"
-        )
-    if _are_numbers(frame[target], cells):
-        whole = all(re.fullmatch(r"[+-]?\d+", each) for each in names)
-        if len(names) > (MOST_CODES if whole else MOST_DECIMALS):
-            raise DataError(
-                f"{target} has {len(names)} different numbers: it looks like a quantity, and a classifier predicts "
-                "classes: choose another target, or group the numbers into named ranges in the source"
-            )
-    rare = _rare(text.dropna())
-    if len(names) - len(rare) < 2:
-        raise DataError(
-            f"{target}: {len(rare)} of {len(names)} classes have too few rows to train and test on, such as "
-            f"{next(iter(rare))!r} with {next(iter(rare.values()))}: a classifier needs two classes with more rows; "
-            "merge classes in the source, choose another target, or lower evaluate.folds in params.yaml"
-        )
-    return _Target(text, rare, text.notna() & ~text.isin(rare), unknown)
-
-
-def _are_numbers(column: pd.Series[Any], cells: Cells) -> bool:
-    return not as_numbers(column, cells)[1].any()
-
-
-def _rare(labels: pd.Series[Any]) -> dict[str, int]:
-    """The classes that `prepare` would refuse, with all their rows."""
-    try:
-        evaluation = config.load(_Evaluation)
-    except ConfigError:
-        evaluation = _Evaluation()
-    rare: dict[str, int] = {}
-    while True:
-        kept = labels[~labels.isin(rare)]
-        if kept.empty:
-            return rare
-        train, _ = division.split(kept.to_frame("class"), "class", evaluation.split)
-        found = division.too_rare(train["class"], kept.unique(), evaluation.evaluate.folds)
-        if not found:
-            return rare
-        rare |= {name: int((kept == name).sum()) for name in found}
+def _classes(found: Target, comments: dict[str, str]) -> dict[str, Any]:
+    """The keys that only a classification has; what is to be said of them is added to the comments."""
+    schema: dict[str, Any] = {"classes": found.classes}
+    doubtful = [each for each in found.classes if infer.is_placeholder(each)]
+    if doubtful:
+        counted = ", ".join(f"{each!r} ({_rows(found.counts[each])})" for each in doubtful)
+        comments["classes"] = f"{counted} is a class here; data.replace can make it missing"
+    if found.rare:
+        counted = ", ".join(f"{each!r} ({_rows(count)})" for each, count in found.rare.items())
+        comments["drop_classes"] = f"too few rows to learn: {counted}; data.replace can merge classes"
+        schema["drop_classes"] = list(found.rare)
+    return schema
 
 
 def _checked(frame: pd.DataFrame, schema: dict[str, Any], columns: Columns) -> Checked:
@@ -298,7 +218,12 @@ def _checked(frame: pd.DataFrame, schema: dict[str, Any], columns: Columns) -> C
     features = {name: each for name, (each, _) in columns.features.items()}
     try:
         settings = SchemaSettings.model_validate(
-            {**schema, "features": features, "min_rows_per_class": 2, "duplicates": "keep"}
+            {
+                **schema,
+                "features": features,
+                "duplicates": "keep",
+                **({} if columns.target else {"min_rows_per_class": 2}),
+            }
         )
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
@@ -342,7 +267,7 @@ def _data_section(source: str, encoding: str, renames: dict[str, str], columns: 
 
 def _schema_section(schema: dict[str, Any], comments: dict[str, str], columns: Columns) -> list[str]:
     keys = [
-        f"  {yaml_text.entry(key, value)}" + (f"  # {comments[key]}" if key in comments else "")
+        f"  {yaml_text.entry(key, value)}" + (f"  # {comments[key]}" if comments.get(key) else "")
         for key, value in schema.items()
     ]
     return [

@@ -7,30 +7,17 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
-from common import files, models
+from app.contract import Task
+from common import files, models, pipelines
+from common.pipelines import PIPELINE_FILE
 from training.base import config
 from training.base.errors import ConfigError
+from training.draft import document
 from training.fetch import sources
 
 HEAD = """# What this model does otherwise than training/defaults.yaml. docs/configuration.md explains each key.
 """
 SOURCE = Path("data/source")
-PIPELINE = Path("dvc.yaml")
-DRAFTED = ("logistic_regression", "decision_tree", "random_forest", "svm", "xgboost")
-"""The algorithms of a draft: of different kinds, and each of them installed."""
-
-
-def algorithms() -> str:
-    """The section train, with a choice of algorithms and no parameters."""
-    return "\n".join(
-        [
-            "train:",
-            "  # The algorithms to compare, each with the parameters that differ from the defaults.",
-            "  algorithms:",
-            *(f"    {name}:" for name in DRAFTED),
-            "",
-        ]
-    )
 
 
 @contextmanager
@@ -59,11 +46,24 @@ def created(name: str, source: str, root: Path | None = None) -> Iterator[str]:
         if sources.is_file(source) and file.is_file():
             shutil.copy(file, temporary / SOURCE)
             source = (SOURCE / file.name).as_posix()
-        pipeline = (root / PIPELINE).read_text(encoding="utf-8")
-        (temporary / PIPELINE).write_text(models.pipeline(pipeline), encoding="utf-8")
-        (temporary / config.PARAMS_FILE).write_text(HEAD + algorithms(), encoding="utf-8")
+        pipeline = (root / PIPELINE_FILE).read_text(encoding="utf-8")
+        further = pipelines.render(pipeline, pipelines.TASK, further=True)
+        (temporary / PIPELINE_FILE).write_text(further, encoding="utf-8")
+        (temporary / config.PARAMS_FILE).write_text(
+            HEAD + document.algorithms(pipelines.TASK), encoding="utf-8"
+        )
         with chdir(temporary):
             yield source
+
+
+def write_plots(task: Task) -> None:
+    """Give the dvc.yaml in this folder the plots of a task."""
+    if not PIPELINE_FILE.is_file():
+        return
+    text = PIPELINE_FILE.read_text(encoding="utf-8")
+    fitting = pipelines.render(text, task)
+    if fitting != text:
+        files.write_text(PIPELINE_FILE, fitting)
 
 
 def _check_name(name: str, root: Path) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ _MISSING_WORDS = frozenset(
     ]
 )
 _AFFIXED = re.compile(r"[$€£¥]?\s*([+\u2212-]?[\d.,' \u00a0\u202f]*\d(?:[eE][+-]?\d+)?)\s*[%$€£¥]?")
+_MEASURED = re.compile(r"([+\u2212-]?[\d.,' \u00a0\u202f]*\d)\s*([^\W\d_]{1,4}[²³]?|°[CF]?)")
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[T ].*)?"
     r"|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(?: .*)?"
@@ -97,6 +98,7 @@ class Columns:
         left_out: the reasons by name.
         missing: how often each word for missing stands in which columns.
         example: what the marks in `cells` make of a cell.
+        target: the target of a regression, if the frame has it and it is a number.
     """
 
     cells: Cells
@@ -106,26 +108,96 @@ class Columns:
     left_out: dict[str, str] = field(default_factory=dict)
     missing: dict[str, dict[str, int]] = field(default_factory=dict)
     example: str = ""
+    target: Number | None = None
 
 
-def judge(frame: pd.DataFrame, delimiter: str = "") -> Columns:
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers.
+
+    Attributes:
+        values: float64, NaN where missing.
+        comment: what was seen.
+        replaced: `data.replace` for its odd cells.
+    """
+
+    values: pd.Series[float]
+    comment: str
+    replaced: dict[str, str]
+
+    @property
+    def seen(self) -> NDArray[np.floating[Any]]:
+        return self.values.dropna().to_numpy(np.float64)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As a feature."""
+        missing = int(self.values.isna().sum())
+        return {"type": "number", "range": list(_padded(self.seen)), **_missing(missing, len(self.values))}
+
+
+def judge(
+    frame: pd.DataFrame, delimiter: str = "", target: str | None = None, known: Cells | None = None
+) -> Columns:
     """Determine the type of each column.
 
     Args:
-        frame: the source without its target.
+        frame: the source without a target that has classes.
         delimiter: of its file, if it is CSV; in a file with semicolons, commas are decimal marks.
+        target: the column that a regression predicts; if it is not numbers, `left_out` says why.
+        known: how the cells are read, if that is known.
     """
     texts = {name: _Texts.of(frame[name]) for name in frame.columns}
-    marks = _marks(filter(None, texts.values()), delimiter)
+    marks = known or _marks(filter(None, texts.values()), delimiter)
     readings = {name: _Reading.of(each, marks) if each else None for name, each in texts.items()}
-    words = sorted({word for each in readings.values() if each for word in each.placeholders})
+    words = sorted(
+        {*marks.missing, *(word for each in readings.values() if each for word in each.placeholders)}
+    )
     columns = Columns(
         marks.model_copy(update={"missing": tuple(words)}),
         example=next((each.example for each in readings.values() if each and each.example), ""),
     )
     for name in frame.columns:
-        _judge_column(str(name), frame[name], texts[name], readings[name], columns)
-    return columns
+        if name != target:
+            _judge_column(str(name), frame[name], texts[name], readings[name], columns)
+    if target is None:
+        return columns
+    return replace(
+        columns, target=_judge_target(target, frame[target], texts[target], readings[target], columns)
+    )
+
+
+def beside(frame: pd.DataFrame, whole: Columns, target: str) -> Columns:
+    """The columns beside the target of a regression, judged on some of the rows; all rows decide how cells are read."""
+    found = judge(frame.drop(columns=target), known=whole.cells)
+    if target in whole.units:
+        found.units[target] = whole.units[target]
+    if target in whole.replace:
+        found.replace[target] = whole.replace[target]
+    for word, places in whole.missing.items():
+        if target in places:
+            found.missing.setdefault(word, {})[target] = places[target]
+    return replace(found, target=whole.target, example=found.example or whole.example)
+
+
+def _judge_target(
+    name: str, column: pd.Series[Any], texts: _Texts | None, reading: _Reading | None, columns: Columns
+) -> Number | None:
+    """The target of a regression, or None with the reason in `columns`."""
+    found: Number | str
+    if texts is not None and not texts.counts:
+        found = "left out, since every value is missing"
+    elif texts is not None and reading is None:
+        odd = [each for each in texts.counts if _parsed(each, columns.cells) is None]
+        count = sum(texts.counts[each] for each in odd)
+        found = f"left out, since {count:,} of {texts.total:,} cells are not numbers: {texts.shown(odd)}"
+    else:
+        found = _as_number(column, texts, reading, columns.cells)
+    if isinstance(found, str):
+        columns.left_out[name] = found
+        return None
+    _note(name, found, texts, reading, columns)
+    return found
 
 
 def _judge_column(
@@ -133,32 +205,52 @@ def _judge_column(
 ) -> None:
     """Add the result for one column to `columns`."""
     cells = columns.cells
-    if texts is None and as_numbers(column, cells)[1].any():
-        columns.left_out[name] = f"left out, since it holds {column.dtype}"
-        return
+    found: Number | tuple[dict[str, Any], str] | str
     if texts is None or (reading is not None and not texts.are_codes):
-        if reading and reading.unit:
-            column = without_unit(as_text(column)[0], reading.unit)
-        number = _number(name, column, reading.replaced(cells) if reading else {}, cells)
-        if isinstance(number, str):
-            columns.left_out[name] = number
-            return
-        feature, comment, replaced = number
-        if reading and reading.unit:
-            columns.units[name] = reading.unit
-        if replaced:
-            columns.replace[name] = replaced
-        if reading is not None and (odd := reading.odd_cells()):
-            comment = f"{comment}; {odd}"
+        found = _as_number(column, texts, reading, cells)
+        if isinstance(found, Number) and identifies(name, found.seen):
+            found = "left out, since it numbers the rows"
     else:
-        category = _category(texts, cells)
-        if isinstance(category, str):
-            columns.left_out[name] = category
-            return
-        feature, comment = category
-    columns.features[name] = feature, comment
-    for word in cells.missing if texts else ():
-        if texts is not None and word in texts.counts and word not in feature.get("categories", ()):
+        found = _category(texts, cells)
+    if isinstance(found, str):
+        columns.left_out[name] = found
+        return
+    if isinstance(found, Number):
+        _note(name, found, texts, reading, columns)
+        found = found.settings, found.comment
+    else:
+        _count_missing(name, texts, found[0]["categories"], columns)
+    columns.features[name] = found
+
+
+def _as_number(
+    column: pd.Series[Any], texts: _Texts | None, reading: _Reading | None, cells: Cells
+) -> Number | str:
+    """The numbers of a column, or why it is left out."""
+    if texts is None and as_numbers(column, cells)[1].any():
+        return f"left out, since it holds {column.dtype}"
+    if reading and reading.unit:
+        column = without_unit(as_text(column)[0], reading.unit)
+    number = _number(column, reading.replaced(cells) if reading else {}, cells)
+    if not isinstance(number, str) and reading is not None and (odd := reading.odd_cells()):
+        return replace(number, comment=f"{number.comment}; {odd}")
+    return number
+
+
+def _note(
+    name: str, number: Number, texts: _Texts | None, reading: _Reading | None, columns: Columns
+) -> None:
+    """Add to `columns` how a number is read."""
+    if reading and reading.unit:
+        columns.units[name] = reading.unit
+    if number.replaced:
+        columns.replace[name] = number.replaced
+    _count_missing(name, texts, (), columns)
+
+
+def _count_missing(name: str, texts: _Texts | None, values: Collection[str], columns: Columns) -> None:
+    for word in columns.cells.missing if texts else ():
+        if texts is not None and word in texts.counts and word not in values:
             columns.missing.setdefault(word, {})[name] = texts.counts[word]
 
 
@@ -340,15 +432,17 @@ def _unit(texts: _Texts, marks: Cells) -> str:
 
 
 def _symbol(text: str) -> str:
-    """The symbol beside a number."""
+    """The symbol or unit beside a number."""
+    if measured := _MEASURED.fullmatch(text):
+        return measured[2]
     affixed = _AFFIXED.fullmatch(text)
     return text.replace(affixed[1], "").strip() if affixed else ""
 
 
 def _core(text: str, unit: str | None = None) -> str:
-    """The number in a text with a symbol; if one is given, only with that one."""
-    affixed = _AFFIXED.fullmatch(text)
-    return affixed[1].strip() if affixed and unit in (None, _symbol(text)) else text
+    """The number in a text with a symbol or unit; if one is given, only with that one."""
+    found = _MEASURED.fullmatch(text) or _AFFIXED.fullmatch(text)
+    return found[1].strip() if found and unit in (None, _symbol(text)) else text
 
 
 def _otherwise(text: str, marks: Cells) -> float | None:
@@ -361,15 +455,19 @@ def _otherwise(text: str, marks: Cells) -> float | None:
     return next((each for each in found if each is not None), None)
 
 
+def are_codes(column: pd.Series[Any]) -> bool:
+    """Whether a column's texts look like numbers and are codes, such as 007."""
+    texts = _Texts.of(column)
+    return texts is not None and texts.are_codes
+
+
 def is_placeholder(text: str) -> bool:
     """Whether a text is a common word for a missing value."""
     return text.lower() in _MISSING_WORDS or not any(map(str.isalnum, text))
 
 
-def _number(
-    name: str, column: pd.Series[Any], replaced: dict[str, str], cells: Cells
-) -> tuple[dict[str, Any], str, dict[str, str]] | str:
-    """The feature, its comment and its replacements, also of numbers that are too large; or why it is not a feature."""
+def _number(column: pd.Series[Any], replaced: dict[str, str], cells: Cells) -> Number | str:
+    """The numbers, with the replacements also of those that are too large; or why the column is left out."""
     swapped = column
     if replaced:
         text = as_text(column)[0]
@@ -390,18 +488,11 @@ def _number(
     low, high = float(seen.min()), float(seen.max())
     if low == high and len(seen) == len(values):
         return f"left out, since it is {as_written(low)} in every row"
-    if identifies(name, seen):
-        return "left out, since it numbers the rows"
     notes = [f"seen {_shown(low)} to {_shown(high)}"]
     if infinite:
         notes.append(f"{int(huge.sum())} are infinite or beyond {LARGEST:g}, which become missing")
     notes += _sentinels(seen)
-    feature = {
-        "type": "number",
-        "range": list(_padded(seen)),
-        **_missing(int(values.isna().sum()), len(values)),
-    }
-    return feature, "; ".join(notes), {**replaced, **infinite}
+    return Number(values, "; ".join(notes), {**replaced, **infinite})
 
 
 def identifies(name: str, seen: NDArray[np.floating[Any]]) -> bool:

@@ -1,56 +1,40 @@
 """Drafts the sections select and card of params.yaml: the thresholds for a model of this data, and its description.
 
 Two quick models are cross-validated on the drafted data. A champion must get halfway from guessing to the better of
-them, less where the test split is so small that chance alone could cost it the difference.
+them, less where the test split is so small that chance alone could cost it the difference. This module drafts the
+thresholds for classes, and `quantity` those for a regression.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from training.base import config
 from training.base.config import (
     LOWER_IS_BETTER,
+    METRICS,
     TO_BE_WRITTEN,
-    AlgorithmSettings,
     DataSettings,
     EvaluateSettings,
     Metric,
     SchemaSettings,
     SelectSettings,
     Settings,
-    SplitSettings,
     parse_yaml,
 )
-from training.base.errors import ConfigError
 from training.data.dataset import Origin, Profile, Split, as_split
-from training.draft import yaml_text
+from training.draft import quantity, quick, target, yaml_text
 from training.fetch.stage import fetch
 from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
 from training.results import scores
-from training.train import algorithms
 
-QUICK: dict[str, dict[str, Any]] = {
-    "logistic_regression": {"max_iter": 200},
-    "decision_tree": {"max_depth": 5, "min_samples_leaf": 5},
-}
-FOLDS = 3
-SEED = 7
-MOST_ROWS = 3000
-MOST_CELLS = 1_000_000
-"""Limit of rows times columns for training the quick models."""
 SMALLEST_TIE = 0.005
 TREES, LEAVES = 200, 256
 """Trees of the largest forest that the drafted limit of size allows."""
@@ -84,51 +68,52 @@ class _Drafted(Settings):
     data_schema: SchemaSettings = Field(alias="schema")
 
 
-class _Evaluation(Settings):
-    split: SplitSettings = SplitSettings()
-    evaluate: EvaluateSettings = EvaluateSettings()
+@dataclass(frozen=True)
+class Prepared:
+    """The drafted data, read and split as the pipeline will do it."""
+
+    profile: Profile
+    train: Split
+    test: Split
 
 
 def sections(drafted: str) -> str:
-    """Write the two sections as YAML.
+    """Write the two sections as YAML, from the sections data and schema."""
+    return render(prepared(drafted))
 
-    Args:
-        drafted: the sections data and schema; the source is read and split as the pipeline will do it.
-    """
+
+def prepared(drafted: str) -> Prepared:
+    """Read the source as the sections data and schema say."""
     settings = _Drafted.model_validate(
         {key: value for key, value in parse_yaml(drafted, spelling=True).items() if key in ("data", "schema")}
     )
     data, schema = settings.data, settings.data_schema
-    try:
-        evaluation = config.load(_Evaluation)
-    except ConfigError:
-        evaluation = _Evaluation()
     frame = fetch(data)
     checked = check(frame, schema, data.cells)
-    train, test = division.split(checked.frame, schema.target, evaluation.split)
+    train, test = division.split(checked.frame, schema.target, target.evaluation().split)
     origin = Origin(source=data.source, sha256="0" * 64, rows=len(frame), columns=tuple(map(str, frame)))
     profile = prepare.resolve(checked, schema, origin, train, test, data.cells)
-    baseline = measure(profile, as_split(train, profile))
-    counts = np.bincount(as_split(test, profile).target, minlength=len(profile.classes))
-    select = _select(baseline, profile, counts, evaluation.evaluate.score_of(profile.task))
-    return "\n".join([*select, "", *_card(data.source, profile)]) + "\n"
+    return Prepared(profile, as_split(train, profile), as_split(test, profile))
+
+
+def render(data: Prepared) -> str:
+    """The two sections."""
+    profile, wanted = data.profile, target.evaluation().evaluate.score
+    # A score of another task is about to be removed.
+    score = EvaluateSettings(score=wanted if wanted in METRICS[profile.task] else None).score_of(profile.task)
+    if profile.task == "regression":
+        select = quantity.lines(quantity.measure(profile, data.train), profile, score, _limits(profile))
+    else:
+        counts = np.bincount(data.test.target, minlength=len(profile.classes))
+        select = _select(measure(profile, data.train), profile, counts, score)
+    return "\n".join([*select, "", *_card(profile)]) + "\n"
 
 
 def measure(profile: Profile, split: Split) -> Baseline:
-    """Cross-validate the quick models on at most MOST_ROWS rows."""
-    width = sum(1 if each.type == "number" else len(each.categories) for each in profile.features)
-    most = min(MOST_ROWS, max(300, MOST_CELLS // width))
-    split = _sample(split, most)
-    smallest = int(np.bincount(split.target, minlength=len(profile.classes)).min())
-    folds = StratifiedKFold(max(2, min(FOLDS, smallest)), shuffle=True, random_state=SEED)
+    """The better of the quick models."""
+    split, predictions = quick.predictions(profile, split)
     best: tuple[float, float, str] = (-1.0, 0.0, "")
-    for name, parameters in QUICK.items():
-        pipeline = algorithms.pipeline(name, AlgorithmSettings.model_validate(parameters), profile)
-        with warnings.catch_warnings():
-            # Few rows of a class, or a quick model that has not converged, change little here.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            predicted = cross_val_predict(pipeline, algorithms.inputs(split), split.target, cv=folds)
+    for name, predicted in predictions.items():
         certain = np.eye(len(profile.classes))[predicted]
         found = scores.point("classification", split.target, (predicted, certain))
         best = max(best, (found["f1_macro"], found["accuracy"], name))
@@ -167,17 +152,6 @@ def _deviation(f1: float, counts: NDArray[Any]) -> float:
     return math.sqrt(float((f1 * (1 - f1) / np.maximum(counts, 1)).sum())) / len(counts)
 
 
-def _sample(split: Split, most: int) -> Split:
-    """At most so many rows, including two of each class."""
-    if len(split) <= most:
-        return split
-    order = np.random.default_rng(SEED).permutation(len(split))
-    place = pd.Series(order).groupby(split.target[order]).cumcount().to_numpy()
-    # The first rows of each class come first.
-    chosen = order[np.lexsort((np.arange(len(order)), place >= FOLDS))][:most]
-    return split.take(np.sort(chosen))
-
-
 def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], score: Metric) -> list[str]:
     rows, classes = int(counts.sum()), len(counts)
     f1_deviation = _deviation(baseline.f1, counts)
@@ -213,14 +187,21 @@ def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], sco
             f"      {metric}: {value:g}  # guessing {guessed:.3g}, quick model {reached:.3g}"
             for metric, (value, guessed, reached) in minimum.items()
         ),
-        f"    maximum_log_loss: {_up(baseline.entropy):g}  # of answering with the classes' shares, whatever the row",
-        f"    maximum_latency_ms: {_latency(profile)}  # one row through the ONNX model, median",
-        f"    maximum_bytes: {_bytes(profile)}  # room for {TREES} trees, or for every training row as a support vector",
+        "    maximum:",
+        f"      log_loss: {_up(baseline.entropy):g}  # of answering with the classes' shares, whatever the row",
+        *_limits(profile),
         "    production:  # how much worse than the model in production, on the same rows",
         f"      maximum_drop:  # one row of the test split is {1 / rows:.2g} of the accuracy",
         f"        accuracy: {_up(max(0.01, 1 / rows)):g}",
         f"        f1_macro: {_up(max(0.01, 1 / (classes * max(int(counts.min()), 1)))):g}",
-        f"      maximum_log_loss_rise: {rise:g}",
+        f"      maximum_rise: {{log_loss: {rise:g}}}",
+    ]
+
+
+def _limits(profile: Profile) -> list[str]:
+    return [
+        f"    maximum_latency_ms: {_latency(profile)}  # one row through the ONNX model, median",
+        f"    maximum_bytes: {_bytes(profile)}  # room for {TREES} trees, or for every training row as a support vector",
     ]
 
 
@@ -232,7 +213,7 @@ def _latency(profile: Profile) -> int:
 def _bytes(profile: Profile) -> int:
     """Size of the largest model file that the algorithms are likely to make from this data; two digits."""
     width = sum(1 if each.type == "number" else len(each.categories) + 1 for each in profile.features)
-    classes = len(profile.classes)
+    classes = max(1, len(profile.classes))
     kernel = profile.train_rows * (width + classes) * 8
     forest = TREES * min(LEAVES, profile.train_rows) * (2 * 60 + 40 * classes)
     most = max(5_000_000, kernel + 500_000, forest)
@@ -240,9 +221,9 @@ def _bytes(profile: Profile) -> int:
     return int(math.ceil(most / 10**digits) * 10**digits)
 
 
-def _card(source: str, profile: Profile) -> list[str]:
+def _card(profile: Profile) -> list[str]:
     limits = [
-        f"where the {profile.origin.rows:,} rows of {source} come from, and whom or what they do not cover.",
+        f"where the {profile.origin.rows:,} rows of {profile.origin.source} come from, and whom or what they do not cover.",
         "what it costs when the model is wrong, and who notices.",
     ]
     return [

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from common import models
+from common import models, pipelines
 from common.errors import EspalierError
 from tests.training.project import ROOT
 from training.base import config
 from training.base.errors import ConfigError
 from training.draft import command
+from training.draft.document import DRAFTED
 
 ROWS = "".join(
     f"{number / 7:.3f},{number % 5},{'left' if number % 3 else 'stayed'}\n" for number in range(90)
@@ -54,16 +55,31 @@ def test_it_has_the_source_the_pipeline_and_parameters_that_stages_take(
 ) -> None:
     made = create("churn", source)
     assert (made / "data/source" / source.name).read_bytes() == source.read_bytes()
-    assert (made / "dvc.yaml").read_text() == models.pipeline((root / "dvc.yaml").read_text())
+    assert (made / "dvc.yaml").read_text() == pipelines.render(
+        (root / "dvc.yaml").read_text(), "classification", further=True
+    )
     from training.settings.stage import Params
 
     params = config.load(Params, made / "params.yaml")
     assert params.name == "churn"
     assert params.data.source == f"data/source/{source.name}"
     assert list(params.data_schema.features) == ["höhe", "kids"]
-    assert set(params.train.algorithms) == set(config.defaults()["train"]["algorithms"])
+    assert set(params.train.algorithms) == set(DRAFTED["classification"])
     assert capsys.readouterr().out.startswith("models/churn/params.yaml is drafted from ")
     assert Path.cwd() == root
+
+
+def test_a_regression_has_its_own_plots_and_algorithms(
+    create: Callable[..., Path], source: Path, root: Path
+) -> None:
+    made = create("height", source, "höhe")
+    assert pipelines.task_of((made / "dvc.yaml").read_text()) == "regression"
+    assert pipelines.task_of((root / "dvc.yaml").read_text()) == "classification"
+    from training.settings.stage import Params
+
+    params = config.load(Params, made / "params.yaml")
+    assert params.data_schema.task == "regression"
+    assert set(params.train.algorithms) == set(DRAFTED["regression"])
 
 
 def test_what_is_no_file_stays_where_it_is(create: Callable[..., Path]) -> None:

@@ -160,19 +160,3 @@ def test_a_tie_in_log_loss_is_not_drafted_from_another_score(project: Project) -
 def drafted_tie(text: str, project: Project) -> float:
     (project.root / "drafted.yaml").write_text(selection.sections(text))
     return config.load(Selecting, project.root / "drafted.yaml").select.tie
-
-
-def test_sections_take_the_place_of_those_in_the_file() -> None:
-    document = (ROOT / "params.yaml").read_text()
-    drafted = "name: other\n\nselect:\n  tie: 1\n\nnew:\n  # in the section\n  a: 1\n"
-    once = draft.place(drafted, document)
-    found, before = config.parse_yaml(once), config.parse_yaml(document)
-    assert found == {**before, "name": "other", "select": {"tie": 1}, "new": {"a": 1}}
-    assert draft.place(drafted, once) == once
-    # Comments above a section that stays, stay.
-    assert once.startswith(document[: document.index("name:")] + "name: other\n")
-    assert document[document.index("split:") : document.index("select:")] in once
-    assert document[document.index("card:") :].strip() in once
-    assert (
-        draft.place(drafted, "") == "\nname: other\n\nselect:\n  tie: 1\n\nnew:\n  # in the section\n  a: 1\n"
-    )

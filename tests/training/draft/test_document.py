@@ -1,0 +1,67 @@
+"""The text of params.yaml."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.contract import Task
+from tests.training.project import ROOT
+from training.base import config
+from training.draft import document
+from training.train.algorithms import FACTORIES
+
+
+def test_sections_take_the_place_of_those_in_the_file() -> None:
+    text = (ROOT / "params.yaml").read_text()
+    drafted = "name: other\n\nselect:\n  tie: 1\n\nnew:\n  # in the section\n  a: 1\n"
+    once = document.place(drafted, text)
+    found, before = config.parse_yaml(once), config.parse_yaml(text)
+    assert found == {**before, "name": "other", "select": {"tie": 1}, "new": {"a": 1}}
+    assert document.place(drafted, once) == once
+    # Comments above a section that stays, stay.
+    assert once.startswith(text[: text.index("name:")] + "name: other\n")
+    assert text[text.index("split:") : text.index("select:")] in once
+    assert text[text.index("card:") :].strip() in once
+    assert (
+        document.place(drafted, "")
+        == "\nname: other\n\nselect:\n  tie: 1\n\nnew:\n  # in the section\n  a: 1\n"
+    )
+
+
+def test_what_fits_the_task_stays() -> None:
+    text = (ROOT / "params.yaml").read_text()
+    assert document.fit(text, "classification") == (text, [])
+    assert document.fit("name: a\n", "regression") == ("name: a\n", [])
+
+
+def test_what_a_regression_cannot_have_is_replaced() -> None:
+    text = (ROOT / "params.yaml").read_text()
+    fitted, changes = document.fit(text, "regression")
+    before, after = config.parse_yaml(text), config.parse_yaml(fitted)
+    assert after["evaluate"] == {key: each for key, each in before["evaluate"].items() if key != "score"}
+    assert set(after["train"]["algorithms"].values()) == {None}
+    assert "ridge" in after["train"]["algorithms"]
+    assert {key: each for key, each in after.items() if key not in ("evaluate", "train")} == {
+        key: each for key, each in before.items() if key not in ("evaluate", "train")
+    }
+    assert changes == [
+        "evaluate.score: removed, because a regression has no f1_macro",
+        "train: replaced by the algorithms of a regression, with their defaults",
+    ]
+    assert document.fit(fitted, "regression") == (fitted, [])
+    back, changes = document.fit(fitted, "classification")
+    assert changes == ["train: replaced by the algorithms of a classification, with their defaults"]
+    assert "logistic_regression" in config.parse_yaml(back)["train"]["algorithms"]
+
+
+@pytest.mark.parametrize("task", document.DRAFTED)
+def test_algorithms_of_a_draft_exist_and_have_defaults(task: Task) -> None:
+    names = config.parse_yaml(document.algorithms(task))["train"]["algorithms"]
+    assert tuple(names) == document.DRAFTED[task]
+    assert set(names) <= FACTORIES[task].keys() & config.defaults()["train"]["algorithms"].keys()
+
+
+def test_an_algorithm_that_takes_fewer_rows_is_left_out() -> None:
+    assert "    svm:\n" in document.algorithms("regression", 20_000)
+    assert "svm" not in document.algorithms("regression", 20_001)
+    assert "    svm:\n" in document.algorithms("classification", 1_000_000)

@@ -1,0 +1,286 @@
+"""Drafts of targets that are quantities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.contract import Task, read_bundle
+from common import pipelines
+from tests.training.draft.test_draft import prepares
+from tests.training.draft.test_selection import Selecting, gate_of
+from tests.training.project import ROOT, Project
+from training.base import config
+from training.base.errors import DataError
+from training.data.dataset import TEST_FILE, read_profile, read_split
+from training.draft import command as draft
+from training.draft import quantity, selection
+from training.fetch.stage import fetch
+from training.prepare.checks import check
+from training.results import leaderboard, scores
+
+
+def written(folder: Path, cells: list[str], delimiter: str = ",") -> str:
+    """A CSV file with a target `price`, a number, and a colour."""
+    lines = [
+        delimiter.join([str(row % 17), ["red", "blue"][row % 2], f'"{cell}"'])
+        for row, cell in enumerate(cells)
+    ]
+    path = folder / "a.csv"
+    path.write_text("\n".join([delimiter.join(["x", "colour", "price"]), *lines]) + "\n")
+    return str(path)
+
+
+def prices(folder: Path, text: str) -> list[float]:
+    """The target as `prepare` reads it."""
+    found = prepares(text, folder)
+    assert found.data_schema.task == "regression"
+    checked = check(fetch(found.data), found.data_schema, found.data.cells)
+    return list(checked.frame["price"])
+
+
+@pytest.mark.parametrize(
+    ("count", "divisor", "given", "task", "reason"),
+    [
+        (
+            90,
+            1,
+            None,
+            "regression",
+            "90 different numbers are a quantity; --task classification drafts classes",
+        ),
+        (
+            11,
+            4,
+            None,
+            "regression",
+            "11 different numbers are a quantity; --task classification drafts classes",
+        ),
+        (
+            30,
+            1,
+            None,
+            "classification",
+            "30 different numbers are classes; --task regression drafts a quantity",
+        ),
+        (
+            10,
+            4,
+            None,
+            "classification",
+            "10 different numbers are classes; --task regression drafts a quantity",
+        ),
+        (30, 1, "regression", "regression", ""),
+        (90, 1, "classification", "classification", ""),
+    ],
+)
+def test_many_different_numbers_are_a_quantity(
+    count: int,
+    divisor: int,
+    given: Task | None,
+    task: str,
+    reason: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    cells = [f"{number * 7 % count / divisor:g}" for number in range(900)]
+    text = draft.draft(written(tmp_path, cells), "price", {}, given)
+    assert prepares(text, tmp_path).data_schema.task == task
+    if reason:
+        assert f"  task: {task}  # {reason}\n" in text
+    assert caplog.messages == [f"price: drafted for a {task}" + (f", since its {reason}" if reason else "")]
+
+
+def test_codes_and_names_stay_classes(tmp_path: Path) -> None:
+    codes = [f"{number * 7 % 60:03}" for number in range(900)]
+    assert "task: regression" not in draft.draft(written(tmp_path, codes), "price", {})
+    assert "task:" not in draft.draft("sklearn:iris", "species", {})
+
+
+def test_the_target_is_described(tmp_path: Path) -> None:
+    text = draft.draft(written(tmp_path, [f"{number / 4}" for number in range(200)]), "price", {})
+    found = prepares(text, tmp_path).data_schema
+    assert (found.unit, found.range, found.missing_target, found.classes) == (None, None, "reject", None)
+    assert (
+        "  target: price  # seen 0 to 49.75; add `unit: …`, and `range: [low, high]` to refuse other values\n"
+        in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("odd", "value"),
+    [
+        ("n/a", None),
+        ("?", None),
+        ("", None),
+        ("ten", None),
+        ("inf", None),
+        ("1,234.5", 1234.5),
+        ("12 %", 12),
+        ("€5", 5),
+    ],
+)
+def test_odd_cells_of_the_target_are_read_as_those_of_a_feature(
+    odd: str, value: float | None, tmp_path: Path
+) -> None:
+    cells = [f"{number * 7 % 199 / 4}" for number in range(200)]
+    text = draft.draft(written(tmp_path, [*cells[:9], odd, *cells[10:]]), "price", {})
+    expected = [float(each) for each in cells]
+    expected[9:10] = [] if value is None else [value]
+    assert prices(tmp_path, text) == expected
+    assert ("missing_target: drop  # drop | reject; 1 of 200 rows without price" in text) == (value is None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "delimiter", "divisor", "unit"),
+    [
+        ("{} %", ",", 4, "%"),
+        ("$ {}", ",", 4, "$"),
+        ("{} kg", ",", 4, "kg"),
+        ("{}", ";", 4, None),
+        ("€{}", ";", 4, "€"),
+    ],
+)
+def test_units_and_marks_of_the_target_are_read_as_those_of_a_feature(
+    pattern: str, delimiter: str, divisor: int, unit: str | None, tmp_path: Path
+) -> None:
+    numbers = [number * 7 % 199 / divisor for number in range(200)]
+    cells = [pattern.format(str(each).replace(".", "," if delimiter == ";" else ".")) for each in numbers]
+    text = draft.draft(written(tmp_path, cells, delimiter), "price", {})
+    assert prices(tmp_path, text) == numbers
+    found = prepares(text, tmp_path)
+    assert found.data_schema.unit == unit
+    assert found.data.units == ({"price": unit} if unit else {})
+    assert found.data.decimal == ("," if delimiter == ";" else ".")
+
+
+def test_features_are_judged_on_the_rows_that_have_a_value(tmp_path: Path) -> None:
+    """Else the share of missing values would be below what `prepare` measures."""
+    random = np.random.default_rng(0)
+    rows = 200
+    frame = pd.DataFrame({"x": np.round(random.normal(size=rows), 2), "price": random.normal(size=rows)})
+    frame.loc[:9, "x"] = np.nan
+    frame.loc[100:, "price"] = np.nan
+    frame.to_csv(tmp_path / "a.csv", index=False, na_rep="unknown")
+    text = draft.draft(str(tmp_path / "a.csv"), "price", {})
+    found = prepares(text, tmp_path)
+    assert found.data_schema.features["x"].missing == 0.1
+    assert found.data.missing == ("unknown",)
+    assert "'unknown' stands 110 times in 'x', 'price'" in text
+
+
+@pytest.mark.parametrize(
+    ("cells", "given", "complaint"),
+    [
+        (
+            ["a", "b"] * 30,
+            "regression",
+            "price cannot be the target of a regression, since 60 of 60 cells are not",
+        ),
+        (["1.5"] * 60, "regression", "since it is 1.5 in every row"),
+        (["1.5", ""] * 30, "regression", r"price: only the value 1\.5 in 60 rows"),
+        ([""] * 60, "regression", "since every value is missing"),
+        (
+            [f"{each}.5" for each in range(12)],
+            None,
+            "12 rows have a value, which is too few for evaluate.folds",
+        ),
+        ([f"{each}" for each in range(60)], None, "price numbers the rows: .* --task regression"),
+        ([f"{each % 90}" for each in range(100)], "classification", "90 of 90 classes .* --task regression"),
+        (
+            [f"{each % 120}" for each in range(300)],
+            "classification",
+            "120 different values.* --task regression",
+        ),
+    ],
+)
+def test_what_cannot_be_drafted(cells: list[str], given: Task | None, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=complaint):
+        draft.draft(written(tmp_path, cells), "price", {}, given)
+
+
+def test_a_target_in_the_order_of_the_rows_can_be_a_quantity(tmp_path: Path) -> None:
+    text = draft.draft(written(tmp_path, [f"{each}" for each in range(60)]), "price", {}, "regression")
+    assert prices(tmp_path, text) == list(range(60))
+
+
+def test_written_into_params_of_a_classification(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = project.root / "dvc.yaml"
+    pipeline.write_text((ROOT / "dvc.yaml").read_text())
+    project.run("draft", "sklearn:diabetes", "--target", "target", "--write")
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "params.yaml: evaluate.score: removed, because a regression has no f1_macro",
+        "params.yaml: train: replaced by the algorithms of a regression, with their defaults",
+    ]
+    assert pipelines.task_of(pipeline.read_text()) == "regression"
+    project.run("settings")
+
+    project.run("draft", "sklearn:iris", "--target", "species", "--write")
+    assert pipeline.read_text() == (ROOT / "dvc.yaml").read_text()
+    project.run("settings")
+
+
+@pytest.mark.slow
+def test_draft_and_run_pass_without_an_edit(project: Project) -> None:
+    project.run("draft", "sklearn:diabetes", "--target", "target", "--write")
+    project.change(train={"algorithms": {"ridge": {}, "decision_tree": {"max_depth": 3}}})
+    project.run("settings")
+    project.run("fetch")
+    project.run("prepare")
+    for name in ("ridge", "decision_tree"):
+        project.run("train", name)
+    project.run("select")
+    project.run("leaderboard")
+    manifest = read_bundle(project.root / "model").manifest
+    assert manifest.value is not None
+    assert manifest.value.name == "target"
+
+    # The mean, whatever the row, does not pass.
+    gate = config.load(Selecting).select.gate
+    test = read_split(TEST_FILE, read_profile())
+    useless = scores.point("regression", test.target, (np.full(len(test), test.target.mean()),))
+    assert all(useless[metric] < least for metric, least in gate.minimum.items())
+    assert all(useless[metric] > most for metric, most in gate.maximum.items())
+    assert leaderboard.read().rows[0].test["rmse"].value <= gate.maximum["rmse"]
+
+
+def test_where_nothing_can_be_learnt_the_draft_says_so(project: Project) -> None:
+    random = np.random.default_rng(0)
+    rows = "".join(f"{random.random():.3f},{random.normal():.4f}\n" for _ in range(200))
+    (project.root / "data/source/noise.csv").write_text("x,y\n" + rows)
+    drafted = selection.sections(draft.draft("data/source/noise.csv", "y", {}))
+    assert "hardly better than the mean" in drafted
+    gate = gate_of(drafted, project.root)
+    assert gate.minimum == {"r2": 0.0}
+    assert gate.maximum["rmse"] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1, 1e7, 1e20])
+def test_thresholds_have_the_unit_of_the_target(scale: float, project: Project) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=300)
+    y = scale * (x + random.normal(scale=0.5, size=300))
+    pd.DataFrame({"x": x, "y": y}).to_csv(project.root / "data/source/a.csv", index=False)
+    text = draft.draft("data/source/a.csv", "y", {})
+    gate = gate_of(selection.sections(text), project.root)
+    assert gate.minimum["r2"] == pytest.approx(0.4, abs=0.05)
+    assert gate.maximum["rmse"] / scale == pytest.approx(0.8, abs=0.1)
+    assert 0.002 < gate.production.maximum_rise["rmse"] / scale < 0.05
+    project.change(evaluate__score="mae")
+    (project.root / "drafted.yaml").write_text(selection.sections(text))
+    assert 0.002 < config.load(Selecting, project.root / "drafted.yaml").select.tie / scale < 0.05
+
+
+@given(st.floats(1e-12, 1e25))
+def test_significant_digits_are_rounded_up(value: float) -> None:
+    found = quantity.significant(value)
+    assert value * (1 - 1e-9) <= found <= value * 1.01
+    assert len(f"{found:.15g}".replace(".", "").partition("e")[0].strip("0")) <= 3
