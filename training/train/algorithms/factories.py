@@ -72,16 +72,20 @@ def decision_tree(task: Task) -> Algorithm:
 
 
 def random_forest(task: Task) -> Algorithm:
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+    from sklearn.ensemble import RandomForestRegressor
 
-    kind = RandomForestClassifier if task == CLASSES else RandomForestRegressor
+    from training.train.algorithms.forests import SummedRandomForestClassifier
+
+    kind = SummedRandomForestClassifier if task == CLASSES else RandomForestRegressor
     return Algorithm(kind(random_state=SEED, n_jobs=1), scale=False)
 
 
 def extra_trees(task: Task) -> Algorithm:
-    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+    from sklearn.ensemble import ExtraTreesRegressor
 
-    kind = ExtraTreesClassifier if task == CLASSES else ExtraTreesRegressor
+    from training.train.algorithms.forests import SummedExtraTreesClassifier
+
+    kind = SummedExtraTreesClassifier if task == CLASSES else ExtraTreesRegressor
     return Algorithm(kind(random_state=SEED, n_jobs=1), scale=False)
 
 

@@ -126,8 +126,9 @@ def in_float32(thresholds: Floats) -> Floats:
     """
     with np.errstate(over="ignore"):
         last = thresholds.astype(np.float32)
-    last = np.where(last > thresholds, np.nextafter(last, np.float32(-np.inf)), last)
-    following = np.nextafter(last, np.float32(np.inf))
-    midway = (last.astype(np.float64) + following.astype(np.float64)) / 2
+        last = np.where(last > thresholds, np.nextafter(last, np.float32(-np.inf)), last)
+        following = np.nextafter(last, np.float32(np.inf)).astype(np.float64)
+    # Above the largest float32, values are rounded as if 2**128 came next.
+    midway = (last.astype(np.float64) + np.where(np.isinf(following), 2.0**128, following)) / 2
     even = last.view(np.int32) % 2 == 0
     return np.where(even, midway, np.nextafter(midway, -np.inf))
