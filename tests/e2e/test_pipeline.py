@@ -95,23 +95,25 @@ def test_one_parameter_reruns_its_algorithm_and_select_only(reproduced: Clone) -
 
 
 @pytest.mark.long(*TRAINED)
-def test_a_sixth_block_trains_beside_the_others(reproduced: Clone) -> None:
+def test_another_block_trains_beside_the_others(reproduced: Clone) -> None:
     """One factory function and one block; here the function is the test's."""
-    algorithms = reproduced.root / "training" / "train" / "algorithms.py"
-    code = algorithms.read_text().replace(
-        "FACTORIES: Mapping",
-        "def naive_bayes() -> Algorithm:\n"
-        "    from sklearn.naive_bayes import GaussianNB\n\n"
-        "    return Algorithm(GaussianNB())\n\n\nFACTORIES: Mapping",
+    factories = reproduced.root / "training" / "train" / "algorithms" / "factories.py"
+    code = factories.read_text().replace(
+        "def _by_name",
+        "def discriminant(_: Task) -> Algorithm:\n"
+        "    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis\n\n"
+        "    return Algorithm(LinearDiscriminantAnalysis())\n\n\ndef _by_name",
     )
-    algorithms.write_text(code.replace("svm, xgboost)", "svm, xgboost, naive_bayes)"))
+    factories.write_text(
+        code.replace("_by_name(logistic_regression,", "_by_name(discriminant, logistic_regression,")
+    )
     params = reproduced.params()
-    params["train"]["algorithms"] = {"logistic_regression": {}, "naive_bayes": {"var_smoothing": 1e-8}}
+    params["train"]["algorithms"] = {"logistic_regression": {}, "discriminant": {"tol": 1e-5}}
     reproduced.write_params(params)
     done = reproduced.dvc("repro")
-    assert "train@naive_bayes" in STAGES.findall(done.stdout)
+    assert "train@discriminant" in STAGES.findall(done.stdout)
     board = (reproduced.root / "reports/leaderboard.md").read_text()
-    assert "naive_bayes" in board
+    assert "discriminant" in board
     assert "xgboost" not in board
     assert not (reproduced.root / "candidates/xgboost").exists()
 

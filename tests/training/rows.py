@@ -14,6 +14,16 @@ from training.prepare import stage as prepare
 from training.prepare.checks import check
 
 COLOURS = ("blue", "green", "red")
+FEW_TREES: dict[str, dict[str, Any]] = {
+    "random_forest": {"n_estimators": 30},
+    "extra_trees": {"n_estimators": 30},
+    "gradient_boosting": {"n_estimators": 30},
+    "hist_gradient_boosting": {"max_iter": 30},
+    "xgboost": {"n_estimators": 30},
+    "lightgbm": {"n_estimators": 30},
+    "catboost": {"n_estimators": 30, "depth": 4},
+}
+"""Parameters with which an algorithm is fast."""
 
 
 def mixed(seed: int = 0, rows: int = 240, classes: int = 3) -> tuple[Profile, Split]:
@@ -45,6 +55,16 @@ def numbers(seed: int = 0, rows: int = 600) -> tuple[Profile, Split]:
     return prepared(pd.DataFrame({"length": length, "width": width, "kind": kind}))
 
 
+def values(seed: int = 0, rows: int = 240, mean: float = 2000) -> tuple[Profile, Split]:
+    """The rows of `mixed` with a number to predict, far from zero as a year is."""
+    _, split = mixed(seed, rows)
+    frame = split.frame.drop(columns="kind")
+    random = np.random.default_rng(seed)
+    known = frame["length"].fillna(5).to_numpy(dtype=np.float64)
+    red = (frame["colour"] == "red").to_numpy()
+    return prepared(frame.assign(kind=mean + np.round(known + 2 * red + random.normal(0, 0.8, rows), 2)))
+
+
 def prepared(frame: pd.DataFrame, features: dict[str, dict[str, Any]] | None = None) -> tuple[Profile, Split]:
     """All rows of a frame whose target is `kind`, as the stages after `prepare` read them."""
     features = features or {
@@ -52,10 +72,13 @@ def prepared(frame: pd.DataFrame, features: dict[str, dict[str, Any]] | None = N
         "colour": {"type": "category", "categories": COLOURS, "missing": 0.5},
         "width": {"type": "number", "range": [0, 5]},
     }
+    task = (
+        {"task": "regression"} if pd.api.types.is_numeric_dtype(frame["kind"]) else {"min_rows_per_class": 5}
+    )
     schema = SchemaSettings.model_validate(
         {
             "target": "kind",
-            "min_rows_per_class": 5,
+            **task,
             "duplicates": "keep",
             "features": {name: each for name, each in features.items() if name in frame},
         }

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from app.contract import Bundle, DataOrigin, Manifest, ModelFile
 from app.service import Service
-from tests.training.rows import prepared
+from tests.training.rows import FEW_TREES, prepared
 from training.base.config import AlgorithmSettings
 from training.data.dataset import Profile, Split
 from training.results import scores
@@ -23,6 +23,7 @@ from training.train import algorithms, parity
 from training.train import stage as train
 from training.train.onnx import export
 
+ALGORITHMS = sorted(algorithms.FACTORIES["classification"])
 NAMES = ("plain", "two words", "with.dots", "Größe µm", "日本", "x" * 129, "1", "true", "a-b/c", 'quo"ted')
 KINDS = ("no", "Ø ja", "日本", "0", "1.0", "None")
 ROWS = 120
@@ -57,9 +58,8 @@ def table(seed: int, numbers: list[str], categories: list[str], classes: int = 3
 
 
 def assert_served(name: str, profile: Profile, rows: Split) -> None:
-    block = AlgorithmSettings.model_validate(
-        {"n_estimators": 5} if name in ("random_forest", "xgboost") else {}
-    )
+    few = {key: min(value, 5) for key, value in FEW_TREES.get(name, {}).items()}
+    block = AlgorithmSettings.model_validate(few)
     fitted = train.fit(algorithms.pipeline(name, block, profile), rows, name)
     model = export.export(fitted, profile.layout)
     generated = [parity.grid_rows(profile, rows, 500, fraction=each, seed=1) for each in (1, 2)]
@@ -98,7 +98,7 @@ def assert_served(name: str, profile: Profile, rows: Split) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("name", algorithms.FACTORIES)
+@pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize(
     ("numbers", "categories"),
     [([], ["plain"]), ([], ["single"]), ([], ["pair gaps", "many"]), (["constant"], []), (["gaps"], [])],
@@ -111,7 +111,7 @@ def test_few_features(name: str, numbers: list[str], categories: list[str], clas
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.sampled_from(sorted(algorithms.FACTORIES)),
+    st.sampled_from(ALGORITHMS),
     st.integers(0, 2**32 - 1),
     st.lists(st.sampled_from(["plain", "gaps", "constant"]), max_size=3, unique=True),
     st.lists(

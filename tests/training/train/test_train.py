@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn import metrics
+from sklearn.semi_supervised import LabelPropagation
 
 from app.predictor import Classifier
 from tests.e2e.clone import ROOT
@@ -21,6 +22,7 @@ from tests.training.project import Project
 from training.base.errors import ConfigError, DataError, ParityError
 from training.data.dataset import TEST_FILE, read_profile, read_split
 from training.results import report
+from training.train import algorithms
 
 
 def test_report_is_what_the_file_scores(trained: Project) -> None:
@@ -113,18 +115,14 @@ def test_a_model_that_does_not_converge_is_a_warning(
 
 
 def test_a_model_that_cannot_be_exported_is_one_line(trained: Project) -> None:
-    trained.change(
-        train__algorithms__xgboost={
-            "n_estimators": 0,
-            "max_depth": None,
-            "learning_rate": None,
-            "tree_method": None,
-        }
-    )
+    """The converters know nothing of this algorithm of scikit-learn's."""
+    factories = algorithms.FACTORIES["classification"]
+    trained.monkeypatch.setitem(factories, "propagation", lambda _: algorithms.Algorithm(LabelPropagation()))
+    trained.change(train__algorithms__propagation={"gamma": 2})
     with pytest.raises(
-        ConfigError, match=r"train\.algorithms\.xgboost with n_estimators: 0 cannot be exported to ONNX: \w+"
+        ConfigError, match=r"train\.algorithms\.propagation with gamma: 2 cannot be exported to ONNX: \w+"
     ):
-        trained.run("train", "xgboost")
+        trained.run("train", "propagation")
 
 
 def test_a_model_whose_file_disagrees_names_its_parameters(trained: Project) -> None:

@@ -221,7 +221,7 @@ def _scaled_target(regressor: Any, **attributes: Any) -> Algorithm:
     return Algorithm(scaled, tunable="regressor", **attributes)
 
 
-def _by_name(*factories: Callable[[Task], Algorithm]) -> Mapping[str, Callable[[Task], Algorithm]]:
+def _by_name(*factories: Callable[[Task], Algorithm]) -> dict[str, Callable[[Task], Algorithm]]:
     return {each.__name__: each for each in factories}
 
 
@@ -239,7 +239,7 @@ _FOR_BOTH = (
     mlp,
 )
 
-FACTORIES: Mapping[Task, Mapping[str, Callable[[Task], Algorithm]]] = {
+FACTORIES: Mapping[Task, dict[str, Callable[[Task], Algorithm]]] = {
     CLASSES: _by_name(logistic_regression, naive_bayes, *_FOR_BOTH),
     VALUES: _by_name(ridge, *_FOR_BOTH),
 }

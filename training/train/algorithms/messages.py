@@ -9,7 +9,7 @@ from typing import Any
 
 def reason(error: Exception) -> str:
     """The message of an estimator or converter in one short line."""
-    text = re.split(r"\n\n|Stack trace:", str(error))[0]
+    text = re.split(r"\n\n|Stack trace:|\nIt usually means", str(error))[0]
     text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ", "", text)  # where in XGBoost's sources
     text = re.sub(r"^\S+\.(?:cpp|h):\d+: ", "", text)  # where in CatBoost's
     # The calibration checks the parameters of the classifier within under its own name.

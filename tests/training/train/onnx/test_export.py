@@ -5,39 +5,43 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from skl2onnx.sklapi import CastTransformer
 from sklearn.ensemble import GradientBoostingClassifier, VotingClassifier
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.linear_model import Lasso, LinearRegression, LogisticRegression, LogisticRegressionCV
 from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 
 from app.contract import Layout, NumberFeature
-from app.predictor import Classifier
+from app.predictor import Classifier, Regressor
 from tests.training.project import ROOT
-from tests.training.rows import mixed, numbers
+from tests.training.rows import FEW_TREES, mixed, numbers, values
 from training.base.config import AlgorithmSettings
 from training.base.errors import ParityError
 from training.data.dataset import Profile, Split
+from training.results import scores
 from training.results.figures import Answers
 from training.train import algorithms, parity
 from training.train import stage as train
 from training.train.algorithms import Algorithm
 from training.train.onnx import export
 
-NAMES = tuple(algorithms.FACTORIES)
+NAMES = tuple(algorithms.FACTORIES["classification"])
+REGRESSORS = tuple(algorithms.FACTORIES["regression"])
 
 
 def fitted(name: str, classes: int = 3) -> tuple[Pipeline, Profile, Split]:
-    profile, rows = mixed(classes=classes)
-    settings = AlgorithmSettings.model_validate(
-        {"n_estimators": 30} if name in ("random_forest", "xgboost") else {}
-    )
+    return fit(name, *mixed(classes=classes))
+
+
+def fit(name: str, profile: Profile, rows: Split) -> tuple[Pipeline, Profile, Split]:
+    settings = AlgorithmSettings.model_validate(FEW_TREES.get(name, {}))
     return train.fit(algorithms.pipeline(name, settings, profile), rows, name), profile, rows
 
 
@@ -58,11 +62,38 @@ def test_file_and_estimator_agree_on_grids_with_gaps_and_categories(name: str, c
     assert found.generated_rows == 40_000
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mean", [2000, 1e6])
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_values_agree_on_grids_also_with_a_mean_far_above_the_spread(name: str, mean: float) -> None:
+    pipeline, profile, rows = fit(name, *values(mean=mean))
+    model = export.export(pipeline, profile.layout)
+    generated = [parity.grid_rows(profile, rows, 10_000, fraction=each, seed=1) for each in (1, 2)]
+    answerer = scores.of(profile.task).answerer(model, profile.layout)
+    found = parity.check_parity(pipeline, answerer, rows, generated)
+    assert found.largest_difference <= 1e-9
+    (output,) = onnx.load_model_from_string(model).graph.output
+    assert output.name == "value"
+    assert [each.dim_value for each in output.type.tensor_type.shape.dim][1:] == [1]
+
+
 @pytest.mark.parametrize(
-    "sixth",
+    "other", [LinearRegression(), Lasso(), KNeighborsRegressor()], ids=lambda each: type(each).__name__
+)
+def test_another_regressor_takes_skl2onnx_as_it_is(other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(algorithms.FACTORIES["regression"], "other", lambda _: Algorithm(other))
+    pipeline, profile, rows = fit("other", *values())
+    predictor = Regressor(export.export(pipeline, profile.layout), profile.layout)
+    assert predictor.predict(rows.numbers, rows.categories) == pytest.approx(
+        pipeline.predict(algorithms.inputs(rows))
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
     [
         Algorithm(GaussianNB()),
-        Algorithm(GradientBoostingClassifier(n_estimators=10, random_state=0), scale=False, single=True),
+        Algorithm(GradientBoostingClassifier(n_estimators=10, random_state=0), scale=False),
         Algorithm(KNeighborsClassifier()),
         Algorithm(LogisticRegressionCV(l1_ratios=(0,), use_legacy_attributes=False)),
         Algorithm(MLPClassifier((8,), max_iter=50, random_state=0)),
@@ -77,11 +108,11 @@ def test_file_and_estimator_agree_on_grids_with_gaps_and_categories(name: str, c
     ids=lambda each: type(each.estimator).__name__,
 )
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_sixth_algorithm_takes_skl2onnx_as_it_is(
-    sixth: Algorithm, classes: int, monkeypatch: pytest.MonkeyPatch
+def test_another_algorithm_takes_skl2onnx_as_it_is(
+    other: Algorithm, classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(algorithms, "FACTORIES", {"sixth": lambda: sixth})
-    pipeline, profile, rows = fitted("sixth", classes)
+    monkeypatch.setitem(algorithms.FACTORIES["classification"], "other", lambda _: other)
+    pipeline, profile, rows = fitted("other", classes)
     predictor = Classifier(export.export(pipeline, profile.layout), profile.layout)
     assert parity.check_parity(pipeline, answerer(predictor), rows, []).label_differences == 0
 
@@ -116,7 +147,7 @@ def test_the_memory_of_a_support_vector_machine_is_bounded() -> None:
     random = np.random.default_rng(0)
     X = random.normal(size=(1000, 4))
     layout = Layout(tuple("abcd"), ())
-    pipeline = Pipeline([("estimator", algorithms.svm().estimator)])
+    pipeline = Pipeline([("estimator", algorithms.create("svm", "classification").estimator)])
     model = export.export(pipeline.fit(X, random.integers(0, 2, 1000)), layout)
     code = (
         "import resource, sys; import numpy as np\n"
