@@ -6,39 +6,43 @@ answer names every class. So the rows are counted before anything is computed.
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import orjson
-
-from app.contract import Manifest
 from app.errors import RequestError
-from app.predictor import LABEL, PROBABILITIES
 
-_NUMBER = len("2.2250738585072014e-308,")
-_INSTANCE = len('{"label":,"probabilities":{}},')
+NUMBER_BYTES = len("2.2250738585072014e-308,")
+"""The longest positive number in JSON, with a comma."""
 
 Output = tuple[str, bool]
 """The name of an output of the inference protocol, and whether it is binary."""
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What the answer to a row takes at most."""
+
+    numbers: int
+    """In memory."""
+    instance: int
+    """Bytes, in the answer to `instances`."""
+    columns: int
+    """Bytes, in the answer to `columns`."""
+    tensors: Mapping[Output, int]
+    """Bytes, in each output of the inference protocol."""
+
+
 class RowLimits:
     """The row limit of each shape of request; a single row is always answered."""
 
-    def __init__(self, manifest: Manifest, max_bytes: int) -> None:
+    def __init__(self, features: int, answer: Sizes, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        # In memory every value and every probability takes eight bytes, whatever the shape of the request.
-        self._values = 8 * max(len(manifest.features), len(manifest.classes))
-        names = [len(orjson.dumps(name)) for name in manifest.classes]
-        probabilities = _NUMBER * len(names)
-        self._outputs: dict[Output, int] = {
-            (LABEL, False): max(names) + 1,
-            (LABEL, True): struct.calcsize("I") + max(len(name.encode()) for name in manifest.classes),
-            (PROBABILITIES, False): probabilities,
-            (PROBABILITIES, True): 8 * len(names),
-        }
+        # In memory every value of a row and every number of its answer takes eight bytes, whatever the shape of the request.
+        self._values = 8 * max(features, answer.numbers)
+        self._outputs = answer.tensors
         self._tensors: dict[tuple[Output, ...], int] = {}
-        self.instances = self._most(_INSTANCE + max(names) + sum(names) + len(names) + probabilities)
-        self.columns = self._most(max(names) + 1 + probabilities)
+        self.instances = self._most(answer.instance)
+        self.columns = self._most(answer.columns)
 
     def tensors(self, outputs: tuple[Output, ...]) -> int:
         """The row limit for these outputs of the inference protocol, each at most once."""

@@ -108,7 +108,7 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     app = Application(
         title=f"Espalier: {service.manifest.name}",
         version=service.manifest.version,
-        description=description(service.manifest),
+        description=description(service),
         # FastAPI's page loads its script from another host, and does not escape the bundle's name.
         docs_url=None,
         redoc_url=None,
@@ -164,12 +164,12 @@ def _add_predictions(app: Application, protocol: Protocol) -> dict[str, Endpoint
     inference = endpoint(_INFER, protocol.infer, media_types=(BINARY.encode(),))
     inference_of_version = endpoint(_INFER_VERSION, protocol.infer, media_types=(BINARY.encode(),))
 
-    @app.post("/predict", tags=["predict"], summary="Classify one row or many")
+    @app.post("/predict", tags=["predict"], summary="Predict one row or many")
     async def predict(request: Request) -> Response:
         return response(await predictions.respond(dict(request.headers.raw), request.receive))
 
-    @app.post(_INFER, tags=_PROTOCOL, summary="Classify rows given as tensors")
-    @app.post(_INFER_VERSION, tags=_PROTOCOL, summary="Classify rows given as tensors")
+    @app.post(_INFER, tags=_PROTOCOL, summary="Predict rows given as tensors")
+    @app.post(_INFER_VERSION, tags=_PROTOCOL, summary="Predict rows given as tensors")
     async def infer(request: Request, model_name: str, version: str | None = None) -> Response:
         protocol.check(model_name, version)
         return response(await inference.respond(dict(request.headers.raw), request.receive))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
@@ -39,6 +39,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
+from app.answers import Answers, Measure
 from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature, as_label
 from app.errors import REASONS, Detail, Reason
 from app.http import content_length
@@ -54,6 +55,7 @@ DURATION_BY_HANDLER = "http_request_duration_seconds"
 MODEL_INFO = "model_info"
 PREDICTIONS = "model_predictions"
 CONFIDENCE = "model_prediction_confidence"
+VALUE = "model_prediction_value"
 FEATURE_BIN = "model_feature_bin"
 FEATURE_REFERENCE = "model_feature_reference_ratio"
 CLASS_REFERENCE = "model_class_reference_ratio"
@@ -125,7 +127,7 @@ class Deferred(Generic[T]):
 
 
 PredictedRow = tuple[Sequence[float], Sequence[str], int, float]
-"""Numbers, NaN if missing; categories, "" if missing; the class's index; its probability."""
+"""Numbers, NaN if missing; categories, "" if missing; the bin and the measure of the answer."""
 
 CountedAnswer = tuple[int, float, int, int]
 """Status; seconds; announced length of the request's body; length of the answer's body."""
@@ -134,7 +136,7 @@ CountedAnswer = tuple[int, float, int, int]
 class ModelMetrics:
     """The model's metrics in one registry; every series exists from the start, at zero."""
 
-    def __init__(self, manifest: Manifest, registry: CollectorRegistry) -> None:
+    def __init__(self, manifest: Manifest, answers: Answers[Any, Any], registry: CollectorRegistry) -> None:
         # "max" merges the workers' gauges, which are equal.
         gauge = partial(Gauge, registry=registry, multiprocess_mode="max")
         counter = partial(Counter, registry=registry)
@@ -142,14 +144,9 @@ class ModelMetrics:
         info = gauge(MODEL_INFO, "The model that is served; always 1.", labels)
         info.labels(*(getattr(manifest, label) for label in labels)).set(1)
 
-        predictions = counter(PREDICTIONS, "Rows predicted, by class.", ["class"])
-        self._classes = [predictions.labels(name) for name in manifest.classes]
-        self._confidence = Histogram(
-            CONFIDENCE,
-            "Highest class probability of each row.",
-            buckets=CONFIDENCE_BUCKETS,
-            registry=registry,
-        )
+        predictions = counter(PREDICTIONS, "Rows predicted, by class or, of a regression, by bin.", ["class"])
+        self._bins = [predictions.labels(each.label) for each in answers.bins]
+        self._measure = _MEASURES[answers.measure](registry)
         rejected = counter(REJECTED, "Requests refused, by reason.", ["reason"])
         self._rejected = {reason: rejected.labels(reason) for reason in REASONS}
         self._rejected_fields = counter(
@@ -172,19 +169,18 @@ class ModelMetrics:
         for feature in manifest.features:
             for each in feature.bins:
                 feature_shares.labels(feature.name, each.label).set(each.share)
-        class_shares = gauge(CLASS_REFERENCE, "Share of the training rows in each class.", ["class"])
-        for name, share in zip(manifest.classes, manifest.class_shares, strict=True):
-            class_shares.labels(name).set(share)
+        class_shares = gauge(CLASS_REFERENCE, "Share of the training rows in each class or bin.", ["class"])
+        for each in answers.bins:
+            class_shares.labels(each.label).set(each.share)
 
         self._rows: Deferred[PredictedRow] = Deferred(self._count_rows)
         self.count_row = self._rows.add
         self.flush = self._rows.flush
 
-    def count(self, rows: Rows, labels: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
-        """Count the classes, confidences and bins of predicted rows."""
-        _increment(self._classes, np.bincount(labels).tolist())
-        # Sums of float32 probabilities may exceed 1 by a rounding error.
-        _observe_many(self._confidence, CONFIDENCE_BUCKETS, np.minimum(confidences, 1.0))
+    def count(self, rows: Rows, indices: NDArray[np.int64], measures: NDArray[np.float64]) -> None:
+        """Count predicted rows: the bins and measures of their answers, and the bins of their values."""
+        _increment(self._bins, np.bincount(indices).tolist())
+        self._measure.observe(measures)
         for column, number_bins in zip(rows.numbers.T, self._numbers, strict=True):
             number_bins.count(column)
         if rows.categories is not None:
@@ -199,12 +195,12 @@ class ModelMetrics:
             self._rejected_fields.labels(field, kind).inc()
 
     def _count_rows(self, observed: list[PredictedRow]) -> None:
-        numbers, categories, labels, confidences = zip(*observed, strict=True)
+        numbers, categories, indices, measures = zip(*observed, strict=True)
         rows = Rows(
             np.array(numbers, dtype=np.float64),
             np.array(categories, dtype=object) if self._categories else None,
         )
-        self.count(rows, np.array(labels), np.array(confidences))
+        self.count(rows, np.array(indices), np.array(measures))
 
 
 class Connection(Protocol):
@@ -298,8 +294,8 @@ class RouteMetrics:
         statuses, seconds, request_sizes, response_sizes = zip(*answers, strict=True)
         for status, number in Tally(statuses).items():
             self._requests.labels(self._method, str(status), self._handler).inc(number)
-        _observe_sizes(self._request_size, request_sizes)
-        _observe_sizes(self._response_size, response_sizes)
+        _observe_sum(self._request_size, request_sizes)
+        _observe_sum(self._response_size, response_sizes)
         durations = np.array(seconds)
         _observe_many(self._duration, _LATENCY, durations)
         _observe_many(self._duration_by_handler, _LATENCY_BY_HANDLER, durations)
@@ -396,6 +392,27 @@ def _faults(feature: CategoryFeature | NumberFeature, reject: bool) -> Iterator[
             yield "out_of_range"
 
 
+class _Confidence:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        about = "Highest class probability of each row."
+        self._histogram = Histogram(CONFIDENCE, about, buckets=CONFIDENCE_BUCKETS, registry=registry)
+
+    def observe(self, measures: NDArray[np.float64]) -> None:
+        # Sums of float32 probabilities may exceed 1 by a rounding error.
+        _observe_many(self._histogram, CONFIDENCE_BUCKETS, np.minimum(measures, 1.0))
+
+
+class _Value:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._summary = Summary(VALUE, "Predicted value of each row.", registry=registry)
+
+    def observe(self, measures: NDArray[np.float64]) -> None:
+        _observe_sum(self._summary, measures.tolist())
+
+
+_MEASURES: dict[Measure, type[_Confidence | _Value]] = {"confidence": _Confidence, "value": _Value}
+
+
 class _NumberBins:
     def __init__(self, feature: NumberFeature, counter: Counter) -> None:
         self._edges = np.array(feature.edges)
@@ -438,6 +455,6 @@ def _observe_many(histogram: Histogram, bounds: Sequence[float], values: NDArray
     histogram._sum.inc(float(values.sum()))
 
 
-def _observe_sizes(summary: Summary, sizes: Sequence[int]) -> None:
-    summary._count.inc(len(sizes))
-    summary._sum.inc(sum(sizes))
+def _observe_sum(summary: Summary, values: Sequence[float]) -> None:
+    summary._count.inc(len(values))
+    summary._sum.inc(sum(values))

@@ -10,8 +10,9 @@ from pydantic import Field, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from typing_extensions import TypedDict
 
+from app.answers import Answers
 from app.contract import Manifest
-from app.protocol import InferRequest, Parameters
+from app.protocol import Parameters, infer_request
 from app.schema import object_of
 from app.service import Service
 
@@ -78,10 +79,11 @@ _ModelReady = object_of("ModelReady", {"name": str, "ready": bool})
 _Status = object_of("Status", {"status": Literal["live", "ready", "draining"]})
 
 
-def description(manifest: Manifest) -> str:
+def description(service: Service) -> str:
+    manifest = service.manifest
     return (
-        f"Predicts **{manifest.target}** ({', '.join(manifest.classes)}) from "
-        f"{len(manifest.features)} features with {manifest.algorithm}, version {manifest.version}."
+        f"Predicts {service.answers.description()} from {len(manifest.features)} features with "
+        f"{manifest.algorithm}, version {manifest.version}."
     )
 
 
@@ -98,7 +100,7 @@ def document(app: FastAPI, service: Service) -> dict[str, Any]:
     components = _Components()
     paths = made["paths"]
     _describe_predict(paths["/predict"]["post"], service, components)
-    _describe_answers(paths, components)
+    _describe_answers(paths, infer_request(service.answers.tensors), components)
     served = {"model_name": service.manifest.name, "version": service.manifest.version}
     error = _json(components.add(Error))
     for path, operations in paths.items():
@@ -118,7 +120,7 @@ def document(app: FastAPI, service: Service) -> dict[str, Any]:
 def _describe_predict(operation: dict[str, Any], service: Service, components: _Components) -> None:
     schema = service.schema
     shapes = [components.add(adapter) for adapter in (schema.instance, schema.instances, schema.columns)]
-    answers = [components.add(each) for each in _answers(service.manifest)]
+    answers = [components.add(each) for each in _answers(service.answers)]
     content = _json({"anyOf": shapes})
     examples = _examples(service.manifest)
     if examples:
@@ -131,7 +133,7 @@ def _describe_predict(operation: dict[str, Any], service: Service, components: _
     operation["responses"]["200"] = {"description": "The prediction", "content": _json({"anyOf": answers})}
 
 
-def _describe_answers(paths: dict[str, Any], components: _Components) -> None:
+def _describe_answers(paths: dict[str, Any], infer: Any, components: _Components) -> None:
     """The answers of all other routes, and the body of `infer`."""
 
     def answer(path: str, status: str, about: str, kind: Any, **more: Any) -> None:
@@ -143,7 +145,7 @@ def _describe_answers(paths: dict[str, Any], components: _Components) -> None:
 
     for model in (_MODEL, f"{_MODEL}/versions/{{version}}"):
         operation = paths[f"{model}/infer"]["post"]
-        operation["requestBody"] = {"required": True, "content": _json(components.add(InferRequest))}
+        operation["requestBody"] = {"required": True, "content": _json(components.add(infer))}
         answer(f"{model}/infer", "200", "The outputs", InferResponse, **{"application/octet-stream": {}})
         answer(model, "200", "Successful", ModelMetadata)
         for status, about in _READINESS:
@@ -180,19 +182,14 @@ class _Components:
         return {"$ref": _REF.format(model=schema["title"])}
 
 
-def _answers(manifest: Manifest) -> tuple[Any, Any, Any]:
+def _answers(answers: Answers[Any, Any]) -> tuple[Any, Any, Any]:
     """The types of the three answers to `/predict`."""
-    classes = manifest.classes
-    label: Any = Annotated[Literal[classes], Field(description="The most likely class.")]
-    one = {"label": label, "probabilities": object_of("Probabilities", dict.fromkeys(classes, float))}
-    lists = object_of("ProbabilitiesByClass", dict.fromkeys(classes, list[float]))
+    one, model = answers.object_fields(), {"model": _ModelReference}
     row: Any = object_of("Row", one)
     return (
-        object_of("Prediction", {**one, "model": _ModelReference}),
-        object_of("Predictions", {"predictions": list[row], "model": _ModelReference}),
-        object_of(
-            "PredictionColumns", {"labels": list[label], "probabilities": lists, "model": _ModelReference}
-        ),
+        object_of("Prediction", one | model),
+        object_of("Predictions", {"predictions": list[row]} | model),
+        object_of("PredictionColumns", answers.column_fields() | model),
     )
 
 

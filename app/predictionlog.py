@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 from prometheus_client import CollectorRegistry
 
+from app.answers import answers_of
 from app.contract import Layout, Manifest
 from app.http import Answer, RequestHeaders
 from app.metrics import LogMetrics
@@ -303,7 +304,7 @@ class _Formatter:
     def __init__(self, settings: Settings, manifest: Manifest) -> None:
         self._fields = set(settings.prediction_log_fields)
         self._version = manifest.version
-        self._classes = manifest.classes
+        self._answers = answers_of(manifest)
         wanted = settings.prediction_log_features
         known = {feature.name for feature in manifest.features}
         if "features" not in self._fields or wanted == "none":
@@ -326,21 +327,19 @@ class _Formatter:
 
     def blocks(self, prediction: Prediction) -> Iterator[list[bytes]]:
         """The rows' lines, in blocks of at most `_BLOCK_ROWS`."""
-        rows, labels, probabilities = prediction.rows, prediction.labels, prediction.probabilities
+        rows, answers = prediction.rows, prediction.answers
         moment = datetime.fromtimestamp(prediction.time, UTC).isoformat(timespec="milliseconds")
         if not isinstance(rows, Rows):
-            yield [self._line(prediction.id, moment, 0, *rows, labels, probabilities)]
+            yield [self._line(prediction.id, moment, 0, *rows, answers)]
             return
-        assert not isinstance(labels, int)  # noqa: S101  many rows have many labels
         for start in range(0, len(rows), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
             numbers = rows.numbers[block].tolist()
             categories = [()] * len(numbers) if rows.categories is None else rows.categories[block].tolist()
-            shares = probabilities[block].tolist()  # type: ignore[union-attr]  # as above
             yield [
                 self._line(prediction.id, moment, start + offset, *row)
                 for offset, row in enumerate(
-                    zip(numbers, categories, labels[block].tolist(), shares, strict=True)
+                    zip(numbers, categories, self._answers.each(answers, block), strict=True)
                 )
             ]
 
@@ -351,8 +350,7 @@ class _Formatter:
         row: int,
         numbers: Any,
         categories: Any,
-        label: Any,
-        probabilities: Any,
+        answer: Any,
     ) -> bytes:
         fields = self._fields
         line: dict[str, Any] = {}
@@ -368,10 +366,9 @@ class _Formatter:
             line["features"] = {name: numbers[column] for name, column in self._numbers}
             for name, column in self._categories:
                 line["features"][name] = categories[column] or None
-        if "label" in fields:
-            line["label"] = self._classes[label]
-        if "probabilities" in fields:
-            line["probabilities"] = dict(zip(self._classes, probabilities))  # noqa: B905  checked at the start
+        for name, content in self._answers.as_object(answer).items():
+            if name in fields:
+                line[name] = content
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -1,15 +1,17 @@
 """The Open Inference Protocol (v2): tensors in, tensors out, as JSON or binary.
 
 Each feature is an input tensor of shape [rows] or [rows, 1]: FP64, or another numeric type, for a number; BYTES for a
-category. JSON values must fit the tensor's type. NaN, null and an empty string mean a missing value. The outputs are
-`label` (BYTES, [rows]) and `probabilities` (FP64, [rows, classes], in the order of the classes in `/model`).
+category. JSON values must fit the tensor's type. NaN, null and an empty string mean a missing value. The outputs of a
+classification are `label` (BYTES, [rows]) and `probabilities` (FP64, [rows, classes], in the order of the classes in
+`/model`); those of a regression are `value` (FP64, [rows]) and `interval` (FP64, [rows, 2], low and high).
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
@@ -19,12 +21,12 @@ from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, V
 from typing_extensions import TypeAliasType, TypedDict, get_type_hints
 
 from app import __version__
+from app.answers import OutputTensor
 from app.errors import Detail, Reason, RequestError, invalid
 from app.http import BINARY, Answer, RequestHeaders, json_answer
 from app.limits import Output
-from app.predictor import LABEL, PROBABILITIES
 from app.schema import list_of, object_of, optional
-from app.service import Labels, Prediction, Probabilities, Service
+from app.service import Prediction, Service
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
@@ -98,7 +100,7 @@ class RequestedOutput(TypedDict):
     """An output that the client wants."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
-    name: Literal["label", "probabilities"]
+    name: str
     parameters: NotRequired[Parameters]
 
 
@@ -124,10 +126,13 @@ class Protocol:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._manifest = service.manifest
-        self._requests: TypeAdapter[InferRequest] = TypeAdapter(_without_required_fields())
+        self._tensors_out = {each.name: each for each in service.answers.tensors}
+        # Without required fields in tensors: pydantic would copy a whole tensor into the error about each missing one.
+        self._requests: TypeAdapter[InferRequest] = TypeAdapter(
+            infer_request(service.answers.tensors, optional(_TENSOR_FIELDS))
+        )
         self._features = {each.name: each for each in self._manifest.features}
-        self._classes = np.array(self._manifest.classes, dtype=object)
-        self._encoded_classes = np.array([_encode(name) for name in self._manifest.classes], dtype=object)
+        self._encoded = {name: _encode(name) for name in self._manifest.classes}
 
     def server(self) -> dict[str, Any]:
         return {"name": "espalier", "version": __version__, "extensions": ["binary_tensor_data"]}
@@ -138,8 +143,8 @@ class Protocol:
             for f in self._manifest.features
         ]
         outputs = [
-            {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
-            {"name": PROBABILITIES, "datatype": "FP64", "shape": [-1, len(self._manifest.classes)]},
+            {"name": each.name, "datatype": each.datatype, "shape": each.shape(-1)}
+            for each in self._service.answers.tensors
         ]
         return {
             "name": self._manifest.name,
@@ -170,11 +175,11 @@ class Protocol:
         outputs = self._outputs(request)
         tensors = self._tensors(request["inputs"], binary)
         rows = self._service.schema.from_tensors(tensors, self._service.limits.tensors(outputs))
-        labels, probabilities = self._service.run(rows)
+        many = self._service.run(rows)
         if prediction is not None:
             prediction.id = request.get("id")
-            prediction.record(rows, labels, probabilities)
-        return self._answer(request, outputs, labels, probabilities)
+            prediction.record(rows, many)
+        return self._answer(request, outputs, len(rows), many)
 
     def _read(self, head: bytes) -> InferRequest:
         try:
@@ -204,7 +209,7 @@ class Protocol:
             binary = _flag("parameters", request["parameters"], "binary_data_output", default=False)
         wanted = request.get("outputs")
         if not wanted:
-            return (LABEL, binary), (PROBABILITIES, binary)
+            return tuple((name, binary) for name in self._tensors_out)
         outputs: dict[str, bool] = {}
         for each in wanted:
             name, parameters = each["name"], each.get("parameters", {})
@@ -265,25 +270,26 @@ class Protocol:
         self,
         request: InferRequest,
         outputs: Sequence[Output],
-        labels: Labels,
-        probabilities: Probabilities,
+        rows: int,
+        many: Any,
     ) -> Answer:
         described: list[dict[str, Any]] = []
         binary: list[bytes] = []
         for name, as_binary in outputs:
-            values, datatype = (labels, "BYTES") if name == LABEL else (probabilities, "FP64")
-            output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(values.shape)}
+            tensor = self._tensors_out[name]
+            values = self._service.answers.tensor(name, many)
+            output: dict[str, Any] = {"name": name, "datatype": tensor.datatype, "shape": tensor.shape(rows)}
+            texts = tensor.datatype == "BYTES"
             if as_binary:
-                if name == LABEL:
-                    content = b"".join(self._encoded_classes[labels].tolist())
-                else:
-                    content = probabilities.astype("<f8").tobytes()
+                content = (
+                    b"".join([self._encoded[text] for text in values])
+                    if texts
+                    else values.astype("<f8").tobytes()
+                )
                 output["parameters"] = {"binary_data_size": len(content)}
                 binary.append(content)
-            elif name == LABEL:
-                output["data"] = self._classes[labels].tolist()
             else:
-                output["data"] = np.ascontiguousarray(probabilities).ravel()
+                output["data"] = values.tolist() if texts else np.ascontiguousarray(values).ravel()
             described.append(output)
         answer: dict[str, Any] = {
             "model_name": self._manifest.name,
@@ -299,14 +305,28 @@ class Protocol:
         return b"".join((head, *binary)), 200, (_BINARY_TYPE, length)
 
 
-def _without_required_fields() -> Any:
-    """`InferRequest` for parsing: pydantic would copy a whole tensor into the error about each missing field."""
-    hints = get_type_hints(Tensor, include_extras=True)
-    tensor = object_of("Tensor", {**hints, **optional(_TENSOR_FIELDS)}, _STRICT)
-    inputs: Any = Annotated[list_of(tensor), Field(min_length=1), FailFast()]
-    return object_of(
-        "InferRequest", {**get_type_hints(InferRequest, include_extras=True), "inputs": inputs}, _STRICT
+def infer_request(
+    tensors: Sequence[OutputTensor], tensor_fields: Mapping[str, Any] = MappingProxyType({})
+) -> Any:
+    """`InferRequest` for a model with these outputs, and with these fields of `Tensor` instead of its own."""
+    tensor = _changed(Tensor, tensor_fields)
+    output = _changed(RequestedOutput, {"name": Literal[tuple(each.name for each in tensors)]})
+    return _changed(
+        InferRequest,
+        {
+            "inputs": Annotated[list_of(tensor), Field(min_length=1), FailFast()],
+            "outputs": NotRequired[Annotated[list_of(output), FailFast()]],
+        },
     )
+
+
+def _changed(described: type, fields: Mapping[str, Any]) -> Any:
+    """A TypedDict with other types of some fields."""
+    made = object_of(
+        described.__name__, {**get_type_hints(described, include_extras=True), **fields}, _STRICT
+    )
+    made.__doc__ = described.__doc__
+    return made
 
 
 def _split(body: bytes, header_length: bytes | None) -> tuple[bytes, memoryview]:

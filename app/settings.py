@@ -27,7 +27,7 @@ _Time = Annotated[
 """An empty value means "not set": an image may have been built where the time was unknown."""
 
 
-LogField = Literal["id", "time", "model_version", "features", "label", "probabilities"]
+LogField = Literal["id", "time", "model_version", "features", "label", "probabilities", "value", "interval"]
 
 
 def _listed(given: object) -> object:
@@ -121,7 +121,11 @@ class Settings(BaseSettings):
     )
     prediction_log_fields: Annotated[
         tuple[LogField, ...], NoDecode, BeforeValidator(_listed), Field(min_length=1)
-    ] = Field(get_args(LogField), description="what is written of each row")
+    ] = Field(
+        get_args(LogField),
+        description="what is written of each row; label and probabilities of a classification, value and interval of "
+        "a regression",
+    )
     prediction_log_features: Annotated[
         Literal["all", "none"] | tuple[str, ...], NoDecode, BeforeValidator(_chosen)
     ] = Field("all", description="which features are written: all, none, or names with commas between them")

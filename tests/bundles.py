@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from app.contract import (
     CategoryFeature,
     DataOrigin,
     Example,
+    Interval,
     Manifest,
     ModelFile,
     NumberFeature,
@@ -42,6 +44,36 @@ PLANT_WEIGHTS = np.array([[-0.5, 0.5], [0.25, -0.25]])
 PLANT_SOILS = np.array([[0.0, 0.0], [1.0, -1.0], [-2.0, 2.0], [0.5, 0.5]])
 """Scores added by soil: clay, löss & loam, sand, missing."""
 
+HARVEST_WEIGHTS = np.array([[-0.25], [0.125]])
+HARVEST_SOILS = np.array([[0.0], [2.0], [-8.0], [0.5]])
+"""Kilogrammes added by soil, in the same order."""
+MARGIN = 2.5
+HARVEST = NumberFeature(
+    name="harvest",
+    unit="kg",
+    description="Fruit of a plant in a year",
+    minimum=-12,
+    maximum=16,
+    bounded=False,
+    step=0.5,
+    typical=2,
+    missing=False,
+    edges=(-5.0, 0.0, 5.0),
+    bins=tuple(
+        Bin(label=label, share=share)
+        for label, share in (("..-5", 0.2), ("-5..0", 0.3), ("0..5", 0.4), ("5..", 0.1))
+    ),
+)
+"""The target of the regressions."""
+INTERVAL = Interval(level=0.9, margin=MARGIN, coverage=Score(value=0.91, low=0.84, high=0.96))
+SCORES = {"accuracy": Score(value=0.97, low=0.92, high=1.0)}
+VALUE_SCORES = {
+    "r2": Score(value=0.83, low=0.78, high=0.88),
+    "rmse": Score(value=1.52, low=1.4, high=1.69),
+    "mae": Score(value=1.1, low=1.02, high=1.21),
+    "median_absolute_error": Score(value=0.85),
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -50,6 +82,18 @@ class Row:
     values: dict[str, float | str | None]
     label: str
     probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ValuedRow:
+    """A valid instance and the value that a regression must answer."""
+
+    values: dict[str, float | str | None]
+    value: float
+
+    @property
+    def interval(self) -> list[float]:
+        return [self.value - MARGIN, self.value + MARGIN]
 
 
 def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -80,6 +124,21 @@ def mixed_row(height: float | None, age: float, soil: str | None) -> Row:
     )
 
 
+def weight_row(values: tuple[float, ...]) -> ValuedRow:
+    """What the regression of four numbers must answer: their sum less 10."""
+    return ValuedRow(dict(zip(IRIS_FEATURES, values, strict=True)), float(sum(values)) - 10)
+
+
+def harvest_row(height: float | None, age: float, soil: str | None) -> ValuedRow:
+    """What the mixed regression must answer; a missing height counts as 10."""
+    numbers = np.array([10.0 if height is None else height, age])
+    added = HARVEST_SOILS[SOILS.index(soil) if soil is not None else 3]
+    return ValuedRow(
+        values={"Höhe (cm)": height, "age": age, "soil type": soil},
+        value=float((numbers @ HARVEST_WEIGHTS + added)[0]),
+    )
+
+
 def write_number_bundle(directory: Path, *, out_of_range: str = "reject") -> Manifest:
     """Four numbers, three classes, as Iris: a linear model whose answers `number_row` knows."""
     graph = helper.make_graph(
@@ -93,23 +152,6 @@ def write_number_bundle(directory: Path, *, out_of_range: str = "reject") -> Man
         _outputs(3),
         [_constant("weights", IRIS_WEIGHTS), _constant("bias", IRIS_BIAS)],
     )
-    ranges = ((1.0, 12.0, 5.8), (1.0, 8.0, 3.0), (0.1, 12.0, 4.3), (0.1, 5.0, 1.3))
-    features = tuple(
-        NumberFeature(
-            name=name,
-            unit="cm",
-            description=name.replace("_", " ").capitalize(),
-            minimum=low,
-            maximum=high,
-            bounded=True,
-            step=0.1,
-            typical=typical,
-            missing=False,
-            edges=(typical - 0.5, typical, typical + 0.5),
-            bins=tuple(Bin(label=f"bin {index}", share=0.25) for index in range(4)),
-        )
-        for name, (low, high, typical) in zip(IRIS_FEATURES, ranges, strict=True)
-    )
     rows = [
         number_row((5.1, 3.5, 1.4, 0.2)),
         number_row((6.0, 2.9, 4.5, 1.5)),
@@ -121,7 +163,7 @@ def write_number_bundle(directory: Path, *, out_of_range: str = "reject") -> Man
         name="iris",
         classes=IRIS_CLASSES,
         target="species",
-        features=features,
+        features=_iris_features(),
         rows=rows,
         out_of_range=out_of_range,
     )
@@ -137,8 +179,86 @@ def write_mixed_bundle(
         soils: the categories; `mixed_row` knows the answers of the usual ones.
         shares: of the training rows in each of these, and without one.
     """
-    scores = PLANT_SOILS[[*(index % 3 for index in range(len(soils))), 3]]
+    rows = [mixed_row(12.0, 3.0, "clay"), mixed_row(None, 30.0, None), mixed_row(3.0, 8.0, "sand")]
+    return _write(
+        directory,
+        _mixed_graph(soils, PLANT_WEIGHTS, PLANT_SOILS, _answer_nodes("total"), _outputs(2)),
+        name="plants",
+        classes=PLANT_CLASSES,
+        target="ripe",
+        features=_mixed_features(soils, shares),
+        rows=[row for row in rows if row.values["soil type"] in (*soils, None)],
+    )
+
+
+def write_value_bundle(directory: Path, *, out_of_range: str = "reject", single: bool = False) -> Manifest:
+    """A regression of four numbers, whose answers `weight_row` knows; `single` for an output of float32."""
+    kind = TensorProto.FLOAT if single else TensorProto.DOUBLE
     graph = helper.make_graph(
+        [
+            helper.make_node("ReduceSum", ["numbers", "axis"], ["sum"], keepdims=1),
+            helper.make_node("Sub", ["sum", "ten"], ["exact"]),
+            helper.make_node("Cast", ["exact"], ["value"], to=kind),
+        ],
+        "weights",
+        [helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, 4])],
+        [helper.make_tensor_value_info("value", kind, [None, 1])],
+        [_constant("axis", np.array([1])), _constant("ten", np.array([[10.0]]))],
+    )
+    rows = [
+        weight_row((5.1, 3.5, 1.4, 0.2)),
+        weight_row((6.0, 2.9, 4.5, 1.5)),
+        weight_row((6.9, 3.1, 5.4, 2.1)),
+    ]
+    return _write(
+        directory, graph, name="weights", features=_iris_features(), rows=rows, out_of_range=out_of_range
+    )
+
+
+def write_harvest_bundle(directory: Path) -> Manifest:
+    """A regression with the features of `write_mixed_bundle`, whose answers `harvest_row` knows."""
+    graph = _mixed_graph(
+        SOILS,
+        HARVEST_WEIGHTS,
+        HARVEST_SOILS,
+        [helper.make_node("Identity", ["total"], ["value"])],
+        [helper.make_tensor_value_info("value", TensorProto.DOUBLE, [None, 1])],
+    )
+    features = _mixed_features(SOILS, (0.5, 0.2, 0.2, 0.1))
+    rows = [harvest_row(12.0, 3.0, "clay"), harvest_row(None, 30.0, None), harvest_row(3.0, 80.0, "sand")]
+    return _write(directory, graph, name="harvests", features=features, rows=rows)
+
+
+def _iris_features() -> tuple[NumberFeature, ...]:
+    ranges = ((1.0, 12.0, 5.8), (1.0, 8.0, 3.0), (0.1, 12.0, 4.3), (0.1, 5.0, 1.3))
+    return tuple(
+        NumberFeature(
+            name=name,
+            unit="cm",
+            description=name.replace("_", " ").capitalize(),
+            minimum=low,
+            maximum=high,
+            bounded=True,
+            step=0.1,
+            typical=typical,
+            missing=False,
+            edges=(typical - 0.5, typical, typical + 0.5),
+            bins=tuple(Bin(label=f"bin {index}", share=0.25) for index in range(4)),
+        )
+        for name, (low, high, typical) in zip(IRIS_FEATURES, ranges, strict=True)
+    )
+
+
+def _mixed_graph(
+    soils: tuple[str, ...],
+    weights: NDArray[np.float64],
+    by_soil: NDArray[np.float64],
+    answers: list[onnx.NodeProto],
+    outputs: list[onnx.ValueInfoProto],
+) -> onnx.GraphProto:
+    """A linear model; `answers` are the nodes from its `total` to the outputs."""
+    scores = by_soil[[*(index % 3 for index in range(len(soils))), 3]]
+    return helper.make_graph(
         [
             helper.make_node("IsNaN", ["numbers"], ["gaps"]),
             helper.make_node("Where", ["gaps", "fill", "numbers"], ["filled"]),
@@ -154,22 +274,27 @@ def write_mixed_bundle(
             helper.make_node("Squeeze", ["soil", "axis"], ["soil_index"]),
             helper.make_node("Gather", ["soils", "soil_index"], ["soil_scores"]),
             helper.make_node("Add", ["scores", "soil_scores"], ["total"]),
-            *_answer_nodes("total"),
+            *answers,
         ],
         "mixed",
         [
             helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, 2]),
             helper.make_tensor_value_info("categories", TensorProto.STRING, [None, 1]),
         ],
-        _outputs(2),
+        outputs,
         [
             _constant("fill", np.array([[10.0, 0.0]])),
-            _constant("weights", PLANT_WEIGHTS),
+            _constant("weights", weights),
             _constant("soils", scores),
             _constant("axis", np.array([1])),
         ],
     )
-    features = (
+
+
+def _mixed_features(
+    soils: tuple[str, ...], shares: tuple[float, ...]
+) -> tuple[NumberFeature | CategoryFeature, ...]:
+    return (
         NumberFeature(
             name="Höhe (cm)",
             unit="cm",
@@ -204,11 +329,6 @@ def write_mixed_bundle(
             step=1.0,
             bounded=True,
         ),
-    )
-    rows = [mixed_row(12.0, 3.0, "clay"), mixed_row(None, 30.0, None), mixed_row(3.0, 8.0, "sand")]
-    rows = [row for row in rows if row.values["soil type"] in (*soils, None)]
-    return _write(
-        directory, graph, name="plants", classes=PLANT_CLASSES, target="ripe", features=features, rows=rows
     )
 
 
@@ -260,12 +380,13 @@ def _write(
     graph: onnx.GraphProto,
     *,
     name: str,
-    classes: tuple[str, ...],
-    target: str,
     features: tuple[NumberFeature | CategoryFeature, ...],
-    rows: list[Row],
+    rows: Sequence[Row | ValuedRow],
+    classes: tuple[str, ...] = (),
+    target: str = HARVEST.name,
     out_of_range: str = "reject",
 ) -> Manifest:
+    """Write a bundle: a regression of the harvest if there are no classes."""
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 2)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     onnx.checker.check_model(model)
@@ -273,16 +394,21 @@ def _write(
     manifest = Manifest.model_validate(
         {
             "name": name,
-            "algorithm": "logistic_regression",
+            "algorithm": "logistic_regression" if classes else "ridge",
             "target": target,
             "classes": classes,
-            "class_shares": [1 / len(classes)] * len(classes),
+            "class_shares": [1 / len(classes)] * len(classes) if classes else [],
+            "value": None if classes else HARVEST,
+            "interval": None if classes else INTERVAL,
             "out_of_range": out_of_range,
             "features": features,
-            "metrics": {"test": {"accuracy": Score(value=0.97, low=0.92, high=1.0)}},
+            "metrics": {"test": SCORES if classes else VALUE_SCORES},
             "data": DataOrigin(source="made:by-hand", sha256="0" * 64, train_rows=100, test_rows=50),
             "model": ModelFile(sha256=sha256(content), bytes=len(content), opset=OPSET),
-            "examples": [Example(values=row.values, label=row.label) for row in rows],
+            "examples": [
+                Example(values=row.values, label=row.label if isinstance(row, Row) else row.value + 1)
+                for row in rows
+            ],
         }
     ).sealed()
     directory.mkdir(parents=True, exist_ok=True)

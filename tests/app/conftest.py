@@ -8,7 +8,7 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
-from tests.bundles import write_mixed_bundle, write_number_bundle
+from tests.bundles import write_harvest_bundle, write_mixed_bundle, write_number_bundle, write_value_bundle
 
 with warnings.catch_warnings():
     # Starlette wants another HTTP library for its test client; this one is what everything else here uses.
@@ -31,6 +31,22 @@ def mixed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with two numbers and a category, of which two may be missing."""
     directory = tmp_path_factory.mktemp("mixed-model")
     write_mixed_bundle(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def value_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A regression with four numbers."""
+    directory = tmp_path_factory.mktemp("value-model")
+    write_value_bundle(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def harvest_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A regression with two numbers and a category, of which two may be missing."""
+    directory = tmp_path_factory.mktemp("harvest-model")
+    write_harvest_bundle(directory)
     return directory
 
 

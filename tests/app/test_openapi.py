@@ -65,6 +65,30 @@ def test_errors_are_documented_in_their_one_shape(document: dict[str, Any]) -> N
         assert schema == {"$ref": "#/components/schemas/Error"}
 
 
+def test_a_class_is_described(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert schemas["Prediction"]["required"] == ["label", "probabilities", "model"]
+    assert schemas["RequestedOutput"]["properties"]["name"]["enum"] == ["label", "probabilities"]
+    assert document["info"]["description"].startswith("Predicts **ripe** (no, yes) from 3 features")
+
+
+def test_a_value_is_described_with_its_unit_and_its_interval(harvest_model: Path, serve: Serve) -> None:
+    document = serve(harvest_model).get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    prediction = schemas["Prediction"]
+    assert prediction["required"] == ["value", "interval", "model"]
+    value, interval = (prediction["properties"][name] for name in ("value", "interval"))
+    assert (value["type"], value["x-unit"]) == ("number", "kg")
+    assert value["description"] == "Fruit of a plant in a year"
+    assert (interval["minItems"], interval["maxItems"]) == (2, 2)
+    assert interval["description"] == "Low and high end of the 90 % prediction interval."
+    assert schemas["PredictionColumns"]["required"] == ["values", "intervals", "model"]
+    assert schemas["RequestedOutput"]["properties"]["name"]["enum"] == ["value", "interval"]
+    about = document["info"]["description"]
+    assert about.startswith("Predicts **harvest** in kg, with 90 % intervals, from 3 features with ridge")
+    assert not {"Probabilities", "ProbabilitiesByClass"} & set(schemas)
+
+
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     found: set[str] = set()
 
@@ -134,7 +158,7 @@ def test_a_prefix_is_answered_and_so_is_none(number_model: Path, serve: Serve, p
 @pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode))
-@pytest.mark.parametrize("bundle", ["number_model", "mixed_model"])
+@pytest.mark.parametrize("bundle", ["number_model", "mixed_model", "value_model", "harvest_model"])
 def test_the_api_does_what_its_document_says(
     bundle: str, mode: GenerationMode, request: pytest.FixtureRequest, serve: Serve
 ) -> None:
