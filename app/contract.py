@@ -154,6 +154,20 @@ class Interval(Frozen):
     """The share of the true values that it holds on the test split."""
 
 
+class Decision(Frozen):
+    """How the class of a classification follows from its probabilities, if it is not the most probable one.
+
+    The model file contains it; it is here for people.
+    """
+
+    positive: str | None = None
+    threshold: float | None = None
+    """Of two classes: the positive one is answered from this probability on."""
+    cost: tuple[tuple[float, ...], ...] | None = None
+    """What it costs to answer a class (column) where another is right (row). Of more than two classes, the answer has the
+    lowest expected cost."""
+
+
 class Example(Frozen):
     """A row of the test split, which the page shows as an example."""
 
@@ -180,6 +194,7 @@ class Manifest(Frozen):
     """The target of a regression, described as the features are."""
     interval: Interval | None = None
     """Of a regression."""
+    decision: Decision | None = None
     out_of_range: Literal["reject", "accept"]
     cells: Cells = PLAIN
     """How the cells of the training data were read; a request may use the same words for a missing value."""
@@ -228,7 +243,7 @@ class Manifest(Frozen):
         return self.model_copy(update={"digest": digest, "version": version_of(digest)})
 
 
-_NEWER: dict[str, Any] = {"cells": PLAIN, "value": None, "interval": None}
+_NEWER: dict[str, Any] = {"cells": PLAIN, "value": None, "interval": None, "decision": None}
 """Fields that older bundles lack, with the value that means so: their digests are as before."""
 
 

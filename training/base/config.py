@@ -264,6 +264,10 @@ _ClassMetric = Literal[
     "f1_weighted",
     "log_loss",
     "roc_auc",
+    "average_precision",
+    "brier_score",
+    "calibration_error",
+    "cost",
 ]
 _ValueMetric = Literal["r2", "rmse", "mae", "median_absolute_error"]
 Metric = Literal[_ClassMetric, _ValueMetric]
@@ -272,7 +276,14 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
     "classification": get_args(_ClassMetric),
     "regression": get_args(_ValueMetric),
 }
-LOWER_IS_BETTER: frozenset[Metric] = frozenset({"log_loss", "rmse", "mae", "median_absolute_error"})
+"""`cost` only where params.yaml says what mistakes cost (`decision.cost`)."""
+LOWER_IS_BETTER: frozenset[Metric] = frozenset(
+    {"log_loss", "brier_score", "calibration_error", "cost", "rmse", "mae", "median_absolute_error"}
+)
+OF_PROBABILITIES: frozenset[Metric] = frozenset(
+    {"log_loss", "roc_auc", "average_precision", "brier_score", "calibration_error"}
+)
+"""Metrics that a threshold does not change."""
 SECOND_SCORE: dict[Task, Metric] = {"classification": "log_loss", "regression": "rmse"}
 """The metric that is shown beside the one that selects."""
 _DEFAULT_SCORE: dict[Task, Metric] = {"classification": "f1_macro", "regression": "r2"}
@@ -306,6 +317,42 @@ def check_metrics(where: str, metrics: Iterable[Metric], task: Task) -> None:
         raise ConfigError(
             f"{PARAMS_FILE}: {where}: {wrong[0]} is no metric of a {task}; there are {', '.join(METRICS[task])}"
         )
+
+
+class MistakeCosts(Settings):
+    """What the mistakes of a classification with two classes cost; a right answer costs nothing."""
+
+    false_positive: float = Field(ge=0)
+    false_negative: float = Field(ge=0)
+
+
+Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class DecisionSettings(Settings):
+    """How a class follows from the probabilities."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["tuned"] = 0.5
+    """The probability from which two classes are decided for the positive one; tuned: on cross-validated predictions."""
+    positive: Text | None = None
+    """The class that false_positive and threshold are about; the second when absent."""
+    cost: MistakeCosts | dict[Text, dict[Text, Cost]] | None = None
+    """Of two classes' mistakes; or by actual class, then by answered class: what is not listed costs nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_form_of_cost(cls, block: Any) -> Any:
+        # A union's message would be about both of its forms.
+        if isinstance(block, dict) and isinstance(cost := block.get("cost"), dict) and cost:
+            matrix = all(isinstance(each, dict) for each in cost.values())
+            if not matrix:
+                unknown = cost.keys() - MistakeCosts.model_fields.keys()
+                missing = MistakeCosts.model_fields.keys() - cost.keys()
+                if unknown or missing:
+                    raise ValueError(
+                        "cost is {false_positive: …, false_negative: …}, or {ACTUAL: {ANSWERED: …}} by class"
+                    )
+        return block
 
 
 class Distribution(Settings):

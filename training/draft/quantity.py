@@ -46,11 +46,17 @@ class Baseline:
 
 def measure(profile: Profile, split: Split) -> Baseline:
     rows, found = quick.predictions(profile, split)
-    reached = {name: scores.point("regression", rows.target, (each,)) for name, each in found.items()}
+    reached = {
+        name: scores.point(scores.of("regression"), rows.target, (each,)) for name, each in found.items()
+    }
     name = max(found, key=lambda each: reached[each]["r2"])
     mean = np.full(len(rows), rows.target.mean())
     return Baseline(
-        name, rows.target, found[name], reached[name], scores.point("regression", rows.target, (mean,))
+        name,
+        rows.target,
+        found[name],
+        reached[name],
+        scores.point(scores.of("regression"), rows.target, (mean,)),
     )
 
 

@@ -115,7 +115,7 @@ def measure(profile: Profile, split: Split) -> Baseline:
     best: tuple[float, float, str] = (-1.0, 0.0, "")
     for name, predicted in predictions.items():
         certain = np.eye(len(profile.classes))[predicted]
-        found = scores.point("classification", split.target, (predicted, certain))
+        found = scores.point(scores.of("classification"), split.target, (predicted, certain))
         best = max(best, (found["f1_macro"], found["accuracy"], name))
     shares = np.array(profile.class_shares)
     return Baseline(

@@ -23,7 +23,7 @@ ENOUGH_ROWS = 20
 """Rows that production was not trained on; with fewer, all rows are used, because what is left says nothing."""
 ROUNDING = 1e-9
 """A drop of exactly the limit is allowed, although its floating-point difference may exceed it."""
-SHOWN: tuple[Metric, ...] = ("accuracy", "f1_macro", "roc_auc", "log_loss", *METRICS["regression"])
+SHOWN: tuple[Metric, ...] = ("accuracy", "f1_macro", "roc_auc", "log_loss", "cost", *METRICS["regression"])
 
 
 class Side(Frozen):
@@ -161,9 +161,11 @@ def compare(
         "confidence": confidence,
         "seed": rules.evaluate.seed,
     }
-    before = scores.with_intervals(profile.task, test.target, theirs, **options)
-    after = scores.with_intervals(profile.task, test.target, ours, **options)
-    difference = scores.paired(profile.task, test.target, theirs, ours, **options)
+    decision = candidate.manifest.decision
+    scoring = scores.of(profile.task, np.array(decision.cost) if decision and decision.cost else None)
+    before = scores.with_intervals(scoring, test.target, theirs, **options)
+    after = scores.with_intervals(scoring, test.target, ours, **options)
+    difference = scores.paired(scoring, test.target, theirs, ours, **options)
     missed = exceeded_limits(difference, rules.production)
     us = Side.of(candidate.manifest)
     verdict = f"{us.called} is not worse than {side.called} in {environment} by more than params.yaml allows"
@@ -183,7 +185,7 @@ def compare(
         confidence=confidence,
         figures=tuple(
             _figure(metric, before[metric], after[metric], difference[metric], rules.production)
-            for metric in _shown(rules, profile)
+            for metric in _shown(rules, profile, scoring.metrics)
         ),
         answered=_answered(test.target, theirs[0], ours[0]) if profile.classes else None,
         missed=tuple(missed),
@@ -380,8 +382,8 @@ def _figure(
     )
 
 
-def _shown(rules: Rules, profile: Profile) -> list[str]:
+def _shown(rules: Rules, profile: Profile, metrics: Sequence[Metric]) -> list[str]:
     """The metrics that are shown: those of the rules, the one that selects, and the usual ones."""
     demanded = {*rules.production.maximum_drop, *rules.production.maximum_rise}
     named = {*demanded, rules.evaluate.score_of(profile.task), *SHOWN}
-    return [metric for metric in METRICS[profile.task] if metric in named]
+    return [metric for metric in metrics if metric in named]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.contract import Layout
 from app.predictor import Regressor
-from training.base.config import Metric
+from training.base.config import METRICS, Metric
 from training.data.dataset import Split
 from training.results.figures import Answers, Floats
 
@@ -19,9 +19,14 @@ from training.results.figures import Answers, Floats
 class Regression:
     """What scores need to know of numbers as targets; answers are `(values,)`."""
 
+    metrics: tuple[Metric, ...] = METRICS["regression"]
+
     def answerer(self, model: bytes, layout: Layout) -> Callable[[Split], Answers]:
         predictor = Regressor(model, layout)
         return lambda split: (predictor.predict(split.numbers, split.categories),)
+
+    def predicted(self, probabilities: NDArray[Any], score: Metric) -> NDArray[np.int64]:
+        raise NotImplementedError("a regression has no classes")
 
     def strata(self, target: NDArray[Any]) -> list[NDArray[np.intp]]:
         return [np.arange(len(target))]

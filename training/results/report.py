@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from app.contract import Frozen, Interval, ModelFile, Score, Task
+from app.contract import Decision, Frozen, Interval, ModelFile, Score, Task
 from common import files
 from training.base.errors import DataError
 
@@ -81,6 +81,8 @@ class Report(Frozen):
     """Counts on the test split: row = actual class, column = predicted."""
     interval: Interval | None = None
     """Of a regression."""
+    decision: Decision | None = None
+    """Of a classification, if the answer is not always the most probable class."""
     importance: dict[str, Importance]
     model: ModelFile
     complexity: int

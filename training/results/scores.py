@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract import Layout, Score, Task
-from training.base.config import METRICS, Metric
+from training.base.config import Metric
 from training.data.dataset import Split
 from training.results.classification import Classification
 from training.results.figures import DECIMALS, Answers, Floats, decimals, rounded
@@ -25,6 +25,8 @@ _CHUNK = 4_000_000
 
 class Scoring(Protocol):
     """What the tasks do differently when a model is measured."""
+
+    metrics: tuple[Metric, ...]
 
     def answerer(self, model: bytes, layout: Layout) -> Callable[[Split], Answers]:
         """A function that runs a model file."""
@@ -41,39 +43,45 @@ class Scoring(Protocol):
             Arrays of shape (sets,).
         """
 
+    def predicted(self, probabilities: NDArray[Any], score: Metric) -> NDArray[np.int64]:
+        """The classes to answer where a score is what counts: the most probable ones, or those of the lowest cost."""
+
     def strata(self, target: NDArray[Any]) -> list[NDArray[np.intp]]:
         """The groups of rows from which a resample draws as many rows as they have."""
 
 
-_SCORING: dict[Task, Scoring] = {"classification": Classification(), "regression": Regression()}
+def of(task: Task, cost: Floats | None = None) -> Scoring:
+    """What a task's models are measured by.
+
+    Args:
+        task: of the model.
+        cost: of a classification, shape (classes, classes): row = actual class, column = answered.
+    """
+    return Regression() if task == "regression" else Classification(cost)
 
 
-def of(task: Task) -> Scoring:
-    return _SCORING[task]
-
-
-def point(task: Task, target: NDArray[Any], answers: Answers) -> dict[Metric, float]:
+def point(scoring: Scoring, target: NDArray[Any], answers: Answers) -> dict[Metric, float]:
     """Every metric of one set of rows, rounded."""
-    values = of(task).scores(target, answers, np.ones((1, len(target))))
+    values = scoring.scores(target, answers, np.ones((1, len(target))))
     return {name: rounded(value[0], decimals(name, target)) for name, value in values.items()}
 
 
 def with_intervals(
-    task: Task, target: NDArray[Any], answers: Answers, *, resamples: int, confidence: float, seed: int
+    scoring: Scoring, target: NDArray[Any], answers: Answers, *, resamples: int, confidence: float, seed: int
 ) -> dict[str, Score]:
     """Every metric with a percentile bootstrap interval.
 
     The rows of a classification are drawn within each class, so that no resample misses a class.
     """
-    drawn = _resampled(task, [answers], target, resamples, seed)[0]
+    drawn = _resampled(scoring, [answers], target, resamples, seed)[0]
     return {
         str(name): _around(value, drawn[name], confidence, decimals(name, target))
-        for name, value in point(task, target, answers).items()
+        for name, value in point(scoring, target, answers).items()
     }
 
 
 def paired(
-    task: Task,
+    scoring: Scoring,
     target: NDArray[Any],
     first: Answers,
     second: Answers,
@@ -87,10 +95,10 @@ def paired(
     Both are measured on each resample: how hard the drawn rows are cancels out, and the interval is much
     narrower than those of the two models would suggest.
     """
-    before, after = _resampled(task, [first, second], target, resamples, seed)
-    points = point(task, target, first), point(task, target, second)
+    before, after = _resampled(scoring, [first, second], target, resamples, seed)
+    points = point(scoring, target, first), point(scoring, target, second)
     found = {}
-    for name in METRICS[task]:
+    for name in scoring.metrics:
         digits = decimals(name, target)
         value = rounded(points[1][name] - points[0][name], digits)
         found[str(name)] = _around(value, after[name] - before[name], confidence, digits)
@@ -104,11 +112,11 @@ def proportion(hits: NDArray[np.bool_], *, resamples: int, confidence: float, se
 
 
 def _resampled(
-    task: Task, models: Sequence[Answers], target: NDArray[Any], resamples: int, seed: int
+    scoring: Scoring, models: Sequence[Answers], target: NDArray[Any], resamples: int, seed: int
 ) -> list[dict[Metric, Floats]]:
     """Every metric of each model on the same bootstrap resamples."""
     random = np.random.default_rng(seed)
-    strata = of(task).strata(target)
+    strata = scoring.strata(target)
     per_chunk = max(1, _CHUNK // len(target))
     parts: list[list[dict[Metric, Floats]]] = [[] for _ in models]
     for start in range(0, resamples, per_chunk):
@@ -117,8 +125,10 @@ def _resampled(
         for rows in strata:
             weights[:, rows] = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size)
         for part, answers in zip(parts, models, strict=True):
-            part.append(of(task).scores(target, answers, weights))
-    return [{name: np.concatenate([each[name] for each in part]) for name in METRICS[task]} for part in parts]
+            part.append(scoring.scores(target, answers, weights))
+    return [
+        {name: np.concatenate([each[name] for each in part]) for name in scoring.metrics} for part in parts
+    ]
 
 
 def _around(value: float, drawn: Floats, confidence: float, digits: int = DECIMALS) -> Score:

@@ -26,6 +26,7 @@ def render(
         "## Limits\n\n" + _limits(manifest, profile, settings),
         "## Data\n\n" + _data(manifest, profile),
         "## Scores\n\n" + _scores(manifest, champion),
+        *_decision_section(manifest),
         *(_by_class(manifest, champion) if manifest.classes else [_interval_section(manifest)]),
         "## Features\n\n" + _features(manifest, champion),
         "## Parameters\n\n" + _parameters(champion),
@@ -38,6 +39,23 @@ def _by_class(manifest: Manifest, champion: Report) -> list[str]:
         "## By class\n\n" + _classes(manifest, champion),
         "## Confusion on the test split\n\n" + _confusion(manifest, champion),
     ]
+
+
+def _decision_section(manifest: Manifest) -> list[str]:
+    found = manifest.decision
+    if found is None:
+        return []
+    if found.threshold is None:
+        text = "The answer is the class with the lowest expected cost."
+    else:
+        text = f"The answer is {prose(found.positive or '')} from a probability of {found.threshold:g} on."
+    if found.cost is not None:
+        names = [prose(each) for each in manifest.classes]
+        rows = [
+            [name, *(f"{each:g}" for each in costs)] for name, costs in zip(names, found.cost, strict=True)
+        ]
+        text += " What an answer costs:\n\n" + table(["actual ↓ answered →", *names], rows)
+    return ["## Decision\n\n" + text]
 
 
 def _interval_section(manifest: Manifest) -> str:
@@ -159,6 +177,7 @@ def _scores(manifest: Manifest, champion: Report) -> str:
             interval(champion.test[key], 4),
         ]
         for key in METRICS[manifest.task]
+        if key in champion.test
     ]
     return table(["score", "cross-validated", "train", "test"], rows) + (
         f"\n\nMean ± standard deviation over {len(champion.cv[champion.score].folds)} folds; "

@@ -20,6 +20,7 @@ from training.base.config import (
     AlgorithmsSettings,
     CardSettings,
     DataSettings,
+    DecisionSettings,
     EvaluateSettings,
     SchemaSettings,
     SelectSettings,
@@ -40,10 +41,17 @@ class Params(Settings):
     data_schema: SchemaSettings = Field(alias="schema")
     split: SplitSettings
     evaluate: EvaluateSettings
+    decision: DecisionSettings
     train: AlgorithmsSettings
     select: SelectSettings
     card: CardSettings
     track: TrackSettings
+
+    def named_metrics(self) -> set[str | None]:
+        """The metrics that the gate or the selection names."""
+        gate = self.select.gate
+        rules = (gate.minimum, gate.maximum, gate.production.maximum_drop, gate.production.maximum_rise)
+        return {self.evaluate.score, *(metric for each in rules for metric in each)}
 
 
 def main() -> None:
@@ -53,6 +61,10 @@ def main() -> None:
     task, name = params.data_schema.task, params.name
     params.evaluate.score_of(task)
     params.select.gate.check(task)
+    if params.decision.cost is None and "cost" in params.named_metrics():
+        raise ConfigError(
+            f"{config.PARAMS_FILE}: cost is a metric, and decision.cost does not say what mistakes cost"
+        )
     try:
         models.check_name(name)
     except models.ModelNameError as error:

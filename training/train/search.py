@@ -25,6 +25,7 @@ from training.data.dataset import Split
 from training.results import scores
 from training.results.figures import Answers, decimals, rounded
 from training.results.report import SearchOutcome
+from training.results.scores import Scoring
 from training.train.algorithms import described, inputs, reason
 from training.train.folds import Rows, folds, is_classes
 
@@ -41,7 +42,13 @@ Candidate = dict[str, Any]
 
 
 def search(
-    pipeline: Pipeline, prefix: str, settings: SearchSettings, split: Split, score: Metric, name: str
+    pipeline: Pipeline,
+    prefix: str,
+    settings: SearchSettings,
+    split: Split,
+    scoring: Scoring,
+    score: Metric,
+    name: str,
 ) -> SearchOutcome:
     """Find the best parameters by cross-validation within a split.
 
@@ -50,18 +57,21 @@ def search(
         prefix: of the searched parameters' names, seen from the pipeline.
         settings: method, space, budget and seed.
         split: the only rows that the search uses.
+        scoring: measures the candidates.
         score: what to optimise.
         name: of the algorithm, for messages.
 
     Raises:
         ConfigError: a class has fewer rows than the search has folds, or a candidate cannot be fitted or scored.
     """
-    trial = _Trial(pipeline, prefix, settings, score, name)
+    trial = _Trial(pipeline, prefix, settings, scoring, score, name)
     candidates = _candidates(settings)
     if settings.method != "grid" and len(candidates) < settings.budget:
         log.info("%s: the search space has %d candidates, fewer than its budget", name, len(candidates))
     count = len(candidates)
-    for rows in _rounds(len(candidates), split, settings) if settings.method == "halving" else [split]:
+    for rows in (
+        _rounds(len(candidates), split, settings, scoring) if settings.method == "halving" else [split]
+    ):
         means = [trial.mean(each, rows) for each in candidates]
         # Equal means keep the order in which the space lists them.
         ranked = sorted(range(len(candidates)), key=lambda each: -means[each])
@@ -85,11 +95,18 @@ class _Trial:
     """
 
     def __init__(
-        self, pipeline: Pipeline, prefix: str, settings: SearchSettings, score: Metric, name: str
+        self,
+        pipeline: Pipeline,
+        prefix: str,
+        settings: SearchSettings,
+        scoring: Scoring,
+        score: Metric,
+        name: str,
     ) -> None:
         self._pipeline = pipeline
         self._prefix = prefix
         self._settings = settings
+        self._scoring = scoring
         self._score = score
         self._sign = -1 if score in LOWER_IS_BETTER else 1
         self._name = name
@@ -123,12 +140,11 @@ class _Trial:
         self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
         if not is_classes(outer.target):
             answers: Answers = (np.asarray(pipeline.predict(inputs(outer)), dtype=np.float64).ravel(),)
-            return scores.point("regression", outer.target, answers)[self._score]
+            return scores.point(self._scoring, outer.target, answers)[self._score]
         # Labels follow from the probabilities: asking an SVM for both computes its kernel twice.
         probabilities: NDArray[np.floating[Any]] = pipeline.predict_proba(inputs(outer))
-        return scores.point("classification", outer.target, (probabilities.argmax(axis=1), probabilities))[
-            self._score
-        ]
+        predicted = self._scoring.predicted(probabilities, self._score)
+        return scores.point(self._scoring, outer.target, (predicted, probabilities))[self._score]
 
     def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:
         return ConfigError(
@@ -160,13 +176,13 @@ def _candidates(settings: SearchSettings) -> list[Candidate]:
     return list(found.values())
 
 
-def _rounds(candidates: int, split: Split, settings: SearchSettings) -> list[Split]:
+def _rounds(candidates: int, split: Split, settings: SearchSettings, scoring: Scoring) -> list[Split]:
     """The rows of each round of halving; each has every class, and the last one has all rows."""
     count = 1 + math.floor(math.log(candidates, HALVING_FACTOR) + 1e-9)
     random = np.random.default_rng(settings.seed)
     # A fold fits without one row in `folds`.
     least = math.ceil(ROWS_TO_FIT * settings.folds / (settings.folds - 1))
-    groups = scores.of("classification" if is_classes(split.target) else "regression").strata(split.target)
+    groups = scoring.strata(split.target)
     shuffled = [random.permutation(rows) for rows in groups]
     sizes = [HALVING_FACTOR**-each for each in range(count - 1, -1, -1)]
     chosen = [

@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
-from app.contract import Interval, ModelFile, Score, sha256
+from app.contract import Decision, Interval, ModelFile, Score, sha256
 from common import files
 from training.base import cli, config
 from training.base.config import (
@@ -31,6 +32,7 @@ from training.base.config import (
     METRICS,
     AlgorithmSettings,
     AlgorithmsSettings,
+    DecisionSettings,
     EvaluateSettings,
     Metric,
     Settings,
@@ -40,8 +42,10 @@ from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, Split, joined,
 from training.results import classification, regression, report, scores
 from training.results.figures import Answers, decimals, rounded
 from training.results.report import ClassScores, FoldScores, Importance, Parity, Report, SearchOutcome
+from training.results.scores import Scoring
 from training.train import algorithms
 from training.train.curves import curves
+from training.train.decision import cost_matrix, decide, decided
 from training.train.folds import folds
 from training.train.onnx import export
 from training.train.parity import check_parity, generated_rows
@@ -55,6 +59,7 @@ SHUFFLES = 10
 
 class TrainStageSettings(Settings):
     evaluate: EvaluateSettings
+    decision: DecisionSettings = DecisionSettings()
     train: AlgorithmsSettings
 
 
@@ -65,6 +70,7 @@ class Task:
     name: str
     block: AlgorithmSettings
     evaluate: EvaluateSettings
+    decision: DecisionSettings
     profile: Profile
     train: Split
     test: Split
@@ -73,17 +79,21 @@ class Task:
     def score(self) -> Metric:
         return self.evaluate.score_of(self.profile.task)
 
+    @cached_property
+    def scoring(self) -> Scoring:
+        return scores.of(self.profile.task, cost_matrix(self.decision, self.profile))
+
     def answerer(self, model: bytes) -> Callable[[Split], Answers]:
         """A function that runs a model file."""
-        return scores.of(self.profile.task).answerer(model, self.profile.layout)
+        return self.scoring.answerer(model, self.profile.layout)
 
 
 @dataclass(frozen=True)
-class CrossValidated:
-    """The scores of every fold, and a regression's absolute errors on the rows that a fold was not fitted on."""
+class Fold:
+    """Rows that a fold was not fitted on, and what its model file says of them."""
 
-    scores: dict[Metric, FoldScores]
-    errors: NDArray[np.float64]
+    held_out: Split
+    answers: Answers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,15 +104,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = _export(task, fitted, parameters)
     parity = _parity(task, fitted, model, parameters)
     cv = _cross_validate(task)
-    result, tables = _measure(task, model, cv, parity, outcome)
+    decision = _decision(task, cv)
+    if decision is not None:
+        model = export.with_decision(model, decision, task.profile.classes)
+    result, tables = _measure(task, model, cv, decision, parity, outcome)
     _write(task, result, model, tables)
     score = task.score
     log.info(
         "%s: %s %.4f ± %.4f over %d folds, %.4f on test; %s bytes, agrees on %s rows",
         task.name,
         score,
-        cv.scores[score].mean,
-        cv.scores[score].std,
+        result.cv[score].mean,
+        result.cv[score].std,
         task.evaluate.folds,
         result.test[score].value,
         f"{len(model):,}",
@@ -122,6 +135,7 @@ def _task(name: str) -> Task:
         name=name,
         block=settings.train.algorithms[name],
         evaluate=settings.evaluate,
+        decision=settings.decision,
         profile=profile,
         train=read_split(TRAIN_FILE, profile),
         test=read_split(TEST_FILE, profile),
@@ -183,7 +197,7 @@ def _fit(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], SearchOutc
     parameters, outcome = dict(task.block.parameters), None
     if task.block.search is not None:
         prefix = algorithms.create(task.name, task.profile.task).prefix
-        outcome = search(pipeline, prefix, task.block.search, split, task.score, task.name)
+        outcome = search(pipeline, prefix, task.block.search, split, task.scoring, task.score, task.name)
         pipeline.set_params(**{prefix + key: value for key, value in outcome.best.items()})
         parameters |= outcome.best
     return fit(pipeline, split, task.name, parameters), parameters, outcome
@@ -199,28 +213,45 @@ def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str,
         raise ParityError(f"{_where(task.name, parameters)}: {error}") from None
 
 
-def _cross_validate(task: Task) -> CrossValidated:
-    """Score on folds. Each fold is searched, fitted, exported and measured like the whole."""
-    kind, train = task.profile.task, task.train
-    measured, errors = [], []
+def _cross_validate(task: Task) -> list[Fold]:
+    """Answers for the rows of each fold, which is searched, fitted and exported like the whole."""
+    train = task.train
+    found = []
     for inner, outer in folds(train, task.evaluate.folds, task.evaluate.seed, "evaluate.folds"):
         fitted, parameters, _ = _fit(task, train.take(inner))
         held_out = train.take(outer)
-        answers = task.answerer(_export(task, fitted, parameters))(held_out)
-        measured.append(scores.point(kind, held_out.target, answers))
-        if kind == "regression":
-            errors.append(np.abs(answers[0] - held_out.target))
+        found.append(Fold(held_out, task.answerer(_export(task, fitted, parameters))(held_out)))
+    return found
+
+
+def _decision(task: Task, cv: Sequence[Fold]) -> Decision | None:
+    """The decision for a class, tuned on the given folds if the settings ask for it; None for a regression."""
+    if task.profile.task == "regression":
+        if task.decision != DecisionSettings():
+            raise ConfigError("decision is about classes, and the task is regression: remove it")
+        return None
+    target = np.concatenate([each.held_out.target for each in cv])
+    probabilities = np.concatenate([each.answers[1] for each in cv])
+    return decide(task.decision, task.profile, target, probabilities, task.score)
+
+
+def _fold_scores(task: Task, cv: Sequence[Fold]) -> dict[str, FoldScores]:
+    """Every metric over the folds. A threshold for one of them is tuned on the others, so it does not flatter the score."""
+    measured = []
+    for each in cv:
+        answers = each.answers
+        if task.profile.classes and task.decision != DecisionSettings():
+            others = [other for other in cv if other is not each]
+            answers = (decided(_decision(task, others), task.profile.classes, answers[1]), answers[1])
+        measured.append(scores.point(task.scoring, each.held_out.target, answers))
     if all(math.isnan(each[task.score]) for each in measured):
         raise ConfigError(
             f"evaluate.score {task.score} is defined in no fold: each has rows of one class only"
         )
-    return CrossValidated(
-        scores={
-            metric: _over_folds([each[metric] for each in measured], decimals(metric, train.target))
-            for metric in METRICS[kind]
-        },
-        errors=np.concatenate(errors) if errors else np.empty(0),
-    )
+    return {
+        str(metric): _over_folds([each[metric] for each in measured], decimals(metric, task.train.target))
+        for metric in task.scoring.metrics
+    }
 
 
 def _over_folds(values: Sequence[float], digits: int) -> FoldScores:
@@ -234,7 +265,12 @@ def _over_folds(values: Sequence[float], digits: int) -> FoldScores:
 
 
 def _measure(
-    task: Task, model: bytes, cv: CrossValidated, parity: Parity, outcome: SearchOutcome | None
+    task: Task,
+    model: bytes,
+    cv: Sequence[Fold],
+    decision: Decision | None,
+    parity: Parity,
+    outcome: SearchOutcome | None,
 ) -> tuple[Report, dict[str, pd.DataFrame]]:
     """Measure the model file on both splits.
 
@@ -249,12 +285,13 @@ def _measure(
         parameters={**task.block.parameters, **(outcome.best if outcome else {})},
         search=outcome,
         score=task.score,
-        cv={str(metric): each for metric, each in cv.scores.items()},
+        cv=_fold_scores(task, cv),
         train={
             key: Score(value=value)
-            for key, value in scores.point(profile.task, train.target, on_train).items()
+            for key, value in scores.point(task.scoring, train.target, on_train).items()
         },
-        test=scores.with_intervals(profile.task, test.target, on_test, **_bootstrap(evaluate)),
+        test=scores.with_intervals(task.scoring, test.target, on_test, **_bootstrap(evaluate)),
+        decision=decision,
         **(_by_class(test, on_test, profile) if profile.value is None else _interval(task, cv, on_test)),
         importance=_importance(task, answer),
         model=ModelFile(sha256=sha256(model), bytes=len(model), opset=export.OPSET),
@@ -281,12 +318,13 @@ def _by_class(test: Split, answers: Answers, profile: Profile) -> dict[str, Any]
     }
 
 
-def _interval(task: Task, cv: CrossValidated, answers: Answers) -> dict[str, Any]:
+def _interval(task: Task, cv: Sequence[Fold], answers: Answers) -> dict[str, Any]:
     """The field of a report that a regression has.
 
     The errors are those of the folds' models on rows that they were not fitted on, so no training rows are set aside.
     """
-    margin = regression.margin(cv.errors, task.evaluate.interval)
+    errors = np.concatenate([np.abs(each.answers[0] - each.held_out.target) for each in cv])
+    margin = regression.margin(errors, task.evaluate.interval)
     held = np.abs(answers[0] - task.test.target) <= margin
     coverage = scores.proportion(held, **_bootstrap(task.evaluate))
     return {"interval": Interval(level=task.evaluate.interval, margin=margin, coverage=coverage)}
@@ -299,7 +337,7 @@ def _importance(task: Task, answer: Callable[[Split], Answers]) -> dict[str, Imp
     sign = -1.0 if task.score in LOWER_IS_BETTER else 1.0
 
     def measure(split: Split) -> float:
-        return sign * scores.point(task.profile.task, split.target, answer(split))[task.score]
+        return sign * scores.point(task.scoring, split.target, answer(split))[task.score]
 
     intact, digits = measure(test), decimals(task.score, test.target)
     result = {}
@@ -333,7 +371,7 @@ def _write(task: Task, result: Report, model: bytes, tables: dict[str, pd.DataFr
 
 
 _HEADLINES: dict[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "f1_macro", "roc_auc", "log_loss"),
+    "classification": ("accuracy", "f1_macro", "roc_auc", "log_loss", "cost"),
     "regression": METRICS["regression"],
 }
 
@@ -345,7 +383,7 @@ def _headline(task: Task, result: Report) -> dict[str, dict[str, float | None]]:
     return {
         "cv": {result.score: cv.mean, "std": cv.std},
         "test": {
-            **{metric: test[metric].value for metric in _HEADLINES[task.profile.task]},
+            **{metric: test[metric].value for metric in _HEADLINES[task.profile.task] if metric in test},
             **coverage,
             f"{result.score}_low": test[result.score].low,
             f"{result.score}_high": test[result.score].high,

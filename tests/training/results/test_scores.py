@@ -41,6 +41,11 @@ def test_every_metric_is_scikit_learns(seed: int, classes: int, rows: int, decim
         "accuracy": metrics.accuracy_score(labels, predicted),
         "log_loss": metrics.log_loss(labels, probabilities),
         "roc_auc": metrics.roc_auc_score(labels, auc_input, multi_class="ovr"),
+        "average_precision": metrics.average_precision_score(
+            labels if classes == 2 else np.eye(classes)[labels], auc_input
+        ),
+        "brier_score": metrics.brier_score_loss(labels, auc_input),
+        "calibration_error": _calibration_error(labels, probabilities),
     }
     for average in ("macro", "weighted"):
         precision, recall, f1, _ = metrics.precision_recall_fscore_support(
@@ -48,6 +53,24 @@ def test_every_metric_is_scikit_learns(seed: int, classes: int, rows: int, decim
         )
         expected |= {f"precision_{average}": precision, f"recall_{average}": recall, f"f1_{average}": f1}
     assert ours == pytest.approx(expected, abs=1e-12)
+
+
+def _calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    highest, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    total = 0.0
+    for low in np.arange(10) / 10:
+        inside = (highest >= low) & ((highest < low + 0.1) | (low == 0.9))
+        if inside.any():
+            total += inside.mean() * abs(right[inside].mean() - highest[inside].mean())
+    return total
+
+
+def test_a_mistake_costs_what_the_matrix_says() -> None:
+    labels, predicted = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 0, 0])
+    cost = np.array([[0.0, 1.0], [8.0, 0.0]])
+    found = scores.point(scores.of("classification", cost), labels, (predicted, np.eye(2)[predicted]))
+    assert found["cost"] == pytest.approx(17 / 5)
+    assert "cost" not in scores.point(scores.of("classification"), labels, (predicted, np.eye(2)[predicted]))
 
 
 @given(st.integers(0, 10_000), st.integers(2, 4))
@@ -90,7 +113,12 @@ def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
 
     def run(seed: int) -> dict[str, Score]:
         return scores.with_intervals(
-            "classification", labels, (predicted, probabilities), resamples=400, confidence=0.95, seed=seed
+            scores.of("classification"),
+            labels,
+            (predicted, probabilities),
+            resamples=400,
+            confidence=0.95,
+            seed=seed,
         )
 
     first = run(5)
@@ -106,11 +134,11 @@ def test_intervals_hold_the_value_and_repeat_with_the_seed() -> None:
 def test_chunks_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, predicted, probabilities = _rows(1, 3, 50, 3)
     whole = scores.with_intervals(
-        "classification", labels, (predicted, probabilities), resamples=200, confidence=0.9, seed=1
+        scores.of("classification"), labels, (predicted, probabilities), resamples=200, confidence=0.9, seed=1
     )
     monkeypatch.setattr(scores, "_CHUNK", 40 * len(labels))
     chunked = scores.with_intervals(
-        "classification", labels, (predicted, probabilities), resamples=200, confidence=0.9, seed=1
+        scores.of("classification"), labels, (predicted, probabilities), resamples=200, confidence=0.9, seed=1
     )
     # The draws are taken class by class within a chunk, so they differ; the interval they estimate does not.
     for name, each in whole.items():
@@ -122,7 +150,9 @@ def test_no_warning_when_a_class_is_never_predicted() -> None:
     probabilities = np.tile([0.6, 0.3, 0.1], (4, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = scores.point("classification", labels, (probabilities.argmax(axis=1), probabilities))
+        result = scores.point(
+            scores.of("classification"), labels, (probabilities.argmax(axis=1), probabilities)
+        )
     assert result["recall_macro"] == pytest.approx(1 / 3, abs=1e-6)
 
 
@@ -131,15 +161,19 @@ class TestPaired:
         labels, predicted, probabilities = _rows(3, 3, 40, 2)
         answers = (predicted, probabilities)
         found = scores.paired(
-            "classification", labels, answers, answers, resamples=100, confidence=0.9, seed=1
+            scores.of("classification"), labels, answers, answers, resamples=100, confidence=0.9, seed=1
         )
         assert set(found.values()) == {Score(value=0.0, low=0.0, high=0.0)}
 
     def test_turned_round_it_is_the_opposite(self) -> None:
         labels, predicted, probabilities = _rows(3, 3, 40, 2)
         first, second = (predicted, probabilities), (1 - predicted % 2, probabilities[:, ::-1])
-        there = scores.paired("classification", labels, first, second, resamples=200, confidence=0.9, seed=1)
-        back = scores.paired("classification", labels, second, first, resamples=200, confidence=0.9, seed=1)
+        there = scores.paired(
+            scores.of("classification"), labels, first, second, resamples=200, confidence=0.9, seed=1
+        )
+        back = scores.paired(
+            scores.of("classification"), labels, second, first, resamples=200, confidence=0.9, seed=1
+        )
         for name, each in there.items():
             assert (each.value, each.low, each.high) == pytest.approx(
                 (-back[name].value, -(back[name].high or 0), -(back[name].low or 0)), abs=2e-6
@@ -154,8 +188,8 @@ class TestPaired:
         other[0] = 1 - other[0]
         options = {"resamples": 2000, "confidence": 0.95, "seed": 1}
         answers = [(each, np.eye(2)[each] * 0.8 + 0.1) for each in (predicted, other)]
-        difference = scores.paired("classification", labels, *answers, **options)["accuracy"]  # type: ignore[arg-type]
-        own = scores.with_intervals("classification", labels, answers[0], **options)["accuracy"]  # type: ignore[arg-type]
+        difference = scores.paired(scores.of("classification"), labels, *answers, **options)["accuracy"]  # type: ignore[arg-type]
+        own = scores.with_intervals(scores.of("classification"), labels, answers[0], **options)["accuracy"]  # type: ignore[arg-type]
         assert abs(difference.value) == pytest.approx(1 / 40)
         assert (difference.high or 0) - (difference.low or 0) < ((own.high or 0) - (own.low or 0)) / 2
 
@@ -163,7 +197,7 @@ class TestPaired:
         labels, predicted, probabilities = _rows(11, 3, 60, 2)
         other = np.random.default_rng(2).permutation(predicted)
         found = scores.paired(
-            "classification",
+            scores.of("classification"),
             labels,
             (predicted, probabilities),
             (other, probabilities),
@@ -211,8 +245,8 @@ class TestRegression:
         random = np.random.default_rng(3)
         target = random.normal(size=80)
         answers = target + random.normal(scale=0.1, size=80)
-        plain = scores.point("regression", target, (answers,))
-        scaled = scores.point("regression", target * unit, (answers * unit,))
+        plain = scores.point(scores.of("regression"), target, (answers,))
+        scaled = scores.point(scores.of("regression"), target * unit, (answers * unit,))
         assert scaled["r2"] == plain["r2"]
         for name in ("rmse", "mae", "median_absolute_error"):
             assert scaled[name] == pytest.approx(plain[name] * unit, rel=1e-5)
@@ -220,7 +254,7 @@ class TestRegression:
     def test_far_from_zero_no_digits_are_lost(self) -> None:
         target = 1e9 + np.arange(10) / 10
         answers = target + 0.01
-        assert scores.point("regression", target, (answers,))["r2"] == pytest.approx(
+        assert scores.point(scores.of("regression"), target, (answers,))["r2"] == pytest.approx(
             1 - 0.0001 * 10 / np.square(target - target.mean()).sum(), abs=1e-4
         )
 

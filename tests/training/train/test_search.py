@@ -28,7 +28,7 @@ def run(
     block = AlgorithmSettings.model_validate({"search": settings})
     assert block.search is not None
     pipeline = algorithms.pipeline(name, block, profile)
-    return search(pipeline, algorithms.create(name, "classification").prefix, block.search, rows, score, name)
+    return search(pipeline, algorithms.create(name, "classification").prefix, block.search, rows, scores.of("classification"), score, name)
 
 
 def test_grid_tries_every_combination_and_finds_the_best() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
 from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
-from app.contract import Layout
+from app.contract import Decision, Layout
 from app.predictor import CATEGORIES, LABEL, NUMBERS, PROBABILITIES, VALUE
 from training.train.algorithms import MedianImputer
 from training.train.onnx import linear, mlp, neighbors, svm, trees
@@ -56,6 +57,39 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
     model.opset_import.extend(onnx.helper.make_opsetid(*each) for each in sorted(opsets.items()))
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def with_decision(model: bytes, decision: Decision, classes: Sequence[str]) -> bytes:
+    """A classifier whose output `label` follows a decision."""
+    loaded = onnx.load_model_from_string(model)
+    graph = loaded.graph
+    for node in graph.node:
+        node.output[:] = ["most_probable" if name == LABEL else name for name in node.output]
+
+    def constant(name: str, values: Any) -> str:
+        graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        return name
+
+    def add(kind: str, inputs: list[str], result: str, **attributes: Any) -> str:
+        graph.node.append(
+            onnx.helper.make_node(kind, inputs, [result], name=f"decide_{result}", **attributes)
+        )
+        return result
+
+    exact = add("Cast", [PROBABILITIES], "exact_probabilities", to=onnx.TensorProto.DOUBLE)
+    if decision.threshold is None:
+        costs = add("MatMul", [exact, constant("mistake_costs", np.array(decision.cost))], "expected_costs")
+        add("ArgMin", [costs], LABEL, axis=1, keepdims=0)
+    else:
+        positive = classes.index(decision.positive or "")
+        column = add(
+            "Gather", [exact, constant("positive", np.array(positive))], "positive_probability", axis=1
+        )
+        limit = constant("threshold", np.array(decision.threshold))
+        above = add("GreaterOrEqual" if positive else "Less", [column, limit], "second_class")
+        add("Cast", [above], LABEL, to=onnx.TensorProto.INT64)
+    onnx.checker.check_model(loaded)
+    return bytes(loaded.SerializeToString(deterministic=True))
 
 
 def complexity(model: bytes) -> int:
