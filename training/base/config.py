@@ -300,6 +300,9 @@ class EvaluateSettings(Settings):
     interval: float = Field(default=0.9, ge=0.5, lt=1)
     """The share of the true values that a regression's prediction interval is made to hold."""
 
+    slices: tuple[Text, ...] = ()
+    """Columns of the source by whose values the test split is measured, too; they need not be features."""
+
     def score_of(self, task: Task) -> Metric:
         """The metric to optimise.
 
@@ -511,6 +514,8 @@ class ProductionGateSettings(Settings):
 class GateSettings(Settings):
     minimum: Annotated[dict[Metric, float], AfterValidator(_better_higher)] = {}
     maximum: Annotated[dict[Metric, float], AfterValidator(_better_lower)] = {}
+    worst_slice: dict[Metric, float] = {}
+    """Of each metric, the bound for every slice (`evaluate.slices`) with enough rows."""
     maximum_latency_ms: float | None = Field(default=None, gt=0)
     maximum_bytes: int | None = Field(default=None, gt=0)
     production: ProductionGateSettings = ProductionGateSettings()
@@ -525,6 +530,7 @@ class GateSettings(Settings):
         for where, metrics in (
             ("minimum", self.minimum),
             ("maximum", self.maximum),
+            ("worst_slice", self.worst_slice),
             ("production.maximum_drop", self.production.maximum_drop),
             ("production.maximum_rise", self.production.maximum_rise),
         ):

@@ -27,6 +27,9 @@ EXPLORE = Path("reports/explore")
 TIME, GROUP = "split.time", "split.group"
 """Columns of the prepared files that keep rows apart, if split.by asks for it."""
 
+SLICE = "slice."
+"""What the names of the columns begin with that say to which slice of the test split a row belongs."""
+
 LARGEST_SILENT_LOSS = 0.01
 """Share of the rows that a step may drop before the leaderboard and the model card say so."""
 

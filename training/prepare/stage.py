@@ -29,6 +29,7 @@ from training.data.dataset import (
 )
 from training.prepare import describe, leakage, summary
 from training.prepare.checks import Checked, check
+from training.prepare.slices import with_slices
 from training.prepare.split import check_size, division, split, with_places
 from training.results import leaderboard
 
@@ -50,6 +51,7 @@ def main() -> None:
     leaderboard.discard(origin.source, schema.target)
     checked = check(raw, schema, settings.data.cells)
     frame = with_places(checked.frame, raw, settings.split, settings.data.cells)
+    frame = with_slices(frame, raw, settings.evaluate.slices, settings.data.cells)
     train, test = split(frame, schema.target, settings.split)
     check_size(train, test, checked.classes, schema, settings.evaluate.folds)
     profile = resolve(checked, schema, origin, train, test, settings.data.cells)
@@ -62,7 +64,8 @@ def main() -> None:
     files.write_parquet(TRAIN_FILE, train)
     files.write_parquet(TEST_FILE, test)
     write_profile(profile)
-    left_out = [each for each in checked.left_out if each not in (settings.split.time, settings.split.group)]
+    used = {settings.split.time, settings.split.group, *settings.evaluate.slices}
+    left_out = [each for each in checked.left_out if each not in used]
     files.write_text(DATA_REPORT_FILE, summary.render(profile, train, test, left_out))
     if left_out:
         log.info("left out, because the schema does not name them: %s", ", ".join(left_out))

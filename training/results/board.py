@@ -49,6 +49,8 @@ class Leaderboard(_Readable):
     losses: tuple[str, ...] = ()
     """One sentence for each group of source rows that was left out."""
     rows: tuple[Row, ...]
+    baseline: Row | None = None
+    """What an answer that ignores the features reaches. Files of older releases lack it."""
 
 
 def parse(content: bytes | str | None) -> Leaderboard | None:

@@ -81,6 +81,7 @@ def _names(reports: Sequence[Report]) -> str:
 def build(
     name: str, version: str, ranked: Sequence[Report], rule: str, profile: Profile, missed: Iterable[str] = ()
 ) -> Leaderboard:
+    baseline = ranked[0].baseline
     return Leaderboard(
         name=name,
         source=profile.origin.source,
@@ -103,6 +104,14 @@ def build(
                 bytes=each.model.bytes,
             )
             for each in ranked
+        ),
+        baseline=Row(
+            algorithm=f"baseline: {baseline.name}",
+            cv_mean=baseline.cv[ranked[0].score].mean,
+            cv_std=baseline.cv[ranked[0].score].std,
+            test=baseline.test,
+            complexity=0,
+            bytes=0,
         ),
     )
 
@@ -129,7 +138,8 @@ def discard(source: str, target: str) -> None:
 
 
 def as_markdown(board: Leaderboard) -> str:
-    rows = [_cells(position, row, board) for position, row in enumerate(board.rows, 1)]
+    rows = [_cells(str(position), row, board) for position, row in enumerate(board.rows, 1)]
+    rows += [_cells("", board.baseline, board)] if board.baseline else []
     verdict = f", version `{board.version}`" if board.version else ""
     return "\n".join(
         [
@@ -164,8 +174,10 @@ def table(board: Leaderboard) -> Table:
     for index, column in enumerate(_head(board)[1:]):
         result.add_column(column, justify="right" if index else "left", no_wrap=True)
     for position, row in enumerate(board.rows, 1):
-        cells = _cells(position, row, board)[1:]
+        cells = _cells("", row, board)[1:]
         result.add_row(*cells, style="bold green" if position == 1 else None)
+    if board.baseline:
+        result.add_row(*_cells("", board.baseline, board)[1:], style="dim")
     return result
 
 
@@ -192,9 +204,9 @@ def _head(board: Leaderboard) -> list[str]:
     return ["", "algorithm", f"CV {board.score}", "on test", TITLES[SECOND_SCORE[board.task]], "numbers"]
 
 
-def _cells(position: int, row: Row, board: Leaderboard) -> list[str]:
+def _cells(position: str, row: Row, board: Leaderboard) -> list[str]:
     return [
-        str(position),
+        position,
         row.algorithm,
         f"{shown(row.cv_mean)} ± {shown(row.cv_std)}",
         interval(row.test[board.score]),

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from app.contract import Decision, Frozen, Interval, ModelFile, Score, Task
 from common import files
+from training.base.config import Metric
 from training.base.errors import DataError
 
 CANDIDATES = Path("candidates")
@@ -61,6 +62,26 @@ class SearchOutcome(Frozen):
     """Mean inner score of the best candidate; flattering, so never used to compare algorithms."""
 
 
+class Baseline(Frozen):
+    """What an answer that ignores the features reaches, on the same folds and test rows."""
+
+    name: str
+    """majority, mean, or last value."""
+    cv: dict[str, FoldScores]
+    test: dict[str, Score]
+
+
+class Slice(Frozen):
+    """The rows of the test split with one value of a column."""
+
+    rows: int
+    test: dict[str, Score]
+
+
+FEWEST_ROWS_OF_A_SLICE = 20
+"""For the gate; the figures of a smaller one say nothing."""
+
+
 class Report(Frozen):
     # Without a penalty, C is infinite; JSON has no number for it, and pydantic would write null.
     model_config = ConfigDict(ser_json_inf_nan="strings")
@@ -69,7 +90,7 @@ class Report(Frozen):
     parameters: dict[str, Any]
     """As configured, with what the search found in place."""
     search: SearchOutcome | None
-    score: str
+    score: Metric
     """The metric that selection goes by."""
     cv: dict[str, FoldScores]
     train: dict[str, Score]
@@ -83,6 +104,9 @@ class Report(Frozen):
     """Of a regression."""
     decision: Decision | None = None
     """Of a classification, if the answer is not always the most probable class."""
+    slices: dict[str, dict[str, Slice]] = Field(default_factory=dict)
+    """By column, then by value."""
+    baseline: Baseline
     importance: dict[str, Importance]
     model: ModelFile
     complexity: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.contract import Feature, Manifest
 from common.markdown import code, prose, table
-from training.base.config import METRICS, TO_BE_WRITTEN, CardSettings
+from training.base.config import METRICS, SECOND_SCORE, TO_BE_WRITTEN, CardSettings
 from training.data.dataset import Division, Profile
 from training.results.board import Leaderboard
 from training.results.figures import TITLES, interval, shown
@@ -28,6 +28,7 @@ def render(
         "## Scores\n\n" + _scores(manifest, champion),
         *_decision_section(manifest),
         *(_by_class(manifest, champion) if manifest.classes else [_interval_section(manifest)]),
+        *_slices_section(champion),
         "## Features\n\n" + _features(manifest, champion),
         "## Parameters\n\n" + _parameters(champion),
     ]
@@ -56,6 +57,24 @@ def _decision_section(manifest: Manifest) -> list[str]:
         ]
         text += " What an answer costs:\n\n" + table(["actual ↓ answered →", *names], rows)
     return ["## Decision\n\n" + text]
+
+
+def _slices_section(champion: Report) -> list[str]:
+    if not champion.slices:
+        return []
+    second = SECOND_SCORE["classification" if champion.confusion else "regression"]
+    rows = [
+        [
+            prose(column),
+            prose(value),
+            f"{each.rows:,}",
+            *(interval(each.test[key]) if key in each.test else "–" for key in (champion.score, second)),
+        ]
+        for column, values in champion.slices.items()
+        for value, each in values.items()
+    ]
+    head = ["column", "value", "rows", TITLES[champion.score], TITLES[second]]
+    return ["## By slice of the test split\n\n" + table(head, rows, align="llrrr")]
 
 
 def _interval_section(manifest: Manifest) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import numpy as np
 
-from training.base.config import GateSettings
+from training.base.config import LOWER_IS_BETTER, GateSettings
 from training.base.errors import GateError
 from training.data.dataset import Split
 from training.results.figures import TITLES, Answers
-from training.results.report import Report
+from training.results.report import FEWEST_ROWS_OF_A_SLICE, Report
 
 LATENCY_ROUNDS = 300
 
@@ -29,6 +30,14 @@ def missed(report: Report, latency_ms: float, gate: GateSettings) -> dict[str, s
         for metric, least in gate.minimum.items()
         if report.test[metric].value < least
     }
+    found |= _worst_slices(report, gate)
+    score, baseline = report.score, report.baseline
+    ours, theirs = report.cv[score].mean, baseline.cv[score].mean
+    if not (ours < theirs if score in LOWER_IS_BETTER else ours > theirs):
+        found["baseline"] = (
+            f"cross-validated {score} {ours:.4g} does not beat {theirs:.4g}, which answering with the {baseline.name} "
+            "reaches: the features tell nothing about the target"
+        )
     limits = (
         *(
             (f"maximum.{metric}", f"test {TITLES[metric]}", report.test[metric].value, most)
@@ -42,6 +51,25 @@ def missed(report: Report, latency_ms: float, gate: GateSettings) -> dict[str, s
         for rule, what, value, most in limits
         if most is not None and value > most
     }
+    return found
+
+
+def _worst_slices(report: Report, gate: GateSettings) -> dict[str, str]:
+    """For each bounded metric, the slice that misses its bound by the most."""
+    found = {}
+    for metric, bound in gate.worst_slice.items():
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        figures = [
+            (sign * each.test[metric].value, f"{column} {value!r} ({each.rows} rows)")
+            for column, values in report.slices.items()
+            for value, each in values.items()
+            if metric in each.test and each.rows >= FEWEST_ROWS_OF_A_SLICE
+        ]
+        worst, where = min(figures, default=(math.inf, ""))
+        if worst < sign * bound:
+            found[f"worst_slice.{metric}"] = (
+                f"test {TITLES[metric]} of {where} is {sign * worst:.4g}, and select.gate.worst_slice.{metric} is {bound:g}"
+            )
     return found
 
 

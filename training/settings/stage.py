@@ -50,7 +50,13 @@ class Params(Settings):
     def named_metrics(self) -> set[str | None]:
         """The metrics that the gate or the selection names."""
         gate = self.select.gate
-        rules = (gate.minimum, gate.maximum, gate.production.maximum_drop, gate.production.maximum_rise)
+        rules = (
+            gate.minimum,
+            gate.maximum,
+            gate.worst_slice,
+            gate.production.maximum_drop,
+            gate.production.maximum_rise,
+        )
         return {self.evaluate.score, *(metric for each in rules for metric in each)}
 
 
@@ -65,6 +71,8 @@ def main() -> None:
         raise ConfigError(
             f"{config.PARAMS_FILE}: cost is a metric, and decision.cost does not say what mistakes cost"
         )
+    if params.select.gate.worst_slice and not params.evaluate.slices:
+        raise ConfigError(f"{config.PARAMS_FILE}: select.gate.worst_slice needs evaluate.slices: [COLUMN, …]")
     try:
         models.check_name(name)
     except models.ModelNameError as error:

@@ -37,13 +37,31 @@ from training.base.config import (
     Metric,
     Settings,
 )
-from training.base.errors import ConfigError, ParityError
-from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, Split, joined, read_profile, read_split
+from training.base.errors import ConfigError, DataError, ParityError
+from training.data.dataset import (
+    SLICE,
+    TEST_FILE,
+    TRAIN_FILE,
+    Profile,
+    Split,
+    joined,
+    read_profile,
+    read_split,
+)
 from training.results import classification, regression, report, scores
 from training.results.figures import Answers, decimals, rounded
-from training.results.report import ClassScores, FoldScores, Importance, Parity, Report, SearchOutcome
+from training.results.report import (
+    Baseline,
+    ClassScores,
+    FoldScores,
+    Importance,
+    Parity,
+    Report,
+    SearchOutcome,
+    Slice,
+)
 from training.results.scores import Scoring
-from training.train import algorithms
+from training.train import algorithms, baseline
 from training.train.curves import curves
 from training.train.decision import cost_matrix, decide, decided
 from training.train.folds import folds
@@ -90,10 +108,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows that a fold was not fitted on, and what its model file says of them."""
+    """Rows that a fold was not fitted on, and what its model file and the baseline say of them."""
 
     held_out: Split
     answers: Answers
+    baseline: Answers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -218,9 +237,10 @@ def _cross_validate(task: Task) -> list[Fold]:
     train = task.train
     found = []
     for inner, outer in folds(train, task.evaluate.folds, task.evaluate.seed, "evaluate.folds"):
-        fitted, parameters, _ = _fit(task, train.take(inner))
-        held_out = train.take(outer)
-        found.append(Fold(held_out, task.answerer(_export(task, fitted, parameters))(held_out)))
+        rows, held_out = train.take(inner), train.take(outer)
+        fitted, parameters, _ = _fit(task, rows)
+        answers = task.answerer(_export(task, fitted, parameters))(held_out)
+        found.append(Fold(held_out, answers, baseline.answers(rows, held_out)))
     return found
 
 
@@ -237,13 +257,21 @@ def _decision(task: Task, cv: Sequence[Fold]) -> Decision | None:
 
 def _fold_scores(task: Task, cv: Sequence[Fold]) -> dict[str, FoldScores]:
     """Every metric over the folds. A threshold for one of them is tuned on the others, so it does not flatter the score."""
-    measured = []
+    answered = []
     for each in cv:
         answers = each.answers
         if task.profile.classes and task.decision != DecisionSettings():
             others = [other for other in cv if other is not each]
             answers = (decided(_decision(task, others), task.profile.classes, answers[1]), answers[1])
-        measured.append(scores.point(task.scoring, each.held_out.target, answers))
+        answered.append(answers)
+    return _over_all(task, cv, answered)
+
+
+def _over_all(task: Task, cv: Sequence[Fold], answered: Sequence[Answers]) -> dict[str, FoldScores]:
+    measured = [
+        scores.point(task.scoring, fold.held_out.target, answers)
+        for fold, answers in zip(cv, answered, strict=True)
+    ]
     if all(math.isnan(each[task.score]) for each in measured):
         raise ConfigError(
             f"evaluate.score {task.score} is defined in no fold: each has rows of one class only"
@@ -292,6 +320,8 @@ def _measure(
         },
         test=scores.with_intervals(task.scoring, test.target, on_test, **_bootstrap(evaluate)),
         decision=decision,
+        baseline=_baseline(task, cv),
+        slices=_slices(task, on_test),
         **(_by_class(test, on_test, profile) if profile.value is None else _interval(task, cv, on_test)),
         importance=_importance(task, answer),
         model=ModelFile(sha256=sha256(model), bytes=len(model), opset=export.OPSET),
@@ -299,6 +329,37 @@ def _measure(
         parity=parity,
     )
     return result, curves(test.target, on_test, result, profile)
+
+
+def _baseline(task: Task, cv: Sequence[Fold]) -> Baseline:
+    on_test = baseline.answers(task.train, task.test)
+    return Baseline(
+        name=baseline.name(task.train),
+        cv=_over_all(task, cv, [each.baseline for each in cv]),
+        test=scores.with_intervals(task.scoring, task.test.target, on_test, **_bootstrap(task.evaluate)),
+    )
+
+
+def _slices(task: Task, answers: Answers) -> dict[str, dict[str, Slice]]:
+    """The figures by the values of each column under evaluate.slices; ROC AUC is none where a slice has one class."""
+    test = task.test
+    found: dict[str, dict[str, Slice]] = {}
+    for column in task.evaluate.slices:
+        if SLICE + column not in test.frame:
+            raise DataError(f"{TEST_FILE} has no slices by {column!r}: run `dvc repro prepare`")
+        labels = test.frame[SLICE + column].to_numpy()
+        found[column] = {}
+        for value in sorted(set(labels)):
+            rows = np.flatnonzero(labels == value)
+            figures = scores.with_intervals(
+                task.scoring,
+                test.target[rows],
+                tuple(each[rows] for each in answers),
+                **_bootstrap(task.evaluate),
+            )
+            defined = {metric: score for metric, score in figures.items() if not math.isnan(score.value)}
+            found[column][value] = Slice(rows=len(rows), test=defined)
+    return found
 
 
 def _bootstrap(evaluate: EvaluateSettings) -> dict[str, Any]:

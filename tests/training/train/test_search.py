@@ -15,7 +15,7 @@ from tests.training.rows import mixed, prepared
 from training.base.config import AlgorithmSettings, Distribution, Metric, SearchSettings
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
-from training.results import report
+from training.results import report, scores
 from training.results.report import SearchOutcome
 from training.train import algorithms
 from training.train.search import _Trial, _values, search
@@ -28,7 +28,15 @@ def run(
     block = AlgorithmSettings.model_validate({"search": settings})
     assert block.search is not None
     pipeline = algorithms.pipeline(name, block, profile)
-    return search(pipeline, algorithms.create(name, "classification").prefix, block.search, rows, scores.of("classification"), score, name)
+    return search(
+        pipeline,
+        algorithms.create(name, "classification").prefix,
+        block.search,
+        rows,
+        scores.of("classification"),
+        score,
+        name,
+    )
 
 
 def test_grid_tries_every_combination_and_finds_the_best() -> None:
@@ -147,7 +155,7 @@ def test_a_small_space_is_tried_once_and_its_size_reported() -> None:
 
 def test_a_class_with_fewer_rows_than_folds_is_refused_with_a_remedy() -> None:
     with pytest.raises(
-        ConfigError, match=r"search\.folds is 100, but the rarest class has \d+ rows .* fewer folds"
+        ConfigError, match=r"search\.folds is 100, but the rarest class has \d+ rows: use fewer folds"
     ):
         run("svm", method="grid", space={"C": [1]}, folds=100)
 

@@ -95,7 +95,7 @@ def test_an_algorithm_without_a_block_is_named(trained: Project) -> None:
 def test_more_folds_than_rows_of_a_class(trained: Project) -> None:
     trained.change(evaluate__folds=60)
     with pytest.raises(
-        ConfigError, match=r"evaluate\.folds is 60, but the rarest class has \d+ rows to train on"
+        ConfigError, match=r"evaluate\.folds is 60, but the rarest class has \d+ rows: use fewer folds"
     ):
         trained.run("train", "logistic_regression")
 

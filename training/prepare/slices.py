@@ -1,0 +1,60 @@
+"""Says of each row to which slices it belongs, by the values of the columns under evaluate.slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from app.cells import Cells
+from app.contract import MISSING_BIN
+from training.base.errors import ConfigError
+from training.data.columns import as_numbers, as_text
+from training.data.dataset import SLICE
+from training.prepare.describe import bin_edges, bin_labels, bin_of, resolution
+
+INTERVALS = 4
+"""Of a number with many values."""
+MOST_VALUES = 20
+
+
+def with_slices(frame: pd.DataFrame, raw: pd.DataFrame, names: Iterable[str], cells: Cells) -> pd.DataFrame:
+    """The rows with a column of labels for each named column of the raw data.
+
+    Args:
+        frame: checked rows; the index counts the rows of the raw data from 1.
+        raw: the data as fetched.
+        names: of the columns.
+        cells: how their cells are written.
+
+    Raises:
+        ConfigError: there is no such column, or it has too many different texts.
+    """
+    found = {}
+    for name in names:
+        if name not in raw.columns:
+            raise ConfigError(
+                f"evaluate.slices: there is no column {name!r}; the data has {', '.join(map(str, raw.columns))}"
+            )
+        column = raw[name].iloc[frame.index - 1].set_axis(frame.index)
+        found[SLICE + name] = _labels(name, column, cells)
+    return frame.assign(**found)
+
+
+def _labels(name: str, column: pd.Series[Any], cells: Cells) -> pd.Series[Any]:
+    numbers, wrong = as_numbers(column, cells)
+    if not wrong.any() and numbers.nunique() > MOST_VALUES:
+        values = np.sort(numbers.dropna().to_numpy())
+        edges = bin_edges(values, resolution(values), INTERVALS)
+        labels = np.array([*bin_labels(edges), MISSING_BIN], dtype=object)
+        place = np.where(numbers.isna(), len(labels) - 1, bin_of(numbers.to_numpy(), edges))
+        return pd.Series(labels[place], column.index)
+    texts, _ = as_text(column, cells)
+    if texts.nunique() > MOST_VALUES:
+        raise ConfigError(
+            f"evaluate.slices: {name!r} has {texts.nunique():,} different values, and slices are at most {MOST_VALUES}: "
+            "group them in the source"
+        )
+    return texts.fillna(MISSING_BIN)
