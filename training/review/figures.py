@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from training.explore import stage as explore
+from training.explore import canvas as explore
 from training.review.model import Review
 
 if TYPE_CHECKING:

@@ -19,10 +19,16 @@ from numpy.typing import ArrayLike
 
 from tests.training.project import Project
 from tests.training.rows import mixed
-from training.explore import stage as explore
+from training.base.config import SchemaSettings
+from training.data.dataset import Origin
+from training.explore import association, canvas, stage, values
+from training.explore import table as tables
+from training.explore.table import Table
+from training.prepare import stage as prepare
+from training.prepare.checks import check
 
 PICTURES = ("class_balance.png", "correlation.png", "distributions.png", "scatter_matrix.png")
-
+OF_VALUES = ("against_target.png", "correlation.png", "scatter_matrix.png", "target.png")
 
 Column = tuple[str, "pd.Series[Any]", float | None]
 
@@ -42,19 +48,21 @@ def category(name: str, codes: ArrayLike, names: tuple[str, ...]) -> Column:
     )
 
 
-def made(
-    target: str, classes: tuple[str, ...], labels: ArrayLike, columns: tuple[Column, ...]
-) -> explore.Table:
+def made(target: str, classes: tuple[str, ...], labels: ArrayLike, columns: tuple[Column, ...]) -> Table:
     """As `tabulate` makes it: with names that fit."""
-    every = (*columns, category(target, labels, classes))
-    names = explore.distinct(explore.shorten(name) for name, _, _ in every)
+    return whole(*columns, category(target, labels, classes))
+
+
+def whole(*every: Column) -> Table:
+    """The last column is the target."""
+    names = canvas.distinct(canvas.shorten(name) for name, _, _ in every)
     frame = pd.DataFrame({name: values for name, (_, values, _) in zip(names, every, strict=True)})
     steps = {name: step for name, (_, _, step) in zip(names, every, strict=True) if step is not None}
-    return explore.Table(frame, names[-1], steps)
+    return Table(frame, names[-1], steps)
 
 
 @cache
-def table(kind: str) -> explore.Table:
+def table(kind: str) -> Table:
     random = np.random.default_rng(0)
     rows = 400
     if kind == "few":
@@ -84,6 +92,28 @@ def table(kind: str) -> explore.Table:
         codes = random.integers(0, 3, rows)
         columns = [category(each, codes, ("a", "b", "a rather long category")) for each in ("one", "two")]
         return made("y", ("no", "yes"), labels, tuple(columns))
+    if kind == "value":
+        columns = [number(f"measure_{each}", random.normal(0, 3, rows).round(1), "cm") for each in range(9)]
+        columns[1] = number("flag", np.arange(rows) % 2, step=1)
+        columns[2] = category("home", np.arange(rows) % 3, ("rent", "own", "other"))
+        return whole(*columns, number("price", columns[0][1] * 2 + random.normal(0, 1, rows).round(1), "EUR"))
+    if kind == "value of one":
+        x = random.normal(size=rows).round(1)
+        return whole(number("x", x), number("y", x**2 * 1e6, step=1))
+    if kind == "value of categories":
+        several = [random.integers(0, count, rows) for count in (2, 3, 40)]
+        names = (
+            ("no", "yes"),
+            ("a rather long category", "another one", "c"),
+            tuple(f"region {each}" for each in range(40)),
+        )
+        columns = [
+            category(f"kind {each}", *one) for each, one in enumerate(zip(several, names, strict=True))
+        ]
+        return whole(
+            *columns,
+            number("a_target_that_goes_on_for_much_longer_than_anything", several[0] - 1e-9, step=1e-12),
+        )
     classes = 20 if kind == "many classes" else 4
     labels = np.arange(rows) % classes
     gaps = random.normal(labels, 1).round(2)
@@ -101,6 +131,8 @@ def table(kind: str) -> explore.Table:
         ),
         category("home", np.where(random.random(rows) < 0.5, np.nan, 1), ("rent", "own")),
     ]
+    if kind == "mixed value":
+        return whole(*columns, number("spent", np.exp(random.normal(12, 3, rows)).round(), "EUR", 1))
     return made(
         "decision", tuple(f"a class called {each}" for each in range(classes)), labels, tuple(columns)
     )
@@ -108,15 +140,16 @@ def table(kind: str) -> explore.Table:
 
 # These draw dozens of panels.
 WIDE = pytest.mark.long("tests/training/explore", "training/data", "training/explore")
-KINDS = (
-    "few",
-    pytest.param("wide", marks=WIDE),
-    pytest.param("very wide", marks=WIDE),
-    "one",
-    "categories",
-    "mixed",
-    pytest.param("many classes", marks=WIDE),
-)
+KINDS = ("few", "wide", "very wide", "one", "categories", "mixed", "many classes")
+KINDS_OF_VALUES = ("value", "value of one", "value of categories", "mixed value")
+CASES = [
+    *(
+        pytest.param(kind, name, marks=WIDE if kind in ("wide", "very wide", "many classes") else ())
+        for kind in KINDS
+        for name in PICTURES
+    ),
+    *((kind, name) for kind in KINDS_OF_VALUES for name in OF_VALUES),
+]
 
 
 def words(figure: Figure) -> Iterator[Text]:
@@ -157,11 +190,12 @@ def drawn(kind: str, name: str) -> Drawn:
     figures = []
 
     def draw() -> Figure:
-        figures.append(explore.PICTURES[name](table(kind)))
+        drawn = table(kind)
+        figures.append(stage.PICTURES[drawn.task][name](drawn))
         return figures[0]
 
-    content = explore.png(draw)
-    with mpl.rc_context(explore.style()):
+    content = canvas.png(draw)
+    with mpl.rc_context(canvas.style()):
         FigureCanvasAgg(figures[0])
         figures[0].draw_without_rendering()
         unseen = hidden(figures[0])
@@ -171,16 +205,14 @@ def drawn(kind: str, name: str) -> Drawn:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PICTURES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "name"), CASES)
 def test_any_shape_of_data_gives_a_picture(kind: str, name: str) -> None:
     width, height = struct.unpack(">II", drawn(kind, name).content[16:24])
     assert 350 < width < 2800
     assert 150 < height < 2600
 
 
-@pytest.mark.parametrize("name", PICTURES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "name"), CASES)
 def test_no_words_are_on_top_of_each_other(kind: str, name: str) -> None:
     for (text, a), (other, b) in combinations(drawn(kind, name).words, 2):
         across = min(a.x1, b.x1) - max(a.x0, b.x0)
@@ -189,15 +221,17 @@ def test_no_words_are_on_top_of_each_other(kind: str, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_same_rows_give_same_bytes_whatever_the_machine_is_set_to() -> None:
-    once = {name: drawn("mixed", name).content for name in PICTURES}
+@pytest.mark.parametrize(("kind", "names"), [("mixed", PICTURES), ("mixed value", OF_VALUES)])
+def test_same_rows_give_same_bytes_whatever_the_machine_is_set_to(kind: str, names: tuple[str, ...]) -> None:
+    once = {name: drawn(kind, name).content for name in names}
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 30}):
-        assert explore.draw(table("mixed")) == once
+        assert stage.draw(table(kind)) == once
 
 
-def test_pictures_name_no_software_and_no_time() -> None:
-    pictures = explore.draw(table("one"))
-    assert sorted(pictures) == sorted(PICTURES)
+@pytest.mark.parametrize(("kind", "names"), [("one", PICTURES), ("value of one", OF_VALUES)])
+def test_pictures_name_no_software_and_no_time(kind: str, names: tuple[str, ...]) -> None:
+    pictures = stage.draw(table(kind))
+    assert sorted(pictures) == sorted(names)
     for content in pictures.values():
         kinds, position = set(), 8
         while position < len(content):
@@ -223,12 +257,14 @@ def test_of_very_many_features_the_best_are_drawn_and_it_says_so(name: str) -> N
 def test_a_picture_that_cannot_be_drawn_is_a_warning(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_: explore.Table) -> Figure:
+    def broken(_: Table) -> Figure:
         raise MemoryError("no room for a $10 picture")
+
+    pictures = {**stage.PICTURES["classification"], "correlation.png": broken}
 
     project.run("fetch")
     project.run("prepare")
-    monkeypatch.setattr(explore, "PICTURES", {**explore.PICTURES, "correlation.png": broken})
+    monkeypatch.setattr(stage, "PICTURES", {"classification": pictures})
     project.run("explore")
     drawn = {each.name: each.read_bytes() for each in (project.root / "reports/explore").iterdir()}
     assert sorted(drawn) == sorted(PICTURES)
@@ -239,13 +275,13 @@ def test_a_picture_that_cannot_be_drawn_is_a_warning(
 
     # For a person who calls it, a fault is a fault.
     with pytest.raises(MemoryError):
-        explore.draw(table("one"))
+        stage.draw(table("one"))
 
 
 @pytest.mark.slow
 def test_scatter_matrix_of_many_features_shows_the_best_and_says_so() -> None:
     wide = table("wide")
-    chosen = explore.informative(wide)
+    chosen = tables.informative(wide)
     assert len(chosen) == 6
     # In the sample, pixels repeat in sevens: the first of each seven never depends on the class.
     assert all(int(each.split("_")[1]) % 7 >= 4 for each in chosen)
@@ -259,7 +295,7 @@ def test_associations_are_pearson_correlation_ratio_and_cramers_v() -> None:
     y[::10] = np.nan
     kept = ~np.isnan(y)
     halves = pd.Categorical(np.where(x > 0, "low", "high"))
-    found = explore.associations(pd.DataFrame({"x": x, "y": y, "half": halves, "constant": 1.0}))
+    found = association.associations(pd.DataFrame({"x": x, "y": y, "half": halves, "constant": 1.0}))
     assert found.loc["x", "y"] == pytest.approx(np.corrcoef(x[kept], y[kept])[0, 1])
     assert found.loc["half", "half"] == pytest.approx(1)
     # With two groups the correlation ratio is the size of Pearson's r.
@@ -271,7 +307,7 @@ def test_associations_are_pearson_correlation_ratio_and_cramers_v() -> None:
 
 def test_bins_are_whole_steps_wide() -> None:
     values = np.random.default_rng(0).uniform(0, 10, 1000).round(1)
-    edges = explore.bin_edges(pd.Series(values), 0.1)
+    edges = tables.bin_edges(pd.Series(values), 0.1)
     widths = np.diff(edges) / 0.1
     assert widths == pytest.approx(np.full(len(widths), round(widths[0])))
     assert edges[0] < values.min() < values.max() < edges[-1]
@@ -279,17 +315,17 @@ def test_bins_are_whole_steps_wide() -> None:
 
 def test_far_values_are_left_out_and_rare_categories_become_one() -> None:
     values = pd.Series([*np.linspace(0, 1, 1000), 1e9])
-    assert explore.in_view(values).max() <= 1
+    assert tables.in_view(values).max() <= 1
     letters = pd.Series([*"aaabbbcccdddeeefffggghhhiiijjjkkklmn"], dtype="category")
-    merged = explore.in_view(letters)
+    merged = tables.in_view(letters)
     assert list(merged.cat.categories) == [*"abcdefghijk", "3 others"]
     assert (merged == "3 others").sum() == 3
 
 
 def test_names_are_cut_in_the_middle_and_stay_distinct() -> None:
-    assert explore.shorten("a_name_that_goes_on", 40) == "a_name_that_goes_on"
-    assert explore.shorten("mean_radius_of_the_cell_worst", 16) == "mean_radiu…worst"
-    assert explore.distinct(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
+    assert canvas.shorten("a_name_that_goes_on", 40) == "a_name_that_goes_on"
+    assert canvas.shorten("mean_radius_of_the_cell_worst", 16) == "mean_radiu…worst"
+    assert canvas.distinct(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
 
 
 @pytest.mark.slow
@@ -307,7 +343,57 @@ def test_stage_writes_its_folder_whole(project: Project) -> None:
 
 def test_prepared_rows_become_columns() -> None:
     profile, split = mixed()
-    data = explore.tabulate(split.frame, profile)
+    data = tables.tabulate(split.frame, profile)
     assert data.features == [each.name for each in profile.features]
     assert np.array_equal(data.frame["colour"].isna(), split.frame["colour"].isna())
     assert len(data.frame) == len(split)
+
+
+def test_a_quantity_becomes_a_column_with_its_unit() -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": random.normal(size=80).round(1), "y": random.normal(size=80).round(1)})
+    settings = {"target": "y", "task": "regression", "unit": "EUR", "features": {"x": {"type": "number"}}}
+    schema = SchemaSettings.model_validate(settings)
+    checked = check(frame, schema)
+    origin = Origin(source="-", sha256="0" * 64, rows=80, columns=("x", "y"))
+    profile = prepare.resolve(checked, schema, origin, checked.frame, checked.frame)
+    data = tables.tabulate(checked.frame, profile)
+    assert (data.task, data.target, data.features) == ("regression", "y (EUR)", ["x"])
+    assert data.numbers == ["x"]
+    assert data.frame["y (EUR)"].tolist() == checked.frame["y"].tolist()
+
+
+def test_features_that_go_with_a_quantity_most_are_found() -> None:
+    random = np.random.default_rng(0)
+    y = random.normal(size=300)
+    codes = (y > 0.5).astype(int) + (y > -0.5)
+    data = whole(
+        *(number(f"noise {each}", random.normal(size=300)) for each in range(8)),
+        number("falls", -y + random.normal(size=300)),
+        category("level", codes, ("low", "middle", "high")),
+        category("other", random.integers(0, 3, 300), ("a", "b", "c")),
+        number("y", y),
+    )
+    assert tables.best(data, data.features, 2) == ["falls", "level"]
+    assert tables.selection(data, ["falls", "level"]) == (
+        "The 2 of 11 features that correlate with the target most."
+    )
+
+
+def test_quantiles_along_a_number_follow_the_target() -> None:
+    x = pd.Series(np.linspace(0, 10, 1000))
+    places, found = values.quantiles_along(x, x * 2)
+    assert places == pytest.approx(np.arange(0.5, 10), abs=0.01)
+    assert found[2] == pytest.approx(places * 2)
+    low, high = found[0], found[-1]
+    assert high - low == pytest.approx(np.full(10, 0.8 * 2), rel=0.01)
+
+
+@pytest.mark.slow
+def test_pictures_of_a_regression_take_the_place_of_those_of_classes(project: Project) -> None:
+    for source, target, names in (("iris", "species", PICTURES), ("diabetes", "target", OF_VALUES)):
+        project.run("draft", f"sklearn:{source}", "--target", target, "--write")
+        for each in ("fetch", "prepare", "explore"):
+            project.run(each)
+        folder = project.root / "reports/explore"
+        assert sorted(each.name for each in folder.iterdir()) == sorted(names)
