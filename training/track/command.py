@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, read_bundle
+from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, Task, read_bundle
 from common import files
 from training.base import cli, config
 from training.base.config import Settings, TrackSettings
@@ -185,15 +185,15 @@ def read_plan(name: str) -> Plan:
     board = leaderboard.read()
     manifest = read_bundle(BUNDLE).manifest
     reports = [report.read(row.algorithm) for row in board.rows]
-    plots = {each.algorithm: read_plots(each.algorithm) for each in reports}
+    plots = {each.algorithm: read_plots(each.algorithm, manifest.task) for each in reports}
     return make_plan(name, board, manifest, reports, plots, sorted(EXPLORE.glob("*.png")))
 
 
-def read_plots(algorithm: str) -> dict[str, pd.DataFrame]:
+def read_plots(algorithm: str, task: Task) -> dict[str, pd.DataFrame]:
     frames = {}
-    for plot in report.PLOTS:
+    for plot in report.PLOTS[task]:
         path = report.directory(algorithm) / "plots" / f"{plot}.csv"
-        texts = ["class", "feature", "actual", *(["predicted"] if plot == "confusion" else [])]
+        texts = ["class", "feature", *(["actual", "predicted"] if plot == "confusion" else [])]
         try:
             frames[plot] = pd.read_csv(
                 path,
@@ -236,7 +236,8 @@ def make_plan(
         )
     # The data run shows the pictures, so they are part of its identity.
     pictures = [hashlib.sha256(each.read_bytes()).hexdigest() for each in images]
-    content = manifest.model_dump_json(include={"data", "features", "classes", "class_shares", "target"})
+    described = {"data", "features", "classes", "class_shares", "target"}
+    content = manifest.model_dump_json(include=described | ({"value"} if manifest.value else set()))
     runs.append(data_run(f"data-{_digest(name, content, *pictures)[:12]}", name, manifest, images))
     identity = _digest(name, board.model_dump_json(), manifest.digest, *digests)
     runs.append(comparison_run(f"leaderboard-{identity[:12]}", name, board, manifest, reports))
@@ -261,12 +262,20 @@ def algorithm_run(
         summary[f"test/{metric}"] = score.value
         if score.low is not None and score.high is not None:
             summary |= {f"test/{metric}_low": score.low, f"test/{metric}_high": score.high}
+    if interval := result.interval:
+        summary |= {
+            "interval/level": interval.level,
+            "interval/margin": interval.margin,
+            "interval/coverage": interval.coverage.value,
+            "interval/coverage_low": interval.coverage.low,
+            "interval/coverage_high": interval.coverage.high,
+        }
     summary |= {
         "champion": artifact is not None,
         "model/bytes": result.model.bytes,
         "model/complexity": result.complexity,
         "parity/label_differences": result.parity.label_differences,
-        "parity/largest_probability_difference": result.parity.largest_probability_difference,
+        "parity/largest_difference": result.parity.largest_difference,
     }
     counts = range(len(next(iter(result.cv.values())).folds))
     return Run(
@@ -287,20 +296,36 @@ def algorithm_run(
         history=[
             {f"fold/{metric}": each.folds[fold] for metric, each in result.cv.items()} for fold in counts
         ],
-        tables={
-            "per_class": {
-                "columns": ["class", "precision", "recall", "f1", "roc_auc", "support"],
-                "data": [[label, *each.model_dump().values()] for label, each in result.per_class.items()],
-            },
-            "calibration": _as_json(plots["calibration"]),
-        },
-        charts=charts(plots),
+        tables=_tables_by_class(result, plots) if manifest.task == "classification" else {},
+        charts=charts(plots, manifest.task),
         artifact=artifact,
     )
 
 
-def charts(plots: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+def _tables_by_class(result: Report, plots: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    return {
+        "per_class": {
+            "columns": ["class", "precision", "recall", "f1", "roc_auc", "support"],
+            "data": [[label, *each.model_dump().values()] for label, each in result.per_class.items()],
+        },
+        "calibration": _as_json(plots["calibration"]),
+    }
+
+
+def charts(plots: Mapping[str, pd.DataFrame], task: Task) -> dict[str, dict[str, Any]]:
     """Charts by the presets that every W&B server has: the arguments of `wandb.plot_table`."""
+    return {
+        **(_charts_of_classes(plots) if task == "classification" else _charts_of_values(plots)),
+        "importance": {
+            "preset": "wandb/bar/v0",
+            "table": _as_json(plots["importance"]),
+            "fields": {"label": "feature", "value": "importance"},
+            "labels": {"title": "Permutation importance"},
+        },
+    }
+
+
+def _charts_of_classes(plots: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
     confusion = plots["confusion"][["actual", "predicted", "count"]]
     confusion.columns = ["Actual", "Predicted", "nPredictions"]
 
@@ -323,12 +348,21 @@ def charts(plots: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
         "precision_recall": curve(
             "precision_recall", "Precision and recall", "recall", "precision", "Recall", "Precision"
         ),
-        "importance": {
-            "preset": "wandb/bar/v0",
-            "table": _as_json(plots["importance"]),
-            "fields": {"label": "feature", "value": "importance"},
-            "labels": {"title": "Permutation importance"},
-        },
+    }
+
+
+def _charts_of_values(plots: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    def scatter(plot: str, y: str, title: str) -> dict[str, Any]:
+        return {
+            "preset": "wandb/scatter/v0",
+            "table": _as_json(plots[plot]),
+            "fields": {"x": "predicted", "y": y},
+            "labels": {"title": title},
+        }
+
+    return {
+        "predicted": scatter("predicted", "actual", "Actual against predicted"),
+        "residuals": scatter("residuals", "residual", "Residuals"),
     }
 
 
@@ -367,20 +401,26 @@ def data_run(id: str, name: str, manifest: Manifest, images: Sequence[Path]) -> 
             "rows/train": manifest.data.train_rows,
             "rows/test": manifest.data.test_rows,
             "count/features": len(manifest.features),
-            "count/classes": len(manifest.classes),
+            **({} if manifest.value else {"count/classes": len(manifest.classes)}),
         },
         tables={
             "features": {
                 "columns": ["feature", "type", "unit", "values", "typical", "may be missing"],
                 "data": features,
             },
-            "class_shares": {
-                "columns": ["class", "share"],
-                "data": list(zip(manifest.classes, manifest.class_shares, strict=True)),
-            },
+            **_shares(manifest),
         },
         images={each.stem: str(each) for each in images},
     )
+
+
+def _shares(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """How the target is distributed in training."""
+    if manifest.value is None:
+        rows = list(zip(manifest.classes, manifest.class_shares, strict=True))
+        return {"class_shares": {"columns": ["class", "share"], "data": rows}}
+    bins = [[each.label, each.share] for each in manifest.value.bins]
+    return {"target_shares": {"columns": [manifest.target, "share"], "data": bins}}
 
 
 def comparison_run(

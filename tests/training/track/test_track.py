@@ -125,10 +125,14 @@ def read_runs(root: Path) -> dict[str, Recorded]:
 @pytest.fixture(scope="module")
 def offline(trained_iris: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Recorded]]:
     """The trained Iris project with its pictures, tracked once without a key."""
-    root, folder = tmp_path_factory.mktemp("tracked"), tmp_path_factory.mktemp("pictured") / "iris"
+    folder = tmp_path_factory.mktemp("pictured") / "iris"
     shutil.copytree(trained_iris, folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
         Project(folder, monkeypatch).run("explore")
+    return tracked(folder, tmp_path_factory.mktemp("tracked"), "tracked 7 runs in group iris-")
+
+
+def tracked(folder: Path, root: Path, said: str) -> tuple[Path, dict[str, Recorded]]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     done = subprocess.run(
         [sys.executable, "-m", "training.track"],
@@ -140,8 +144,8 @@ def offline(trained_iris: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     )
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("tracked 7 runs in group iris-")
-    assert "7 of them now, offline: `wandb leet " in line
+    assert line.startswith(said)
+    assert f"{said.split()[1]} of them now, offline: `wandb leet " in line
     return root, read_runs(root)
 
 
@@ -217,6 +221,48 @@ def test_data_run_has_the_pictures_and_the_features(offline: tuple[Path, dict[st
     assert (run.files / run.summary["scatter_matrix"]["path"]).stat().st_size > 1000
     assert next(row[0] for row in run.table("features")["data"]) == "sepal_length"
     assert run.summary["rows/train"] + run.summary["rows/test"] > 100
+    assert run.summary["count/classes"] == 3
+    assert [row[0] for row in run.table("class_shares")["data"]] == ["setosa", "versicolor", "virginica"]
+
+
+def test_runs_of_a_regression_have_values_and_an_interval_and_no_classes(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    project.run("draft", "sklearn:diabetes", "--target", "target", "--write")
+    project.change(
+        train={"algorithms": {"ridge": {}, "decision_tree": {"max_depth": 3}}},
+        select__gate={},
+        schema__unit="points",
+    )
+    for stage in ("settings", "fetch", "prepare", "explore"):
+        project.run(stage)
+    for algorithm in ("ridge", "decision_tree"):
+        project.run("train", algorithm)
+    project.run("select")
+    _, runs = tracked(project.root, tmp_path_factory.mktemp("values"), "tracked 4 runs in group diabetes-")
+
+    run, expected = runs["ridge"], report.read("ridge")
+    assert run.summary["cv/r2"] == expected.cv["r2"].mean
+    assert run.summary["test/rmse_low"] == expected.test["rmse"].low
+    assert expected.interval is not None
+    assert run.summary["interval/level"] == 0.9
+    assert run.summary["interval/margin"] == expected.interval.margin
+    assert run.summary["interval/coverage"] == expected.interval.coverage.value
+    assert run.summary["interval/coverage_low"] == expected.interval.coverage.low
+    assert run.summary["parity/largest_difference"] == expected.parity.largest_difference
+    assert set(run.config["_wandb"]["visualize"]) == {"predicted", "residuals", "importance"}
+    assert run.table("predicted_table")["columns"] == ["predicted", "actual"]
+    first = run.table("residuals_table")["data"][0]
+    assert run.table("predicted_table")["data"][0][1] == pytest.approx(sum(first))
+    assert not {"per_class", "calibration"} & set(run.summary)
+
+    data = runs["data"]
+    assert {"target", "against_target", "scatter_matrix", "correlation"} <= set(data.summary)
+    assert not {"count/classes", "class_shares"} & set(data.summary)
+    shares = data.table("target_shares")
+    assert shares["columns"] == ["target", "share"]
+    assert sum(share for _, share in shares["data"]) == pytest.approx(1)
+    assert "test/rmse" in runs["select"].table("leaderboard")["columns"]
 
 
 def test_comparison_lists_all_algorithms_best_first(
