@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.serving.results import Comparison, Results, Spread
-from training.explore.stage import style
+from training.explore.canvas import style
 
 OURS, OTHERS, BARE = "#2f6db3", "#c9893a", "#9aa0a6"
 LEGEND = {OURS: "this service", OTHERS: "other ways to serve", BARE: "uvicorn with a constant answer"}
