@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from skl2onnx import to_onnx, update_registered_converter
 from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+from skl2onnx.sklapi import CastTransformer
 from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
@@ -35,6 +36,10 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
     _register_converters()
     for module in _EXACT:
         fitted = module.compact(fitted)
+    if not layout.numbers:
+        # Without numbers, the encoder's node answers float32.
+        double = ("double", CastTransformer(dtype=np.float64))
+        fitted = Pipeline([*fitted.steps[:-1], double, fitted.steps[-1]])
     types: list[tuple[str, Any]] = []
     if layout.numbers:
         types.append((NUMBERS, DoubleTensorType([None, len(layout.numbers)])))

@@ -27,7 +27,7 @@ class Nodes:
         (given,) = operator.inputs
         self.values: str = given.full_name
         if not isinstance(given.type, DoubleTensorType):
-            # Without numbers, the encoder returns float32.
+            # A step in front of the estimator may have cast them.
             self.values = self.add("Cast", self.values, to=onnx.TensorProto.DOUBLE)
 
     def add(self, kind: str, *inputs: str | NDArray[Any], **attributes: Any) -> str:
