@@ -82,7 +82,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
             page.route(pattern, handler)
         page.goto(address + path)
         if wait:
-            expect(page.locator("#bars .first")).to_be_visible()
+            expect(page.locator("#verdict")).not_to_have_text("…")
         return page
 
     yield open_page

@@ -15,7 +15,16 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 from app.contract import Manifest
 from tests.app.processes import running
 from tests.browsing import Visit
-from tests.bundles import mixed_row, number_row, write_mixed_bundle, write_number_bundle
+from tests.bundles import (
+    HARVEST,
+    ValuedRow,
+    harvest_row,
+    mixed_row,
+    number_row,
+    write_harvest_bundle,
+    write_mixed_bundle,
+    write_number_bundle,
+)
 from tests.tools import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +45,15 @@ def mixed(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The service with numbers and a category that may be missing."""
     directory = tmp_path_factory.mktemp("mixed")
     manifest = write_mixed_bundle(directory)
+    with running(directory) as service:
+        yield service.url, manifest
+
+
+@pytest.fixture(scope="module")
+def harvests(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Manifest]]:
+    """The service with a regression, whose features are those of `mixed`."""
+    directory = tmp_path_factory.mktemp("harvests")
+    manifest = write_harvest_bundle(directory)
     with running(directory) as service:
         yield service.url, manifest
 
@@ -202,14 +220,14 @@ def test_examples_fill_in_and_tell_the_truth(numbers: tuple[str, Manifest], visi
     buttons = page.locator("#examples button")
     expect(buttons).to_have_count(len(manifest.examples) + 1)
     for button, example in zip(buttons.all(), manifest.examples, strict=False):
-        expect(button).to_contain_text(example.label)
+        expect(button).to_contain_text(str(example.label))
         button.click()
         expect(button).to_have_attribute("aria-pressed", "true")
         for name, value in example.values.items():
             assert float(box(page, name).input_value()) == value
         row = number_row(tuple(float(value or 0) for value in example.values.values()))
         expect_answer(page, row.label, row.probabilities)
-        expect(page.locator("#compare")).to_contain_text(example.label)
+        expect(page.locator("#compare")).to_contain_text(str(example.label))
     box(page, "sepal_length").fill("9")
     expect(page.locator("#compare")).to_have_text("")
     expect(page.locator("#examples [aria-pressed=true]")).to_have_count(0)
@@ -408,7 +426,7 @@ def _expect_no_sideways_scroll(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
 
 
-@pytest.mark.parametrize("bundle", ["numbers", "mixed"])
+@pytest.mark.parametrize("bundle", ["numbers", "mixed", "harvests"])
 def test_a_phone_shows_it_without_sideways_scrolling(
     bundle: str, request: pytest.FixtureRequest, visit: Visit
 ) -> None:
@@ -449,10 +467,14 @@ CONTRAST = """
 
 
 @pytest.mark.slow
-def test_dark_and_light_are_two_readable_palettes(mixed: tuple[str, Manifest], visit: Visit) -> None:
+@pytest.mark.parametrize("bundle", ["mixed", "harvests"])
+def test_dark_and_light_are_two_readable_palettes(
+    bundle: str, request: pytest.FixtureRequest, visit: Visit
+) -> None:
+    address, _ = request.getfixturevalue(bundle)
     grounds = set()
     for scheme in ("light", "dark"):
-        page = visit(mixed[0], color_scheme=scheme, expected="status of 422")
+        page = visit(address, color_scheme=scheme, expected="status of 422")
         grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert page.evaluate(CONTRAST) == []
         box(page, "age").fill("-5")
@@ -469,6 +491,94 @@ def test_every_input_has_a_name_of_its_own(mixed: tuple[str, Manifest], visit: V
     )
     assert all(names)
     assert len(set(names)) == len(names)
+
+
+def expect_value(page: Page, row: ValuedRow) -> None:
+    """The value and its interval, as text and on the histogram."""
+    low, high = row.interval
+    expect(page.locator("#verdict")).to_have_text(f"{row.value:.1f} kg")
+    expect(page.locator("#runner")).to_contain_text(f"90 % interval {low:.1f} to {high:.1f} kg")
+    plot = page.locator(".plot").bounding_box()
+    assert plot is not None
+
+    def place(value: float) -> float:
+        share = (value - HARVEST.minimum) / (HARVEST.maximum - HARVEST.minimum)
+        return plot["x"] + plot["width"] * min(max(share, 0), 1)
+
+    def wait_for(selector: str, side: str, expected: float) -> None:
+        page.wait_for_function(
+            "([selector, side, expected]) => Math.abs("
+            "document.querySelector(selector).getBoundingClientRect()[side] - expected) < 1.5",
+            arg=[selector, side, expected],
+        )
+
+    wait_for(".plot .mark", "left", place(row.value))
+    wait_for(".plot .span", "left", place(low))
+    wait_for(".plot .span", "right", place(high))
+
+
+@pytest.mark.slow
+def test_a_value_is_shown_with_its_interval_on_the_histogram(
+    harvests: tuple[str, Manifest], visit: Visit
+) -> None:
+    address, manifest = harvests
+    page = visit(address)
+    expect(page.locator("#target")).to_have_text("Predicted harvest")
+    expect(page.locator(".plot rect")).to_have_count(len(HARVEST.bins))
+    expect(page.locator("#spread .foot span")).to_have_text(["-12", "16"])
+    for hidden in ("#bars", "#key", ".plot .truth"):
+        expect(page.locator(hidden)).to_be_hidden()
+    expect_value(page, harvest_row(10, 8, "clay"))
+    field(page, "soil type").locator("select").select_option(label="sand")
+    slider(page, "Höhe (cm)").fill("30")
+    expect_value(page, harvest_row(30, 8, "sand"))
+    expect(page.locator("#runner")).to_contain_text("beyond the training data")
+    expect(page.locator("#spoken")).to_have_text(
+        "-14.5 kg, 90 % interval from -17.0 to -12.0, beyond the training data"
+    )
+    about = page.locator(".about")
+    expect(about).to_contain_text("90 %: ± 2.5 kg; it holds 91.0 % of the test rows")
+    expect(about).to_contain_text("3 features, a value")
+    expect(about.locator("#scores th")).to_have_text(["R²", "RMSE", "MAE", "median absolute error"])
+    assert page.locator("#scores .whisker").count() == 1
+    assert manifest.interval is not None
+
+
+@pytest.mark.slow
+def test_a_rows_true_value_is_within_the_interval_or_not(
+    harvests: tuple[str, Manifest], visit: Visit
+) -> None:
+    address, manifest = harvests
+    document = manifest.model_dump(mode="json")
+    document["examples"][1]["label"] = 9.25
+    page = visit(address, routes={"**/model": answering(document)})
+    buttons, compare = page.locator("#examples button"), page.locator("#compare")
+    expect(buttons).to_have_text(["row 1-1.6 kg", "row 29.3 kg", "row 32.3 kg", "typical values"])
+    buttons.nth(0).click()
+    expect(compare).to_have_text("✓ This row’s true value is -1.6 kg, within the interval.")
+    expect(page.locator(".plot .truth")).to_be_visible()
+    buttons.nth(1).click()
+    expect(compare).to_have_text("✗ This row’s true value is 9.3 kg, outside the interval.")
+    box(page, "age").fill("31")
+    expect(page.locator(".plot .truth")).to_be_hidden()
+    expect(compare).to_have_text("")
+
+
+@pytest.mark.parametrize(
+    ("margin", "value", "text"),
+    [(45_000, 213_456.7, "213,457"), (0.031, 0.12345, "0.123"), (0, 3.25, "3.3"), (2.5e-9, 1e-7, "1e-7")],
+)
+def test_a_value_has_two_digits_of_its_margin(
+    harvests: tuple[str, Manifest], visit: Visit, margin: float, value: float, text: str
+) -> None:
+    address, manifest = harvests
+    document = manifest.model_dump(mode="json")
+    document["interval"]["margin"] = margin
+    document["value"]["unit"] = None
+    model = {"name": document["name"], "version": document["version"]}
+    answer = {"value": value, "interval": [value - margin, value + margin], "model": model}
+    page = visit(address, routes={"**/model": answering(document), "**/predict": answering(answer)})
+    expect(page.locator("#verdict")).to_have_text(text)
 
 
 @pytest.mark.slow
