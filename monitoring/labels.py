@@ -1,7 +1,7 @@
 """Joins delayed ground truth to the prediction log: how accurate is the model on the rows that it really saw?
 
-The truth is a table with the columns `id`, the response's `x-request-id`; `label`, the true class; and `row`, the number
-of the row within its request (0 without the column). The result is a table for people, metrics for Prometheus (in a file
+The truth is a table with the columns `id`, the response's `x-request-id`; `label`, the true class, or `value`, the true
+value of a regression; and `row`, the number of the row within its request (0 without the column). The result is a table for people, metrics for Prometheus (in a file
 for the node exporter's textfile collector, or through a Pushgateway), and with `--output` the joined rows as training data.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import re
 import sys
@@ -26,20 +25,17 @@ from app.contract import MANIFEST_FILE, Manifest
 from common import files
 from common.command import run
 from common.errors import EspalierError
+from monitoring.scores import Figures, Logged, Scoring, scoring_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 JOB = "espalier-labels"
-ACCURACY = "model_live_accuracy_ratio"
 ROWS = "model_live_labelled_rows"
-RECALL = "model_live_recall_ratio"
 COMPUTED = "model_live_computed_timestamp_seconds"
 
 _SHOWN = 5
 _UNKNOWN_VERSION = "unknown"
-_Z = 1.959963984540054
-"""95 % of a normal distribution lie within so many standard deviations."""
 
 Key = tuple[str, int]
 """A request's id, and the number of a row in the request."""
@@ -47,9 +43,9 @@ Key = tuple[str, int]
 
 @dataclass
 class Truth:
-    """The true labels, and the faults of their table."""
+    """The true labels or values, and the faults of their table."""
 
-    labels: dict[Key, str]
+    labels: dict[Key, Any]
     rows: int
     """Number of rows of the table."""
     unlabelled: int = 0
@@ -58,26 +54,15 @@ class Truth:
     """Number of rows that repeat another one."""
     contradicted: set[Key] = field(default_factory=set)
     """Rows for which the table has several labels; they do not count."""
-    unknown: Counter[str] = field(default_factory=Counter)
-    """Labels that are not a class of the model, with their numbers."""
-
-
-@dataclass(frozen=True)
-class Logged:
-    """A line of the log."""
-
-    time: str
-    """As in the log, where the order of texts is the order of times; empty if the log has none."""
-    version: str
-    label: str
-    features: Mapping[str, Any]
+    unknown: Counter[Any] = field(default_factory=Counter)
+    """Labels that are not a class of the model, or values that are not finite, with their numbers."""
 
 
 @dataclass
 class Join:
     """The log's lines with their true labels."""
 
-    matched: dict[Key, tuple[Logged, str]]
+    matched: dict[Key, tuple[Logged[Any], Any]]
     rows: Counter[str]
     """Number of the log's lines by model version."""
     repeated: int
@@ -88,18 +73,12 @@ class Join:
 
 @dataclass(frozen=True)
 class Score:
-    """The accuracy of one version."""
+    """How right one version is."""
 
     version: str
     logged: int
     labelled: int
-    right: int
-    recall: dict[str, tuple[int, int]]
-    """By class that occurred: the number of its rows that were recognised, and of all its rows."""
-
-    @property
-    def accuracy(self) -> float:
-        return self.right / self.labelled
+    figures: Figures
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -107,18 +86,19 @@ def main(arguments: list[str] | None = None) -> None:
     manifest = read_manifest(options.model)
     if options.output and options.output.suffix not in (".csv", ".parquet"):
         raise EspalierError(f"--output {options.output}: it must end with .csv or .parquet")
-    truth = read_truth(options.truth, manifest)
-    joined = join(read_log(options.log, options.since), truth)
-    _print_notes(truth, joined, sys.stderr)
+    scoring = scoring_of(manifest)
+    truth = read_truth(options.truth, scoring)
+    joined = join(read_log(options.log, scoring, options.since), truth)
+    _print_notes(truth, joined, scoring, sys.stderr)
     if not joined.matched:
         raise EspalierError(_why_nothing(options.log, truth, joined))
-    scores = score(joined)
-    _show(scores)
+    scores = score(joined, scoring)
+    _show(scores, scoring)
     if options.textfile or options.pushgateway:
         where = {"environment": options.environment, "model": manifest.name}
-        publish(scores, where, textfile=options.textfile, pushgateway=options.pushgateway)
+        publish(scores, scoring, where, textfile=options.textfile, pushgateway=options.pushgateway)
     if options.output:
-        write_rows(joined, manifest, options.output)
+        write_rows(joined, manifest, scoring, options.output)
         print(f"{len(joined.matched)} labelled rows are in {options.output}")
 
 
@@ -138,7 +118,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise EspalierError(f"{file} is no card of a model: --model must be the folder of a bundle") from None
 
 
-def read_truth(file: Path, manifest: Manifest) -> Truth:
+def read_truth(file: Path, scoring: Scoring[Any]) -> Truth:
     """A table of ground truth.
 
     Raises:
@@ -148,33 +128,34 @@ def read_truth(file: Path, manifest: Manifest) -> Truth:
     import pyarrow.csv
     import pyarrow.parquet
 
-    text = {"id": pa.string(), "label": pa.string(), "row": pa.int64()}
+    column = scoring.column
+    types = {"id": pa.string(), column: getattr(pa, scoring.type)(), "row": pa.int64()}
     try:
         if file.suffix == ".csv":
             # Ids are text: 007 keeps its zeros.
-            table = pa.csv.read_csv(file, convert_options=pa.csv.ConvertOptions(column_types=text))
+            table = pa.csv.read_csv(file, convert_options=pa.csv.ConvertOptions(column_types=types))
         elif file.suffix == ".parquet":
             table = pa.parquet.read_table(file)
         else:
             raise EspalierError(f"--truth {file}: it must end with .csv or .parquet")
-        if lacking := [name for name in ("id", "label") if name not in table.column_names]:
+        if lacking := [name for name in ("id", column) if name not in table.column_names]:
             raise EspalierError(
                 f"{file} has no column {' and no '.join(lacking)}, but {', '.join(table.column_names) or 'none'}; "
-                "the truth has the columns id, label and, of requests with several rows, row"
+                f"the truth has the columns id, {column} and, of requests with several rows, row"
             )
-        columns = {name: table.column(name).cast(text[name]) for name in text if name in table.column_names}
+        columns = {name: table.column(name).cast(types[name]) for name in types if name in table.column_names}
     except OSError as error:
         raise EspalierError(f"{file}: {error.strerror or _first_line(error)}") from None
     except pa.ArrowException as error:
         raise EspalierError(f"{file} cannot be read as a table: {_first_line(error)}") from None
-    ids, labels = columns["id"].to_pylist(), columns["label"].to_pylist()
+    ids, labels = columns["id"].to_pylist(), columns[column].to_pylist()
     numbers = columns["row"].to_pylist() if "row" in columns else [0] * len(ids)
     truth = Truth({}, len(ids))
     for request_id, number, label in zip(ids, numbers, labels, strict=True):
         key = (request_id, number or 0)
-        if not request_id or not label:
+        if not request_id or label is None or label == "":
             truth.unlabelled += 1
-        elif label not in manifest.classes:
+        elif not scoring.known(label):
             truth.unknown[label] += 1
         elif key not in truth.labels:
             truth.labels[key] = label
@@ -187,11 +168,14 @@ def read_truth(file: Path, manifest: Manifest) -> Truth:
     return truth
 
 
-def read_log(target: str, since: datetime | None = None) -> Iterator[tuple[Key, Logged]]:
+def read_log(
+    target: str, scoring: Scoring[Any], since: datetime | None = None
+) -> Iterator[tuple[Key, Logged[Any]]]:
     """The lines of a prediction log.
 
     Args:
         target: a directory or `s3://BUCKET/PREFIX`.
+        scoring: of the model's task.
         since: only lines with this time or a later one.
 
     Raises:
@@ -212,32 +196,37 @@ def read_log(target: str, since: datetime | None = None) -> Iterator[tuple[Key, 
                 continue
             content = bytes(get(store, name).bytes())
             for number, line in enumerate(content.splitlines(), 1):
-                key, time, logged = _parsed(line, f"{target.rstrip('/')}/{name}, line {number}", since)
+                where = f"{target.rstrip('/')}/{name}, line {number}"
+                key, time, logged = _parsed(line, where, scoring, since)
                 if since is None or (time is not None and time >= since):
                     yield key, logged
     except BaseError as error:
         raise EspalierError(f"--log {target}: {_first_line(error)}") from None
 
 
-def _parsed(line: bytes, where: str, since: datetime | None) -> tuple[Key, datetime | None, Logged]:
+def _parsed(
+    line: bytes, where: str, scoring: Scoring[Any], since: datetime | None
+) -> tuple[Key, datetime | None, Logged[Any]]:
     try:
         document = json.loads(line)
         key = (str(document["id"]), int(document["row"]))
         time = document.get("time")
         moment = None if time is None else datetime.fromisoformat(time)
-        label = document["label"]
+        answer = scoring.prediction(document[scoring.column])
+        interval = document.get("interval")
+        ends = None if interval is None else (float(interval[0]), float(interval[1]))
         version = document.get("model_version", _UNKNOWN_VERSION)
     except KeyError as error:
         raise EspalierError(
-            f"{where} has no {error.args[0]}: ESPALIER_PREDICTION_LOG_FIELDS must have id and label for a join"
+            f"{where} has no {error.args[0]}: ESPALIER_PREDICTION_LOG_FIELDS must have id and {scoring.column} for a join"
         ) from None
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, IndexError):
         raise EspalierError(f"{where} is no line of a prediction log") from None
     if since is not None and moment is None:
         raise EspalierError(
             f"{where} has no time, which --since needs: ESPALIER_PREDICTION_LOG_FIELDS has not got it"
         )
-    return key, moment, Logged(time or "", version, label, document.get("features") or {})
+    return key, moment, Logged(time or "", version, answer, document.get("features") or {}, ends)
 
 
 def _open(target: str) -> ObjectStore:
@@ -260,9 +249,9 @@ def _open(target: str) -> ObjectStore:
 # ------------------------------------------------------------------------------ joining and scoring
 
 
-def join(log: Iterator[tuple[Key, Logged]], truth: Truth) -> Join:
+def join(log: Iterator[tuple[Key, Logged[Any]]], truth: Truth) -> Join:
     """Look up each line of a log in the truth. Memory holds the truth and the matches, but not the log."""
-    matched: dict[Key, tuple[Logged, str]] = {}
+    matched: dict[Key, tuple[Logged[Any], Any]] = {}
     rows: Counter[str] = Counter()
     repeated = 0
     for key, logged in log:
@@ -278,29 +267,15 @@ def join(log: Iterator[tuple[Key, Logged]], truth: Truth) -> Join:
     return Join(matched, rows, repeated, [key for key in truth.labels if key not in matched])
 
 
-def score(joined: Join) -> list[Score]:
-    """The accuracy of each version that has labelled rows."""
-    pairs: dict[str, Counter[tuple[str, str]]] = {}
-    for logged, label in joined.matched.values():
-        pairs.setdefault(logged.version, Counter())[label, logged.label] += 1
-    scores = []
-    for version, counted in sorted(pairs.items()):
-        support: Counter[str] = Counter()
-        for (label, _), number in counted.items():
-            support[label] += number
-        recall = {label: (counted[label, label], number) for label, number in sorted(support.items())}
-        right = sum(hit for hit, _ in recall.values())
-        scores.append(Score(version, joined.rows[version], counted.total(), right, recall))
-    return scores
-
-
-def wilson(right: int, number: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, which also holds for few rows and for shares of 0 and 1."""
-    share, z2 = right / number, _Z * _Z
-    middle = share + z2 / (2 * number)
-    half = _Z * math.sqrt(share * (1 - share) / number + z2 / (4 * number * number))
-    scale = 1 + z2 / number
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+def score(joined: Join, scoring: Scoring[Any]) -> list[Score]:
+    """The figures of each version that has labelled rows."""
+    pairs: dict[str, list[tuple[Logged[Any], Any]]] = {}
+    for logged, truth in joined.matched.values():
+        pairs.setdefault(logged.version, []).append((logged, truth))
+    return [
+        Score(version, joined.rows[version], len(found), scoring.score(found))
+        for version, found in sorted(pairs.items())
+    ]
 
 
 # ------------------------------------------------------------------------------ output
@@ -308,6 +283,7 @@ def wilson(right: int, number: int) -> tuple[float, float]:
 
 def publish(
     scores: list[Score],
+    scoring: Scoring[Any],
     where: Mapping[str, str],
     *,
     textfile: Path | None = None,
@@ -320,20 +296,12 @@ def publish(
     """
     registry = CollectorRegistry()
     by = [*where, "model_version"]
-    accuracy = Gauge(ACCURACY, "Share of the labelled rows that were predicted right.", by, registry=registry)
     rows = Gauge(ROWS, "Rows of the prediction log whose truth is known.", by, registry=registry)
-    recall = Gauge(
-        RECALL,
-        "Share of the labelled rows of a class that were recognised.",
-        [*by, "class"],
-        registry=registry,
-    )
+    show = scoring.gauges(registry, by)
     for each in scores:
         labels = {**where, "model_version": each.version}
-        accuracy.labels(**labels).set(each.accuracy)
         rows.labels(**labels).set(each.labelled)
-        for name, (hits, number) in each.recall.items():
-            recall.labels(**labels, **{"class": name}).set(hits / number)
+        show(labels, each.figures)
     computed = Gauge(COMPUTED, "When the live figures were computed.", list(where), registry=registry)
     computed.labels(**where).set_to_current_time()
     if textfile is not None:
@@ -350,7 +318,7 @@ def publish(
             raise EspalierError(f"--pushgateway {pushgateway} does not take the metrics: {reason}") from None
 
 
-def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
+def write_rows(joined: Join, manifest: Manifest, scoring: Scoring[Any], file: Path) -> None:
     """Write the labelled rows as training data: features and target, named as in the schema.
 
     Raises:
@@ -374,7 +342,7 @@ def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
     types = {each.name: pa.float64() if each.type == "number" else pa.string() for each in manifest.features}
     arrays = {name: pa.array(columns[name], types[name]) for name in names}
     arrays[manifest.target] = pa.array(
-        [label for _, (_, label) in sorted(joined.matched.items())], pa.string()
+        [truth for _, (_, truth) in sorted(joined.matched.items())], getattr(pa, scoring.type)()
     )
     try:
         # A mistyped folder must not be created.
@@ -386,18 +354,18 @@ def write_rows(joined: Join, manifest: Manifest, file: Path) -> None:
         raise EspalierError(f"--output {file}: {error.strerror or _first_line(error)}") from None
 
 
-def _print_notes(truth: Truth, joined: Join, stream: Any) -> None:
+def _print_notes(truth: Truth, joined: Join, scoring: Scoring[Any], stream: Any) -> None:
     """Print a line for everything that does not count."""
     known = [
-        (truth.unlabelled, "rows of the truth have no id or no label and do not count"),
+        (truth.unlabelled, f"rows of the truth have no id or no {scoring.column} and do not count"),
         (truth.repeated, "rows of the truth say once more what another one says and count once"),
         (
             len(truth.contradicted),
-            f"rows have several labels and do not count: {_some(map(_named, sorted(truth.contradicted)))}",
+            f"rows have several {scoring.column}s and do not count: {_some(map(_named, sorted(truth.contradicted)))}",
         ),
         (
             truth.unknown.total(),
-            f"labels are no class of the model and do not count: {_some(sorted(truth.unknown))}",
+            f"{scoring.refusal}: {_some(map(str, sorted(truth.unknown)))}",
         ),
         (joined.repeated, "lines of the log have the id and row of another; the last one counts"),
         (
@@ -421,22 +389,17 @@ def _why_nothing(log: str, truth: Truth, joined: Join) -> str:
     )
 
 
-def _show(scores: list[Score]) -> None:
+def _show(scores: list[Score], scoring: Scoring[Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
-    for name in ("model version", "rows in log", "labelled", "accuracy (95 % interval)", "recall by class"):
+    for name in ("model version", "rows in log", "labelled", *scoring.heads):
         table.add_column(
             name, justify="right" if name in ("rows in log", "labelled") else "left", no_wrap=True
         )
     for each in scores:
-        low, high = wilson(each.right, each.labelled)
-        recall = "\n".join(
-            f"{name} {hit / number:.1%} of {number}" for name, (hit, number) in each.recall.items()
-        )
-        accuracy = f"{each.accuracy:.1%} ({low:.1%} to {high:.1%})"
-        table.add_row(each.version, str(each.logged), str(each.labelled), accuracy, recall)
+        table.add_row(each.version, str(each.logged), str(each.labelled), *each.figures.cells())
     # A job's log has no width, so lines are not wrapped there.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 

@@ -10,10 +10,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring import labels
+from monitoring import labels, scores
 from monitoring.delivery import exposition
 from monitoring.delivery.facts import Deployment, Facts, Run, Timeline
 from monitoring.delivery.files import Place, Release
+from tests.bundles import write_harvest_bundle, write_number_bundle
 from tests.deploy.project import ROOT
 
 Family = tuple[str, frozenset[str]]
@@ -34,9 +35,17 @@ def test_delivery() -> None:
 
 
 def test_labels(tmp_path: Path) -> None:
-    score = labels.Score("0123456789ab", 10, 8, 7, {"setosa": (3, 4)})
-    labels.publish([score], {"environment": "production", "model": "iris"}, textfile=tmp_path / "live.prom")
-    assert exported((tmp_path / "live.prom").read_text()) == listed("labels")
+    found: dict[str, Family] = {}
+    scorings = [
+        (write_number_bundle(tmp_path), scores.Accuracy(7, 8, {"setosa": (3, 4)})),
+        (write_harvest_bundle(tmp_path), scores.Errors(1.0, 2.0, 7, 8)),
+    ]
+    for manifest, figures in scorings:
+        score = labels.Score("0123456789ab", 10, 8, figures)
+        where, file = {"environment": "production", "model": manifest.name}, tmp_path / "live.prom"
+        labels.publish([score], scores.scoring_of(manifest), where, textfile=file)
+        found |= exported(file.read_text())
+    assert found == listed("labels")
 
 
 # In a process of its own: locust replaces parts of the standard library.

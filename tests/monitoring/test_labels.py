@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -26,24 +27,37 @@ from scipy.stats import binomtest
 from app.contract import Manifest
 from common.errors import EspalierError
 from monitoring import labels
-from monitoring.labels import JOB, main, read_log, wilson
+from monitoring.labels import JOB, main, read_log
+from monitoring.scores import Accuracy, Classes, Logged, wilson
 from tests.app.buckets import BUCKET, bucket
 from tests.app.processes import PATIENCE, ROOT, running
-from tests.bundles import PLANT_CLASSES, mixed_row, write_mixed_bundle, write_number_bundle
+from tests.bundles import (
+    MARGIN,
+    PLANT_CLASSES,
+    harvest_row,
+    mixed_row,
+    write_harvest_bundle,
+    write_mixed_bundle,
+    write_number_bundle,
+)
 from tests.tools import free_port, require
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 ROWS = [mixed_row(4.9, 3.0, "clay"), mixed_row(None, 7.9, "sand"), mixed_row(12.0, 60.0, None)]
 
 
+with TemporaryDirectory() as _folder:
+    PLANTS = Classes(write_mixed_bundle(Path(_folder)))
+
+
 class World:
     """A bundle, a log and a truth to be put together."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, write: Callable[[Path], Manifest] = write_mixed_bundle) -> None:
         self.folder = folder
         self.model, self.log = folder / "model", folder / "log"
         self.model.mkdir()
-        self.manifest: Manifest = write_mixed_bundle(self.model)
+        self.manifest = write(self.model)
         self.truth_file = folder / "truth.csv"
 
     def logged(self, *lines: dict[str, Any], day: str = "2026-11-21", name: str = "a") -> None:
@@ -207,9 +221,110 @@ def test_a_log_in_a_bucket_is_read(world: World, monkeypatch: pytest.MonkeyPatch
             monkeypatch.setenv(name, each)
         target = f"s3://{BUCKET}/predictions"
         ask_the_service(world.model, target)
-        assert len(list(read_log(target))) == 6
+        assert len(list(read_log(target, PLANTS))) == 6
         with pytest.raises(EspalierError, match=r"^--log s3://nowhere: "):
-            list(read_log("s3://nowhere"))
+            list(read_log("s3://nowhere", PLANTS))
+
+
+# ------------------------------------------------------------------------------ values
+
+
+@pytest.fixture
+def harvests(tmp_path: Path) -> World:
+    return World(tmp_path, write_harvest_bundle)
+
+
+def valued(request_id: str, number: float, **more: Any) -> dict[str, Any]:
+    made = line(request_id, **{"value": number, "interval": [number - MARGIN, number + MARGIN], **more})
+    return {name: each for name, each in made.items() if name != "label"}
+
+
+@pytest.mark.slow
+def test_values_that_the_service_logged_are_scored_and_kept_for_training(
+    harvests: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask_the_service(harvests.model, harvests.log)
+    rows = [harvest_row(*row.values.values()) for row in ROWS]  # type: ignore[arg-type]
+    errors = [0.5, -1.0, 2.0, 0.0, 4.0, MARGIN]
+    keys = [*(f"one-{index},0" for index in range(3)), *(f"many,{index}" for index in range(3))]
+    truth = [row.value + error for row, error in zip(rows * 2, errors, strict=True)]
+    pairs = [f"{key},{value!r}" for key, value in zip(keys, truth, strict=True)]
+    harvests.truth(*pairs, head="id,row,value")
+    textfile, output = harvests.folder / "live.prom", harvests.folder / "live.parquet"
+
+    harvests.run("--textfile", textfile, "--output", output)
+
+    series = parsed(textfile.read_text())
+    about = {"model_version": harvests.manifest.version, "model": "harvests", "environment": "local"}
+    assert value(series, "model_live_labelled_rows", **about) == 6
+    assert value(series, "model_live_mean_absolute_error", **about) == pytest.approx(10 / 6)
+    squared = sum(each * each for each in errors) / 6
+    assert value(series, "model_live_root_mean_squared_error", **about) == pytest.approx(squared**0.5)
+    assert value(series, "model_live_interval_coverage_ratio", **about) == pytest.approx(5 / 6)
+    assert not [name for name, _ in series if "accuracy" in name or "recall" in name]
+    told = capsys.readouterr().out
+    assert "1.667 kg" in told
+    assert "83.3% (43.6% to 97.0%)" in told
+    table = pa.parquet.read_table(output)
+    assert table.column_names == [*(each.name for each in harvests.manifest.features), "harvest"]
+    assert table.column("harvest").type == pa.float64()
+    assert sorted(table.column("harvest").to_pylist()) == sorted(truth)
+
+
+def test_a_log_without_intervals_has_no_coverage(harvests: World, capsys: pytest.CaptureFixture[str]) -> None:
+    harvests.logged(valued("a", 3.0, interval=None))
+    harvests.truth("a,4", head="id,value")
+    textfile = harvests.folder / "live.prom"
+    harvests.run("--textfile", textfile)
+    about = {"model_version": "v1", "model": "harvests", "environment": "local"}
+    series = parsed(textfile.read_text())
+    assert value(series, "model_live_mean_absolute_error", **about) == 1
+    assert ("model_live_interval_coverage_ratio", frozenset(about.items())) not in series
+    assert "not in the log" in capsys.readouterr().out
+
+
+def test_whatever_does_not_count_of_values_is_said(
+    harvests: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harvests.logged(valued("a", 3.0), valued("zero", 0.5))
+    harvests.truth("a,4", "a,4.0", "zero,0", "both,1", "both,2", "odd,inf", "blank,", head="id,value")
+    harvests.run()
+    assert capsys.readouterr().err.splitlines() == [
+        "note: 1 rows of the truth have no id or no value and do not count",
+        "note: 1 rows of the truth say once more what another one says and count once",
+        "note: 1 rows have several values and do not count: both row 0",
+        "note: 1 values are not finite and do not count: inf",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "logged", "said"),
+    [
+        (
+            "id,label",
+            "a,1",
+            {},
+            "has no column value, but id, label; the truth has the columns id, value and",
+        ),
+        ("id,value", "a,much", {}, "cannot be read as a table: .*much"),
+        ("id,value", "a,1", {"value": "much"}, "line 1 is no line of a prediction log"),
+        ("id,value", "a,1", {"interval": [1]}, "line 1 is no line of a prediction log"),
+    ],
+)
+def test_values_that_cannot_be_read_are_one_line(
+    harvests: World, head: str, row: str, logged: dict[str, Any], said: str
+) -> None:
+    harvests.logged(valued("a", 3.0, **logged) | logged)
+    harvests.truth(row, head=head)
+    with pytest.raises(EspalierError, match=said):
+        harvests.run()
+
+
+def test_the_log_of_a_classification_has_no_values(harvests: World) -> None:
+    harvests.logged(line("a"))
+    harvests.truth("a,1", head="id,value")
+    with pytest.raises(EspalierError, match="FIELDS must have id and value for a join"):
+        harvests.run()
 
 
 # ------------------------------------------------------------------------------ the Pushgateway
@@ -453,19 +568,19 @@ def test_since_looks_at_the_lines_and_not_only_at_the_files(
         day="2026-11-20",
     )
     world.logged(line("late"))
-    assert {key[0] for key, _ in read_log(str(world.log), labels._since(since))} == found
+    assert {key[0] for key, _ in read_log(str(world.log), PLANTS, labels._since(since))} == found
 
 
 def test_since_may_be_relative_and_needs_times(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     now = datetime.now(UTC)
     day = str((now - timedelta(hours=1)).date())
     world.logged(line("a", time=(now - timedelta(hours=1)).isoformat()), day=day)
-    assert len(list(read_log(str(world.log), labels._since("2h")))) == 1
-    assert list(read_log(str(world.log), labels._since("0h"))) == []
+    assert len(list(read_log(str(world.log), PLANTS, labels._since("2h")))) == 1
+    assert list(read_log(str(world.log), PLANTS, labels._since("0h"))) == []
     world.logged({"id": "a", "row": 0, "label": "no"}, day=day)
-    assert len(list(read_log(str(world.log)))) == 1
+    assert len(list(read_log(str(world.log), PLANTS))) == 1
     with pytest.raises(EspalierError, match="has no time, which --since needs"):
-        list(read_log(str(world.log), labels._since("2h")))
+        list(read_log(str(world.log), PLANTS, labels._since("2h")))
     with pytest.raises(SystemExit):
         world.run("--since", "yesterday")
     assert "yesterday is no time: write 2026-11-21" in capsys.readouterr().err
@@ -511,14 +626,15 @@ def test_scores_are_those_of_a_plain_count(
     log = {(request_id, row): (label, version) for request_id, row, label, version in lines}
     truth = labels.Truth(dict(known), len(known))
     entries = (
-        (key, labels.Logged("", version, label, {}))
+        (key, Logged("", version, label, {}))
         for key, (label, version) in ((tuple(each[:2]), each[2:]) for each in lines)
     )
     joined = labels.join(entries, truth)  # type: ignore[arg-type]
-    for each in labels.score(joined):
+    for each in labels.score(joined, PLANTS):
         pairs = [(log[key][0], known[key]) for key in log if key in known and log[key][1] == each.version]
         assert each.labelled == len(pairs)
-        assert each.right == sum(answer == label for answer, label in pairs)
+        assert isinstance(each.figures, Accuracy)
+        assert each.figures.right == sum(answer == label for answer, label in pairs)
         assert each.logged == sum(version == each.version for *_, version in lines)
     assert set(joined.missing) == set(known) - set(log)
     assert joined.repeated == sum(tuple(each[:2]) in known for each in lines) - len(set(log) & set(known))
@@ -527,7 +643,7 @@ def test_scores_are_those_of_a_plain_count(
 def test_memory_holds_the_truth_and_not_the_log(world: World) -> None:
     """A line of the log that has no truth is counted and gone."""
     joined = labels.join(
-        iter([((str(number), 0), labels.Logged("", "v", "no", {})) for number in range(1000)]),
+        iter([((str(number), 0), Logged("", "v", "no", {})) for number in range(1000)]),
         labels.Truth({("5", 0): "no"}, 1),
     )
     assert len(joined.matched) == 1
