@@ -189,6 +189,8 @@ class SchemaSettings(Settings):
     description: str | None = None
     range: tuple[float, float] | None = None
     step: float | None = Field(default=None, gt=0)
+    weight: Text | None = None
+    """Column of the source that says how much a row counts, in training and in scores; it need not be a feature."""
     missing_target: Literal["reject", "drop"] = "reject"
     """What to do with rows without a class or value."""
     duplicates: Literal["drop", "reject", "keep"] = "reject"

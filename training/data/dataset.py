@@ -27,6 +27,8 @@ EXPLORE = Path("reports/explore")
 TIME, GROUP = "split.time", "split.group"
 """Columns of the prepared files that keep rows apart, if split.by asks for it."""
 
+WEIGHT = "row.weight"
+"""Column of the prepared files that says how much a row counts, if schema.weight names one."""
 SLICE = "slice."
 """What the names of the columns begin with that say to which slice of the test split a row belongs."""
 
@@ -143,6 +145,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """How much each row counts; None if all count alike."""
+        return self.frame[WEIGHT].to_numpy() if WEIGHT in self.frame else None
 
     @property
     def times(self) -> NDArray[Any] | None:

@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from app.cells import Cells
 from training.base.config import SchemaSettings, SplitSettings
 from training.base.errors import ConfigError, DataError
-from training.data.columns import as_text, as_times
-from training.data.dataset import GROUP, TIME, Division
+from training.data.columns import as_numbers, as_text, as_times
+from training.data.dataset import GROUP, TIME, WEIGHT, Division
 
 FEWEST_ROWS_PER_FOLD = 2
 """Of a regression: R² needs two values."""
+_WRONG = {
+    TIME: "is neither a number nor a date such as 2026-01-31",
+    GROUP: "is no text",
+    WEIGHT: "is no number above 0",
+}
 SHOWN = 5
 """Rows that an error lists before it gives only the number of the others."""
 TRIES = 20
@@ -24,15 +29,16 @@ TRIES = 20
 
 
 def with_places(
-    frame: pd.DataFrame, raw: pd.DataFrame, settings: SplitSettings, cells: Cells
+    frame: pd.DataFrame, raw: pd.DataFrame, settings: SplitSettings, cells: Cells, weight: str | None = None
 ) -> pd.DataFrame:
-    """The checked rows with the columns TIME and GROUP, as far as the settings name them.
+    """The checked rows with the columns TIME, GROUP and WEIGHT, as far as the settings name them.
 
     Args:
         frame: checked rows; the index counts the rows of the raw data from 1.
         raw: the data as fetched.
-        settings: name the columns.
+        settings: name the columns of time and group.
         cells: how their cells are written.
+        weight: names the column of weights.
 
     Raises:
         ConfigError: there is no such column.
@@ -41,6 +47,7 @@ def with_places(
     for key, name, convert in (
         (TIME, settings.time, as_times),
         (GROUP, settings.group, as_text),
+        (WEIGHT, weight, as_numbers),
     ):
         if name is None:
             continue
@@ -52,10 +59,10 @@ def with_places(
             raise DataError(f"a feature cannot be called {key!r}: rename it under data.rename")
         chosen = raw[name].iloc[frame.index - 1].set_axis(frame.index)
         values, wrong = convert(chosen, cells)
-        for mask, fault in (
-            (wrong, "is neither a number nor a date such as 2026-01-31" if key == TIME else "is no text"),
-            (values.isna(), "is missing"),
-        ):
+        faults = [(wrong, _WRONG[key]), (values.isna(), "is missing")]
+        if key == WEIGHT:
+            faults.append(((values <= 0) | np.isinf(values), _WRONG[key]))
+        for mask, fault in faults:
             if mask.any():
                 raise DataError(_fault(key, name, chosen[mask], fault))
         frame = frame.assign(**{key: values})
@@ -157,7 +164,9 @@ def _moment(value: Any) -> str:
 def _fault(key: str, name: str, cells: pd.Series[Any], fault: str) -> str:
     listed = ", ".join(f"row {row}: {value!r}" for row, value in cells.head(SHOWN).items())
     more = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
-    return f"{key}: {name!r} {fault} in {listed}{more}; correct the source, or change split.by"
+    return (
+        f"{key}: {name!r} {fault} in {listed}{more}; correct the source, or change the setting that names it"
+    )
 
 
 def check_size(

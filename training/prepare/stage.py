@@ -50,7 +50,7 @@ def main() -> None:
     raw, origin = read_raw()
     leaderboard.discard(origin.source, schema.target)
     checked = check(raw, schema, settings.data.cells)
-    frame = with_places(checked.frame, raw, settings.split, settings.data.cells)
+    frame = with_places(checked.frame, raw, settings.split, settings.data.cells, schema.weight)
     frame = with_slices(frame, raw, settings.evaluate.slices, settings.data.cells)
     train, test = split(frame, schema.target, settings.split)
     check_size(train, test, checked.classes, schema, settings.evaluate.folds)
@@ -64,7 +64,7 @@ def main() -> None:
     files.write_parquet(TRAIN_FILE, train)
     files.write_parquet(TEST_FILE, test)
     write_profile(profile)
-    used = {settings.split.time, settings.split.group, *settings.evaluate.slices}
+    used = {schema.weight, settings.split.time, settings.split.group, *settings.evaluate.slices}
     left_out = [each for each in checked.left_out if each not in used]
     files.write_text(DATA_REPORT_FILE, summary.render(profile, train, test, left_out))
     if left_out:

@@ -160,6 +160,7 @@ def compare(
         "resamples": rules.evaluate.bootstrap,
         "confidence": confidence,
         "seed": rules.evaluate.seed,
+        "weights": test.weights,
     }
     decision = candidate.manifest.decision
     scoring = scores.of(profile.task, np.array(decision.cost) if decision and decision.cost else None)

@@ -60,23 +60,32 @@ def of(task: Task, cost: Floats | None = None) -> Scoring:
     return Regression() if task == "regression" else Classification(cost)
 
 
-def point(scoring: Scoring, target: NDArray[Any], answers: Answers) -> dict[Metric, float]:
-    """Every metric of one set of rows, rounded."""
-    values = scoring.scores(target, answers, np.ones((1, len(target))))
+def point(
+    scoring: Scoring, target: NDArray[Any], answers: Answers, weights: Floats | None = None
+) -> dict[Metric, float]:
+    """Every metric of one set of rows, rounded. Weights say how much each row counts."""
+    values = scoring.scores(target, answers, _counted(np.ones((1, len(target))), weights))
     return {name: rounded(value[0], decimals(name, target)) for name, value in values.items()}
 
 
 def with_intervals(
-    scoring: Scoring, target: NDArray[Any], answers: Answers, *, resamples: int, confidence: float, seed: int
+    scoring: Scoring,
+    target: NDArray[Any],
+    answers: Answers,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    weights: Floats | None = None,
 ) -> dict[str, Score]:
     """Every metric with a percentile bootstrap interval.
 
     The rows of a classification are drawn within each class, so that no resample misses a class.
     """
-    drawn = _resampled(scoring, [answers], target, resamples, seed)[0]
+    drawn = _resampled(scoring, [answers], target, resamples, seed, weights)[0]
     return {
         str(name): _around(value, drawn[name], confidence, decimals(name, target))
-        for name, value in point(scoring, target, answers).items()
+        for name, value in point(scoring, target, answers, weights).items()
     }
 
 
@@ -89,14 +98,15 @@ def paired(
     resamples: int,
     confidence: float,
     seed: int,
+    weights: Floats | None = None,
 ) -> dict[str, Score]:
     """How far the second model's metrics are above the first's on the same rows, with intervals.
 
     Both are measured on each resample: how hard the drawn rows are cancels out, and the interval is much
     narrower than those of the two models would suggest.
     """
-    before, after = _resampled(scoring, [first, second], target, resamples, seed)
-    points = point(scoring, target, first), point(scoring, target, second)
+    before, after = _resampled(scoring, [first, second], target, resamples, seed, weights)
+    points = point(scoring, target, first, weights), point(scoring, target, second, weights)
     found = {}
     for name in scoring.metrics:
         digits = decimals(name, target)
@@ -112,7 +122,12 @@ def proportion(hits: NDArray[np.bool_], *, resamples: int, confidence: float, se
 
 
 def _resampled(
-    scoring: Scoring, models: Sequence[Answers], target: NDArray[Any], resamples: int, seed: int
+    scoring: Scoring,
+    models: Sequence[Answers],
+    target: NDArray[Any],
+    resamples: int,
+    seed: int,
+    weights: Floats | None,
 ) -> list[dict[Metric, Floats]]:
     """Every metric of each model on the same bootstrap resamples."""
     random = np.random.default_rng(seed)
@@ -121,14 +136,19 @@ def _resampled(
     parts: list[list[dict[Metric, Floats]]] = [[] for _ in models]
     for start in range(0, resamples, per_chunk):
         size = min(per_chunk, resamples - start)
-        weights = np.zeros((size, len(target)))
+        drawn = np.zeros((size, len(target)))
         for rows in strata:
-            weights[:, rows] = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size)
+            drawn[:, rows] = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size)
         for part, answers in zip(parts, models, strict=True):
-            part.append(scoring.scores(target, answers, weights))
+            part.append(scoring.scores(target, answers, _counted(drawn, weights)))
     return [
         {name: np.concatenate([each[name] for each in part]) for name in scoring.metrics} for part in parts
     ]
+
+
+def _counted(drawn: Floats, weights: Floats | None) -> Floats:
+    """How much each row counts in each set: how often it was drawn times its own weight."""
+    return drawn if weights is None else drawn * weights
 
 
 def _around(value: float, drawn: Floats, confidence: float, digits: int = DECIMALS) -> Score:

@@ -24,13 +24,14 @@ def answers(fitted: Split, asked: Split) -> Answers:
     """
     count = len(asked)
     if is_classes(fitted.target):
-        shares = np.bincount(fitted.target) / len(fitted)
+        shares = np.bincount(fitted.target, weights=fitted.weights)
+        shares = shares / shares.sum()
         return np.full(count, int(shares.argmax())), np.tile(shares, (count, 1))
     return (np.full(count, _value(fitted)),)
 
 
 def _value(fitted: Split) -> float:
     if fitted.times is None:
-        return float(fitted.target.mean())
+        return float(np.average(fitted.target, weights=fitted.weights))
     last: NDArray[np.bool_] = fitted.times == fitted.times.max()
     return float(fitted.target[last].mean())

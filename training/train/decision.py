@@ -53,6 +53,7 @@ def decide(
     target: NDArray[np.int64],
     probabilities: Floats,
     score: Metric,
+    weights: Floats | None = None,
 ) -> Decision | None:
     """The decision that the settings ask for; None if the most probable class is it.
 
@@ -62,6 +63,7 @@ def decide(
         target: actual classes of rows that the models behind the probabilities were not fitted on.
         probabilities: of the same rows, shape (rows, classes).
         score: is maximised by a tuned threshold where no costs are given.
+        weights: how much each row counts.
 
     Raises:
         ConfigError: the settings do not fit the classes or the score.
@@ -79,7 +81,7 @@ def decide(
     positive = _positive(settings, profile)
     threshold = settings.threshold
     if threshold == "tuned":
-        threshold = _tuned(target, probabilities, positive, score, cost)
+        threshold = _tuned(target, probabilities, positive, score, cost, weights)
     return Decision(
         positive=profile.classes[positive], threshold=threshold, cost=None if cost is None else _rows(cost)
     )
@@ -99,7 +101,12 @@ def decided(
 
 
 def _tuned(
-    target: NDArray[np.int64], probabilities: Floats, positive: int, score: Metric, cost: Floats | None
+    target: NDArray[np.int64],
+    probabilities: Floats,
+    positive: int,
+    score: Metric,
+    cost: Floats | None,
+    weights: Floats | None,
 ) -> float:
     """The threshold with the lowest cost or the best score; of equal ones, the one nearest to one half."""
     if cost is None and score in OF_PROBABILITIES:
@@ -119,9 +126,9 @@ def _tuned(
     ]
     values = [
         sign
-        * scores.point(scoring, target, (np.where(found >= each, positive, 1 - positive), probabilities))[
-            metric
-        ]
+        * scores.point(
+            scoring, target, (np.where(found >= each, positive, 1 - positive), probabilities), weights
+        )[metric]
         for each in candidates
     ]
     return float(candidates[int(np.argmax(values))])

@@ -136,15 +136,17 @@ class _Trial:
         pipeline.set_params(**{self._prefix + key: value for key, value in candidate.items()})
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            pipeline.fit(inputs(inner), inner.target)
+            pipeline.fit(inputs(inner), inner.target, inner.weights)
         self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
         if not is_classes(outer.target):
             answers: Answers = (np.asarray(pipeline.predict(inputs(outer)), dtype=np.float64).ravel(),)
-            return scores.point(self._scoring, outer.target, answers)[self._score]
+            return scores.point(self._scoring, outer.target, answers, outer.weights)[self._score]
         # Labels follow from the probabilities: asking an SVM for both computes its kernel twice.
         probabilities: NDArray[np.floating[Any]] = pipeline.predict_proba(inputs(outer))
         predicted = self._scoring.predicted(probabilities, self._score)
-        return scores.point(self._scoring, outer.target, (predicted, probabilities))[self._score]
+        return scores.point(self._scoring, outer.target, (predicted, probabilities), outer.weights)[
+            self._score
+        ]
 
     def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:
         return ConfigError(

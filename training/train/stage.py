@@ -176,7 +176,7 @@ def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, An
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         try:
-            fitted: Pipeline = clone(pipeline).fit(algorithms.inputs(split), split.target)
+            fitted: Pipeline = clone(pipeline).fit(algorithms.inputs(split), split.target, split.weights)
         except Exception as error:
             # scikit-learn and xgboost check parameters only here, with exceptions of many classes.
             raise _refusal("be fitted", name, parameters, error) from error
@@ -252,7 +252,15 @@ def _decision(task: Task, cv: Sequence[Fold]) -> Decision | None:
         return None
     target = np.concatenate([each.held_out.target for each in cv])
     probabilities = np.concatenate([each.answers[1] for each in cv])
-    return decide(task.decision, task.profile, target, probabilities, task.score)
+    weights = [each.held_out.weights for each in cv if each.held_out.weights is not None]
+    return decide(
+        task.decision,
+        task.profile,
+        target,
+        probabilities,
+        task.score,
+        np.concatenate(weights) if weights else None,
+    )
 
 
 def _fold_scores(task: Task, cv: Sequence[Fold]) -> dict[str, FoldScores]:
@@ -269,7 +277,7 @@ def _fold_scores(task: Task, cv: Sequence[Fold]) -> dict[str, FoldScores]:
 
 def _over_all(task: Task, cv: Sequence[Fold], answered: Sequence[Answers]) -> dict[str, FoldScores]:
     measured = [
-        scores.point(task.scoring, fold.held_out.target, answers)
+        scores.point(task.scoring, fold.held_out.target, answers, fold.held_out.weights)
         for fold, answers in zip(cv, answered, strict=True)
     ]
     if all(math.isnan(each[task.score]) for each in measured):
@@ -316,9 +324,11 @@ def _measure(
         cv=_fold_scores(task, cv),
         train={
             key: Score(value=value)
-            for key, value in scores.point(task.scoring, train.target, on_train).items()
+            for key, value in scores.point(task.scoring, train.target, on_train, train.weights).items()
         },
-        test=scores.with_intervals(task.scoring, test.target, on_test, **_bootstrap(evaluate)),
+        test=scores.with_intervals(
+            task.scoring, test.target, on_test, weights=test.weights, **_bootstrap(evaluate)
+        ),
         decision=decision,
         baseline=_baseline(task, cv),
         slices=_slices(task, on_test),
@@ -336,7 +346,13 @@ def _baseline(task: Task, cv: Sequence[Fold]) -> Baseline:
     return Baseline(
         name=baseline.name(task.train),
         cv=_over_all(task, cv, [each.baseline for each in cv]),
-        test=scores.with_intervals(task.scoring, task.test.target, on_test, **_bootstrap(task.evaluate)),
+        test=scores.with_intervals(
+            task.scoring,
+            task.test.target,
+            on_test,
+            weights=task.test.weights,
+            **_bootstrap(task.evaluate),
+        ),
     )
 
 
@@ -355,6 +371,7 @@ def _slices(task: Task, answers: Answers) -> dict[str, dict[str, Slice]]:
                 task.scoring,
                 test.target[rows],
                 tuple(each[rows] for each in answers),
+                weights=None if test.weights is None else test.weights[rows],
                 **_bootstrap(task.evaluate),
             )
             defined = {metric: score for metric, score in figures.items() if not math.isnan(score.value)}
@@ -398,7 +415,7 @@ def _importance(task: Task, answer: Callable[[Split], Answers]) -> dict[str, Imp
     sign = -1.0 if task.score in LOWER_IS_BETTER else 1.0
 
     def measure(split: Split) -> float:
-        return sign * scores.point(task.scoring, split.target, answer(split))[task.score]
+        return sign * scores.point(task.scoring, split.target, answer(split), split.weights)[task.score]
 
     intact, digits = measure(test), decimals(task.score, test.target)
     result = {}

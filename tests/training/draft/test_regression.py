@@ -246,7 +246,7 @@ def test_draft_and_run_pass_without_an_edit(project: Project) -> None:
     # The mean, whatever the row, does not pass.
     gate = config.load(Selecting).select.gate
     test = read_split(TEST_FILE, read_profile())
-    useless = scores.point("regression", test.target, (np.full(len(test), test.target.mean()),))
+    useless = scores.point(scores.of("regression"), test.target, (np.full(len(test), test.target.mean()),))
     assert all(useless[metric] < least for metric, least in gate.minimum.items())
     assert all(useless[metric] > most for metric, most in gate.maximum.items())
     assert leaderboard.read().rows[0].test["rmse"].value <= gate.maximum["rmse"]

@@ -58,11 +58,11 @@ def test_draft_and_run_pass_without_an_edit(project: Project, source: str, targe
     profile, test = read_profile(), read_split(TEST_FILE, read_profile())
     always = np.full(len(test), int(np.argmax(profile.class_shares)))
     useless = scores.point(
-        "classification", test.target, (always, np.tile(profile.class_shares, (len(test), 1)))
+        scores.of("classification"), test.target, (always, np.tile(profile.class_shares, (len(test), 1)))
     )
     assert all(useless[metric] < least for metric, least in gate.minimum.items())
     chance = np.random.default_rng(1).permutation(test.target)
-    guessed = scores.point("classification", test.target, (chance, np.eye(len(profile.classes))[chance]))
+    guessed = X, test.target, (chance, np.eye(len(profile.classes))[chance]))
     assert all(guessed[metric] < least for metric, least in gate.minimum.items())
     assert guessed["log_loss"] > gate.maximum["log_loss"] >= leaderboard.read().rows[0].test["log_loss"].value
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
 from training.base.config import AlgorithmSettings
@@ -18,8 +19,10 @@ from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 from training.train.algorithms.factories import SEED, Algorithm, create
 from training.train.algorithms.preparation import ESTIMATOR, FEATURES, preparation
+from training.train.algorithms.weights import WeightedPipeline, takes_weights
 
-CLASS_WEIGHTS = ("class_weight", "class_weights")
+CLASS_WEIGHT = "class_weight"
+CLASS_WEIGHTS = (CLASS_WEIGHT, "class_weights")
 """The parameters in which a block names classes and estimators number them."""
 
 
@@ -40,11 +43,12 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     features = preparation(profile, fill=not algorithm.takes_missing, scale=algorithm.scale)
     # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
     steps = [] if features == "passthrough" else [(FEATURES, features)]
-    whole = Pipeline([*steps, (ESTIMATOR, algorithm.estimator)])
     parameters = dict(settings.parameters)
     for key in CLASS_WEIGHTS:
         if isinstance(weights := parameters.get(key), dict):
             parameters[key] = _by_position(f"train.algorithms.{name}.{key}", weights, profile.classes)
+    of_rows = None if CLASS_WEIGHT in _parameters(algorithm) else parameters.pop(CLASS_WEIGHT, None)
+    whole = WeightedPipeline([*steps, (ESTIMATOR, algorithm.estimator)], class_weight=of_rows)
     return whole.set_params(**{algorithm.prefix + key: value for key, value in parameters.items()})
 
 
@@ -59,6 +63,8 @@ def inputs(split: Split) -> NDArray[np.float64] | pd.DataFrame:
 
 def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -> None:
     known = _parameters(algorithm)
+    if isinstance(algorithm.estimator, ClassifierMixin) and takes_weights(algorithm.estimator):
+        known.append(CLASS_WEIGHT)
     for parameter in sorted({*settings.parameters, *(settings.search.space if settings.search else ())}):
         if parameter not in known:
             guess = difflib.get_close_matches(parameter, known, n=1)

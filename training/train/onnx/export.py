@@ -34,6 +34,7 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
     are sorted and the message is serialised deterministically.
     """
     _register_converters()
+    fitted = Pipeline(fitted.steps)
     for module in _EXACT:
         fitted = module.compact(fitted)
     if not layout.numbers:
