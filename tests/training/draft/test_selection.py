@@ -62,7 +62,9 @@ def test_draft_and_run_pass_without_an_edit(project: Project, source: str, targe
     )
     assert all(useless[metric] < least for metric, least in gate.minimum.items())
     chance = np.random.default_rng(1).permutation(test.target)
-    guessed = X, test.target, (chance, np.eye(len(profile.classes))[chance]))
+    guessed = scores.point(
+        scores.of("classification"), test.target, (chance, np.eye(len(profile.classes))[chance])
+    )
     assert all(guessed[metric] < least for metric, least in gate.minimum.items())
     assert guessed["log_loss"] > gate.maximum["log_loss"] >= leaderboard.read().rows[0].test["log_loss"].value
 
