@@ -68,7 +68,7 @@ def main() -> None:
 def _write(text: str, profile: Profile) -> None:
     file = config.PARAMS_FILE
     try:
-        fitted, changes = document.fit(file.read_text(encoding="utf-8"), profile.task, profile.train_rows)
+        fitted, changes = document.fit(file.read_text(encoding="utf-8"), profile)
         files.write_text(file, document.place(text, fitted))
     except OSError as error:
         raise ConfigError(

@@ -6,12 +6,12 @@ import re
 
 from app.contract import Task
 from training.base import config
-from training.base.config import METRICS
+from training.base.config import METRICS, SplitSettings
+from training.data.dataset import Profile
 from training.train.algorithms import FACTORIES, create
 
 _SECTION = re.compile(r"^([A-Za-z_'\"][^\n:]*):(?=\s|$)", re.MULTILINE)
 _TRAILING = re.compile(r"(?:^(?:[ \t]*|#[^\n]*)(?:\n|\Z))*\Z", re.MULTILINE)
-_SCORE = re.compile(r"^ +score:.*\n", re.MULTILINE)
 
 
 DRAFTED: dict[Task, tuple[str, ...]] = {
@@ -47,28 +47,46 @@ def place(drafted: str, document: str) -> str:
     return "".join(blocks.values())
 
 
-def fit(document: str, task: Task, rows: int = 0) -> tuple[str, list[str]]:
-    """Replace what models of another task cannot have outside the drafted sections.
+def columns_of(split: SplitSettings) -> tuple[str, ...]:
+    """The columns that keep training and test apart."""
+    return tuple(each for each in (split.time, split.group) if each is not None)
+
+
+def fit(document: str, profile: Profile) -> tuple[str, list[str]]:
+    """Replace what the drafted data cannot have outside the drafted sections.
 
     Args:
         document: the text of a params.yaml.
-        task: that is drafted.
-        rows: to train on.
+        profile: of the data.
 
     Returns:
         The document, and a sentence for each change.
     """
-    parsed, changes = config.parse_yaml(document) or {}, []
+    parsed, changes, task = config.parse_yaml(document) or {}, [], profile.task
     score = (parsed.get("evaluate") or {}).get("score")
     if score and score not in METRICS[task]:
-        blocks = _blocks(document)
-        document = place(_SCORE.sub("", blocks["evaluate"], count=1), document)
+        document = _without(document, "evaluate", "score")
         changes.append(f"evaluate.score: removed, because a {task} has no {score}")
+    split = parsed.get("split") or {}
+    absent = [
+        each
+        for key in ("time", "group")
+        if (each := split.get(key)) and str(each) not in profile.origin.columns
+    ]
+    if absent:
+        document = _without(document, "split", "by|time|group")
+        changes.append(f"split.by: removed, because the source has no column {absent[0]}")
     names = (parsed.get("train") or {}).get("algorithms") or {}
     if not set(names) <= set(FACTORIES[task]):
-        document = place(algorithms(task, rows), document)
+        document = place(algorithms(task, profile.train_rows), document)
         changes.append(f"train: replaced by the algorithms of a {task}, with their defaults")
     return document, changes
+
+
+def _without(document: str, section: str, keys: str) -> str:
+    """The document without some keys of a section that are on lines of their own."""
+    block = _blocks(document)[section]
+    return document.replace(block, re.sub(rf"^ +(?:{keys}):.*\n", "", block, flags=re.MULTILINE), 1)
 
 
 def _blocks(document: str) -> dict[str, str]:

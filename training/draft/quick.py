@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 
 from app.contract import Task
 from training.base.config import AlgorithmSettings
 from training.data.dataset import Profile, Split
 from training.train import algorithms
+from training.train.folds import folds
 
 _TREE = {"max_depth": 5, "min_samples_leaf": 5}
 MODELS: dict[Task, dict[str, dict[str, Any]]] = {
@@ -29,31 +30,36 @@ MOST_CELLS = 1_000_000
 
 
 def predictions(profile: Profile, split: Split) -> tuple[Split, dict[str, NDArray[Any]]]:
-    """Cross-validate the quick models on at most MOST_ROWS rows.
+    """Cross-validate the quick models on at most MOST_ROWS rows, which are kept apart as those of the pipeline.
 
     Returns:
-        The rows, and each model's predictions for them.
+        The rows that were predicted, and each model's predictions for them.
     """
     width = sum(1 if each.type == "number" else len(each.categories) for each in profile.features)
     split = _sample(split, profile, min(MOST_ROWS, max(300, MOST_CELLS // width)))
+    parts = list(folds(split, _count(profile, split), SEED, "the draft's number of folds"))
+    predicted = np.sort(np.concatenate([outer for _, outer in parts]))
     found = {}
     for name, parameters in MODELS[profile.task].items():
         pipeline = algorithms.pipeline(name, AlgorithmSettings.model_validate(parameters), profile)
-        with warnings.catch_warnings():
-            # Few rows of a class, or a quick model that has not converged, change little here.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            found[name] = cross_val_predict(
-                pipeline, algorithms.inputs(split), split.target, cv=_folds(profile, split)
-            )
-    return split, found
+        answers = np.empty_like(split.target)
+        for inner, outer in parts:
+            with warnings.catch_warnings():
+                # Few rows of a class, or a quick model that has not converged, change little here.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.simplefilter("ignore", UserWarning)
+                part = split.take(inner)
+                fitted = clone(pipeline).fit(algorithms.inputs(part), part.target)
+            answers[outer] = fitted.predict(algorithms.inputs(split.take(outer)))
+        found[name] = answers[predicted]
+    return split.take(predicted), found
 
 
-def _folds(profile: Profile, split: Split) -> KFold | StratifiedKFold:
+def _count(profile: Profile, split: Split) -> int:
     if profile.task == "regression":
-        return KFold(FOLDS, shuffle=True, random_state=SEED)
+        return FOLDS
     smallest = int(np.bincount(split.target, minlength=len(profile.classes)).min())
-    return StratifiedKFold(max(2, min(FOLDS, smallest)), shuffle=True, random_state=SEED)
+    return max(2, min(FOLDS, smallest))
 
 
 def _sample(split: Split, profile: Profile, most: int) -> Split:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -28,7 +29,7 @@ from training.base.config import (
     parse_yaml,
 )
 from training.data.dataset import Origin, Profile, Split, as_split
-from training.draft import quantity, quick, target, yaml_text
+from training.draft import document, quantity, quick, target, yaml_text
 from training.fetch.stage import fetch
 from training.prepare import split as division
 from training.prepare import stage as prepare
@@ -90,10 +91,22 @@ def prepared(drafted: str) -> Prepared:
     data, schema = settings.data, settings.data_schema
     frame = fetch(data)
     checked = check(frame, schema, data.cells)
-    train, test = division.split(checked.frame, schema.target, target.evaluation().split)
+    train, test = _divided(checked.frame, frame, settings)
     origin = Origin(source=data.source, sha256="0" * 64, rows=len(frame), columns=tuple(map(str, frame)))
     profile = prepare.resolve(checked, schema, origin, train, test, data.cells)
     return Prepared(profile, as_split(train, profile), as_split(test, profile))
+
+
+def _divided(
+    checked: pd.DataFrame, raw: pd.DataFrame, drafted: _Drafted
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training and test split as the pipeline makes them."""
+    name, evaluation = drafted.data_schema.target, target.evaluation()
+    if not {*document.columns_of(evaluation.split)} <= {*raw.columns}:
+        # They are of other data, and about to be removed.
+        return division.split(checked, name, evaluation.drawn)
+    placed = division.with_places(checked, raw, evaluation.split, drafted.data.cells)
+    return division.split(placed, name, evaluation.split)
 
 
 def render(data: Prepared) -> str:

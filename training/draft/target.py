@@ -60,6 +60,11 @@ class Evaluation(Settings):
     split: SplitSettings = SplitSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
+    @property
+    def drawn(self) -> SplitSettings:
+        """A random split of the same size."""
+        return SplitSettings(test_share=self.split.test_share, seed=self.split.seed)
+
 
 def evaluation() -> Evaluation:
     """Those of the params.yaml here, or the defaults."""
@@ -129,7 +134,7 @@ def _of_values(frame: pd.DataFrame, name: str, whole: Columns, reason: str = "")
         )
     kept = values.notna()
     settings = evaluation()
-    train, _ = division.split(values[kept].to_frame(name), name, settings.split)
+    train, _ = division.split(values[kept].to_frame(name), name, settings.drawn)
     if len(train) < division.FEWEST_ROWS_PER_FOLD * settings.evaluate.folds:
         raise DataError(
             f"{name}: {len(seen)} rows have a value, which is too few for evaluate.folds ({settings.evaluate.folds}): "
@@ -197,7 +202,7 @@ def _rare(labels: pd.Series[Any]) -> dict[str, int]:
         kept = labels[~labels.isin(rare)]
         if kept.empty:
             return rare
-        train, _ = division.split(kept.to_frame("class"), "class", settings.split)
+        train, _ = division.split(kept.to_frame("class"), "class", settings.drawn)
         found = division.too_rare(train["class"], kept.unique(), settings.evaluate.folds)
         if not found:
             return rare

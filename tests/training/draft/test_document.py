@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from app.contract import Task
 from tests.training.project import ROOT
 from training.base import config
-from training.draft import document
+from training.data.dataset import Profile
+from training.draft import command as draft
+from training.draft import document, selection
 from training.train.algorithms import FACTORIES
 
 
@@ -28,15 +32,21 @@ def test_sections_take_the_place_of_those_in_the_file() -> None:
     )
 
 
+@cache
+def profile(task: str) -> Profile:
+    source = ("sklearn:iris", "species") if task == "classification" else ("sklearn:diabetes", "target")
+    return selection.prepared(draft.draft(*source, {})).profile
+
+
 def test_what_fits_the_task_stays() -> None:
     text = (ROOT / "params.yaml").read_text()
-    assert document.fit(text, "classification") == (text, [])
-    assert document.fit("name: a\n", "regression") == ("name: a\n", [])
+    assert document.fit(text, profile("classification")) == (text, [])
+    assert document.fit("name: a\n", profile("regression")) == ("name: a\n", [])
 
 
 def test_what_a_regression_cannot_have_is_replaced() -> None:
     text = (ROOT / "params.yaml").read_text()
-    fitted, changes = document.fit(text, "regression")
+    fitted, changes = document.fit(text, profile("regression"))
     before, after = config.parse_yaml(text), config.parse_yaml(fitted)
     assert after["evaluate"] == {key: each for key, each in before["evaluate"].items() if key != "score"}
     assert set(after["train"]["algorithms"].values()) == {None}
@@ -48,10 +58,20 @@ def test_what_a_regression_cannot_have_is_replaced() -> None:
         "evaluate.score: removed, because a regression has no f1_macro",
         "train: replaced by the algorithms of a regression, with their defaults",
     ]
-    assert document.fit(fitted, "regression") == (fitted, [])
-    back, changes = document.fit(fitted, "classification")
+    assert document.fit(fitted, profile("regression")) == (fitted, [])
+    back, changes = document.fit(fitted, profile("classification"))
     assert changes == ["train: replaced by the algorithms of a classification, with their defaults"]
     assert "logistic_regression" in config.parse_yaml(back)["train"]["algorithms"]
+
+
+def test_a_split_by_columns_of_other_data_is_removed() -> None:
+    text = "split:\n  by: group  # patients\n  group: patient\n  seed: 3\n\ntrack:\n  project: a\n"
+    assert document.fit(text, profile("regression")) == (
+        "split:\n  seed: 3\n\ntrack:\n  project: a\n",
+        ["split.by: removed, because the source has no column patient"],
+    )
+    kept = text.replace("patient\n", "age\n")
+    assert document.fit(kept, profile("regression")) == (kept, [])
 
 
 @pytest.mark.parametrize("task", document.DRAFTED)

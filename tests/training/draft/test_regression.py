@@ -284,3 +284,32 @@ def test_significant_digits_are_rounded_up(value: float) -> None:
     found = quantity.significant(value)
     assert value * (1 - 1e-9) <= found <= value * 1.01
     assert len(f"{found:.15g}".replace(".", "").partition("e")[0].strip("0")) <= 3
+
+
+def test_the_gate_of_grouped_rows_is_drafted_from_unseen_groups(project: Project) -> None:
+    """Each group repeats a value that its feature tells: only rows of known groups can be predicted."""
+    random = np.random.default_rng(0)
+    group = np.arange(600) % 60
+    frame = pd.DataFrame(
+        {
+            "patient": [f"p{each}" for each in group],
+            "x": random.permutation(60)[group] + random.normal(scale=0.01, size=600),
+            "y": random.normal(size=60)[group] + random.normal(scale=0.01, size=600),
+        }
+    )
+    frame.to_csv(project.root / "data/source/a.csv", index=False)
+    text = draft.draft("data/source/a.csv", "y", {})
+    drawn = gate_of(selection.sections(text), project.root)
+    project.change(split__by="group", split__group="patient")
+    grouped = gate_of(selection.sections(text), project.root)
+    assert drawn.minimum["r2"] > 0.1
+    assert grouped.minimum["r2"] == 0
+
+
+def test_the_gate_of_rows_in_time_is_drafted_from_later_ones(project: Project) -> None:
+    rows = 300
+    frame = pd.DataFrame({"day": range(rows), "x": np.arange(rows) % 17, "y": np.arange(rows) * 1.5})
+    frame.to_csv(project.root / "data/source/a.csv", index=False)
+    project.change(split__by="time", split__time="day")
+    drafted = selection.sections(draft.draft("data/source/a.csv", "y", {}, "regression"))
+    assert "hardly better than the mean" in drafted
