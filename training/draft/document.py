@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 from app.contract import Task
 from training.base import config
@@ -63,30 +65,37 @@ def fit(document: str, profile: Profile) -> tuple[str, list[str]]:
         The document, and a sentence for each change.
     """
     parsed, changes, task = config.parse_yaml(document) or {}, [], profile.task
-    score = (parsed.get("evaluate") or {}).get("score")
-    if score and score not in METRICS[task]:
+    sections = {name: each for name, each in parsed.items() if isinstance(each, dict)}
+    evaluate, split = sections.get("evaluate", {}), sections.get("split", {})
+    if (score := evaluate.get("score")) and score not in METRICS[task]:
         document = _without(document, "evaluate", "score")
         changes.append(f"evaluate.score: removed, because a {task} has no {score}")
-    split = parsed.get("split") or {}
-    absent = [
-        each
-        for key in ("time", "group")
-        if (each := split.get(key)) and str(each) not in profile.origin.columns
-    ]
-    if absent:
+    if absent := _absent(evaluate.get("slices") or (), profile):
+        document = _without(document, "evaluate", "slices")
+        changes.append(f"evaluate.slices: removed, because the source has no column {absent}")
+    if absent := _absent([split.get("time"), split.get("group")], profile):
         document = _without(document, "split", "by|time|group")
-        changes.append(f"split.by: removed, because the source has no column {absent[0]}")
-    names = (parsed.get("train") or {}).get("algorithms") or {}
-    if not set(names) <= set(FACTORIES[task]):
+        changes.append(f"split.by: removed, because the source has no column {absent}")
+    before = sections.get("data", {}).get("source"), sections.get("schema", {}).get("target")
+    if "decision" in sections and (task == "regression" or before != (profile.origin.source, profile.target)):
+        document = document.replace(_blocks(document)["decision"], "", 1)
+        changes.append("decision: removed, because it is about other classes")
+    if not sections.get("train", {}).get("algorithms", {}).keys() <= FACTORIES[task].keys():
         document = place(algorithms(task, profile.train_rows), document)
         changes.append(f"train: replaced by the algorithms of a {task}, with their defaults")
     return document, changes
 
 
+def _absent(columns: Iterable[Any], profile: Profile) -> str:
+    """The first of some columns that the source does not have."""
+    return next((str(each) for each in columns if each and str(each) not in profile.origin.columns), "")
+
+
 def _without(document: str, section: str, keys: str) -> str:
-    """The document without some keys of a section that are on lines of their own."""
+    """The document without some keys of a section."""
     block = _blocks(document)[section]
-    return document.replace(block, re.sub(rf"^ +(?:{keys}):.*\n", "", block, flags=re.MULTILINE), 1)
+    lines = re.compile(rf"^( +)(?:{keys}):.*\n(?:\1(?: +|- ).*\n)*", re.MULTILINE)
+    return document.replace(block, lines.sub("", block), 1)
 
 
 def _blocks(document: str) -> dict[str, str]:

@@ -74,6 +74,27 @@ def test_a_split_by_columns_of_other_data_is_removed() -> None:
     assert document.fit(kept, profile("regression")) == (kept, [])
 
 
+def test_slices_by_columns_of_other_data_are_removed() -> None:
+    text = "evaluate:\n  slices:\n    - age\n    - ward\n  folds: 3\n"
+    assert document.fit(text, profile("regression")) == (
+        "evaluate:\n  folds: 3\n",
+        ["evaluate.slices: removed, because the source has no column ward"],
+    )
+    assert document.fit(text.replace("ward", "sex"), profile("regression"))[1] == []
+
+
+def test_a_decision_is_about_the_classes_of_its_data() -> None:
+    text = 'data: {source: "sklearn:iris"}\nschema: {target: species}\n\ndecision:\n  threshold: 0.3\n\ntrack:\n  project: a\n'
+    assert document.fit(text, profile("classification")) == (text, [])
+    assert document.fit(text.replace("iris", "wine"), profile("classification"))[1] == [
+        "decision: removed, because it is about other classes"
+    ]
+    fitted, changes = document.fit(text, profile("regression"))
+    assert "decision" not in fitted
+    assert fitted.endswith("track:\n  project: a\n")
+    assert changes == ["decision: removed, because it is about other classes"]
+
+
 @pytest.mark.parametrize("task", document.DRAFTED)
 def test_algorithms_of_a_draft_exist_and_have_defaults(task: Task) -> None:
     names = config.parse_yaml(document.algorithms(task))["train"]["algorithms"]
