@@ -8,7 +8,7 @@ import yaml
 from common import pipelines
 from tests.training.project import ROOT
 
-TEXT = (ROOT / "dvc.yaml").read_text()
+TEXT = pipelines.render((ROOT / "dvc.yaml").read_text(), "classification")
 
 
 def test_further_models_have_another_path_to_the_code() -> None:

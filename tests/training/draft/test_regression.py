@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.contract import Task, read_bundle
 from common import pipelines
-from tests.training.draft.test_draft import prepares
+from tests.training.draft.test_draft import cells, prepares
 from tests.training.draft.test_selection import Selecting, gate_of
 from tests.training.project import ROOT, Project
 from training.base import config
-from training.base.errors import DataError
+from training.base.errors import ConfigError, DataError
 from training.data.dataset import TEST_FILE, read_profile, read_split
 from training.draft import command as draft
 from training.draft import quantity, selection
@@ -313,3 +313,29 @@ def test_the_gate_of_rows_in_time_is_drafted_from_later_ones(project: Project) -
     project.change(split__by="time", split__time="day")
     drafted = selection.sections(draft.draft("data/source/a.csv", "y", {}, "regression"))
     assert "hardly better than the mean" in drafted
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**20), 10**20)
+texts = st.sampled_from(["n/a", "", "?", "1,5", "12 %", "ten", "1e400", "007"])
+
+
+@pytest.mark.long("app/cells.py", "training", "tests/training/draft")
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(st.tuples(cells, numbers | texts), min_size=16, max_size=40))
+def test_any_target_is_drafted_into_something_that_prepares_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[object, object]]
+) -> None:
+    folder = tmp_path_factory.mktemp("draft")
+    pd.DataFrame(rows, columns=["x", "y"]).to_csv(folder / "a.csv", index=False, quoting=1)
+    for task in (None, "regression"):
+        try:
+            text = draft.draft(str(folder / "a.csv"), "y", {}, task)
+        except (DataError, ConfigError):
+            continue
+        try:
+            prepares(text, folder)
+        except DataError as error:
+            if "in the training split is missing" not in str(error):  # the few values were drawn to test on
+                raise
+        else:
+            selection.sections(text)
