@@ -47,6 +47,24 @@ def test_a_line_has_the_version_and_all_that_the_package_needs() -> None:
     assert re.fullmatch(r"forest: 1\.0 with [0-9a-f]{8}  # bark 4\.0, leaf 3\.0 or 3\.1, tree 2\.0", line)
 
 
+def test_a_line_is_without_what_only_draws() -> None:
+    lock = (
+        LOCK
+        + """
+[[package]]
+name = "plotly"
+version = "6.0"
+
+[[package]]
+name = "catboost"
+version = "7.0"
+dependencies = [{ name = "leaf" }, { name = "plotly" }]
+"""
+    )
+    *_, line = packages.render({"catboost"}, lock).splitlines()
+    assert re.fullmatch(r"catboost: 7\.0 with [0-9a-f]{8}  # leaf 3\.0 or 3\.1", line)
+
+
 def versions(lock: str) -> dict[str, str]:
     found: dict[str, str] = yaml.safe_load(packages.render({"forest", "leaf"}, lock))
     return found

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from app.contract import Task
+from tests.training.project import ROOT
 from tests.training.rows import mixed, values
 from training.base import config
 from training.base.config import AlgorithmSettings
@@ -31,6 +32,21 @@ def block(**keys: object) -> AlgorithmSettings:
 
 def test_every_algorithm_has_defaults_and_no_other_name_has() -> None:
     assert config.defaults()["train"]["algorithms"].keys() == {name for name, _ in EVERY}
+
+
+def test_the_documentation_has_a_row_for_each_algorithm() -> None:
+    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)`[^|]*\| ([^|]*) ?\| ([^|]*) ?\| [^|]+ \|$", text, re.MULTILINE)
+    listed = {(name, "classification") for name, classes, _ in rows if classes.strip()}
+    assert listed | {(name, "regression") for name, _, numbers in rows if numbers.strip()} == {*EVERY}
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "catboost"])
+def test_classes_have_weights_by_name_in_packages_of_their_own_too(name: str) -> None:
+    profile, _ = mixed()
+    key = "class_weights" if name == "catboost" else "class_weight"
+    pipeline = algorithms.pipeline(name, block(**{key: {profile.classes[1]: 5}}), profile)
+    assert pipeline[-1].get_params()[key] == {1: 5}
 
 
 @pytest.mark.parametrize(("name", "task"), EVERY)

@@ -87,6 +87,19 @@ def test_training_again_writes_the_same_bytes(trained: Project) -> None:
     assert len(before) == 7
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lightgbm", "catboost", "hist_gradient_boosting"])
+def test_another_algorithm_is_trained_by_naming_it(trained: Project, name: str) -> None:
+    """With the defaults, and with the same bytes again."""
+    trained.change(**{f"train__algorithms__{name}": None, "evaluate__parity_rows": 1000})
+    trained.run("train", name)
+    result = report.read(name)
+    assert result.test["accuracy"].value > 0.85
+    assert result.parity.label_differences == 0
+    trained.run("train", name)
+    assert report.read(name).model == result.model
+
+
 def test_an_algorithm_without_a_block_is_named(trained: Project) -> None:
     with pytest.raises(ConfigError, match=r"'lda' has no block .* there are logistic_regression, "):
         trained.run("train", "lda")
