@@ -7,7 +7,7 @@ index, they are the days that end at the same full hours.
 
 exit status:
   0  no drift
-  1  drift, in a feature or in the classes
+  1  drift, in a feature or in the predictions
   2  unknown: Prometheus does not answer, has no such series, or there were too few predictions; one line says which
 """
 
@@ -45,8 +45,8 @@ FEATURE_PSI, CLASS_PSI, PREDICTIONS = (
     "espalier:class_psi",
     "espalier:predictions",
 )
-CLASSES = "(classes)"
-"""Name of the row of the class mix, which is not a feature."""
+CLASSES = "(predictions)"
+"""Name of the row of the predictions, which is not a feature."""
 MOST_WINDOWS = 168
 
 Verdict = Literal["drift", "none", "unknown"]
@@ -74,10 +74,10 @@ def alert_limits() -> Limits:
 
 @dataclass(frozen=True)
 class Row:
-    """The index of one feature, or of the classes.
+    """The index of one feature, or of the predictions: classes, or bins of a regression's target.
 
     Attributes:
-        feature: its name; None for the classes.
+        feature: its name; None for the predictions.
         windows: index by window, oldest first; None where none was recorded.
         days: index over the 24 h before the end of each window.
     """

@@ -148,7 +148,7 @@ def _reason(model: str, alerts: list[dict[str, Any]]) -> str:
     features = [
         _harmless(each.get("feature", "a feature"))
         if DRIFT[each["alertname"]] == "feature"
-        else "the mix of classes"
+        else "the mix of predictions"
         for each in alerts
     ]
     shown = list(dict.fromkeys(features))

@@ -47,11 +47,11 @@ def build() -> Dashboard:
                     decimals=2,
                 ),
                 number(
-                    "Drift of the classes",
+                    "Drift of the predictions",
                     "none",
                     "max(espalier:class_psi:24h{VERSION})",
-                    "The population stability index of the predicted classes over 24 hours, against their shares in "
-                    "training.",
+                    "The population stability index of the predicted classes, or of a regression's values by bin, over "
+                    "24 hours, against their shares in training.",
                     drift,
                     decimals=2,
                 ),
@@ -59,9 +59,11 @@ def build() -> Dashboard:
                     "Confidence",
                     "percentunit",
                     "min(espalier:confidence:mean1h{VERSION})",
-                    "The mean of the highest class probability over the last hour, of the least sure version.",
+                    "The mean of the highest class probability over the last hour, of the least sure version. A "
+                    "regression has none.",
                     ((None, RED), (0.6, YELLOW), (0.75, GREEN)),
                     decimals=1,
+                    empty="no classes",
                 ),
                 number(
                     "Refused requests",
@@ -80,12 +82,13 @@ def build() -> Dashboard:
                     ((None, GREEN), (age.look * DAY, YELLOW), (age.alert * DAY, RED)),
                 ),
                 number(
-                    "Accuracy on labelled predictions",
+                    "Right among labelled predictions",
                     "percentunit",
-                    'min(model_live_accuracy_ratio{MODEL, model_version=~"$model_version"})',
-                    "The share of right predictions among those whose truth became known, of the worst version. "
-                    "Computed by `python -m monitoring.labels`, where the prediction log is on.",
-                    ((None, RED), (0.8, YELLOW), (0.9, GREEN)),
+                    f"min({_live('model_live_accuracy_ratio')} or {_live('model_live_interval_coverage_ratio')})",
+                    "The share of right predictions among those whose truth became known, of the worst version; of a "
+                    "regression, the share of true values within their intervals. Computed by `python -m "
+                    "monitoring.labels`, where the prediction log is on.",
+                    ((None, RED), (0.8, YELLOW), (0.87, GREEN)),
                     decimals=1,
                     empty="no labels",
                 ),
@@ -133,22 +136,23 @@ def build() -> Dashboard:
             ],
             "Predictions": [
                 compared(
-                    "Which classes are predicted, against training?",
+                    "Which classes or values are predicted, against training?",
                     "percentunit",
                     "class",
                     {
                         "last 24 h": "avg by (class) (espalier:class_share:24h{VERSION})",
                         "training": "avg by (class) (model_class_reference_ratio{VERSION})",
                     },
-                    "The share of each class among the predictions of 24 hours, beside its share in the training "
-                    "data.",
+                    "The share of each class, or of each bin of a regression's target, among the predictions of 24 "
+                    "hours, beside its share in the training data.",
                     colours=(SEEN, TRAINED),
                 ),
                 lines(
-                    "How does the mix of classes change?",
+                    "How does the mix of predictions change?",
                     "percentunit",
                     {"{{class}}": "avg by (class) (espalier:class_share:1h{VERSION})"},
-                    "The share of each class among the predictions of the hour before.",
+                    "The share of each class, or of each bin of a regression's target, among the predictions of the hour "
+                    "before.",
                     stacked=True,
                     most=1,
                     statistics=("lastNotNull", "min", "max"),
@@ -165,9 +169,22 @@ def build() -> Dashboard:
                         ),
                     },
                     "The highest class probability of each prediction: its mean over an hour by version, and the "
-                    "value that a tenth of the latest predictions do not reach.",
+                    "value that a tenth of the latest predictions do not reach. A regression has none.",
                     most=1,
                     statistics=("lastNotNull", "min"),
+                ),
+                lines(
+                    "Which value is predicted on average?",
+                    "short",
+                    {
+                        "{{environment}} {{model_version}}": "max by (environment, model_version) ("
+                        "espalier:value:mean1h{VERSION})"
+                    },
+                    "The mean of a regression's predictions over an hour; classes have none. Versions that get the same "
+                    "requests should agree.",
+                    width=24,
+                    least=None,
+                    statistics=("lastNotNull", "min", "max"),
                 ),
             ],
             "Refused input": [
@@ -217,7 +234,7 @@ def build() -> Dashboard:
                     most=0.5,
                 ),
                 lines(
-                    "Do the predicted classes drift?",
+                    "Do the predictions drift?",
                     "none",
                     {
                         f"{window}, {{{{environment}}}}": (
@@ -225,8 +242,8 @@ def build() -> Dashboard:
                         )
                         for window in ("1h", "24h")
                     },
-                    "The population stability index of the predicted classes against training. It may rise without "
-                    "any feature's when features change together.",
+                    "The population stability index of the predicted classes, or of a regression's values by bin, "
+                    "against training. It may rise without any feature's when features change together.",
                     at_least_to=0.3,
                     limits=((None, GREEN), drift[-1]),
                 ),
@@ -308,8 +325,8 @@ def build() -> Dashboard:
                     {
                         "{{class}}, {{model_version}}": "avg by (class, model_version) (espalier:class_share:1h{VERSION})"
                     },
-                    "The share of each class among the predictions of the hour before, by version. Lines of one class "
-                    "that part mean that the versions disagree.",
+                    "The share of each class or bin among the predictions of the hour before, by version. Lines of one "
+                    "class that part mean that the versions disagree.",
                     statistics=("lastNotNull",),
                 ),
             ],
@@ -318,18 +335,39 @@ def build() -> Dashboard:
                     "How many labelled predictions are right?",
                     "percentunit",
                     {
-                        "{{environment}} {{model_version}}": 'model_live_accuracy_ratio{MODEL, model_version=~"$model_version"}'
+                        "right, {{environment}} {{model_version}}": _live("model_live_accuracy_ratio"),
+                        "in the interval, {{environment}} {{model_version}}": _live(
+                            "model_live_interval_coverage_ratio"
+                        ),
                     },
-                    "Accuracy among the predictions whose truth became known. Computed by `python -m "
-                    "monitoring.labels`, where the prediction log is on.",
+                    "The share of right predictions among those whose truth became known; of a regression, the share of "
+                    "true values within the prediction intervals, which are made to hold 90 % of them. Computed by `python "
+                    "-m monitoring.labels`, where the prediction log is on.",
                     most=1,
+                    width=12,
                     steps=True,
                     statistics=("lastNotNull", "min"),
+                ),
+                lines(
+                    "How far off are labelled values?",
+                    "short",
+                    {
+                        "mean absolute, {{environment}} {{model_version}}": _live(
+                            "model_live_mean_absolute_error"
+                        ),
+                        "root mean squared, {{environment}} {{model_version}}": _live(
+                            "model_live_root_mean_squared_error"
+                        ),
+                    },
+                    "The errors of a regression's predictions whose truth became known, in the target's unit; classes have "
+                    "none. Compare with the scores on the page of the model.",
+                    width=12,
+                    steps=True,
                 ),
                 gauges(
                     "Which classes are found?",
                     "percentunit",
-                    'avg by (class) (model_live_recall_ratio{MODEL, model_version=~"$model_version"})',
+                    f"avg by (class) ({_live('model_live_recall_ratio')})",
                     "{{class}}",
                     "Recall: of the rows that truly were of a class, the share that was predicted so.",
                     ((None, RED), (0.7, YELLOW), (0.85, GREEN)),
@@ -344,6 +382,7 @@ def build() -> Dashboard:
                     },
                     "Rows a second that were written, dropped because the log could not keep up, or failed; and rows "
                     "that wait. Nothing is shown where the log is off.",
+                    width=16,
                     colours={"^written": GREEN, "^dropped": RED, "^failed": ORANGE, "^waiting": PURPLE},
                 ),
             ],
@@ -351,3 +390,8 @@ def build() -> Dashboard:
         span="now-24h",
         one_model=True,
     )
+
+
+def _live(metric: str) -> str:
+    """A figure of `python -m monitoring.labels`, of the chosen versions."""
+    return f'{metric}{{MODEL, model_version=~"$model_version"}}'

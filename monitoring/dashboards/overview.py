@@ -68,7 +68,7 @@ def build() -> Dashboard:
                     "Models that drift",
                     "short",
                     f"count({DRIFT} > {drifted:g}) or 0 * count({DRIFT})",
-                    f"How many models have a feature, or the mix of classes, whose population stability index over 24 "
+                    f"How many models have a feature, or the mix of predictions, whose population stability index over 24 "
                     f"hours is above {drifted:g}.",
                     ((None, GREEN), (1, RED)),
                     decimals=0,

@@ -4,7 +4,7 @@ The service's own series have the names and labels of a real scrape, so that the
 follow a story. Traffic has a daily rhythm. Some hours ago production answered with errors and slowly for half an hour.
 Since then one feature drifts. A canary with another version takes its share of production, and staging is under a load
 test, out of sync, and after an aborted rollout. All this is of the model that the scrape is of. Two more with the same
-series are well: `wine` in both environments, and `churn`, which production has and staging has not.
+series are well: `wine` in both environments, and `rent`, a regression, which production has and staging has not.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ STEP = 60.0
 """Seconds between two samples of the past."""
 DAY = 86_400
 CANARY = "c0ffee5eed42"
-OTHERS = {"wine": "51e0aa7d9b13", "churn": "9c27f3bb6e04"}
+OTHERS = {"wine": "51e0aa7d9b13", "rent": "9c27f3bb6e04"}
 """The version of each model that is well."""
-WHERE = {"production": ("wine", "churn"), "staging": ("wine",)}
+REGRESSION = "rent"
+WHERE = {"production": ("wine", REGRESSION), "staging": ("wine",)}
 """Which of them run where."""
 LE_SPREAD = 0.9
 """Of the logarithm of the time to answer."""
@@ -211,6 +212,8 @@ class Story:
                     counts = self._time(pod, name, labels, share)
                 elif name.startswith("model_predictions"):
                     counts = self._count(pod, rows * self._class_share(labels["class"], pod))
+                elif name.startswith("model_prediction_confidence") and pod.model == REGRESSION:
+                    continue
                 elif name.startswith("model_prediction_confidence"):
                     less = np.where(self.drifting & (pod.version == self._manifest.version), 0.97, 1.0)
                     counts = self._count(
@@ -237,6 +240,10 @@ class Story:
                     counts = self._gauge(pod, name, value)
                 own = {"version": pod.version} if name == "model_info" else {}
                 yield self._of_pod(pod, name, labels | own, counts)
+            if pod.model == REGRESSION:
+                mean = 42 + 3 * self._noisy(np.sin(self.times / 7200))
+                yield self._of_pod(pod, "model_prediction_value_sum", {}, self._count(pod, rows * mean))
+                yield self._of_pod(pod, "model_prediction_value_count", {}, self._count(pod, rows))
             wrong = {"method": "POST", "status": "503", "handler": "/predict"}
             yield self._of_pod(pod, "http_requests_total", wrong, self._count(pod, pod.requests * pod.errors))
             yield self._of_pod(pod, "up", {}, np.ones(len(self.times)))
@@ -456,10 +463,16 @@ class Story:
                 "model": model,
                 "model_version": version,
             }
+            yield Series("model_live_labelled_rows", labels, np.full(len(last), 812.0))
+            if model == REGRESSION:
+                error = 2.4 + 0.1 * np.sin(last)
+                yield Series("model_live_mean_absolute_error", labels, error)
+                yield Series("model_live_root_mean_squared_error", labels, 1.3 * error)
+                yield Series("model_live_interval_coverage_ratio", labels, 0.904 - 0.01 * np.sin(last))
+                continue
             less = np.where(self.drifting & (version == self._manifest.version), 0.035, 0.0)
             right = 0.955 - less + 0.004 * np.sin(last)
             yield Series("model_live_accuracy_ratio", labels, right)
-            yield Series("model_live_labelled_rows", labels, np.full(len(last), 812.0))
             for index, name in enumerate(self._manifest.classes):
                 yield Series("model_live_recall_ratio", labels | {"class": name}, right - 0.03 * index)
         for environment, model in self._places():

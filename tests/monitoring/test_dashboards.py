@@ -172,8 +172,12 @@ def test_a_row_of_the_overview_leads_to_its_model() -> None:
         assert variables <= there
 
 
-def test_every_metric_is_one_that_somebody_exports(number_model: Path, tmp_path: Path, serve: Serve) -> None:
-    known = recorded_names() | exported_names() | service_names(number_model, tmp_path, serve)
+def test_every_metric_is_one_that_somebody_exports(
+    number_model: Path, value_model: Path, tmp_path: Path, serve: Serve
+) -> None:
+    known = recorded_names() | exported_names()
+    for model in (number_model, value_model):
+        known |= service_names(model, tmp_path, serve)
 
     for each in [*panel_queries(), *rule_queries()]:
         unknown = metric_names(each.expression) - known

@@ -581,15 +581,15 @@ def test_a_feature_with_the_name_of_the_classes_row_is_another_row() -> None:
     (version,) = report.versions
     verdicts = {(row.name, row.feature): row.verdict(report.limits) for row in version.rows}
     assert verdicts == {
-        ("'(classes)'", "(classes)"): "drift",
-        ("(classes)", None): "none",
-        ("''(classes)''", "'(classes)'"): "none",
+        ("'(predictions)'", "(predictions)"): "drift",
+        ("(predictions)", None): "none",
+        ("''(predictions)''", "'(predictions)'"): "none",
     }
-    assert drift.conclusion(report).startswith("Drift: '(classes)' (")
+    assert drift.conclusion(report).startswith("Drift: '(predictions)' (")
     rows = drift.as_json(report)["versions"][0]["rows"]  # type: ignore[index]
     assert [(row["name"], row["classes"]) for row in rows] == [
-        ("(classes)", False),
-        ("'(classes)'", False),
+        ("(predictions)", False),
+        ("'(predictions)'", False),
         (None, True),
     ]
 

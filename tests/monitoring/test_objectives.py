@@ -68,7 +68,7 @@ def test_every_place_follows_the_latency_limit(copy: Path, run: Run) -> None:
         *("app/metrics.py", "deploy/base/analysis.yaml", ".github/workflows/load.yml"),
         *("docs/load-testing.md", "docs/operations.md"),
         *("monitoring/rules/service.yaml", "monitoring/cluster/rules.yaml"),
-        *(f"monitoring/dashboards/{name}.json" for name in ("load", "model", "service")),
+        *(f"monitoring/dashboards/{name}.json" for name in ("load", "model", "overview", "service")),
     }
     assert said.startswith("error: ")
     assert set(re.findall(r"[\w./-]+\.(?:py|ya?ml|md|json)\b", said)) == places

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.contract import MODEL_FILE, Bundle
+from app.service import Service
 from common.errors import EspalierError
 from monitoring.prometheus import Sample
 from monitoring.queries import (
@@ -29,7 +32,7 @@ from monitoring.queries import (
     substitute,
 )
 from tests.app.processes import ROOT
-from tests.bundles import write_mixed_bundle
+from tests.bundles import write_mixed_bundle, write_value_bundle
 from tests.monitoring import pictures
 from tests.monitoring.expectations import exported_names, operands, recorded_names
 from tests.monitoring.world import World, watching
@@ -145,9 +148,14 @@ def test_every_query_over_time_has_an_answer(world: World) -> None:
 
 
 @pytest.mark.slow
-def test_the_world_has_only_metrics_that_somebody_exports(world: World) -> None:
+def test_the_world_has_only_metrics_that_somebody_exports(world: World, tmp_path: Path) -> None:
     """Otherwise a query could find data here that no cluster has."""
     text = httpx.get(f"{world.service.url}/metrics").text
+    registry = CollectorRegistry()
+    Service(
+        Bundle(manifest=write_value_bundle(tmp_path), model=(tmp_path / MODEL_FILE).read_bytes()), registry
+    )
+    text += generate_latest(registry).decode()
     service = {s.name for family in text_string_to_metric_families(text) for s in family.samples}
     told = {each.name for each in world.story.series}
 

@@ -119,7 +119,7 @@ def test_drift_becomes_one_event(github: GitHub, address: str) -> None:
         _alert(feature="petal_length"), _alert(feature="petal_width"), _alert("EspalierClassDrift")
     )
     assert httpx.post(address, json=told).status_code == 200
-    reason = "Drift in production of iris, version 0123: petal_length, petal_width, the mix of classes"
+    reason = "Drift in production of iris, version 0123: petal_length, petal_width, the mix of predictions"
     payload = {"model": "iris", "reason": reason}
     assert github.received == [{"event_type": "drift", "client_payload": payload}]
     assert github.asked == [("/repos/o/n/dispatches", f"Bearer {TOKEN}")]
@@ -130,7 +130,7 @@ def test_each_model_is_retrained_by_itself(github: GitHub, address: str) -> None
     told = _notification(_alert(feature="x"), _alert(feature="x", model="wine"), _alert("EspalierClassDrift"))
     assert httpx.post(address, json=told).status_code == 200
     assert [each["client_payload"] for each in github.received] == [
-        {"model": "iris", "reason": "Drift in production of iris, version 0123: x, the mix of classes"},
+        {"model": "iris", "reason": "Drift in production of iris, version 0123: x, the mix of predictions"},
         {"model": "wine", "reason": "Drift in production of wine, version 0123: x"},
     ]
 

@@ -32,7 +32,7 @@ In production, model 01dddd8b7714: 5,000 predictions in the newest window, 100,0
 | feature | PSI newest | PSI 24 h | judged by | above 0.2 | verdict |
 | --- | --: | --: | --- | --- | --- |
 | petal_length | 0.500 | 0.311 | hours | 4 of 6 (1 unknown) | DRIFT |
-| (classes) | none | 0.020 | days | 0 of 6 | no drift |
+| (predictions) | none | 0.020 | days | 0 of 6 | no drift |
 """
 
 
