@@ -112,10 +112,10 @@ class Container:
             )
         examples = [each["values"] for each in manifest["examples"]]
         answer = self._ask("/predict", {"instances": examples})
-        labels = [each["label"] for each in answer["predictions"]]
-        if len(labels) != len(examples) or not set(labels) <= set(manifest["classes"]):
-            raise DeployError(f"{len(examples)} examples were answered with {labels}")
-        return len(labels)
+        predictions = answer["predictions"]
+        if len(predictions) != len(examples) or not all(_is_right(each, manifest) for each in predictions):
+            raise DeployError(f"{len(examples)} examples were answered with {predictions}")
+        return len(predictions)
 
     def stop(self) -> int:
         """End it as Kubernetes does, and return its status."""
@@ -133,6 +133,14 @@ class Container:
 
     def _call(self, *arguments: str) -> str:
         return call([self.engine, *arguments]).strip()
+
+
+def _is_right(prediction: dict[str, Any], manifest: dict[str, Any]) -> bool:
+    """Whether it is a class of the model, or a value within its interval."""
+    if manifest.get("value") is None:
+        return prediction.get("label") in manifest["classes"]
+    low, high = prediction["interval"]
+    return bool(low <= prediction["value"] <= high)
 
 
 def _read(file: Path, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from app.contract import Manifest, read_bundle
 from app.main import create_app
 from app.settings import Settings
-from tests.bundles import write_mixed_bundle, write_number_bundle
+from tests.bundles import write_harvest_bundle, write_mixed_bundle, write_number_bundle, write_value_bundle
 from tests.load.traffic import MAX_BATCH_BYTES, Request, Traffic
 
 with warnings.catch_warnings():
@@ -22,7 +22,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
-WRITERS: dict[str, Callable[[Path], Manifest]] = {"numbers": write_number_bundle, "mixed": write_mixed_bundle}
+WRITERS: dict[str, Callable[[Path], Manifest]] = {
+    "numbers": write_number_bundle,
+    "mixed": write_mixed_bundle,
+    "values": write_value_bundle,
+    "harvests": write_harvest_bundle,
+}
 
 
 class Served:
@@ -106,15 +111,11 @@ def test_the_reason_of_an_unexpected_refusal_is_kept_without_its_numbers(served:
     assert fault == "batch: 422 instead of 200: instances.#.age: must be a number"
 
 
-def test_wrong_probabilities_labels_versions_and_counts_are_faults(served: Served) -> None:
+def test_wrong_predictions_versions_and_shapes_are_faults(served: Served) -> None:
     request = served.traffic.instance()
     good = served.answer(request)
-    classes = served.traffic.manifest.classes
-    first, second, *rest = classes
-    certain = {first: 1.0, second: 0.0} | dict.fromkeys(rest, 0.0)
     wrong = {
-        "probabilities that do not add up to 1": good | {"probabilities": dict.fromkeys(classes, 0.9)},
-        "a label that is not the most probable class": good | {"label": second, "probabilities": certain},
+        **wrong_predictions(served.traffic.manifest, good),
         "another model version than at the start": good | {"model": {"version": "0" * 12}},
         "the answer has another shape (KeyError)": {},
         "the answer has another shape (TypeError)": [],
@@ -123,6 +124,20 @@ def test_wrong_probabilities_labels_versions_and_counts_are_faults(served: Serve
     for fault, answer in wrong.items():
         assert served.fault(request, answer) == f"one row: {fault}"
     assert served.traffic.fault(request, 200, b"<html>") == "one row: the answer is not JSON"
+
+
+def wrong_predictions(manifest: Manifest, good: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if manifest.task == "regression":
+        low, high = good["interval"]
+        fault = "an interval that is not the value plus and minus the margin"
+        return {fault: good | {"interval": [low, high + 0.1]}}
+    first, second, *rest = manifest.classes
+    certain = {first: 1.0, second: 0.0} | dict.fromkeys(rest, 0.0)
+    unsure = dict.fromkeys(manifest.classes, 0.9)
+    return {
+        "probabilities that do not add up to 1": good | {"probabilities": unsure},
+        "a label that is not the most probable class": good | {"label": second, "probabilities": certain},
+    }
 
 
 @pytest.mark.parametrize("make", [Traffic.instances, Traffic.columns, Traffic.tensors])

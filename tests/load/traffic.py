@@ -7,7 +7,7 @@ busy drawing numbers would measure itself instead of the service.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
@@ -57,6 +57,67 @@ class Request:
     content_type: str = JSON
 
 
+class _Classes:
+    """What the answers of a classification must be; predictions are as those of `/predict`."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._classes = manifest.classes
+
+    def of_tensors(self, outputs: dict[str, list[Any]]) -> list[dict[str, Any]]:
+        flat, width = outputs["probabilities"], len(self._classes)
+        rows = [flat[start : start + width] for start in range(0, len(flat), width)]
+        return self._zipped(outputs["label"], rows)
+
+    def of_columns(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
+        columns = [answer["probabilities"][name] for name in self._classes]
+        return self._zipped(answer["labels"], zip(*columns, strict=True))
+
+    def wrong(self, prediction: dict[str, Any]) -> str | None:
+        label, probabilities = prediction["label"], prediction["probabilities"]
+        row = [probabilities[name] for name in self._classes]
+        # Written so that NaN and null are wrong as well.
+        if not (abs(sum(row) - 1) <= TOLERANCE and min(row) >= 0):
+            return "probabilities that do not add up to 1"
+        if not probabilities[label] >= max(row) - TOLERANCE:
+            return "a label that is not the most probable class"
+        return None
+
+    def _zipped(self, labels: list[str], rows: Iterable[Iterable[float]]) -> list[dict[str, Any]]:
+        return [
+            {"label": label, "probabilities": dict(zip(self._classes, row, strict=True))}
+            for label, row in zip(labels, rows, strict=True)
+        ]
+
+
+class _Values:
+    """What the answers of a regression must be."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        assert manifest.interval is not None  # for mypy: it is a regression's manifest
+        self._margin = manifest.interval.margin
+
+    def of_tensors(self, outputs: dict[str, list[Any]]) -> list[dict[str, Any]]:
+        ends = iter(outputs["interval"])
+        return self._zipped(outputs["value"], zip(ends, ends, strict=True))
+
+    def of_columns(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
+        return self._zipped(answer["values"], answer["intervals"])
+
+    def wrong(self, prediction: dict[str, Any]) -> str | None:
+        value, (low, high) = prediction["value"], prediction["interval"]
+        near = TOLERANCE * (1 + abs(value) + self._margin)
+        # Written so that NaN is wrong as well; null is another shape.
+        if not (abs(value - self._margin - low) <= near and abs(value + self._margin - high) <= near):
+            return "an interval that is not the value plus and minus the margin"
+        return None
+
+    @staticmethod
+    def _zipped(values: list[float], intervals: Iterable[Iterable[float]]) -> list[dict[str, Any]]:
+        return [
+            {"value": value, "interval": interval} for value, interval in zip(values, intervals, strict=True)
+        ]
+
+
 class Traffic:
     """Requests for one bundle.
 
@@ -75,6 +136,7 @@ class Traffic:
         self._most_rows = max(1, MAX_BATCH_BYTES // max(map(len, self._json)))
         self._infer_path = f"/v2/models/{quote(manifest.name, safe='')}/infer"
         self._bad = self._bad_kinds()
+        self._judge = _Classes(manifest) if manifest.task == "classification" else _Values(manifest)
 
     def instance(self) -> Request:
         """One row as an object."""
@@ -127,31 +189,20 @@ class Traffic:
     def _wrong(self, request: Request, answer: dict[str, Any]) -> str | None:
         if request.shape == "error":
             return _wrong_refusal(request, answer)
-        classes = self.manifest.classes
         if request.shape == "tensors":
             version = answer["model_version"]
-            outputs = {output["name"]: output["data"] for output in answer["outputs"]}
-            labels, flat, width = outputs["label"], outputs["probabilities"], len(classes)
-            table = [flat[start : start + width] for start in range(0, len(flat), width)]
-        elif request.shape == "columns":
-            version, labels = answer["model"]["version"], answer["labels"]
-            table = [list(row) for row in zip(*(answer["probabilities"][c] for c in classes), strict=True)]
+            predictions = self._judge.of_tensors({each["name"]: each["data"] for each in answer["outputs"]})
         else:
-            predictions = answer["predictions"] if request.shape == "instances" else [answer]
-            version, labels = answer["model"]["version"], [each["label"] for each in predictions]
-            table = [[each["probabilities"][c] for c in classes] for each in predictions]
-
+            version = answer["model"]["version"]
+            if request.shape == "columns":
+                predictions = self._judge.of_columns(answer)
+            else:
+                predictions = answer["predictions"] if request.shape == "instances" else [answer]
         if version != self.manifest.version:
             return "another model version than at the start"
-        if not len(labels) == len(table) == request.rows:
+        if len(predictions) != request.rows:
             return "not as many predictions as rows"
-        for label, row in zip(labels, table, strict=True):
-            # Written so that NaN and null are wrong as well.
-            if not (abs(sum(row) - 1) <= TOLERANCE and min(row) >= 0):
-                return "probabilities that do not add up to 1"
-            if not row[classes.index(label)] >= max(row) - TOLERANCE:
-                return "a label that is not the most probable class"
-        return None
+        return next(filter(None, map(self._judge.wrong, predictions)), None)
 
     def _size(self, sizes: tuple[int, ...]) -> int:
         return min(self._random.choice(sizes), self._most_rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles import write_mixed_bundle, write_number_bundle
+from tests.bundles import write_mixed_bundle, write_number_bundle, write_value_bundle
 from tests.e2e.clone import ROOT
 
 ENGINE = """\
@@ -103,6 +103,14 @@ def test_it_answers_every_example_and_ends_well(built: Path) -> None:
     assert {"--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--pull=never"} <= set(run)
     assert run[-1] == "espalier:iris"
     assert [each[0] for each in calls(built)][-3:] == ["stop", "inspect", "rm"]
+
+
+@pytest.mark.slow
+def test_the_values_of_a_regression_are_answered_too(built: Path) -> None:
+    manifest = write_value_bundle(built / "model")
+    done = smoke(built)
+    assert done.returncode == 0, done.stderr
+    assert f"answers 3 examples as weights {manifest.version}" in done.stdout
 
 
 @pytest.mark.slow
