@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.contract import Feature, Manifest
 from common.markdown import code, prose, table
 from training.base.config import METRICS, SECOND_SCORE, TO_BE_WRITTEN, CardSettings
-from training.data.dataset import Division, Profile
+from training.data.dataset import Profile
 from training.results.board import Leaderboard
 from training.results.figures import TITLES, interval, shown
 from training.results.leaderboard import refusal
@@ -152,11 +152,12 @@ def _limits(manifest: Manifest, profile: Profile, settings: CardSettings) -> str
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _apart(division: Division) -> str:
+def _apart(profile: Profile) -> str:
     """How the test rows were chosen."""
+    division = profile.division
     newer = f"the newest, from {division.test_from} on"
     return {
-        "random": "drawn at random",
+        "random": "drawn at random" + (" within each class" if profile.classes else ""),
         "time": newer,
         "group": f"{division.test_groups:,} groups that training does not have",
         "group_time": f"{newer}, of {division.test_groups:,} groups that training does not have",
@@ -183,7 +184,7 @@ def _data(manifest: Manifest, profile: Profile) -> str:
     return (
         f"Source {code(manifest.data.source, 600)}, {profile.origin.rows:,} rows (digest `{manifest.data.sha256[:12]}…`), "
         f"{profile.duplicates_dropped} of them dropped as duplicates, split into {profile.train_rows:,} for training and "
-        f"{profile.test_rows:,} for test, {_apart(profile.division)}. {drawn}"
+        f"{profile.test_rows:,} for test, {_apart(profile)}. {drawn}"
     )
 
 
