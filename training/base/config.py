@@ -408,10 +408,14 @@ Values = Annotated[
 
 
 class SearchSettings(Settings):
-    method: Literal["grid", "random", "halving"]
+    method: Literal["grid", "random", "halving", "tpe"]
     space: dict[str, Values] = Field(min_length=1)
     budget: int = Field(default=20, ge=2)
-    """Candidates drawn by random and halving search; a grid tries every combination."""
+    """Candidates drawn by all methods but the grid, which tries every combination."""
+    seconds: float | None = Field(default=None, gt=0)
+    """tpe proposes no candidate after so many; the result then depends on the machine."""
+    pruning: bool = True
+    """Whether tpe gives up a candidate whose first folds are worse than the median."""
     seed: int = Field(default=7, ge=0)
     folds: int = Field(default=3, ge=2)
     """Inner folds: the search runs inside each outer training fold, so its score is not flattered by it."""
@@ -423,7 +427,7 @@ class SearchSettings(Settings):
                 _check_no_number_in_text(name, *values)
             if isinstance(values, Distribution) and self.method == "grid":
                 raise ValueError(
-                    f"{name}: a grid needs a list of values; low and high go with random and halving"
+                    f"{name}: a grid needs a list of values; low and high go with random, halving and tpe"
                 )
             if isinstance(values, list) and not values:
                 raise ValueError(f"{name}: the list of values is empty")
@@ -434,6 +438,8 @@ class SearchSettings(Settings):
                     raise ValueError(f"{name}: {repeated[0]} is listed {len(repeated)} times")
         if self.method == "grid" and "budget" in self.model_fields_set:
             raise ValueError("a grid tries every combination: leave budget out")
+        if self.method != "tpe" and (given := {"seconds", "pruning"} & self.model_fields_set):
+            raise ValueError(f"{min(given)} is for tpe, and the method is {self.method}")
         return self
 
 

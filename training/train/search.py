@@ -1,4 +1,4 @@
-"""Searches an algorithm's parameters by grid, at random or by successive halving, as its block asks.
+"""Searches an algorithm's parameters by grid, at random, by successive halving or by a model of the score (TPE).
 
 A candidate that cannot be fitted or scored ends the search with an error that names it. Without it, the search would
 report a best among candidates that it never tried.
@@ -9,25 +9,20 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.pipeline import Pipeline
 
-from training.base.config import LOWER_IS_BETTER, Distribution, Metric, SearchSettings
-from training.base.errors import ConfigError
+from training.base.config import Distribution, Metric, SearchSettings
 from training.data.dataset import Split
-from training.results import scores
-from training.results.figures import Answers, decimals, rounded
 from training.results.report import SearchOutcome
 from training.results.scores import Scoring
-from training.train.algorithms import described, inputs, reason
-from training.train.folds import Rows, folds, is_classes
+from training.train import tpe
+from training.train.ledger import Ledger
+from training.train.trials import Candidate, Trial
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +32,6 @@ DRAWS = 10
 """Samples per candidate of the budget, because small integers repeat."""
 ROWS_TO_FIT = 5
 """Rows of each class that a fold needs to fit on: the calibration of an SVM needs as many."""
-
-Candidate = dict[str, Any]
 
 
 def search(
@@ -64,7 +57,10 @@ def search(
     Raises:
         ConfigError: a class has fewer rows than the search has folds, or a candidate cannot be fitted or scored.
     """
-    trial = _Trial(pipeline, prefix, settings, scoring, score, name)
+    ledger = Ledger.of(name, split, settings, score, pipeline)
+    trial = Trial(pipeline, prefix, settings, scoring, score, name, ledger)
+    if settings.method == "tpe":
+        return tpe.search(trial, split, settings, name)
     candidates = _candidates(settings)
     if settings.method != "grid" and len(candidates) < settings.budget:
         log.info("%s: the search space has %d candidates, fewer than its budget", name, len(candidates))
@@ -85,74 +81,6 @@ def search(
         best=best,
         score=abs(mean),
     )
-
-
-class _Trial:
-    """Scores candidates by cross-validation, larger is better.
-
-    Attributes:
-        unconverged: how many fits did not converge so far.
-    """
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        prefix: str,
-        settings: SearchSettings,
-        scoring: Scoring,
-        score: Metric,
-        name: str,
-    ) -> None:
-        self._pipeline = pipeline
-        self._prefix = prefix
-        self._settings = settings
-        self._scoring = scoring
-        self._score = score
-        self._sign = -1 if score in LOWER_IS_BETTER else 1
-        self._name = name
-        self.unconverged = 0
-
-    def mean(self, candidate: Candidate, split: Split) -> float:
-        """The mean over the folds. Raises ConfigError, which names the candidate."""
-        values = []
-        for inner, outer in self._folds(split):
-            try:
-                value = self._value(candidate, split.take(inner), split.take(outer))
-            except Exception as error:
-                # Estimators check their parameters only in `fit`, with exceptions of many classes.
-                raise self._refusal(candidate, "cannot be fitted", reason(error)) from error
-            if not math.isfinite(value):
-                raise self._refusal(candidate, f"has no finite {self._score}", f"it is {value}")
-            values.append(value)
-        # Rounded, so that the last bits of a sum do not decide between equal candidates.
-        return self._sign * rounded(float(np.mean(values)), decimals(self._score, split.target))
-
-    def _folds(self, split: Split) -> Iterator[tuple[Rows, Rows]]:
-        where = f"train.algorithms.{self._name}.search.folds"
-        return folds(split, self._settings.folds, self._settings.seed, where)
-
-    def _value(self, candidate: Candidate, inner: Split, outer: Split) -> float:
-        pipeline = clone(self._pipeline)
-        pipeline.set_params(**{self._prefix + key: value for key, value in candidate.items()})
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            pipeline.fit(inputs(inner), inner.target, inner.weights)
-        self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
-        if not is_classes(outer.target):
-            answers: Answers = (np.asarray(pipeline.predict(inputs(outer)), dtype=np.float64).ravel(),)
-            return scores.point(self._scoring, outer.target, answers, outer.weights)[self._score]
-        # Labels follow from the probabilities: asking an SVM for both computes its kernel twice.
-        probabilities: NDArray[np.floating[Any]] = pipeline.predict_proba(inputs(outer))
-        predicted = self._scoring.predicted(probabilities, self._score)
-        return scores.point(self._scoring, outer.target, (predicted, probabilities), outer.weights)[
-            self._score
-        ]
-
-    def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:
-        return ConfigError(
-            f"train.algorithms.{self._name}.search: the candidate {described(candidate)} {what}: {why}; "
-            "change the search space so that every candidate can be tried"
-        )
 
 
 def _candidates(settings: SearchSettings) -> list[Candidate]:

@@ -61,7 +61,7 @@ from training.results.report import (
     Slice,
 )
 from training.results.scores import Scoring
-from training.train import algorithms, baseline
+from training.train import algorithms, baseline, ledger
 from training.train.curves import curves
 from training.train.decision import cost_matrix, decide, decided
 from training.train.folds import folds
@@ -128,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = export.with_decision(model, decision, task.profile.classes)
     result, tables = _measure(task, model, cv, decision, parity, outcome)
     _write(task, result, model, tables)
+    ledger.forget(task.name)
     score = task.score
     log.info(
         "%s: %s %.4f ± %.4f over %d folds, %.4f on test; %s bytes, agrees on %s rows",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,15 @@ from training.data.dataset import Profile, Split
 from training.results import report, scores
 from training.results.report import SearchOutcome
 from training.train import algorithms
-from training.train.search import _Trial, _values, search
+from training.train.ledger import Ledger, forget
+from training.train.search import _values, search
+from training.train.trials import Trial
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search remembers its values in the folder of its model."""
+    monkeypatch.chdir(tmp_path)
 
 
 def run(
@@ -76,13 +86,13 @@ def test_halving_keeps_every_class_in_every_round(
     name: str, score: Metric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[tuple[float, NDArray[np.int64]]] = []
-    mean = _Trial.mean
+    mean = Trial.mean
 
-    def watched(trial: _Trial, candidate: dict[str, Any], split: Split) -> float:
+    def watched(trial: Trial, candidate: dict[str, Any], split: Split) -> float:
         tried.append((candidate["C"], np.bincount(split.target, minlength=3)))
         return mean(trial, candidate, split)
 
-    monkeypatch.setattr(_Trial, "mean", watched)
+    monkeypatch.setattr(Trial, "mean", watched)
     data = rare(0.03)
     space = {"C": {"low": 0.01, "high": 10, "log": True}}
     outcome = run(name, data=data, score=score, method="halving", space=space, budget=9)
@@ -142,7 +152,7 @@ def test_one_impossible_candidate_is_an_error_that_names_it(
 def test_a_score_that_is_not_a_number_is_an_error_that_names_the_candidate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_Trial, "_value", lambda self, candidate, *_: 0.5 if candidate["C"] < 2 else np.nan)
+    monkeypatch.setattr(Trial, "_value", lambda self, candidate, *_: 0.5 if candidate["C"] < 2 else np.nan)
     with pytest.raises(ConfigError, match=r"the candidate C: 3\.0 has no finite f1_macro: it is nan"):
         run("svm", method="grid", space={"C": [1.0, 3.0, 4.0]})
 
@@ -204,3 +214,100 @@ def test_the_stage_reports_what_the_search_found(trained: Project) -> None:
     assert result.search is not None
     assert result.search.best == {"max_depth": 3}
     assert result.parameters == {"min_samples_leaf": 2, "max_depth": 3}
+
+
+DEEP = {"max_depth": {"low": 1, "high": 12, "integer": True}, "min_samples_leaf": [1, 2, 4, 60]}
+
+
+class TestTpe:
+    def test_it_proposes_its_budget_and_repeats_with_its_seed(self) -> None:
+        first = run("decision_tree", method="tpe", space=DEEP, budget=12, seed=1)
+        forget("decision_tree")
+        assert first == run("decision_tree", method="tpe", space=DEEP, budget=12, seed=1)
+        assert first.candidates == 12
+        assert first.best["min_samples_leaf"] < 60
+        assert isinstance(first.best["max_depth"], int)
+
+    def test_values_of_a_list_may_be_of_any_kind(self) -> None:
+        space = {"class_weight": ["balanced", None], "C": {"low": 0.01, "high": 10, "log": True}}
+        outcome = run("logistic_regression", method="tpe", space=space, budget=4)
+        assert set(outcome.best) == {"class_weight", "C"}
+
+    def test_hopeless_candidates_are_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        fits: list[object] = []
+        value = Trial._value
+
+        def counted(trial: Trial, candidate: dict[str, Any], *rows: Split) -> float:
+            fits.append(candidate)
+            return value(trial, candidate, *rows)
+
+        monkeypatch.setattr(Trial, "_value", counted)
+        counts = []
+        for pruning in (False, True):
+            fits.clear()
+            run("decision_tree", method="tpe", space=DEEP, budget=20, pruning=pruning)
+            counts.append(len(fits))
+            forget("decision_tree")
+        assert counts[0] == 60
+        assert counts[1] < 60
+
+    def test_no_candidate_is_proposed_after_the_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def slow(*_: object) -> float:
+            time.sleep(0.05)
+            return 0.5
+
+        monkeypatch.setattr(Trial, "_value", slow)
+        outcome = run("decision_tree", method="tpe", space=DEEP, budget=1000, seconds=0.5)
+        assert 1 <= outcome.candidates < 20
+
+    @pytest.mark.parametrize("keys", [{"seconds": 3}, {"pruning": False}])
+    def test_its_keys_are_for_no_other_method(self, keys: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=f"{next(iter(keys))} is for tpe, and the method is random"):
+            run("decision_tree", method="random", space=DEEP, **keys)
+
+
+@pytest.mark.parametrize("method", ["random", "halving", "tpe"])
+def test_an_interrupted_search_goes_on_and_ends_as_one_that_was_not(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run("decision_tree", method=method, space=DEEP, budget=9)
+    forget("decision_tree")
+    value = Trial._value
+    fits = 0
+
+    def interrupted(trial: Trial, candidate: dict[str, Any], *rows: Split) -> float:
+        nonlocal fits
+        fits += 1
+        if fits == 11:
+            raise KeyboardInterrupt
+        return value(trial, candidate, *rows)
+
+    monkeypatch.setattr(Trial, "_value", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("decision_tree", method=method, space=DEEP, budget=9)
+    (file,) = Path("build/search").iterdir()
+    with file.open("a") as stream:
+        stream.write("[\"240/0/{'max")  # cut off
+    fits = 100
+    assert run("decision_tree", method=method, space=DEEP, budget=9) == whole
+    computed = fits - 100
+    forget("decision_tree")
+    fits = 100
+    run("decision_tree", method=method, space=DEEP, budget=9)
+    assert computed == fits - 100 - 10
+
+
+def test_other_rows_have_another_ledger() -> None:
+    settings = SearchSettings(method="random", space={"C": [1, 2]})
+    profile, rows = mixed()
+    pipeline = algorithms.pipeline("svm", AlgorithmSettings.model_validate({}), profile)
+    ledgers = [
+        Ledger.of("svm", each, settings, "f1_macro", pipeline) for each in (rows, rows.take(np.arange(100)))
+    ]
+    ledgers[0].add({"C": 1}, 100, 0, 0.5)
+    assert Ledger.of("svm", rows, settings, "f1_macro", pipeline).get({"C": 1}, 100, 0) == 0.5
+    assert (
+        Ledger.of("svm", rows.take(np.arange(100)), settings, "f1_macro", pipeline).get({"C": 1}, 100, 0)
+        is None
+    )
+    assert Ledger.of("svm", rows, settings, "roc_auc", pipeline).get({"C": 1}, 100, 0) is None
