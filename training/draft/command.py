@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from app.cells import PLAIN
 from app.contract import Task
 from common import files, models
+from common.pipelines import PIPELINE_FILE
 from training.base import cli, config
 from training.base.config import SchemaSettings
 from training.base.errors import ConfigError, DataError
@@ -74,10 +75,12 @@ def _write(text: str, profile: Profile) -> None:
         raise ConfigError(
             f"cannot write {file}: {error.strerror}; run this from the project's top folder"
         ) from None
-    folder.write_plots(profile.task)
+    has_other_plots = folder.write_plots(profile.task)
     print(f"{file}: name, data, schema, select and card are drafted; look at them, then run `make`")
     for each in changes:
         print(f"{file}: {each}")
+    if has_other_plots:
+        print(f"{PIPELINE_FILE}: lists the plots of a {profile.task}")
 
 
 def _create(name: str, source: str, target: str, renames: dict[str, str], task: Task | None) -> None:

@@ -56,14 +56,15 @@ def created(name: str, source: str, root: Path | None = None) -> Iterator[str]:
             yield source
 
 
-def write_plots(task: Task) -> None:
-    """Give the dvc.yaml in this folder the plots of a task."""
+def write_plots(task: Task) -> bool:
+    """Give the dvc.yaml in this folder the plots of a task; say whether it changed."""
     if not PIPELINE_FILE.is_file():
-        return
+        return False
     text = PIPELINE_FILE.read_text(encoding="utf-8")
     fitting = pipelines.render(text, task)
     if fitting != text:
         files.write_text(PIPELINE_FILE, fitting)
+    return fitting != text
 
 
 def _check_name(name: str, root: Path) -> None:

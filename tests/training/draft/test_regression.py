@@ -219,6 +219,7 @@ def test_written_into_params_of_a_classification(
     assert capsys.readouterr().out.splitlines()[1:] == [
         "params.yaml: evaluate.score: removed, because a regression has no f1_macro",
         "params.yaml: train: replaced by the algorithms of a regression, with their defaults",
+        "dvc.yaml: lists the plots of a regression",
     ]
     assert pipelines.task_of(pipeline.read_text()) == "regression"
     project.run("settings")
