@@ -135,6 +135,8 @@ PARAMETERS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "learning_rate": RATES,
             "tree_method": st.sampled_from(["exact", "hist"]),
             "base_score": st.sampled_from([None, 0.25]),
+            "num_parallel_tree": st.sampled_from([1, 3]),
+            "colsample_bytree": st.sampled_from([1.0, 0.5]),
         }
     ),
     "lightgbm": st.fixed_dictionaries(
