@@ -54,7 +54,7 @@ class Answers(ABC, Generic[One, Many]):
     """The answers of the model that a manifest describes; `One` is the answer to a row, `Many` the answers to rows.
 
     Attributes:
-        bins: what predictions are counted in, with shares of the training rows.
+        bins: what predictions are counted in, with the shares that are expected of them.
         measure: what the number of `observe` means.
         sizes: the most bytes that the answer to a row takes.
         tensors: the outputs of the inference protocol, in their usual order.
@@ -248,7 +248,11 @@ class Values(Answers[float, Floats]):
         self._target, self._interval = manifest.value, manifest.interval
         self._margin = manifest.interval.margin
         self._edges = manifest.value.edges
-        self.bins = manifest.value.bins[: len(self._edges) + 1]
+        bins = manifest.value.bins[: len(self._edges) + 1]
+        shares = manifest.predicted or [each.share for each in bins]
+        self.bins = tuple(
+            Bin(label=each.label, share=share) for each, share in zip(bins, shares, strict=True)
+        )
 
     def check(self, predictor: Classifier | Regressor) -> None:
         assert isinstance(predictor, Regressor)  # noqa: S101  `load` chooses by the same manifest

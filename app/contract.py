@@ -194,6 +194,9 @@ class Manifest(Frozen):
     """The target of a regression, described as the features are."""
     interval: Interval | None = None
     """Of a regression."""
+    predicted: tuple[float, ...] = ()
+    """Shares of a regression's cross-validated predictions in the bins of `value`. Predictions vary less than the values, so
+    these and not the values' own shares show whether they drift."""
     decision: Decision | None = None
     out_of_range: Literal["reject", "accept"]
     cells: Cells = PLAIN
@@ -214,6 +217,8 @@ class Manifest(Frozen):
             raise ValueError("there must be two classes or more, or a value")
         if self.value is not None and (self.classes or self.interval is None):
             raise ValueError("a value has an interval and no classes")
+        if self.predicted and (self.value is None or len(self.predicted) != len(self.value.edges) + 1):
+            raise ValueError("predicted must have one share per bin of the value")
         return self
 
     @model_validator(mode="after")
@@ -243,7 +248,7 @@ class Manifest(Frozen):
         return self.model_copy(update={"digest": digest, "version": version_of(digest)})
 
 
-_NEWER: dict[str, Any] = {"cells": PLAIN, "value": None, "interval": None, "decision": None}
+_NEWER: dict[str, Any] = {"cells": PLAIN, "value": None, "interval": None, "predicted": (), "decision": None}
 """Fields that older bundles lack, with the value that means so: their digests are as before."""
 
 

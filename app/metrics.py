@@ -169,7 +169,11 @@ class ModelMetrics:
         for feature in manifest.features:
             for each in feature.bins:
                 feature_shares.labels(feature.name, each.label).set(each.share)
-        class_shares = gauge(CLASS_REFERENCE, "Share of the training rows in each class or bin.", ["class"])
+        class_shares = gauge(
+            CLASS_REFERENCE,
+            "Share of the training rows in each class, or of a regression's cross-validated predictions in each bin.",
+            ["class"],
+        )
         for each in answers.bins:
             class_shares.labels(each.label).set(each.share)
 

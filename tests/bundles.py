@@ -66,6 +66,7 @@ HARVEST = NumberFeature(
 )
 """The target of the regressions."""
 INTERVAL = Interval(level=0.9, margin=MARGIN, coverage=Score(value=0.91, low=0.84, high=0.96))
+PREDICTED = (0.1, 0.4, 0.45, 0.05)
 SCORES = {"accuracy": Score(value=0.97, low=0.92, high=1.0)}
 VALUE_SCORES = {
     "r2": Score(value=0.83, low=0.78, high=0.88),
@@ -400,6 +401,7 @@ def _write(
             "class_shares": [1 / len(classes)] * len(classes) if classes else [],
             "value": None if classes else HARVEST,
             "interval": None if classes else INTERVAL,
+            "predicted": () if classes else PREDICTED,
             "out_of_range": out_of_range,
             "features": features,
             "metrics": {"test": SCORES if classes else VALUE_SCORES},

@@ -21,6 +21,7 @@ from tests.app.processes import Running, running
 from tests.app.test_metrics import scrape, value
 from tests.bundles import (
     HARVEST,
+    PREDICTED,
     ValuedRow,
     harvest_row,
     weight_row,
@@ -189,12 +190,24 @@ def test_predictions_are_counted_in_the_bins_of_the_target(harvests: TestClient,
     values = np.array([row.value for row in rows])
     expected = np.bincount(np.searchsorted(HARVEST.edges, values, side="right"), minlength=4)
     assert expected.min() >= 1
-    for each, number in zip(HARVEST.bins, expected, strict=True):
+    for each, number, share in zip(HARVEST.bins, expected, PREDICTED, strict=True):
         assert value(series, "model_predictions_total", **{"class": each.label}) == number
-        assert value(series, "model_class_reference_ratio", **{"class": each.label}) == each.share
+        assert value(series, "model_class_reference_ratio", **{"class": each.label}) == share
     assert value(series, "model_prediction_value_count") == len(rows)
     assert value(series, "model_prediction_value_sum") == pytest.approx(values.sum())
     assert not [name for name, _ in series if "confidence" in name]
+
+
+def test_without_shares_of_predictions_those_of_the_values_are_the_reference(
+    harvest_model: Path, tmp_path: Path, serve: Serve
+) -> None:
+    document = json.loads((harvest_model / MANIFEST_FILE).read_text(encoding="utf-8"))
+    changed = Manifest.model_validate(document | {"predicted": []}).sealed()
+    (tmp_path / MODEL_FILE).write_bytes((harvest_model / MODEL_FILE).read_bytes())
+    (tmp_path / MANIFEST_FILE).write_text(changed.model_dump_json(), encoding="utf-8")
+    series = scrape(serve(tmp_path))
+    for each in HARVEST.bins:
+        assert value(series, "model_class_reference_ratio", **{"class": each.label}) == each.share
 
 
 def test_a_class_has_no_value(numbers: TestClient) -> None:

@@ -101,7 +101,9 @@ class Report(Frozen):
     confusion: tuple[tuple[int, ...], ...] = ()
     """Counts on the test split: row = actual class, column = predicted."""
     interval: Interval | None = None
-    """Of a regression."""
+    """Of a regression, as the next."""
+    predicted: tuple[float, ...] = ()
+    """Shares of the cross-validated predictions in the bins of the target."""
     decision: Decision | None = None
     """Of a classification, if the answer is not always the most probable class."""
     slices: dict[str, dict[str, Slice]] = Field(default_factory=dict)

@@ -114,6 +114,7 @@ def _manifest(name: str, champion: Report, profile: Profile, test: Split) -> Man
         class_shares=profile.class_shares,
         value=profile.value,
         interval=champion.interval,
+        predicted=champion.predicted,
         decision=champion.decision,
         out_of_range=profile.out_of_range,
         cells=profile.cells,

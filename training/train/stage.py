@@ -398,7 +398,7 @@ def _by_class(test: Split, answers: Answers, profile: Profile) -> dict[str, Any]
 
 
 def _interval(task: Task, cv: Sequence[Fold], answers: Answers) -> dict[str, Any]:
-    """The field of a report that a regression has.
+    """The fields of a report that a regression has.
 
     The errors are those of the folds' models on rows that they were not fitted on, so no training rows are set aside.
     """
@@ -406,7 +406,13 @@ def _interval(task: Task, cv: Sequence[Fold], answers: Answers) -> dict[str, Any
     margin = regression.margin(errors, task.evaluate.interval)
     held = np.abs(answers[0] - task.test.target) <= margin
     coverage = scores.proportion(held, **_bootstrap(task.evaluate))
-    return {"interval": Interval(level=task.evaluate.interval, margin=margin, coverage=coverage)}
+    edges = task.profile.value.edges if task.profile.value else ()
+    predicted = np.concatenate([each.answers[0] for each in cv])
+    bins = np.bincount(np.searchsorted(edges, predicted, side="right"), minlength=len(edges) + 1)
+    return {
+        "interval": Interval(level=task.evaluate.interval, margin=margin, coverage=coverage),
+        "predicted": tuple((bins / len(predicted)).tolist()),
+    }
 
 
 def _importance(task: Task, answer: Callable[[Split], Answers]) -> dict[str, Importance]:
