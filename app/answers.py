@@ -127,6 +127,7 @@ class Classes(Answers[tuple[int, list[float]], tuple[Indices, Floats]]):
     def __init__(self, manifest: Manifest) -> None:
         self._target = manifest.target
         self._classes = manifest.classes
+        self._decision = manifest.decision
         self._names = np.array(manifest.classes, dtype=object)
         shares = zip(manifest.classes, manifest.class_shares, strict=True)
         self.bins = tuple(Bin(label=name, share=share) for name, share in shares)
@@ -218,7 +219,14 @@ class Classes(Answers[tuple[int, list[float]], tuple[Indices, Floats]]):
 
     @property
     def _label(self) -> Any:
-        return Annotated[Literal[self._classes], Field(description="The most likely class.")]
+        decision = self._decision
+        if decision is None:
+            about = "The most likely class."
+        elif decision.cost is not None:
+            about = "The class with the lowest expected cost."
+        else:
+            about = f"{decision.positive} from a probability of {decision.threshold:g}, otherwise the other class."
+        return Annotated[Literal[self._classes], Field(description=about)]
 
     def _by_class(self, name: str, of_class: Any) -> Any:
         return object_of(name, dict.fromkeys(self._classes, of_class))

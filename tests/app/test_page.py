@@ -314,6 +314,26 @@ def test_what_is_not_a_number_is_not_sent(numbers: tuple[str, Manifest], visit: 
     expect_answer(page, *_answer((5.8, 3.5, 4.3, 1.3)))
 
 
+@pytest.mark.parametrize(
+    ("decision", "rule"),
+    [
+        ({"positive": "yes", "threshold": 0.11}, "yes is answered from 11.0 %"),
+        ({"cost": [[0, 1], [8, 0]]}, "the lowest expected cost decides"),
+    ],
+)
+def test_a_class_that_is_not_the_most_likely_is_explained(
+    mixed: tuple[str, Manifest], visit: Visit, decision: dict[str, Any], rule: str
+) -> None:
+    address, manifest = mixed
+    document = manifest.model_dump(mode="json") | {"decision": decision}
+    model = {"name": manifest.name, "version": manifest.version}
+    answer = {"label": "yes", "probabilities": {"no": 0.7, "yes": 0.3}, "model": model}
+    page = visit(address, routes={"**/model": answering(document), "**/predict": answering(answer)})
+    expect(page.locator("#runner")).to_have_text(f"30.0 %; no has 70.0 %, but {rule}")
+    expect(page.locator("#facts")).to_contain_text(f"Decision{rule}")
+    expect_answer(page, "yes", {"no": 0.7, "yes": 0.3})
+
+
 @pytest.mark.slow
 def test_an_answer_that_arrives_late_is_dropped(numbers: tuple[str, Manifest], visit: Visit) -> None:
     held: list[Route] = []

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.contract import Manifest, read_bundle
+from app.contract import Decision, Manifest, read_bundle
 from app.main import create_app
 from app.settings import Settings
 from tests.bundles import write_harvest_bundle, write_mixed_bundle, write_number_bundle, write_value_bundle
@@ -136,8 +136,31 @@ def wrong_predictions(manifest: Manifest, good: dict[str, Any]) -> dict[str, dic
     unsure = dict.fromkeys(manifest.classes, 0.9)
     return {
         "probabilities that do not add up to 1": good | {"probabilities": unsure},
-        "a label that is not the most probable class": good | {"label": second, "probabilities": certain},
+        "a label that does not follow from the probabilities": good
+        | {"label": second, "probabilities": certain},
     }
+
+
+@pytest.mark.parametrize(
+    ("decision", "right", "wrong"),
+    [
+        (None, [("no", 0.7), ("yes", 0.5), ("no", 0.5)], [("yes", 0.7)]),
+        (Decision(positive="yes", threshold=0.2), [("yes", 0.7), ("no", 0.9), ("no", 0.8)], [("no", 0.7)]),
+        (Decision(cost=((0, 1), (8, 0))), [("yes", 0.7), ("no", 0.9)], [("no", 0.8), ("yes", 0.9)]),
+    ],
+)
+def test_a_label_follows_from_the_models_decision(
+    tmp_path: Path, decision: Decision | None, right: list[tuple[str, float]], wrong: list[tuple[str, float]]
+) -> None:
+    """Pairs of a label and the probability of "no"."""
+    manifest = write_mixed_bundle(tmp_path).model_copy(update={"decision": decision})
+    traffic = Traffic(manifest, Random(1))
+    request = traffic.instance()
+    for (label, no), fault in [(each, False) for each in right] + [(each, True) for each in wrong]:
+        prediction = {"label": label, "probabilities": {"no": no, "yes": 1 - no}}
+        answer = prediction | {"model": {"version": manifest.version}}
+        found = traffic.fault(request, 200, orjson.dumps(answer))
+        assert found == ("one row: a label that does not follow from the probabilities" if fault else None)
 
 
 @pytest.mark.parametrize("make", [Traffic.instances, Traffic.columns, Traffic.tensors])

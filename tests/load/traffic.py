@@ -62,6 +62,7 @@ class _Classes:
 
     def __init__(self, manifest: Manifest) -> None:
         self._classes = manifest.classes
+        self._decision = manifest.decision
 
     def of_tensors(self, outputs: dict[str, list[Any]]) -> list[dict[str, Any]]:
         flat, width = outputs["probabilities"], len(self._classes)
@@ -78,9 +79,23 @@ class _Classes:
         # Written so that NaN and null are wrong as well.
         if not (abs(sum(row) - 1) <= TOLERANCE and min(row) >= 0):
             return "probabilities that do not add up to 1"
-        if not probabilities[label] >= max(row) - TOLERANCE:
-            return "a label that is not the most probable class"
+        merits = self._merits(row)
+        near = TOLERANCE * max(1.0, *map(abs, merits))
+        if not merits[self._classes.index(label)] >= max(merits) - near:
+            return "a label that does not follow from the probabilities"
         return None
+
+    def _merits(self, row: list[float]) -> list[float]:
+        """Of each class: the model answers the one with the highest."""
+        decision = self._decision
+        if decision is None:
+            return row
+        if decision.cost is not None:
+            answers = zip(*decision.cost, strict=True)
+            return [-sum(p * cost for p, cost in zip(row, costs, strict=True)) for costs in answers]
+        threshold = 0.5 if decision.threshold is None else decision.threshold
+        pairs = zip(self._classes, row, strict=True)
+        return [p - threshold if name == decision.positive else 0.0 for name, p in pairs]
 
     def _zipped(self, labels: list[str], rows: Iterable[Iterable[float]]) -> list[dict[str, Any]]:
         return [
