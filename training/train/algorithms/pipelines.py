@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
+from app.contract import CategoryFeature
 from training.base.config import AlgorithmSettings
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
@@ -21,6 +22,8 @@ from training.train.algorithms.factories import SEED, Algorithm, create
 from training.train.algorithms.preparation import ESTIMATOR, FEATURES, preparation
 from training.train.algorithms.weights import WeightedPipeline, takes_weights
 
+MONOTONE = ("monotone_constraints", "monotonic_cst")
+"""The parameters in which a block names features that only raise (1) or lower (-1) the prediction."""
 CLASS_WEIGHT = "class_weight"
 CLASS_WEIGHTS = (CLASS_WEIGHT, "class_weights")
 """The parameters in which a block names classes and estimators number them."""
@@ -47,6 +50,9 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     for key in CLASS_WEIGHTS:
         if isinstance(weights := parameters.get(key), dict):
             parameters[key] = _by_position(f"train.algorithms.{name}.{key}", weights, profile.classes)
+    for key in MONOTONE:
+        if isinstance(signs := parameters.get(key), dict):
+            parameters[key] = _by_column(f"train.algorithms.{name}.{key}", signs, profile)
     of_rows = None if CLASS_WEIGHT in _parameters(algorithm) else parameters.pop(CLASS_WEIGHT, None)
     whole = WeightedPipeline([*steps, (ESTIMATOR, algorithm.estimator)], class_weight=of_rows)
     return whole.set_params(**{algorithm.prefix + key: value for key, value in parameters.items()})
@@ -109,6 +115,22 @@ def _check_values(name: str, algorithm: Algorithm, settings: AlgorithmSettings) 
                 f"train.algorithms.{name}.{where}: {value!r} cannot be exported to ONNX; "
                 f"use {' or '.join(map(str, possible))}, or leave it out"
             )
+
+
+def _by_column(where: str, signs: Mapping[Any, Any], profile: Profile) -> tuple[int, ...]:
+    """Signs as the estimators take them: one for each column, which are the numbers and then the encoded categories."""
+    numbers = profile.layout.numbers
+    for name, sign in signs.items():
+        if name not in numbers:
+            raise ConfigError(
+                f"{where}: {name!r} is no number among the features; there are {', '.join(numbers)}"
+            )
+        if sign not in (1, -1, 0) or isinstance(sign, bool):
+            raise ConfigError(f"{where}.{name}: {sign!r} is not 1, -1 or 0")
+    encoded = sum(
+        len(each.categories) + each.missing for each in profile.features if isinstance(each, CategoryFeature)
+    )
+    return (*(signs.get(name, 0) for name in numbers), *([0] * encoded))
 
 
 def _by_position(where: str, weights: Mapping[Any, Any], classes: Sequence[str]) -> dict[int, float]:
