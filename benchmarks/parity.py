@@ -34,7 +34,7 @@ from training.prepare import stage as prepare
 from training.prepare.checks import check
 from training.results import scores
 from training.train import algorithms, parity
-from training.train import stage as train
+from training.train import fitting as train
 from training.train.onnx import export
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ from training.data.dataset import Profile, Split
 from training.results import scores
 from training.select.stage import _shown
 from training.train import algorithms, parity
-from training.train import stage as train
+from training.train import fitting as train
 from training.train.onnx import export
 
 ALGORITHMS = sorted(algorithms.FACTORIES["classification"])

@@ -18,7 +18,7 @@ from training.base import config
 from training.base.config import AlgorithmSettings
 from training.base.errors import ConfigError
 from training.train import algorithms
-from training.train import stage as train
+from training.train import fitting as train
 from training.train.algorithms import MedianImputer
 
 EVERY = [(name, task) for task in ("classification", "regression") for name in algorithms.FACTORIES[task]]

@@ -16,7 +16,7 @@ from training.base.errors import ConfigError
 from training.results import report
 from training.select.stage import BUNDLE
 from training.train import algorithms
-from training.train import stage as train
+from training.train import fitting as train
 from training.train.decision import cost_matrix, decide, decided
 from training.train.onnx import export
 

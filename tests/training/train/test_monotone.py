@@ -12,7 +12,7 @@ from tests.training.rows import mixed
 from training.base.config import AlgorithmSettings
 from training.base.errors import ConfigError
 from training.train import algorithms
-from training.train import stage as train
+from training.train import fitting as train
 from training.train.onnx import export
 
 PROFILE, ROWS = mixed(classes=2)

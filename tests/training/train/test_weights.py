@@ -17,7 +17,7 @@ from training.data.dataset import WEIGHT, Split, as_split
 from training.prepare.split import with_places
 from training.results import report, scores
 from training.train import algorithms
-from training.train import stage as train
+from training.train import fitting as train
 
 WEIGHING = ("logistic_regression", "decision_tree", "svm", "xgboost", "gradient_boosting", "naive_bayes")
 

@@ -28,7 +28,7 @@ from training.data.dataset import Profile, Split
 from training.results import scores
 from training.results.figures import Answers
 from training.train import algorithms, parity
-from training.train import stage as train
+from training.train import fitting as train
 from training.train.algorithms import Algorithm
 from training.train.onnx import export
 

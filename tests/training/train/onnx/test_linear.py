@@ -13,7 +13,7 @@ from tests.training.problems import Problem, answers, fitted, kinds, problem, pr
 from tests.training.rows import mixed
 from training.base.config import AlgorithmSettings
 from training.train import algorithms
-from training.train import stage as train
+from training.train import fitting as train
 from training.train.onnx import linear
 
 

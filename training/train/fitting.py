@@ -1,0 +1,114 @@
+"""Fits and exports one algorithm, on all training rows or on those of a fold."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import Pipeline
+
+from training.base.config import AlgorithmSettings, DecisionSettings, EvaluateSettings, Metric
+from training.base.errors import ConfigError
+from training.data.dataset import Profile, Split
+from training.results import scores
+from training.results.figures import Answers
+from training.results.report import SearchOutcome
+from training.results.scores import Scoring
+from training.train import algorithms
+from training.train.decision import cost_matrix
+from training.train.onnx import export
+from training.train.search import search
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One algorithm, its evaluation, and the data."""
+
+    name: str
+    block: AlgorithmSettings
+    evaluate: EvaluateSettings
+    decision: DecisionSettings
+    profile: Profile
+    train: Split
+    test: Split
+
+    @property
+    def score(self) -> Metric:
+        return self.evaluate.score_of(self.profile.task)
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        return scores.of(self.profile.task, cost_matrix(self.decision, self.profile))
+
+    def answerer(self, model: bytes) -> Callable[[Split], Answers]:
+        """A function that runs a model file."""
+        return self.scoring.answerer(model, self.profile.layout)
+
+
+def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, Any] | None = None) -> Pipeline:
+    """Fit a clone.
+
+    Args:
+        pipeline: stays unfitted.
+        split: the rows to fit on.
+        name: of the algorithm, for messages.
+        parameters: of its block, for messages.
+
+    Raises:
+        ConfigError: the estimator refuses one of its parameters.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        try:
+            fitted: Pipeline = clone(pipeline).fit(algorithms.inputs(split), split.target, split.weights)
+        except Exception as error:
+            # scikit-learn and xgboost check parameters only here, with exceptions of many classes.
+            raise _refusal("be fitted", name, parameters, error) from error
+    if any(issubclass(each.category, ConvergenceWarning) for each in caught):
+        log.warning("%s did not converge: raise max_iter under train.algorithms.%s", name, name)
+    return fitted
+
+
+def exported(task: Task, fitted: Pipeline, parameters: Mapping[str, Any]) -> bytes:
+    """Export a fitted pipeline.
+
+    Raises:
+        ConfigError: the converter does not support the estimator with these parameters.
+    """
+    try:
+        return export.export(fitted, task.profile.layout)
+    except Exception as error:
+        # The converters raise exceptions of many classes, depending on the parameters.
+        raise _refusal("be exported to ONNX", task.name, parameters, error) from error
+
+
+def _refusal(action: str, name: str, parameters: Mapping[str, Any] | None, error: Exception) -> ConfigError:
+    return ConfigError(f"{where(name, parameters)} cannot {action}: {algorithms.reason(error)}")
+
+
+def where(name: str, parameters: Mapping[str, Any] | None) -> str:
+    return f"train.algorithms.{name}" + (f" with {algorithms.described(parameters)}" if parameters else "")
+
+
+def fit_searched(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], SearchOutcome | None]:
+    """Fit on a split; if the block has a search, with the parameters that it finds within that split.
+
+    Returns:
+        The fitted pipeline, the block's parameters with those that the search found, and the search's outcome.
+    """
+    pipeline = algorithms.pipeline(task.name, task.block, task.profile)
+    parameters, outcome = dict(task.block.parameters), None
+    if task.block.search is not None:
+        prefix = algorithms.create(task.name, task.profile.task).prefix
+        outcome = search(pipeline, prefix, task.block.search, split, task.scoring, task.score, task.name)
+        pipeline.set_params(**{prefix + key: value for key, value in outcome.best.items()})
+        parameters |= outcome.best
+    return fit(pipeline, split, task.name, parameters), parameters, outcome

@@ -1,0 +1,179 @@
+"""Measures a model file on both splits: everything that its report says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from app.contract import Decision, Interval, ModelFile, Score, sha256
+from training.base.config import LOWER_IS_BETTER, EvaluateSettings
+from training.base.errors import DataError
+from training.data.dataset import SLICE, TEST_FILE, Profile, Split
+from training.results import classification, regression, scores
+from training.results.figures import Answers, decimals, rounded
+from training.results.report import (
+    Baseline,
+    ClassScores,
+    Importance,
+    Parity,
+    Report,
+    SearchOutcome,
+    Slice,
+)
+from training.train import baseline
+from training.train.crossvalidation import Fold, fold_scores, over_folds
+from training.train.curves import curves
+from training.train.fitting import Task
+from training.train.onnx import export
+
+SHUFFLES = 10
+"""Shuffles of each feature for its importance."""
+
+
+def measure(
+    task: Task,
+    model: bytes,
+    cv: Sequence[Fold],
+    decision: Decision | None,
+    parity: Parity,
+    outcome: SearchOutcome | None,
+) -> tuple[Report, dict[str, pd.DataFrame]]:
+    """Measure the model file on both splits.
+
+    Returns:
+        The report, and the tables behind the plots by name.
+    """
+    profile, train, test, evaluate = task.profile, task.train, task.test, task.evaluate
+    answer = task.answerer(model)
+    on_train, on_test = answer(train), answer(test)
+    result = Report(
+        algorithm=task.name,
+        parameters={**task.block.parameters, **(outcome.best if outcome else {})},
+        search=outcome,
+        score=task.score,
+        cv=fold_scores(task, cv),
+        train={
+            key: Score(value=value)
+            for key, value in scores.point(task.scoring, train.target, on_train, train.weights).items()
+        },
+        test=scores.with_intervals(
+            task.scoring, test.target, on_test, weights=test.weights, **_bootstrap(evaluate)
+        ),
+        decision=decision,
+        baseline=_baseline(task, cv),
+        slices=_slices(task, on_test),
+        **(_by_class(test, on_test, profile) if profile.value is None else _interval(task, cv, on_test)),
+        importance=_importance(task, answer),
+        model=ModelFile(sha256=sha256(model), bytes=len(model), opset=export.OPSET),
+        complexity=export.complexity(model),
+        parity=parity,
+    )
+    return result, curves(test.target, on_test, result, profile)
+
+
+def _baseline(task: Task, cv: Sequence[Fold]) -> Baseline:
+    on_test = baseline.answers(task.train, task.test)
+    return Baseline(
+        name=baseline.name(task.train),
+        cv=over_folds(task, cv, [each.baseline for each in cv]),
+        test=scores.with_intervals(
+            task.scoring,
+            task.test.target,
+            on_test,
+            weights=task.test.weights,
+            **_bootstrap(task.evaluate),
+        ),
+    )
+
+
+def _slices(task: Task, answers: Answers) -> dict[str, dict[str, Slice]]:
+    """The figures by the values of each column under evaluate.slices; ROC AUC is none where a slice has one class."""
+    test = task.test
+    found: dict[str, dict[str, Slice]] = {}
+    for column in task.evaluate.slices:
+        if SLICE + column not in test.frame:
+            raise DataError(f"{TEST_FILE} has no slices by {column!r}: run `dvc repro prepare`")
+        labels = test.frame[SLICE + column].to_numpy()
+        found[column] = {}
+        for value in sorted(set(labels)):
+            rows = np.flatnonzero(labels == value)
+            figures = scores.with_intervals(
+                task.scoring,
+                test.target[rows],
+                tuple(each[rows] for each in answers),
+                weights=None if test.weights is None else test.weights[rows],
+                **_bootstrap(task.evaluate),
+            )
+            defined = {metric: score for metric, score in figures.items() if not math.isnan(score.value)}
+            found[column][value] = Slice(rows=len(rows), test=defined)
+    return found
+
+
+def _bootstrap(evaluate: EvaluateSettings) -> dict[str, Any]:
+    return {"resamples": evaluate.bootstrap, "confidence": evaluate.confidence, "seed": evaluate.seed}
+
+
+def _by_class(test: Split, answers: Answers, profile: Profile) -> dict[str, Any]:
+    """The fields of a report that a classification has."""
+    figures = classification.per_class(test.target, *answers)
+    counts = classification.confusion(test.target, answers[0], len(profile.classes))
+    return {
+        "per_class": {
+            each: ClassScores.model_validate(values)
+            for each, values in zip(profile.classes, figures, strict=True)
+        },
+        "confusion": tuple(map(tuple, counts.tolist())),
+    }
+
+
+def _interval(task: Task, cv: Sequence[Fold], answers: Answers) -> dict[str, Any]:
+    """The fields of a report that a regression has.
+
+    The errors are those of the folds' models on rows that they were not fitted on, so no training rows are set aside.
+    """
+    errors = np.concatenate([np.abs(each.answers[0] - each.held_out.target) for each in cv])
+    margin = regression.margin(errors, task.evaluate.interval)
+    held = np.abs(answers[0] - task.test.target) <= margin
+    coverage = scores.proportion(held, **_bootstrap(task.evaluate))
+    edges = task.profile.value.edges if task.profile.value else ()
+    predicted = np.concatenate([each.answers[0] for each in cv])
+    bins = np.bincount(np.searchsorted(edges, predicted, side="right"), minlength=len(edges) + 1)
+    return {
+        "interval": Interval(level=task.evaluate.interval, margin=margin, coverage=coverage),
+        "predicted": tuple((bins / len(predicted)).tolist()),
+    }
+
+
+def _importance(task: Task, answer: Callable[[Split], Answers]) -> dict[str, Importance]:
+    """How much worse the score gets when a feature's values are shuffled among the rows of the test split."""
+    test, layout = task.test, task.profile.layout
+    random = np.random.default_rng(task.evaluate.seed)
+    sign = -1.0 if task.score in LOWER_IS_BETTER else 1.0
+
+    def measure(split: Split) -> float:
+        return sign * scores.point(task.scoring, split.target, answer(split), split.weights)[task.score]
+
+    intact, digits = measure(test), decimals(task.score, test.target)
+    result = {}
+    for feature in task.profile.features:
+        losses = []
+        for _ in range(SHUFFLES):
+            tensors: dict[str, NDArray[Any]] = {
+                "number": test.numbers.copy(),
+                "category": test.categories.copy(),
+            }
+            names = layout.numbers if feature.type == "number" else layout.categories
+            column = tensors[feature.type][:, names.index(feature.name)]
+            column[:] = random.permutation(column)
+            shuffled = replace(test, numbers=tensors["number"], categories=tensors["category"])
+            losses.append(intact - measure(shuffled))
+        result[feature.name] = Importance(
+            mean=rounded(float(np.mean(losses)), digits), std=rounded(float(np.std(losses)), digits)
+        )
+    return result
