@@ -39,7 +39,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from app.answers import Answers, Measure
+from app.answers import Answers, Measure, PredictedRow
 from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature, as_label
 from app.errors import REASONS, Detail, Reason
 from app.http import content_length
@@ -125,9 +125,6 @@ class Deferred(Generic[T]):
             if observations:
                 self._count(observations)
 
-
-PredictedRow = tuple[Sequence[float], Sequence[str], int, float]
-"""Numbers, NaN if missing; categories, "" if missing; the bin and the measure of the answer."""
 
 CountedAnswer = tuple[int, float, int, int]
 """Status; seconds; announced length of the request's body; length of the answer's body."""
