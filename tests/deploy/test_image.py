@@ -562,7 +562,7 @@ def test_labels_say_where_it_comes_from(built: Built) -> None:
     assert source.ages.data is not None
     assert inspect_image(built.reference)["Labels"] == {
         "org.opencontainers.image.title": "espalier",
-        "org.opencontainers.image.description": "A tabular classifier, served over HTTP",
+        "org.opencontainers.image.description": "A tabular model, served over HTTP",
         "org.opencontainers.image.licenses": project["license"],
         "org.opencontainers.image.source": "https://github.com/espalier-ml/espalier",
         "org.opencontainers.image.revision": source.commit,
