@@ -7,6 +7,10 @@ answers all rows and the generated ones, as in the stage `train`. Takes half an 
 
 from __future__ import annotations
 
+# First, because it limits the numeric libraries to one thread.
+import training  # noqa: F401
+
+# isort: split
 import argparse
 import datetime
 import platform

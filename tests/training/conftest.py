@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import training  # noqa: F401 - before sklearn, because it limits the numeric libraries to one thread
 from tests.training import repository
 from tests.training.project import ROOT, Project
 from tests.training.repository import Repository
