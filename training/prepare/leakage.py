@@ -23,15 +23,33 @@ FEWEST = 30
 """Rows below which every rule would hold by chance."""
 
 
-def signs(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> tuple[str, ...]:
-    """One sentence for each sign of leakage, with what to do."""
+def signs(
+    profile: Profile, train: pd.DataFrame, test: pd.DataFrame, group: str | None = None
+) -> tuple[str, ...]:
+    """One sentence for each sign of leakage, with what to do.
+
+    Args:
+        profile: of both splits.
+        train: its rows.
+        test: its rows.
+        group: the column whose values are on one side only.
+    """
     if profile.rows < FEWEST:
         return ()
     return (
+        *_groups(profile, group),
         *_equal_rows(profile, train, test),
         *_counters(profile, train, test),
         *_answers(profile, train, test),
     )
+
+
+def _groups(profile: Profile, group: str | None) -> Iterator[str]:
+    if any(each.name == group for each in profile.features):
+        yield (
+            f"{group!r} names the groups of split.group, and the model will be asked about others: leave it out of "
+            "schema.features"
+        )
 
 
 def _equal_rows(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:

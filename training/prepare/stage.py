@@ -58,7 +58,7 @@ def main() -> None:
     profile = profile.model_copy(
         update={
             "division": division(train, test, settings.split, len(frame)),
-            "leakage": leakage.signs(profile, train, test),
+            "leakage": leakage.signs(profile, train, test, settings.split.group),
         }
     )
     files.write_parquet(TRAIN_FILE, train)

@@ -20,7 +20,7 @@ from training.results import report
 ROWS = 400
 
 
-def signs(**columns: Any) -> tuple[str, ...]:
+def signs(group: str | None = None, **columns: Any) -> tuple[str, ...]:
     random = np.random.default_rng(3)
     kind = random.choice(["no", "yes"], ROWS)
     frame = pd.DataFrame(
@@ -45,7 +45,7 @@ def signs(**columns: Any) -> tuple[str, ...]:
     checked = check(frame, schema)
     train, test = split(checked.frame, "kind", SplitSettings())
     origin = Origin(source="made up", sha256="0" * 64, rows=ROWS, columns=tuple(frame))
-    return leakage.signs(resolve(checked, schema, origin, train, test), train, test)
+    return leakage.signs(resolve(checked, schema, origin, train, test), train, test, group)
 
 
 def test_ordinary_features_are_none() -> None:
@@ -85,6 +85,14 @@ def test_equal_rows_on_both_sides_are_one() -> None:
 
 
 @pytest.mark.slow
+def test_a_feature_that_names_the_groups_knows_nothing_of_others() -> None:
+    patient = np.repeat(np.arange(ROWS // 4), 4).astype(float)
+    assert signs(patient=patient) == ()
+    (sentence,) = signs(group="patient", patient=patient)
+    assert "'patient' names the groups of split.group" in sentence
+    assert "leave it out of schema.features" in sentence
+
+
 def test_a_random_split_overestimates_rows_repeated_in_groups_and_a_group_split_does_not(
     project: Project,
 ) -> None:
