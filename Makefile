@@ -49,10 +49,10 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@touch $@
 
 .PHONY: estimators
-estimators: $(ESTIMATORS) ## Add the optional estimators, LightGBM and CatBoost, which tests need
+estimators: $(ESTIMATORS) ## Add what tests need beside: LightGBM, CatBoost and packages with data sets
 
 $(ESTIMATORS): $(READY) | $(UV)
-	uv sync --locked --inexact --group boosting --compile-bytecode --python $(PYTHON)
+	uv sync --locked --inexact --group boosting --group datasets --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 .uv/bin/uv:

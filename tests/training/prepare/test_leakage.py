@@ -20,7 +20,7 @@ from training.results import report
 ROWS = 400
 
 
-def signs(group: str | None = None, **columns: Any) -> tuple[str, ...]:
+def signs(*, group: str | None = None, **columns: Any) -> tuple[str, ...]:
     random = np.random.default_rng(3)
     kind = random.choice(["no", "yes"], ROWS)
     frame = pd.DataFrame(
