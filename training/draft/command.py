@@ -33,7 +33,7 @@ from training.base.errors import ConfigError, DataError
 from training.data.dataset import Profile
 from training.draft import document, folder, infer, selection, yaml_text
 from training.draft.infer import Columns
-from training.draft.target import Target, judge
+from training.draft.target import Target, evaluation, judge
 from training.fetch import sources
 from training.fetch.csv_files import EncodingError, Table
 from training.prepare.checks import Checked, check
@@ -117,6 +117,8 @@ def draft(
     _check_names([*frame.columns, *renames])
     found = judge(frame, target, table.delimiter, task)
     columns = found.columns
+    if (group := evaluation().split.group) and columns.features.pop(group, None):
+        columns.left_out[group] = "left out, since split.group names it: the model is asked about other groups"
     if not columns.features:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in columns.left_out.items())
         raise DataError(f"no column of {source} beside {target} can be a feature: {reasons}")

@@ -305,6 +305,8 @@ def test_the_gate_of_grouped_rows_is_drafted_from_unseen_groups(project: Project
     grouped = gate_of(selection.sections(text), project.root)
     assert drawn.minimum["r2"] > 0.1
     assert grouped.minimum["r2"] == 0
+    assert "    patient: {type: category" in text
+    assert "    # patient: left out, since split.group names it" in draft.draft("data/source/a.csv", "y", {})
 
 
 def test_the_gate_of_rows_in_time_is_drafted_from_later_ones(project: Project) -> None:
