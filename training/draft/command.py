@@ -118,7 +118,9 @@ def draft(
     found = judge(frame, target, table.delimiter, task)
     columns = found.columns
     if (group := evaluation().split.group) and columns.features.pop(group, None):
-        columns.left_out[group] = "left out, since split.group names it: the model is asked about other groups"
+        columns.left_out[group] = (
+            "left out, since split.group names it: the model is asked about other groups"
+        )
     if not columns.features:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in columns.left_out.items())
         raise DataError(f"no column of {source} beside {target} can be a feature: {reasons}")

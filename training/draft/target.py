@@ -197,7 +197,8 @@ def _of_classes(
 def _rare(labels: pd.Series[Any]) -> dict[str, int]:
     """The classes that `prepare` would refuse, with all their rows."""
     settings = evaluation()
-    rare: dict[str, int] = {}
+    # A single row would be in the test split alone.
+    rare = {str(name): 1 for name, count in labels.value_counts().items() if count == 1}
     while True:
         kept = labels[~labels.isin(rare)]
         if kept.empty:

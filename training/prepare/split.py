@@ -89,9 +89,13 @@ def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd
     train, test = frame[~chosen & kept], frame[chosen & kept]
     if train.empty or test.empty:
         empty = "training" if train.empty else "test"
+        reason = {
+            "random": "there are too few rows",
+            "group_time": "the columns have too few different values, or no group is new among the newest rows",
+        }.get(settings.by, "the column has too few different values")
         raise DataError(
-            f"split.by {settings.by} leaves no row for the {empty} split: the column has too few different values, "
-            "or every group is on both sides; change split.test_share or split.by"
+            f"split.by {settings.by} leaves no row for the {empty} split: {reason}; change split.test_share or split.by, or "
+            "use more data"
         )
     return train.reset_index(drop=True), test.reset_index(drop=True)
 

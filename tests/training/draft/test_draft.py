@@ -177,6 +177,12 @@ def test_dates_and_infinities_become_comments(tmp_path: Path) -> None:
             "kind: 1 of 2 classes have too few rows to train and test on, such as 'b' with 1",
         ),
         (
+            "x,kind\n" + "".join(f"{each},k{each}\n" for each in range(20)),
+            "kind",
+            {},
+            "kind: 20 of 20 classes have too few rows to train and test on",
+        ),
+        (
             "x,kind\n" + ",a\n,b\n" * 9,
             "kind",
             {},

@@ -47,6 +47,26 @@ def test_no_group_and_no_later_row_is_on_the_wrong_side(
         _check(whole, train, test, by)
 
 
+@pytest.mark.parametrize(
+    ("rows", "by", "reason"),
+    [
+        ([(0, 0, True)], "random", "training split: there are too few rows; .* use more data"),
+        ([(3, 0, True)] * 9, "time", "training split: the column has too few different values"),
+        ([(0, 7, True)] * 9, "group", "test split: the column has too few different values"),
+        (
+            [(each, 7, True) for each in range(9)],
+            "group_time",
+            "test split: .* or no group is new among the newest",
+        ),
+    ],
+)
+def test_an_empty_side_is_refused_with_the_reason(
+    rows: list[tuple[int, int, bool]], by: str, reason: str
+) -> None:
+    with pytest.raises(DataError, match=reason):
+        split(frame(rows), "kind", settings(by, 0.25))
+
+
 def _check(whole: pd.DataFrame, train: pd.DataFrame, test: pd.DataFrame, by: str) -> None:
     if "time" in by:
         assert train[TIME].max() < test[TIME].min()
