@@ -70,6 +70,9 @@ def _write(text: str, profile: Profile) -> None:
     file = config.PARAMS_FILE
     try:
         fitted, changes = document.fit(file.read_text(encoding="utf-8"), profile)
+        if "decision" in (config.parse_yaml(fitted) or {}):
+            # It may have costs, which no data tells.
+            text = document.remove(text, "decision")
         files.write_text(file, document.place(text, fitted))
     except OSError as error:
         raise ConfigError(

@@ -56,6 +56,11 @@ def place(drafted: str, document: str) -> str:
     return "".join(blocks.values())
 
 
+def remove(document: str, section: str) -> str:
+    """The document without a section, if it has it."""
+    return document.replace(_blocks(document).get(section, ""), "", 1)
+
+
 def columns_of(split: SplitSettings) -> tuple[str, ...]:
     """The columns that keep training and test apart."""
     return tuple(each for each in (split.time, split.group) if each is not None)
@@ -85,7 +90,7 @@ def fit(document: str, profile: Profile) -> tuple[str, list[str]]:
         changes.append(f"split.by: removed, because the source has no column {absent}")
     before = sections.get("data", {}).get("source"), sections.get("schema", {}).get("target")
     if "decision" in sections and (task == "regression" or before != (profile.origin.source, profile.target)):
-        document = document.replace(_blocks(document)["decision"], "", 1)
+        document = remove(document, "decision")
         changes.append("decision: removed, because it is about other classes")
     if not sections.get("train", {}).get("algorithms", {}).keys() <= FACTORIES[task].keys():
         document = place(algorithms(task, profile.train_rows), document)

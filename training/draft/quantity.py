@@ -73,12 +73,15 @@ def tie(baseline: Baseline, score: Metric, rows: int) -> float:
     return max(0.005, round(within, 3))
 
 
-def lines(baseline: Baseline, profile: Profile, score: Metric, limits: list[str]) -> list[str]:
+def lines(
+    baseline: Baseline, profile: Profile, test: NDArray[np.float64], score: Metric, limits: list[str]
+) -> list[str]:
     """The section.
 
     Args:
         baseline: what can be reached.
         profile: of the data.
+        test: the values of the test split. Where a few are far from the others, its error of the mean is another.
         score: that selects.
         limits: of latency and size.
     """
@@ -88,7 +91,10 @@ def lines(baseline: Baseline, profile: Profile, score: Metric, limits: list[str]
     spread = baseline.mean["rmse"]
     learnt = r2 - 2 * deviations["r2"] > 0
     least = max(0.0, math.floor(min(r2 / 2, r2 - 2 * deviations["r2"]) * 100) / 100)
-    most = min(spread, max((spread + rmse) / 2, rmse + 2 * deviations["rmse"]))
+    on_test = float(test.std()) or spread
+    most = min(spread, max((spread + rmse) / 2, rmse + 2 * deviations["rmse"])) * (
+        on_test / spread if spread else 1
+    )
     unit = f" {profile.value.unit}" if profile.value and profile.value.unit else ""
     return [
         "select:",
@@ -107,7 +113,8 @@ def lines(baseline: Baseline, profile: Profile, score: Metric, limits: list[str]
         "    minimum:  # measured on the test split",
         f"      r2: {least:g}  # the mean 0, quick model {r2:.3g}",
         "    maximum:",
-        f"      rmse: {yaml_text.flow(significant(most))}  # the mean {spread:.4g}{unit}, quick model {rmse:.4g}{unit}",
+        f"      rmse: {yaml_text.flow(significant(most))}  # the mean {on_test:.4g}{unit} on test; cross-validated "
+        f"{spread:.4g}{unit}, quick model {rmse:.4g}{unit}",
         *limits,
         "    production:  # how much worse than the model in production, on the same rows",
         f"      maximum_drop: {{r2: {max(0.01, math.ceil(deviations['r2'] / 2 * 100) / 100):g}}}",

@@ -37,6 +37,8 @@ from training.prepare.checks import check
 from training.results import scores
 
 SMALLEST_TIE = 0.005
+RARE = 0.1
+"""Share of the rarer of two classes below which its threshold may be drafted."""
 TREES, LEAVES = 200, 256
 """Trees of the largest forest that the drafted limit of size allows."""
 
@@ -115,7 +117,9 @@ def render(data: Prepared) -> str:
     # A score of another task is about to be removed.
     score = EvaluateSettings(score=wanted if wanted in METRICS[profile.task] else None).score_of(profile.task)
     if profile.task == "regression":
-        select = quantity.lines(quantity.measure(profile, data.train), profile, score, _limits(profile))
+        select = quantity.lines(
+            quantity.measure(profile, data.train), profile, data.test.target, score, _limits(profile)
+        )
     else:
         counts = np.bincount(data.test.target, minlength=len(profile.classes))
         select = _select(measure(profile, data.train), profile, counts, score)
@@ -178,6 +182,7 @@ def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], sco
     rise = _up(baseline.entropy / 10)
     learnt = baseline.f1 - 2 * f1_deviation > baseline.guess
     return [
+        *([] if learnt else _decision(profile)),
         "select:",
         "  # Scores closer than this to the best are a tie; the simpler model wins it. Drafted: what chance does to a",
         f"  # score on {profile.train_rows:,} training rows.",
@@ -208,6 +213,20 @@ def _select(baseline: Baseline, profile: Profile, counts: NDArray[np.int64], sco
         f"        accuracy: {_up(max(0.01, 1 / rows)):g}",
         f"        f1_macro: {_up(max(0.01, 1 / (classes * max(int(counts.min()), 1)))):g}",
         f"      maximum_rise: {{log_loss: {rise:g}}}",
+    ]
+
+
+def _decision(profile: Profile) -> list[str]:
+    """The section decision, if one of two classes is so rare that a model would hardly ever answer it."""
+    share = min(profile.class_shares)
+    if len(profile.classes) > 2 or share >= RARE:
+        return []
+    rare = profile.classes[profile.class_shares.index(share)]
+    return [
+        "decision:",
+        f"  # {share:.1%} of the training rows are of {rare!r}, which a quick model hardly ever answers from 0.5.",
+        "  threshold: tuned  # 0.5 | tuned",
+        "",
     ]
 
 

@@ -36,7 +36,7 @@ def missed(report: Report, latency_ms: float, gate: GateSettings) -> dict[str, s
     if not (ours < theirs if score in LOWER_IS_BETTER else ours > theirs):
         found["baseline"] = (
             f"cross-validated {score} {ours:.4g} does not beat {theirs:.4g}, which answering with the {baseline.name} "
-            "reaches: the features tell nothing about the target, so add others or choose another target"
+            "reaches: add features, choose another target, or let a rare class be answered (decision.threshold: tuned)"
         )
     limits = (
         *(

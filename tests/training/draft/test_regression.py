@@ -264,6 +264,19 @@ def test_where_nothing_can_be_learnt_the_draft_says_so(project: Project) -> None
     assert gate.maximum["rmse"] == pytest.approx(1, abs=0.1)
 
 
+def test_the_largest_error_is_one_of_the_test_rows(project: Project) -> None:
+    """A few large values decide how far the mean is off, and they may be on either side."""
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        x = random.normal(size=260)
+        y = np.exp(1.5 * x + random.normal(scale=0.8, size=260)).round(3)
+        pd.DataFrame({"x": x.round(4), "y": y}).to_csv(project.root / "data/source/a.csv", index=False)
+        text = draft.draft("data/source/a.csv", "y", {})
+        gate = gate_of(selection.sections(text), project.root)
+        spread = selection.prepared(text).test.target.std()
+        assert spread / 2 < gate.maximum["rmse"] <= spread * 1.01
+
+
 @pytest.mark.parametrize("scale", [1e-9, 1, 1e7, 1e20])
 def test_thresholds_have_the_unit_of_the_target(scale: float, project: Project) -> None:
     random = np.random.default_rng(0)

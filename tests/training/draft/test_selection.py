@@ -162,3 +162,31 @@ def test_a_tie_in_log_loss_is_not_drafted_from_another_score(project: Project) -
 def drafted_tie(text: str, project: Project) -> float:
     (project.root / "drafted.yaml").write_text(selection.sections(text))
     return config.load(Selecting, project.root / "drafted.yaml").select.tie
+
+
+def test_the_threshold_for_a_rare_class_is_tuned_where_half_never_reaches_it(project: Project) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=1500)
+    rare = x + random.normal(scale=2, size=1500) > 4.5
+    source = project.root / "data/source/rare.csv"
+    source.write_text(
+        "x,kind\n" + "".join(f"{a:.3f},{'ill' if b else 'well'}\n" for a, b in zip(x, rare, strict=True))
+    )
+    text = draft.draft(str(source), "kind", {})
+    assert config.parse_yaml(selection.sections(text))["decision"] == {"threshold": "tuned"}
+    project.run("draft", str(source), "--target", "kind", "--write")
+    assert project.params()["decision"] == {"threshold": "tuned"}
+
+    own = {"threshold": 0.2, "positive": "ill"}
+    project.change(decision=own)
+    project.run("draft", str(source), "--target", "kind", "--write")
+    assert project.params()["decision"] == own
+
+
+def test_a_class_that_is_answered_or_common_keeps_its_threshold(project: Project) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=1500)
+    for kinds in (np.where(x > 2, "ill", "well"), random.choice(["ill", "well"], 1500)):
+        source = project.root / "data/source/a.csv"
+        source.write_text("x,kind\n" + "".join(f"{a:.3f},{b}\n" for a, b in zip(x, kinds, strict=True)))
+        assert "decision" not in config.parse_yaml(selection.sections(draft.draft(str(source), "kind", {})))
