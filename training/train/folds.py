@@ -97,7 +97,9 @@ def _most_folds(split: Split) -> tuple[int, str]:
         return moments - 1, f"there are {moments} different moments"
     if split.groups is not None:
         groups = len(np.unique(split.groups))
-        return groups, f"there are {groups} groups"
+        if not is_classes(split.target) or groups <= np.bincount(split.target).max():
+            return groups, f"there are {groups} groups"
+        return int(np.bincount(split.target).max()), "no class has as many rows"
     if is_classes(split.target):
         rarest = int(np.bincount(split.target).min())
         return rarest, f"the rarest class has {rarest} rows"

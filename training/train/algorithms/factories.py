@@ -156,8 +156,10 @@ def lightgbm(task: Task) -> Algorithm:
             "tweedie",
         ),
     }
+    fixed = {"random_state": SEED, "n_jobs": 1, "verbose": -1, "deterministic": True, "force_row_wise": True}
     return Algorithm(
-        kind(random_state=SEED, n_jobs=1, verbose=-1, deterministic=True, force_row_wise=True),
+        # LightGBM knows more parameters than scikit-learn can list, so the one that blocks may have is named.
+        kind(**fixed, monotone_constraints=None),
         scale=False,
         takes_missing=True,
         exportable={"boosting_type": ("gbdt", "dart"), "objective": objectives[task]},

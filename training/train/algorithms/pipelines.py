@@ -52,7 +52,9 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
             parameters[key] = _by_position(f"train.algorithms.{name}.{key}", weights, profile.classes)
     for key in MONOTONE:
         if isinstance(signs := parameters.get(key), dict):
-            parameters[key] = _by_column(f"train.algorithms.{name}.{key}", signs, profile)
+            columns = _by_column(f"train.algorithms.{name}.{key}", signs, profile)
+            # XGBoost takes no list, and CatBoost changes one, so that it could not be cloned.
+            parameters[key] = f"({','.join(map(str, columns))})" if name == "catboost" else tuple(columns)
     of_rows = None if CLASS_WEIGHT in _parameters(algorithm) else parameters.pop(CLASS_WEIGHT, None)
     whole = WeightedPipeline([*steps, (ESTIMATOR, algorithm.estimator)], class_weight=of_rows)
     return whole.set_params(**{algorithm.prefix + key: value for key, value in parameters.items()})
@@ -117,7 +119,7 @@ def _check_values(name: str, algorithm: Algorithm, settings: AlgorithmSettings) 
             )
 
 
-def _by_column(where: str, signs: Mapping[Any, Any], profile: Profile) -> tuple[int, ...]:
+def _by_column(where: str, signs: Mapping[Any, Any], profile: Profile) -> list[int]:
     """Signs as the estimators take them: one for each column, which are the numbers and then the encoded categories."""
     numbers = profile.layout.numbers
     for name, sign in signs.items():
@@ -130,7 +132,7 @@ def _by_column(where: str, signs: Mapping[Any, Any], profile: Profile) -> tuple[
     encoded = sum(
         len(each.categories) + each.missing for each in profile.features if isinstance(each, CategoryFeature)
     )
-    return (*(signs.get(name, 0) for name in numbers), *([0] * encoded))
+    return [*(signs.get(name, 0) for name in numbers), *([0] * encoded)]
 
 
 def _by_position(where: str, weights: Mapping[Any, Any], classes: Sequence[str]) -> dict[int, float]:
