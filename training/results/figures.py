@@ -51,9 +51,15 @@ TITLES: dict[Metric, str] = {
 }
 
 
-def shown(value: float, digits: int = 3) -> str:
-    """A score for people: so many decimals, and fewer or more where a target's unit makes it large or tiny."""
-    size = abs(value)
+def shown(value: float, digits: int = 3, beside: float | None = None) -> str:
+    """A score for people: so many decimals, and fewer or more where a target's unit makes it large or tiny.
+
+    Args:
+        value: of the score.
+        digits: decimals of a score of ordinary size.
+        beside: the figure that this one belongs to, and that says how large is ordinary.
+    """
+    size = abs(value if beside is None else beside)
     if size >= 1000:
         return f"{value:,.0f}"
     if size >= 10:
@@ -68,6 +74,14 @@ def signed(value: float) -> str:
 
 def interval(score: Score, digits: int = 3) -> str:
     """A score with the interval around it, if it has one."""
-    if score.low is None or score.high is None:
-        return shown(score.value, digits)
-    return f"{shown(score.value, digits)} [{shown(score.low, digits)}, {shown(score.high, digits)}]"
+    value, low, high = score.value, score.low, score.high
+    if low is None or high is None:
+        return shown(value, digits)
+    size = max(abs(value), abs(low), abs(high))
+    return f"{shown(value, digits, size)} [{shown(low, digits, size)}, {shown(high, digits, size)}]"
+
+
+def spread(mean: float, deviation: float, digits: int = 3) -> str:
+    """A mean and the standard deviation around it."""
+    size = max(abs(mean), deviation)
+    return f"{shown(mean, digits, size)} ± {shown(deviation, digits, size)}"

@@ -15,7 +15,7 @@ from training.base.config import LOWER_IS_BETTER, SECOND_SCORE
 from training.base.errors import DataError
 from training.data.dataset import DATA_REPORT_FILE, EXPLORE, Profile
 from training.results.board import LEADERBOARD_FILE, Leaderboard, Row
-from training.results.figures import TITLES, interval, shown
+from training.results.figures import TITLES, interval, shown, spread
 from training.results.report import METRICS, Report
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _cells(position: str, row: Row, board: Leaderboard) -> list[str]:
     return [
         position,
         row.algorithm,
-        f"{shown(row.cv_mean)} ± {shown(row.cv_std)}",
+        spread(row.cv_mean, row.cv_std),
         interval(row.test[board.score]),
         shown(row.test[SECOND_SCORE[board.task]].value),
         f"{row.complexity:,}",

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable
 from operator import attrgetter
 
+from app.contract import Score
 from common.markdown import block, bullets, code, details, prose, table
 from training.base.config import LOWER_IS_BETTER, Metric
 from training.production import comparison
-from training.results.figures import TITLES, shown, signed
+from training.results.figures import TITLES, interval, shown, signed, spread
 from training.review.model import Algorithm, Confusion, Contestant, Review
 
 MARKER = "<!-- espalier-review -->"
@@ -393,13 +394,14 @@ def _wrong(confusion: Confusion) -> int:
 
 
 def _cv(figures: Algorithm | None) -> str:
-    return f"{shown(figures.cv)} ± {shown(figures.cv_std)}" if figures else "–"
+    return spread(figures.cv, figures.cv_std) if figures else "–"
 
 
 def _test(figures: Algorithm | None) -> str:
     if figures is None:
         return "–"
-    return f"{shown(figures.test)} [{shown(figures.test_low)},{_NBSP}{shown(figures.test_high)}]"
+    score = Score(value=figures.test, low=figures.test_low, high=figures.test_high)
+    return interval(score).replace(", ", f",{_NBSP}")
 
 
 def _delta(old: Algorithm | None, new: Algorithm, of: Callable[[Algorithm], float]) -> str:

@@ -7,7 +7,7 @@ from common.markdown import code, prose, table
 from training.base.config import METRICS, SECOND_SCORE, TO_BE_WRITTEN, CardSettings
 from training.data.dataset import Profile
 from training.results.board import Leaderboard
-from training.results.figures import TITLES, interval, shown
+from training.results.figures import TITLES, interval, shown, spread
 from training.results.leaderboard import refusal
 from training.results.report import Parity, Report
 
@@ -192,7 +192,7 @@ def _scores(manifest: Manifest, champion: Report) -> str:
     rows = [
         [
             TITLES[key],
-            f"{shown(champion.cv[key].mean, 4)} ± {shown(champion.cv[key].std, 4)}",
+            spread(champion.cv[key].mean, champion.cv[key].std, 4),
             shown(champion.train[key].value, 4),
             interval(champion.test[key], 4),
         ]
@@ -231,7 +231,7 @@ def _features(manifest: Manifest, champion: Report) -> str:
             prose(each.name),
             _values(each),
             "yes" if each.missing else "no",
-            f"{shown(champion.importance[each.name].mean, 4)} ± {shown(champion.importance[each.name].std, 4)}",
+            spread(champion.importance[each.name].mean, champion.importance[each.name].std, 4),
         ]
         for each in ranked
     ]
