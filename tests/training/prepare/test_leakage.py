@@ -54,7 +54,8 @@ def test_ordinary_features_are_none() -> None:
 
 def test_a_row_counter_is_one_in_any_order_and_from_any_start() -> None:
     for counter in (np.arange(ROWS), np.random.default_rng(1).permutation(ROWS) + 1000):
-        (sentence,) = signs(**{"Unnamed: 0": counter})
+        columns: dict[str, Any] = {"Unnamed: 0": counter}
+        (sentence,) = signs(**columns)
         assert "'Unnamed: 0' counts the rows" in sentence
         assert "leave it out of schema.features" in sentence
 
