@@ -25,7 +25,7 @@ pytestmark = pytest.mark.long(
 )
 
 STAGES = re.compile(r"Running stage '([^']+)'")
-FURTHER = ("breast-cancer", "digits", "penguins", "wine")
+FURTHER = ("breast-cancer", "diabetes", "digits", "penguins", "wine")
 LOCKS = ("dvc.lock", *(f"models/{name}/dvc.lock" for name in FURTHER))
 
 
@@ -138,7 +138,7 @@ def test_a_default_reruns_the_models_that_use_it(reproduced: Clone) -> None:
         for name in FURTHER:
             inside(reproduced, name).dvc("repro", "settings")
         changed = {name for name, file in settings.items() if file.read_text() != held[name]}
-        assert changed == {"breast-cancer", "penguins", "wine"}
+        assert changed == {"breast-cancer", "diabetes", "penguins", "wine"}
         dry = reproduced.dvc("repro", "--all-pipelines", "--dry").stdout
         stages = STAGES.findall(dry)
         assert not [each for each in stages if "digits" in each]
