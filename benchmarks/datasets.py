@@ -4,7 +4,7 @@ Each table is written as CSV. `training.draft` makes a model's folder of it in a
 model` does; then the stages run, the service starts with the bundle, and ten rows of the source are posted to it. Where
 rows belong together, or have a time, `split` is appended to the drafted params.yaml. Everything is reported: the models
 with their scores, and the refusals with their messages. To save time, `evaluate.parity_rows` and `evaluate.bootstrap` are
-lower than the defaults. Takes two hours; needs `uv sync --inexact --group datasets`.
+lower than the defaults. Takes an hour; needs `uv sync --inexact --group datasets`.
 """
 
 from __future__ import annotations
