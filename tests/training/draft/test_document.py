@@ -105,4 +105,5 @@ def test_algorithms_of_a_draft_exist_and_have_defaults(task: Task) -> None:
 def test_an_algorithm_that_takes_fewer_rows_is_left_out() -> None:
     assert "    svm:\n" in document.algorithms("classification", 5000)
     assert "    # svm: left out, since its time grows" in document.algorithms("classification", 5001)
-    assert "svm" not in config.parse_yaml(document.algorithms("regression", 5001))["train"]["algorithms"]
+    assert "    svm:\n" in document.algorithms("regression", 10_000)
+    assert "svm" not in config.parse_yaml(document.algorithms("regression", 10_001))["train"]["algorithms"]
