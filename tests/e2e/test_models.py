@@ -93,8 +93,11 @@ def test_the_service_answers_the_bundles_own_rows(reproduced: Clone, name: str) 
         )
         with urllib.request.urlopen(request, timeout=30) as response:
             answer = json.load(response)
-    labels = [each["label"] for each in answer["predictions"]]
-    right = sum(label == each.label for label, each in zip(labels, manifest.examples, strict=True))
+    answered = list(zip(answer["predictions"], manifest.examples, strict=True))
+    if manifest.classes:
+        right = sum(each["label"] == example.label for each, example in answered)
+    else:
+        right = sum(each["interval"][0] <= example.label <= each["interval"][1] for each, example in answered)
     assert right >= len(rows) - 2
     assert answer["model"]["version"] == manifest.version
 
@@ -107,7 +110,8 @@ def test_the_page_has_its_inputs_and_shows_an_answer(reproduced: Clone, name: st
         page = visit(service.url)
         expect(page.locator(".field")).to_have_count(len(manifest.features))
         expect(page.locator("#bars .name")).to_have_count(len(manifest.classes))
-        expect(page.locator("#verdict")).to_have_text(re.compile("|".join(map(re.escape, manifest.classes))))
+        shown = "|".join(map(re.escape, manifest.classes)) or r"^\d+"
+        expect(page.locator("#verdict")).to_have_text(re.compile(shown))
 
 
 @pytest.mark.parametrize("name", FURTHER)
