@@ -100,7 +100,7 @@ class Scoring(ABC, Generic[T]):
 
     @abstractmethod
     def prediction(self, logged: Any) -> T:
-        """The prediction in a line of the log; raises TypeError or ValueError if it is none."""
+        """The prediction in a line of the log; raises TypeError or ValueError if it is not one."""
 
     @abstractmethod
     def known(self, truth: T) -> bool:

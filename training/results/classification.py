@@ -30,10 +30,13 @@ class Classification:
         predictor = Classifier(model, layout)
         return lambda split: predictor.predict(split.numbers, split.categories)
 
-    def predicted(self, probabilities: NDArray[Any], score: Metric) -> NDArray[np.int64]:
+    def fitted_answers(self, pipeline: Any, X: Any, score: Metric) -> Answers:
+        """The most probable classes, or for the metric `cost` those of the lowest expected cost."""
+        # Labels follow from the probabilities: asking an SVM for both computes its kernel twice.
+        probabilities = pipeline.predict_proba(X)
         if score == "cost" and self.cost is not None:
-            return np.asarray((probabilities @ self.cost).argmin(axis=1))
-        return np.asarray(probabilities.argmax(axis=1))
+            return (probabilities @ self.cost).argmin(axis=1), probabilities
+        return probabilities.argmax(axis=1), probabilities
 
     def strata(self, target: NDArray[Any]) -> list[NDArray[np.intp]]:
         return [np.flatnonzero(target == each) for each in np.unique(target)]

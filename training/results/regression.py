@@ -25,8 +25,8 @@ class Regression:
         predictor = Regressor(model, layout)
         return lambda split: (predictor.predict(split.numbers, split.categories),)
 
-    def predicted(self, probabilities: NDArray[Any], score: Metric) -> NDArray[np.int64]:
-        raise NotImplementedError("a regression has no classes")
+    def fitted_answers(self, pipeline: Any, X: Any, score: Metric) -> Answers:  # noqa: ARG002
+        return (np.asarray(pipeline.predict(X), dtype=np.float64).ravel(),)
 
     def strata(self, target: NDArray[Any]) -> list[NDArray[np.intp]]:
         return [np.arange(len(target))]

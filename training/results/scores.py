@@ -43,8 +43,8 @@ class Scoring(Protocol):
             Arrays of shape (sets,).
         """
 
-    def predicted(self, probabilities: NDArray[Any], score: Metric) -> NDArray[np.int64]:
-        """The classes to answer where a score is what counts: the most probable ones, or those of the lowest cost."""
+    def fitted_answers(self, pipeline: Any, X: Any, score: Metric) -> Answers:
+        """What a fitted scikit-learn pipeline says, where this score is what counts."""
 
     def strata(self, target: NDArray[Any]) -> list[NDArray[np.intp]]:
         """The groups of rows from which a resample draws as many rows as they have."""

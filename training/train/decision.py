@@ -17,6 +17,7 @@ from training.base.errors import ConfigError
 from training.data.dataset import Profile
 from training.results import scores
 from training.results.figures import Floats
+from training.results.scores import Scoring
 
 MOST_THRESHOLDS = 1000
 DECIMALS = 4
@@ -124,14 +125,36 @@ def _tuned(
     candidates = [
         each for each in sorted({0.5, *middles.tolist()}, key=lambda each: abs(each - 0.5)) if 0 < each < 1
     ]
-    values = [
-        sign
-        * scores.point(
-            scoring, target, (np.where(found >= each, positive, 1 - positive), probabilities), weights
-        )[metric]
-        for each in candidates
-    ]
+    values = sign * _at_thresholds(scoring, metric, target, found, np.array(candidates), positive, weights)
     return float(candidates[int(np.argmax(values))])
+
+
+def _at_thresholds(
+    scoring: Scoring,
+    metric: Metric,
+    target: NDArray[np.int64],
+    found: Floats,
+    thresholds: Floats,
+    positive: int,
+    weights: Floats | None,
+) -> Floats:
+    """A metric of decided classes at each threshold.
+
+    It depends only on how many rows of each class are decided for each class. So four rows stand for all, and each threshold
+    is one set of their weights.
+    """
+    counted = np.ones(len(target)) if weights is None else weights
+    actual, answered = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    cells = np.empty((len(thresholds), 4))
+    for label in (0, 1):
+        mine = np.flatnonzero(target == label)
+        order = mine[np.argsort(found[mine], kind="stable")]
+        total = np.concatenate([[0.0], np.cumsum(counted[order])])
+        below = total[np.searchsorted(found[order], thresholds)]
+        cells[:, 2 * label + positive] = total[-1] - below
+        cells[:, 2 * label + 1 - positive] = below
+    reached: Floats = scoring.scores(actual, (answered, np.eye(2)[answered]), cells)[metric]
+    return np.round(reached, DECIMALS + 2)
 
 
 def _positive(settings: DecisionSettings, profile: Profile) -> int:

@@ -93,7 +93,7 @@ def _baseline(task: Task, cv: Sequence[Fold]) -> Baseline:
 
 
 def _slices(task: Task, answers: Answers) -> dict[str, dict[str, Slice]]:
-    """The figures by the values of each column under evaluate.slices; ROC AUC is none where a slice has one class."""
+    """The figures by the values of each column under evaluate.slices; a metric that a slice of one class does not have is left out."""
     test = task.test
     found: dict[str, dict[str, Slice]] = {}
     for column in task.evaluate.slices:

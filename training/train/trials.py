@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
@@ -17,10 +16,10 @@ from training.base.config import LOWER_IS_BETTER, Metric, SearchSettings
 from training.base.errors import ConfigError
 from training.data.dataset import Split
 from training.results import scores
-from training.results.figures import Answers, decimals, rounded
+from training.results.figures import decimals, rounded
 from training.results.scores import Scoring
 from training.train.algorithms import described, inputs, reason
-from training.train.folds import Rows, folds, is_classes
+from training.train.folds import Rows, folds
 from training.train.ledger import Ledger
 
 Candidate = dict[str, Any]
@@ -91,15 +90,8 @@ class Trial:
             warnings.simplefilter("always", ConvergenceWarning)
             pipeline.fit(inputs(inner), inner.target, inner.weights)
         self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
-        if not is_classes(outer.target):
-            answers: Answers = (np.asarray(pipeline.predict(inputs(outer)), dtype=np.float64).ravel(),)
-            return scores.point(self._scoring, outer.target, answers, outer.weights)[self._score]
-        # Labels follow from the probabilities: asking an SVM for both computes its kernel twice.
-        probabilities: NDArray[np.floating[Any]] = pipeline.predict_proba(inputs(outer))
-        predicted = self._scoring.predicted(probabilities, self._score)
-        return scores.point(self._scoring, outer.target, (predicted, probabilities), outer.weights)[
-            self._score
-        ]
+        answers = self._scoring.fitted_answers(pipeline, inputs(outer), self._score)
+        return scores.point(self._scoring, outer.target, answers, outer.weights)[self._score]
 
     def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:
         return ConfigError(

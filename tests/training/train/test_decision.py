@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from app.contract import Decision, read_bundle
 from app.predictor import Classifier, load
@@ -53,11 +54,28 @@ def test_no_other_threshold_costs_less(seed: int, false_positive: float, false_n
         assert reached <= other + 1e-6
 
 
+def _f1(target: np.ndarray, predicted: np.ndarray) -> float:
+    return float(f1_score(target, predicted, average="macro"))
+
+
+def test_weights_count_where_a_threshold_is_tuned() -> None:
+    target, probabilities = rows_and_probabilities(4)
+    weights = np.where(target == 0, 9.0, 1.0)
+    again = np.repeat(np.arange(len(target)), weights.astype(int))
+    chosen = settings(threshold="tuned", cost=COST)
+    weighted = decide(chosen, PROFILE, target, probabilities, "accuracy", weights)
+    assert weighted == decide(chosen, PROFILE, target[again], probabilities[again], "accuracy")
+    assert weighted != decide(chosen, PROFILE, target, probabilities, "accuracy")
+
+
 def test_without_costs_the_score_is_what_is_tuned_for() -> None:
     target, probabilities = rows_and_probabilities(4)
     decision = decide(settings(threshold="tuned"), PROFILE, target, probabilities, "f1_macro")
     assert decision is not None
     assert decision.threshold != 0.5
+    reached = _f1(target, decided(decision, PROFILE.classes, probabilities))
+    others = [_f1(target, (probabilities[:, 1] >= each).astype(int)) for each in np.arange(1, 1000) / 1000]
+    assert reached >= max(others) - 1e-5
     right = (decided(decision, PROFILE.classes, probabilities) == target).mean()
     assert right > (probabilities.argmax(axis=1) == target).mean()
 
