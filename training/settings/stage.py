@@ -17,6 +17,7 @@ from app.contract import Task
 from common import files, models, pipelines
 from training.base import cli, config
 from training.base.config import (
+    OF_PROBABILITIES,
     AlgorithmsSettings,
     CardSettings,
     DataSettings,
@@ -65,14 +66,7 @@ def main() -> None:
     document = config.read()
     params = config.validate(Params, document)
     task, name = params.data_schema.task, params.name
-    params.evaluate.score_of(task)
-    params.select.gate.check(task)
-    if params.decision.cost is None and "cost" in params.named_metrics():
-        raise ConfigError(
-            f"{config.PARAMS_FILE}: cost is a metric, and decision.cost does not say what mistakes cost"
-        )
-    if params.select.gate.worst_slice and not params.evaluate.slices:
-        raise ConfigError(f"{config.PARAMS_FILE}: select.gate.worst_slice needs evaluate.slices: [COLUMN, …]")
+    _check_together(params)
     try:
         models.check_name(name)
     except models.ModelNameError as error:
@@ -86,6 +80,24 @@ def main() -> None:
     _check_pipeline(task)
     files.write_json(config.SETTINGS_FILE, config.as_json(document))
     log.info("%s holds the parameters of %s and the defaults", config.SETTINGS_FILE, name)
+
+
+def _check_together(params: Params) -> None:
+    """Refuse what no section can say of itself, before a stage has computed for it."""
+    task, decision, gate = params.data_schema.task, params.decision, params.select.gate
+    score = params.evaluate.score_of(task)
+    gate.check(task)
+    problem = ""
+    if task == "regression" and decision != DecisionSettings():
+        problem = "decision is about classes, and the task is regression: remove it"
+    elif decision.cost is None and "cost" in params.named_metrics():
+        problem = "cost is a metric, and decision.cost does not say what mistakes cost"
+    elif decision.cost is None and decision.threshold == "tuned" and score in OF_PROBABILITIES:
+        problem = f"decision.threshold: tuned needs decision.cost, because evaluate.score {score} does not depend on a threshold"
+    elif gate.worst_slice and not params.evaluate.slices:
+        problem = "select.gate.worst_slice needs evaluate.slices: [COLUMN, …]"
+    if problem:
+        raise ConfigError(f"{config.PARAMS_FILE}: {problem}")
 
 
 def _check_pipeline(task: Task) -> None:

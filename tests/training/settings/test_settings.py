@@ -41,6 +41,9 @@ def test_keys_are_text_as_dvc_reads_them(project: Project) -> None:
     assert json.loads(config.SETTINGS_FILE.read_text())["data"]["replace"] == {"species": {"0": "setosa"}}
 
 
+NUMBER = {"target": "y", "task": "regression", "features": {"x": {"type": "number"}}}
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -57,6 +60,13 @@ def test_keys_are_text_as_dvc_reads_them(project: Project) -> None:
         (
             {"select__gate__maximum_log_loss": 0.5},
             r"maximum_log_loss is written as `maximum: \{log_loss: 0\.5\}`",
+        ),
+        ({"select__gate__worst_slice": {"accuracy": 0.5}}, r"worst_slice needs evaluate\.slices"),
+        ({"evaluate__score": "cost"}, "cost is a metric, and decision.cost does not say what mistakes cost"),
+        ({"evaluate__score": "roc_auc", "decision__threshold": "tuned"}, "tuned needs decision.cost"),
+        (
+            {"schema": NUMBER, "evaluate__score": "r2", "select": {}, "decision__threshold": 0.4},
+            "decision is about classes, and the task is regression: remove it",
         ),
         ({"schema__unit": "kg"}, "schema: unit belongs to a regression, and the task is classification"),
         ({"schema__task": "regression"}, "schema: classes belongs to a classification"),
