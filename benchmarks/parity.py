@@ -30,13 +30,15 @@ from app.contract import Task
 from benchmarks import machine, tables
 from common import files
 from training.base import config
-from training.base.config import AlgorithmSettings, SchemaSettings, SplitSettings
 from training.base.errors import ConfigError, ParityError
 from training.data.dataset import Origin, Profile, Split, as_split
 from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
 from training.results import scores
+from training.sections.algorithms import AlgorithmSettings
+from training.sections.schema import SchemaSettings
+from training.sections.split import SplitSettings
 from training.train import algorithms, parity
 from training.train import fitting as train
 from training.train.onnx import export

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import importlib
+import pkgutil
 import re
 import typing
 from collections.abc import Iterator
@@ -16,20 +18,31 @@ from pydantic import BaseModel
 from app.settings import PREFIX
 from app.settings import Settings as ServiceSettings
 from tests.pages import anchors
-from training.base import config
+from training import sections
+from training.base.documents import parse_yaml
+from training.base.section import Settings
+from training.sections.algorithms import AlgorithmSettings, AlgorithmsSettings
+from training.sections.card import CardSettings
+from training.sections.data import DataSettings
+from training.sections.decision import DecisionSettings
+from training.sections.evaluate import EvaluateSettings
+from training.sections.schema import SchemaSettings
+from training.sections.select import SelectSettings
+from training.sections.split import SplitSettings
+from training.sections.track import TrackSettings
 from training.settings import stage
 
 ROOT = Path(__file__).parents[1]
 SECTIONS: dict[str, type[BaseModel]] = {
-    "data": config.DataSettings,
-    "schema": config.SchemaSettings,
-    "split": config.SplitSettings,
-    "evaluate": config.EvaluateSettings,
-    "decision": config.DecisionSettings,
-    "train": config.AlgorithmsSettings,
-    "select": config.SelectSettings,
-    "card": config.CardSettings,
-    "track": config.TrackSettings,
+    "data": DataSettings,
+    "schema": SchemaSettings,
+    "split": SplitSettings,
+    "evaluate": EvaluateSettings,
+    "decision": DecisionSettings,
+    "train": AlgorithmsSettings,
+    "select": SelectSettings,
+    "card": CardSettings,
+    "track": TrackSettings,
 }
 PAGES = [
     path
@@ -50,9 +63,9 @@ NOT_FOR_USERS = {
 def _keys(kind: type[BaseModel], prefix: str) -> Iterator[str]:
     """The keys that a class reads, in full; `*` stands for a name that the user chooses."""
     for name, field in kind.model_fields.items():
-        if kind is config.AlgorithmSettings and name == "parameters":
+        if kind is AlgorithmSettings and name == "parameters":
             continue  # what stands beside `search`: the estimator's own
-        if kind is config.DecisionSettings and name == "cost":
+        if kind is DecisionSettings and name == "cost":
             yield f"{prefix}.cost"  # one row of the table has both of its forms
             continue
         path = f"{prefix}.{name}" + ".*" * ("dict[" in str(field.annotation))
@@ -96,12 +109,13 @@ DECLARED = sorted({key for section, kind in SECTIONS.items() for key in _keys(ki
 
 
 def test_all_sections_are_looked_at() -> None:
-    assert set(config.parse_yaml((ROOT / "params.yaml").read_bytes())) <= {"name", *SECTIONS}
+    assert set(parse_yaml((ROOT / "params.yaml").read_bytes())) <= {"name", *SECTIONS}
     assert set(stage.Params.model_fields) - {"data_schema"} == {"name", *SECTIONS} - {"schema"}
     declared = {
         each
-        for each in vars(config).values()
-        if isinstance(each, type) and issubclass(each, config.Settings) and each is not config.Settings
+        for module in pkgutil.iter_modules(sections.__path__, f"{sections.__name__}.")
+        for each in vars(importlib.import_module(module.name)).values()
+        if isinstance(each, type) and issubclass(each, Settings) and each is not Settings
     }
     seen = set(SECTIONS.values())
     for _ in range(5):

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pydantic import BaseModel, Field, ValidationError
 
 from training.base import cli, config
-from training.base.config import DataSettings, Settings
 from training.base.errors import DataError
+from training.base.section import Settings
 from training.data.dataset import ORIGIN_FILE, Origin
 from training.results.board import LEADERBOARD_FILE, Leaderboard
 from training.results.leaderboard import read, show
+from training.sections.data import DataSettings
 
 
 class _Target(BaseModel):

@@ -178,9 +178,9 @@ def test_what_the_service_logged_is_scored_told_and_kept_for_training(
 @pytest.mark.slow
 def test_the_rows_for_training_keep_the_schema_that_the_service_has(world: World) -> None:
     """As `fetch` would read them, and `prepare` check them."""
-    from training.base.config import SchemaSettings
     from training.fetch import sources
     from training.prepare.checks import check
+    from training.sections.schema import SchemaSettings
 
     ask_the_service(world.model, world.log)
     truth = [*(f"one-{index},0,{row.label}" for index, row in enumerate(ROWS))]

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from training.base.config import SchemaSettings, SplitSettings
 from training.data.dataset import Origin, Profile, Split, as_split
 from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
+from training.sections.schema import SchemaSettings
+from training.sections.split import SplitSettings
 
 COLOURS = ("blue", "green", "red")
 FEW_TREES: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tests.common.test_markdown import Page, squeezed
 from tests.training.project import Project
-from training.base.config import TO_BE_WRITTEN
+from training.sections.card import TO_BE_WRITTEN
 
 CLASSES = ("a|b", "<b>bold</b>", "@everyone [x](https://evil.example)")
 CATEGORIES = ("`code`", "www.evil.example", "<!-- hidden", "1. item")

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 from app.contract import Bundle, DataOrigin, Manifest, ModelFile
 from app.service import Service
 from tests.training.rows import FEW_TREES, prepared
-from training.base.config import AlgorithmSettings
 from training.base.errors import ConfigError, ParityError
 from training.data.dataset import Profile, Split
 from training.results import scores
+from training.sections.algorithms import AlgorithmSettings
 from training.select.stage import _shown
 from training.train import algorithms, parity
 from training.train import fitting as train

@@ -28,7 +28,7 @@ from app.contract import Task
 from common import files, models
 from common.pipelines import PIPELINE_FILE
 from training.base import cli, config
-from training.base.config import SchemaSettings
+from training.base.documents import parse_yaml
 from training.base.errors import ConfigError, DataError
 from training.data.dataset import Profile
 from training.draft import document, folder, infer, selection, yaml_text
@@ -37,6 +37,7 @@ from training.draft.target import Target, evaluation, judge
 from training.fetch import sources
 from training.fetch.csv_files import EncodingError, Table
 from training.prepare.checks import Checked, check
+from training.sections.schema import SchemaSettings
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def _write(text: str, profile: Profile) -> None:
     file = config.PARAMS_FILE
     try:
         fitted, changes = document.fit(file.read_text(encoding="utf-8"), profile)
-        if "decision" in (config.parse_yaml(fitted) or {}):
+        if "decision" in (parse_yaml(fitted) or {}):
             # It may have costs, which no data tells.
             text = document.remove(text, "decision")
         files.write_text(file, document.place(text, fitted))

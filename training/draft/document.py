@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from app.contract import Task
-from training.base import config
-from training.base.config import METRICS, SplitSettings
+from training.base.documents import parse_yaml
 from training.data.dataset import Profile
+from training.sections.metrics import METRICS
+from training.sections.split import SplitSettings
 from training.train.algorithms import FACTORIES
 
 _SECTION = re.compile(r"^([A-Za-z_'\"][^\n:]*):(?=\s|$)", re.MULTILINE)
@@ -77,7 +78,7 @@ def fit(document: str, profile: Profile) -> tuple[str, list[str]]:
     Returns:
         The document, and a sentence for each change.
     """
-    parsed, changes, task = config.parse_yaml(document) or {}, [], profile.task
+    parsed, changes, task = parse_yaml(document) or {}, [], profile.task
     sections = {name: each for name, each in parsed.items() if isinstance(each, dict)}
     evaluate, split = sections.get("evaluate", {}), sections.get("split", {})
     if (score := evaluate.get("score")) and score not in METRICS[task]:

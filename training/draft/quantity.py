@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.base.config import LOWER_IS_BETTER, Metric
 from training.data.dataset import Profile, Split
 from training.draft import quick, yaml_text
 from training.results import scores
+from training.sections.metrics import LOWER_IS_BETTER, Metric
 
 RESAMPLES = 200
 

@@ -12,8 +12,8 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from app.contract import Task
-from training.base.config import AlgorithmSettings
 from training.data.dataset import Profile, Split
+from training.sections.algorithms import AlgorithmSettings
 from training.train import algorithms
 from training.train.folds import folds
 

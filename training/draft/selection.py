@@ -16,18 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from training.base.config import (
-    LOWER_IS_BETTER,
-    METRICS,
-    TO_BE_WRITTEN,
-    DataSettings,
-    EvaluateSettings,
-    Metric,
-    SchemaSettings,
-    SelectSettings,
-    Settings,
-    parse_yaml,
-)
+from training.base.documents import parse_yaml
+from training.base.section import Settings
 from training.data.dataset import Origin, Profile, Split, as_split
 from training.draft import document, quantity, quick, target, yaml_text
 from training.fetch.stage import fetch
@@ -35,6 +25,12 @@ from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
 from training.results import scores
+from training.sections.card import TO_BE_WRITTEN
+from training.sections.data import DataSettings
+from training.sections.evaluate import EvaluateSettings
+from training.sections.metrics import LOWER_IS_BETTER, METRICS, Metric
+from training.sections.schema import SchemaSettings
+from training.sections.select import SelectSettings
 
 SMALLEST_TIE = 0.005
 RARE = 0.1

@@ -11,12 +11,14 @@ import pandas as pd
 from app.cells import as_written
 from app.contract import Task
 from training.base import config
-from training.base.config import EvaluateSettings, Settings, SplitSettings
 from training.base.errors import ConfigError, DataError
+from training.base.section import Settings
 from training.data.columns import as_numbers, as_text
 from training.draft import infer
 from training.draft.infer import Columns, Number
 from training.prepare import split as division
+from training.sections.evaluate import EvaluateSettings
+from training.sections.split import SplitSettings
 
 MOST_CLASSES = 100
 MOST_CODES = 30

@@ -20,10 +20,11 @@ import pandas as pd
 
 from common import files
 from training.base import cli, config
-from training.base.config import DataSettings, Settings
 from training.base.errors import ConfigError, DataError
+from training.base.section import Settings
 from training.data.columns import as_text, without_unit
 from training.fetch import sources
+from training.sections.data import DataSettings
 
 WATCHED = Path("data/source")
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from app.cells import PLAIN, Cells
-from training.base.config import CategorySettings, NumberSettings, SchemaSettings
 from training.base.errors import DataError
 from training.data.columns import as_numbers, as_text
+from training.sections.schema import CategorySettings, NumberSettings, SchemaSettings
 
 if TYPE_CHECKING:
     import pandera.pandas as pa

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.contract import MISSING_BIN, Bin, CategoryFeature, Feature, NumberFeature, as_label
-from training.base.config import CategorySettings, NumberSettings
 from training.base.errors import DataError
+from training.sections.schema import CategorySettings, NumberSettings
 
 BINS, FEWEST_BINS = 10, 4
 MOST_BINS_OF_ALL = 1000

@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.cells import Cells
-from training.base.config import SchemaSettings, SplitSettings
 from training.base.errors import ConfigError, DataError
 from training.data.columns import as_numbers, as_text, as_times
 from training.data.dataset import GROUP, TIME, WEIGHT, Division
+from training.sections.schema import SchemaSettings
+from training.sections.split import SplitSettings
 
 FEWEST_ROWS_PER_FOLD = 2
 """Of a regression: R² needs two values."""

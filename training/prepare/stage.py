@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError
 from app.cells import PLAIN, Cells
 from common import files
 from training.base import cli, config
-from training.base.config import DataSettings, EvaluateSettings, SchemaSettings, Settings, SplitSettings
 from training.base.errors import DataError
+from training.base.section import Settings
 from training.data.dataset import (
     DATA_REPORT_FILE,
     ORIGIN_FILE,
@@ -32,6 +32,10 @@ from training.prepare.checks import Checked, check
 from training.prepare.slices import with_slices
 from training.prepare.split import check_size, division, split, with_places
 from training.results import leaderboard
+from training.sections.data import DataSettings
+from training.sections.evaluate import EvaluateSettings
+from training.sections.schema import SchemaSettings
+from training.sections.split import SplitSettings
 
 log = logging.getLogger(__name__)
 

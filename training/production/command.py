@@ -32,13 +32,15 @@ from app.contract import (
 from common import files, overlays
 from common.overlays import Release
 from training.base import cli, config
-from training.base.config import EvaluateSettings, SelectSettings, Settings
 from training.base.errors import ConfigError, DataError, GateError
+from training.base.section import Settings
 from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, read_profile, read_split
 from training.production import comparison
 from training.production.comparison import Comparison, History, IncomparableError, Rules, Side
 from training.production.revisions import Revision, Store, UnreachableError
 from training.results import board
+from training.sections.evaluate import EvaluateSettings
+from training.sections.select import SelectSettings
 
 if TYPE_CHECKING:
     from rich.table import Table

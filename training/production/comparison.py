@@ -14,10 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.contract import Bundle, Feature, Frozen, Layout, Manifest, Score
-from training.base.config import LOWER_IS_BETTER, METRICS, EvaluateSettings, Metric, ProductionGateSettings
 from training.data.dataset import Profile, Split, as_split
 from training.results import figures, scores
 from training.results.figures import TITLES, Answers, rounded, shown
+from training.sections.evaluate import EvaluateSettings
+from training.sections.metrics import LOWER_IS_BETTER, METRICS, Metric
+from training.sections.select import ProductionGateSettings
 
 ENOUGH_ROWS = 20
 """Rows that production was not trained on; with fewer, all rows are used, because what is left says nothing."""

@@ -19,7 +19,7 @@ from typing import Any
 from common.errors import EspalierError
 from common.git import attempt, trust_command
 from common.lock import LOCK_FILE, Entry, outputs
-from training.base.config import parse_yaml
+from training.base.documents import parse_yaml
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from app.contract import Layout
 from app.predictor import Classifier
-from training.base.config import METRICS, Metric
 from training.data.dataset import Split
 from training.results.figures import Answers, Floats, rounded
+from training.sections.metrics import METRICS, Metric
 
 CALIBRATION_BINS = 10
 

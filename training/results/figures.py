@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract import Score
-from training.base.config import Metric
+from training.sections.metrics import Metric
 
 Floats = NDArray[np.float64]
 Answers = tuple[NDArray[Any], ...]

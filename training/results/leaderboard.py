@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from common import markdown
-from training.base.config import LOWER_IS_BETTER, SECOND_SCORE
 from training.base.errors import DataError
 from training.data.dataset import DATA_REPORT_FILE, EXPLORE, Profile
 from training.results.board import LEADERBOARD_FILE, Leaderboard, Row
 from training.results.figures import TITLES, interval, shown, spread
 from training.results.report import METRICS, Report
+from training.sections.metrics import LOWER_IS_BETTER, SECOND_SCORE
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from app.contract import Layout
 from app.predictor import Regressor
-from training.base.config import METRICS, Metric
 from training.data.dataset import Split
 from training.results.figures import Answers, Floats
+from training.sections.metrics import METRICS, Metric
 
 
 class Regression:

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from app.contract import Decision, Frozen, Interval, ModelFile, Score, Task
 from common import files
-from training.base.config import Metric
 from training.base.errors import DataError
+from training.sections.metrics import Metric
 
 CANDIDATES = Path("candidates")
 METRICS = Path("metrics")

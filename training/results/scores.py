@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract import Layout, Score, Task
-from training.base.config import Metric
 from training.data.dataset import Split
 from training.results.classification import Classification
 from training.results.figures import DECIMALS, Answers, Floats, decimals, rounded
 from training.results.regression import Regression
+from training.sections.metrics import Metric
 
 _CHUNK = 4_000_000
 """Weights held at once, in numbers (32 MB): rows times resamples may be far more."""

@@ -26,7 +26,7 @@ from common import files, overlays
 from common.errors import EspalierError
 from common.lock import LOCK_FILE, Entry, stages
 from training.base import cli, config
-from training.base.config import SECOND_SCORE
+from training.base.documents import parse_yaml
 from training.base.errors import ConfigError, GateError
 from training.data.dataset import ORIGIN_FILE, PROFILE_FILE, RAW_FILE, TEST_FILE, TRAIN_FILE, Origin, Profile
 from training.production import command as production
@@ -38,6 +38,7 @@ from training.results.board import LEADERBOARD_FILE, Leaderboard
 from training.results.report import CANDIDATES, METRICS, Report
 from training.review import comment, figures
 from training.review.model import Algorithm, Champion, Change, Confusion, Contestant, Outcome, Review, State
+from training.sections.metrics import SECOND_SCORE
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ class _Past(_Side):
         # Before there were defaults, params.yaml held everything. JSON is YAML.
         file = config.PARAMS_FILE if self.file(config.SETTINGS_FILE) is None else config.SETTINGS_FILE
         try:
-            document = config.parse_yaml(self.file(file) or b"")
+            document = parse_yaml(self.file(file) or b"")
         except ValueError as error:
             raise ConfigError(f"{file} {self.called} is not YAML: {error}") from None
         return document if isinstance(document, dict) else {}
@@ -270,7 +271,7 @@ class _Present(_Side):
         now = self.settings()
         late = [
             name
-            for name, stage in stages(config.parse_yaml(self._lock)).items()
+            for name, stage in stages(parse_yaml(self._lock)).items()
             for key, value in stage.params.get(config.SETTINGS_FILE.as_posix(), {}).items()
             # A removed algorithm leaves its stage in the lock.
             if _at(now, key) != value and not (name.startswith("train@") and _at(now, key) is None)

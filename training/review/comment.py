@@ -13,10 +13,10 @@ from operator import attrgetter
 
 from app.contract import Score
 from common.markdown import block, bullets, code, details, prose, table
-from training.base.config import LOWER_IS_BETTER, Metric
 from training.production import comparison
 from training.results.figures import TITLES, interval, shown, signed, spread
 from training.review.model import Algorithm, Confusion, Contestant, Review
+from training.sections.metrics import LOWER_IS_BETTER, Metric
 
 MARKER = "<!-- espalier-review -->"
 """The first line, by which the comment is found and updated."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from app.contract import Frozen, Interval
-from training.base.config import Metric
 from training.production.comparison import Comparison
+from training.sections.metrics import Metric
 
 
 class Change(Frozen):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from app.contract import Feature, Manifest
 from common.markdown import code, prose, table
-from training.base.config import METRICS, SECOND_SCORE, TO_BE_WRITTEN, CardSettings
 from training.data.dataset import Profile
 from training.results.board import Leaderboard
 from training.results.figures import TITLES, interval, shown, spread
 from training.results.leaderboard import refusal
 from training.results.report import Parity, Report
+from training.sections.card import TO_BE_WRITTEN, CardSettings
+from training.sections.metrics import METRICS, SECOND_SCORE
 
 _LONGEST_PARAGRAPH = 4000
 

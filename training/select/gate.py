@@ -9,11 +9,12 @@ from typing import NoReturn
 
 import numpy as np
 
-from training.base.config import LOWER_IS_BETTER, GateSettings
 from training.base.errors import GateError
 from training.data.dataset import Split
 from training.results.figures import TITLES, Answers
 from training.results.report import FEWEST_ROWS_OF_A_SLICE, Report
+from training.sections.metrics import LOWER_IS_BETTER
+from training.sections.select import GateSettings
 
 LATENCY_ROUNDS = 300
 

@@ -27,13 +27,16 @@ from app.contract import (
 )
 from common import files
 from training.base import cli, config
-from training.base.config import AlgorithmsSettings, CardSettings, SelectSettings, Settings
 from training.base.errors import DataError
+from training.base.section import Settings
 from training.data.dataset import TEST_FILE, Profile, Split, read_profile, read_split
 from training.results import leaderboard, report, scores
 from training.results.board import LEADERBOARD_FILE
 from training.results.leaderboard import CARD_FILE, MARKDOWN_FILE
 from training.results.report import Report
+from training.sections.algorithms import AlgorithmsSettings
+from training.sections.card import CardSettings
+from training.sections.select import SelectSettings
 from training.select import card, gate
 
 log = logging.getLogger(__name__)

@@ -16,20 +16,18 @@ from pydantic import Field
 from app.contract import Task
 from common import files, models, pipelines
 from training.base import cli, config
-from training.base.config import (
-    OF_PROBABILITIES,
-    AlgorithmsSettings,
-    CardSettings,
-    DataSettings,
-    DecisionSettings,
-    EvaluateSettings,
-    SchemaSettings,
-    SelectSettings,
-    Settings,
-    SplitSettings,
-    TrackSettings,
-)
 from training.base.errors import ConfigError
+from training.base.section import Settings
+from training.sections.algorithms import AlgorithmsSettings
+from training.sections.card import CardSettings
+from training.sections.data import DataSettings
+from training.sections.decision import DecisionSettings
+from training.sections.evaluate import EvaluateSettings
+from training.sections.metrics import OF_PROBABILITIES
+from training.sections.schema import SchemaSettings
+from training.sections.select import SelectSettings
+from training.sections.split import SplitSettings
+from training.sections.track import TrackSettings
 
 log = logging.getLogger(__name__)
 

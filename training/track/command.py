@@ -34,12 +34,13 @@ import pandas as pd
 from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, Task, read_bundle
 from common import files
 from training.base import cli, config
-from training.base.config import Settings, TrackSettings
 from training.base.errors import DataError
+from training.base.section import Settings
 from training.data.dataset import EXPLORE
 from training.results import leaderboard, report
 from training.results.board import Leaderboard
 from training.results.report import Report
+from training.sections.track import TrackSettings
 
 log = logging.getLogger(__name__)
 

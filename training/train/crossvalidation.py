@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.contract import Decision
-from training.base.config import DecisionSettings
 from training.base.errors import ConfigError
 from training.data.dataset import Split
 from training.results import scores
 from training.results.figures import Answers, decimals, rounded
 from training.results.report import FoldScores
+from training.sections.decision import DecisionSettings
 from training.train import baseline
 from training.train.decision import decide, decided
 from training.train.fitting import Task, exported, fit_searched

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract import Decision
-from training.base.config import OF_PROBABILITIES, DecisionSettings, Metric, MistakeCosts
 from training.base.errors import ConfigError
 from training.data.dataset import Profile
 from training.results import scores
 from training.results.figures import Floats
 from training.results.scores import Scoring
+from training.sections.decision import DecisionSettings, MistakeCosts
+from training.sections.metrics import OF_PROBABILITIES, Metric
 
 MOST_THRESHOLDS = 1000
 DECIMALS = 4

@@ -13,13 +13,16 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
-from training.base.config import AlgorithmSettings, DecisionSettings, EvaluateSettings, Metric
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 from training.results import scores
 from training.results.figures import Answers
 from training.results.report import SearchOutcome
 from training.results.scores import Scoring
+from training.sections.algorithms import AlgorithmSettings
+from training.sections.decision import DecisionSettings
+from training.sections.evaluate import EvaluateSettings
+from training.sections.metrics import Metric
 from training.train import algorithms
 from training.train.decision import cost_matrix
 from training.train.onnx import export

@@ -15,8 +15,8 @@ import pandas as pd
 import sklearn
 from sklearn.pipeline import Pipeline
 
-from training.base.config import SearchSettings
 from training.data.dataset import Split
+from training.sections.algorithms import SearchSettings
 
 FOLDER = Path("build/search")
 

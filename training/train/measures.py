@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.contract import Decision, Interval, ModelFile, Score, sha256
-from training.base.config import LOWER_IS_BETTER, EvaluateSettings
 from training.base.errors import DataError
 from training.data.dataset import SLICE, TEST_FILE, Profile, Split
 from training.results import classification, regression, scores
@@ -26,6 +25,8 @@ from training.results.report import (
     SearchOutcome,
     Slice,
 )
+from training.sections.evaluate import EvaluateSettings
+from training.sections.metrics import LOWER_IS_BETTER
 from training.train import baseline
 from training.train.crossvalidation import Fold, fold_scores, over_folds
 from training.train.curves import curves

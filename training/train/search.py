@@ -16,10 +16,11 @@ import numpy as np
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.pipeline import Pipeline
 
-from training.base.config import Distribution, Metric, SearchSettings
 from training.data.dataset import Split
 from training.results.report import SearchOutcome
 from training.results.scores import Scoring
+from training.sections.algorithms import Distribution, SearchSettings
+from training.sections.metrics import Metric
 from training.train import tpe
 from training.train.ledger import Ledger
 from training.train.trials import Candidate, Trial

@@ -19,11 +19,15 @@ from sklearn.pipeline import Pipeline
 
 from common import files
 from training.base import cli, config
-from training.base.config import METRICS, AlgorithmsSettings, DecisionSettings, EvaluateSettings, Settings
 from training.base.errors import ConfigError, ParityError
+from training.base.section import Settings
 from training.data.dataset import TEST_FILE, TRAIN_FILE, joined, read_profile, read_split
 from training.results import report
 from training.results.report import Parity, Report
+from training.sections.algorithms import AlgorithmsSettings
+from training.sections.decision import DecisionSettings
+from training.sections.evaluate import EvaluateSettings
+from training.sections.metrics import METRICS
 from training.train import ledger
 from training.train.crossvalidation import cross_validate, decision_of
 from training.train.fitting import Task, exported, fit_searched, where

@@ -6,9 +6,9 @@ import logging
 import warnings
 from typing import Any
 
-from training.base.config import Distribution, SearchSettings
 from training.data.dataset import Split
 from training.results.report import SearchOutcome
+from training.sections.algorithms import Distribution, SearchSettings
 from training.train.trials import Candidate, Trial
 
 log = logging.getLogger(__name__)

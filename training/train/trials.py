@@ -12,12 +12,13 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
-from training.base.config import LOWER_IS_BETTER, Metric, SearchSettings
 from training.base.errors import ConfigError
 from training.data.dataset import Split
 from training.results import scores
 from training.results.figures import decimals, rounded
 from training.results.scores import Scoring
+from training.sections.algorithms import SearchSettings
+from training.sections.metrics import LOWER_IS_BETTER, Metric
 from training.train.algorithms import described, inputs, reason
 from training.train.folds import Rows, folds
 from training.train.ledger import Ledger

@@ -3,23 +3,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dvc.utils.serialize import parse_yaml
+from dvc.utils.serialize import parse_yaml as parse_yaml_of_dvc
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
 from training.base import config
-from training.base.config import (
-    AlgorithmsSettings,
-    DataSettings,
-    EvaluateSettings,
-    SchemaSettings,
-    SelectSettings,
-    Settings,
-    SplitSettings,
-    TrackSettings,
-)
+from training.base.documents import parse_yaml
 from training.base.errors import ConfigError
+from training.base.section import Settings
+from training.sections.algorithms import AlgorithmsSettings
+from training.sections.data import DataSettings
+from training.sections.evaluate import EvaluateSettings
+from training.sections.schema import SchemaSettings
+from training.sections.select import SelectSettings
+from training.sections.split import SplitSettings
+from training.sections.track import TrackSettings
 
 ROOT = Path(__file__).parents[3]
 
@@ -120,7 +119,7 @@ SCALARS = (
 
 @pytest.mark.parametrize("written", SCALARS)
 def test_a_value_means_the_same_here_and_in_dvc(written: str) -> None:
-    found, theirs = (read(f"a: {written}") for read in (config.parse_yaml, lambda text: parse_yaml(text, "")))
+    found, theirs = (read(f"a: {written}") for read in (parse_yaml, lambda text: parse_yaml_of_dvc(text, "")))
     assert found == theirs
     assert type(found["a"]) is type(theirs["a"])
 
@@ -131,7 +130,7 @@ def test_whatever_looks_like_a_number_is_one_here_if_it_is_one_in_dvc(written: s
 
 
 def test_numbers_are_those_of_yaml_1_2() -> None:
-    document = config.parse_yaml("[1e2, 1e-05, 010, 0o7, on, 1:30, 'é']")
+    document = parse_yaml("[1e2, 1e-05, 010, 0o7, on, 1:30, 'é']")
     assert document == [100.0, 0.00001, 10, 7, "on", "1:30", "é"]
 
 

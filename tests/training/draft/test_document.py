@@ -9,6 +9,7 @@ import pytest
 from app.contract import Task
 from tests.training.project import ROOT
 from training.base import config
+from training.base.documents import parse_yaml
 from training.data.dataset import Profile
 from training.draft import command as draft
 from training.draft import document, selection
@@ -19,7 +20,7 @@ def test_sections_take_the_place_of_those_in_the_file() -> None:
     text = (ROOT / "params.yaml").read_text()
     drafted = "name: other\n\nselect:\n  tie: 1\n\nnew:\n  # in the section\n  a: 1\n"
     once = document.place(drafted, text)
-    found, before = config.parse_yaml(once), config.parse_yaml(text)
+    found, before = parse_yaml(once), parse_yaml(text)
     assert found == {**before, "name": "other", "select": {"tie": 1}, "new": {"a": 1}}
     assert document.place(drafted, once) == once
     # Comments above a section that stays, stay.
@@ -47,7 +48,7 @@ def test_what_fits_the_task_stays() -> None:
 def test_what_a_regression_cannot_have_is_replaced() -> None:
     text = (ROOT / "params.yaml").read_text()
     fitted, changes = document.fit(text, profile("regression"))
-    before, after = config.parse_yaml(text), config.parse_yaml(fitted)
+    before, after = parse_yaml(text), parse_yaml(fitted)
     assert after["evaluate"] == {key: each for key, each in before["evaluate"].items() if key != "score"}
     assert set(after["train"]["algorithms"].values()) == {None}
     assert "ridge" in after["train"]["algorithms"]
@@ -61,7 +62,7 @@ def test_what_a_regression_cannot_have_is_replaced() -> None:
     assert document.fit(fitted, profile("regression")) == (fitted, [])
     back, changes = document.fit(fitted, profile("classification"))
     assert changes == ["train: replaced by the algorithms of a classification, with their defaults"]
-    assert "logistic_regression" in config.parse_yaml(back)["train"]["algorithms"]
+    assert "logistic_regression" in parse_yaml(back)["train"]["algorithms"]
 
 
 def test_a_split_by_columns_of_other_data_is_removed() -> None:
@@ -97,7 +98,7 @@ def test_a_decision_is_about_the_classes_of_its_data() -> None:
 
 @pytest.mark.parametrize("task", document.DRAFTED)
 def test_algorithms_of_a_draft_exist_and_have_defaults(task: Task) -> None:
-    names = config.parse_yaml(document.algorithms(task))["train"]["algorithms"]
+    names = parse_yaml(document.algorithms(task))["train"]["algorithms"]
     assert tuple(names) == document.DRAFTED[task]
     assert set(names) <= FACTORIES[task].keys() & config.defaults()["train"]["algorithms"].keys()
 
@@ -106,4 +107,4 @@ def test_an_algorithm_that_takes_fewer_rows_is_left_out() -> None:
     assert "    svm:\n" in document.algorithms("classification", 5000)
     assert "    # svm: left out, since its time grows" in document.algorithms("classification", 5001)
     assert "    svm:\n" in document.algorithms("regression", 10_000)
-    assert "svm" not in config.parse_yaml(document.algorithms("regression", 10_001))["train"]["algorithms"]
+    assert "svm" not in parse_yaml(document.algorithms("regression", 10_001))["train"]["algorithms"]

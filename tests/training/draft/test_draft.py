@@ -12,14 +12,18 @@ from pydantic import Field
 
 from tests.training.project import ROOT, Project
 from training.base import config
-from training.base.config import DataSettings, SchemaSettings, Settings, SplitSettings
+from training.base.documents import parse_yaml
 from training.base.errors import ConfigError, DataError
+from training.base.section import Settings
 from training.data.dataset import Origin, as_split
 from training.draft import command as draft
 from training.fetch.stage import fetch
 from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
+from training.sections.data import DataSettings
+from training.sections.schema import SchemaSettings
+from training.sections.split import SplitSettings
 from training.train import parity
 
 
@@ -459,7 +463,7 @@ def test_any_name_is_text_in_every_version_of_yaml(name: str, tmp_path: Path) ->
     frame.to_parquet(tmp_path / "a.parquet")
     renames = {} if name else {"": "named"}
     text = draft.draft(str(tmp_path / "a.parquet"), "kind", renames)
-    assert yaml.safe_load(text) == config.parse_yaml(text)
+    assert yaml.safe_load(text) == parse_yaml(text)
     found = prepares(text, tmp_path)
     new = name or "named"
     assert list(found.data_schema.features) == [new, "x"]

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from app.contract import read_bundle
 from tests.training.project import ROOT, Project
 from training.base import config
-from training.base.config import GateSettings, SelectSettings, Settings
+from training.base.documents import parse_yaml
+from training.base.section import Settings
 from training.data.dataset import TEST_FILE, read_profile, read_split
 from training.draft import command as draft
 from training.draft import selection
 from training.results import leaderboard, scores
+from training.sections.select import GateSettings, SelectSettings
 
 DRAFTED = ("name", "data", "schema", "select", "card")
 shares = st.floats(0, 1)
@@ -118,7 +120,7 @@ def test_a_rare_class_gets_thresholds_that_a_model_can_reach(project: Project) -
     table = "\n".join(["value,label", *(f"{v:.3f},{c}" for v, c in zip(value, label, strict=True))])
     (project.root / "data/source/rare.csv").write_text(table)
     drafted = selection.sections(draft.draft("data/source/rare.csv", "label", {}))
-    select = config.parse_yaml(drafted)["select"]
+    select = parse_yaml(drafted)["select"]
     assert select["tie_log_loss"] in (0.01, 0.02)
     guess = max((label == "no").mean(), (label == "yes").mean())
     assert guess < select["gate"]["minimum"]["accuracy"] < guess + 0.01
@@ -173,7 +175,7 @@ def test_the_threshold_for_a_rare_class_is_tuned_where_half_never_reaches_it(pro
         "x,kind\n" + "".join(f"{a:.3f},{'ill' if b else 'well'}\n" for a, b in zip(x, rare, strict=True))
     )
     text = draft.draft(str(source), "kind", {})
-    assert config.parse_yaml(selection.sections(text))["decision"] == {"threshold": "tuned"}
+    assert parse_yaml(selection.sections(text))["decision"] == {"threshold": "tuned"}
     project.run("draft", str(source), "--target", "kind", "--write")
     assert project.params()["decision"] == {"threshold": "tuned"}
 
@@ -189,4 +191,4 @@ def test_a_class_that_is_answered_or_common_keeps_its_threshold(project: Project
     for kinds in (np.where(x > 2, "ill", "well"), random.choice(["ill", "well"], 1500)):
         source = project.root / "data/source/a.csv"
         source.write_text("x,kind\n" + "".join(f"{a:.3f},{b}\n" for a, b in zip(x, kinds, strict=True)))
-        assert "decision" not in config.parse_yaml(selection.sections(draft.draft(str(source), "kind", {})))
+        assert "decision" not in parse_yaml(selection.sections(draft.draft(str(source), "kind", {})))

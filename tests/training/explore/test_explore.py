@@ -19,13 +19,13 @@ from numpy.typing import ArrayLike
 
 from tests.training.project import Project
 from tests.training.rows import mixed
-from training.base.config import SchemaSettings
 from training.data.dataset import Origin
 from training.explore import association, canvas, stage, values
 from training.explore import table as tables
 from training.explore.table import Table
 from training.prepare import stage as prepare
 from training.prepare.checks import check
+from training.sections.schema import SchemaSettings
 
 PICTURES = ("class_balance.png", "correlation.png", "distributions.png", "scatter_matrix.png")
 OF_VALUES = ("against_target.png", "correlation.png", "scatter_matrix.png", "target.png")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from app.contract import sha256
 from tests.training.project import ROOT, Project
-from training.base.config import DataSettings
 from training.base.errors import ConfigError, DataError
 from training.data import dataset
 from training.fetch import stage as fetch
+from training.sections.data import DataSettings
 
 names = st.text("abcdefgh", min_size=1, max_size=4)
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=5).map(

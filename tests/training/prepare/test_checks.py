@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.cells import Cells
-from training.base.config import SchemaSettings, SplitSettings
 from training.base.errors import DataError
 from training.data.dataset import Origin
 from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
+from training.sections.schema import SchemaSettings
+from training.sections.split import SplitSettings
 
 
 def schema(**keys: Any) -> SchemaSettings:

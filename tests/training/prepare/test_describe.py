@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.contract import CategoryFeature, NumberFeature
-from training.base.config import CategorySettings, NumberSettings
 from training.base.errors import DataError
 from training.prepare import describe
+from training.sections.schema import CategorySettings, NumberSettings
 
 finite = st.floats(-1e9, 1e9, allow_nan=False)
 numbers = st.lists(finite, min_size=1, max_size=200)

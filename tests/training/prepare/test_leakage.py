@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from tests.training.project import Project
-from training.base.config import SchemaSettings, SplitSettings
 from training.data.dataset import Origin, read_profile
 from training.prepare import leakage
 from training.prepare.checks import check
 from training.prepare.split import split
 from training.prepare.stage import resolve
 from training.results import report
+from training.sections.schema import SchemaSettings
+from training.sections.split import SplitSettings
 
 ROWS = 400
 

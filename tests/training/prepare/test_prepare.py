@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from app.contract import NumberFeature
 from tests.training.project import ROOT, Project
-from training.base.config import SplitSettings
 from training.base.errors import DataError
 from training.data import dataset
 from training.prepare import split as division
+from training.sections.split import SplitSettings
 
 OUTPUTS = (dataset.TRAIN_FILE, dataset.TEST_FILE, dataset.PROFILE_FILE, dataset.DATA_REPORT_FILE)
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cells import PLAIN
-from training.base.config import SplitSettings
 from training.base.errors import ConfigError, DataError
 from training.data.dataset import GROUP, TIME
 from training.prepare.split import division, split, with_places
+from training.sections.split import SplitSettings
 
 places = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.booleans()), min_size=2, max_size=80)
 

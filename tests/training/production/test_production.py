@@ -19,11 +19,12 @@ from common import overlays
 from common.overlays import OverlayError
 from tests.training.project import ROOT
 from tests.training.repository import ENVIRONMENT, OVERLAY, Repository
-from training.base.config import ProductionGateSettings, load
+from training.base.config import load
 from training.base.errors import ConfigError, DataError, GateError
 from training.production.command import ProductionSettings
 from training.production.comparison import exceeded_limits
 from training.production.revisions import UnreachableError
+from training.sections.select import ProductionGateSettings
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,13 @@ import pytest
 from app.contract import Score, read_bundle
 from tests.training.project import Project
 from training.base import config
-from training.base.config import GateSettings
 from training.base.errors import DataError, GateError
 from training.data import dataset
 from training.data.dataset import read_profile
 from training.results import leaderboard, report
 from training.results.board import LEADERBOARD_FILE
 from training.results.report import FoldScores, Report
+from training.sections.select import GateSettings
 from training.select import gate
 
 

@@ -15,8 +15,8 @@ from app.contract import Task
 from tests.training.project import ROOT
 from tests.training.rows import mixed, values
 from training.base import config
-from training.base.config import AlgorithmSettings
 from training.base.errors import ConfigError
+from training.sections.algorithms import AlgorithmSettings
 from training.train import algorithms
 from training.train import fitting as train
 from training.train.algorithms import MedianImputer

@@ -12,9 +12,10 @@ from app.contract import Decision, read_bundle
 from app.predictor import Classifier, load
 from tests.training.project import Project
 from tests.training.rows import mixed, numbers
-from training.base.config import AlgorithmSettings, DecisionSettings
 from training.base.errors import ConfigError
 from training.results import report
+from training.sections.algorithms import AlgorithmSettings
+from training.sections.decision import DecisionSettings
 from training.select.stage import BUNDLE
 from training.train import algorithms
 from training.train import fitting as train

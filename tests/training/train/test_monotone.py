@@ -9,8 +9,8 @@ import pytest
 
 from app.predictor import Classifier
 from tests.training.rows import mixed
-from training.base.config import AlgorithmSettings
 from training.base.errors import ConfigError
+from training.sections.algorithms import AlgorithmSettings
 from training.train import algorithms
 from training.train import fitting as train
 from training.train.onnx import export

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from tests.training.project import Project
 from tests.training.rows import mixed, prepared
-from training.base.config import AlgorithmSettings, Distribution, Metric, SearchSettings
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 from training.results import report, scores
 from training.results.report import SearchOutcome
+from training.sections.algorithms import AlgorithmSettings, Distribution, SearchSettings
+from training.sections.metrics import Metric
 from training.train import algorithms
 from training.train.ledger import Ledger, forget
 from training.train.search import _values, search

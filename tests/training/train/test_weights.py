@@ -11,11 +11,12 @@ import pytest
 from app.cells import PLAIN
 from tests.training.project import Project
 from tests.training.rows import mixed, numbers
-from training.base.config import AlgorithmSettings, SplitSettings
 from training.base.errors import ConfigError, DataError
 from training.data.dataset import WEIGHT, Split, as_split
 from training.prepare.split import with_places
 from training.results import report, scores
+from training.sections.algorithms import AlgorithmSettings
+from training.sections.split import SplitSettings
 from training.train import algorithms
 from training.train import fitting as train
 

@@ -15,9 +15,9 @@ from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
 from app.contract import CategoryFeature
-from training.base.config import AlgorithmSettings
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
+from training.sections.algorithms import AlgorithmSettings
 from training.train.algorithms.factories import SEED, Algorithm, create
 from training.train.algorithms.preparation import ESTIMATOR, FEATURES, preparation
 from training.train.algorithms.weights import WeightedPipeline, takes_weights

@@ -22,11 +22,11 @@ from app.contract import Layout, NumberFeature
 from app.predictor import Classifier, Regressor
 from tests.training.project import ROOT
 from tests.training.rows import FEW_TREES, mixed, numbers, values
-from training.base.config import AlgorithmSettings
 from training.base.errors import ParityError
 from training.data.dataset import Profile, Split
 from training.results import scores
 from training.results.figures import Answers
+from training.sections.algorithms import AlgorithmSettings
 from training.train import algorithms, parity
 from training.train import fitting as train
 from training.train.algorithms import Algorithm

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.training.problems import Problem, answers, fitted, kinds, problem, problems
 from tests.training.rows import mixed
-from training.base.config import AlgorithmSettings
+from training.sections.algorithms import AlgorithmSettings
 from training.train import algorithms
 from training.train import fitting as train
 from training.train.onnx import linear

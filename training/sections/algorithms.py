@@ -1,0 +1,138 @@
+"""The section `train.algorithms`: which algorithms are fitted, with which parameters, and what is searched."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from training.base.section import NAME, Settings
+
+
+class Distribution(Settings):
+    """Where random and halving search draw a number from."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError("low and high must be finite")
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
+        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("integer: true needs whole numbers for low and high")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithmic scale needs low above 0")
+        return self
+
+
+def _check_no_number_in_text(name: str, *values: Any) -> None:
+    """XGBoost reads the text `0,1` as 0; no parameter of an estimator has a name that begins as a number does."""
+    for value in values:
+        if isinstance(value, str) and re.match(r"\s*[-+]?\.?(\d|inf|nan)", value, re.IGNORECASE):
+            raise ValueError(
+                f"{name}: {value!r} is text where a number is meant; write one without quotes, as 0.5 or 1e-3"
+            )
+
+
+def _kind_of_values(values: Any) -> str | None:
+    if isinstance(values, dict | Distribution):
+        return _DISTRIBUTION
+    return _LIST if isinstance(values, list) else None
+
+
+_LIST, _DISTRIBUTION = "<list>", "<distribution>"
+Values = Annotated[
+    Annotated[list[Any], Tag(_LIST)] | Annotated[Distribution, Tag(_DISTRIBUTION)],
+    Discriminator(
+        _kind_of_values,
+        custom_error_type="values",
+        custom_error_message="must be a list of values, or low and high",
+    ),
+]
+
+
+class SearchSettings(Settings):
+    method: Literal["grid", "random", "halving", "tpe"]
+    space: dict[str, Values] = Field(min_length=1)
+    budget: int = Field(default=20, ge=2)
+    """Candidates drawn by all methods but the grid, which tries every combination."""
+    seconds: float | None = Field(default=None, gt=0)
+    """tpe proposes no candidate after so many; the result then depends on the machine."""
+    pruning: bool = True
+    """Whether tpe gives up a candidate whose first folds are worse than the median."""
+    seed: int = Field(default=7, ge=0)
+    folds: int = Field(default=3, ge=2)
+    """Inner folds: the search runs inside each outer training fold, so its score is not flattered by it."""
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> Self:
+        for name, values in self.space.items():
+            if isinstance(values, list):
+                _check_no_number_in_text(name, *values)
+            if isinstance(values, Distribution) and self.method == "grid":
+                raise ValueError(
+                    f"{name}: a grid needs a list of values; low and high go with random, halving and tpe"
+                )
+            if isinstance(values, list) and not values:
+                raise ValueError(f"{name}: the list of values is empty")
+            if isinstance(values, list):
+                # 1 and 1.0 are equal in Python and not to scikit-learn.
+                repeated = [repr(each) for each in values if list(map(repr, values)).count(repr(each)) > 1]
+                if repeated:
+                    raise ValueError(f"{name}: {repeated[0]} is listed {len(repeated)} times")
+        if self.method == "grid" and "budget" in self.model_fields_set:
+            raise ValueError("a grid tries every combination: leave budget out")
+        if self.method != "tpe" and (given := {"seconds", "pruning"} & self.model_fields_set):
+            raise ValueError(f"{min(given)} is for tpe, and the method is {self.method}")
+        return self
+
+
+class AlgorithmSettings(Settings):
+    """One block under `train.algorithms`: everything but `search` is handed to the factory function."""
+
+    parameters: dict[str, Any]
+    search: SearchSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_block(cls, block: Any) -> Any:
+        if block is None:
+            block = {}
+        if isinstance(block, dict):
+            rest = {key: value for key, value in block.items() if key != "search"}
+            return {"parameters": rest, "search": block.get("search")}
+        return block
+
+    @model_validator(mode="after")
+    def _numbers_are_numbers(self) -> Self:
+        for name, value in self.parameters.items():
+            _check_no_number_in_text(name, value)
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_searched_is_not_fixed(self) -> Self:
+        space = self.search.space if self.search else {}
+        if both := sorted(space.keys() & self.parameters.keys()):
+            raise ValueError(
+                f"{both[0]} is fixed and in search.space, which takes its place: remove one of the two"
+            )
+        return self
+
+
+class AlgorithmsSettings(Settings):
+    algorithms: dict[str, AlgorithmSettings] = Field(min_length=1)
+
+    @field_validator("algorithms")
+    @classmethod
+    def _names(cls, value: dict[str, AlgorithmSettings]) -> dict[str, AlgorithmSettings]:
+        for name in value:
+            if not NAME.match(name):
+                raise ValueError(f"{name!r} becomes a folder: use lower-case letters, digits and underscores")
+        return value
