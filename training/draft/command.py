@@ -7,7 +7,7 @@ otherwise. The draft marks what the data does not tell: units and physically pos
 widened by a quarter of its span on both sides (not past zero) and rounded. The drafted share of missing values is the
 observed one, rounded up. Only rows without a class or value, or of a class that is too rare to learn, are left out; the draft
 says how many. Columns that number the rows, free text and dates become comments. The gate is drafted from two quick
-models on the data.
+models on the data. --group and --time name columns that keep the test split and all folds apart from training.
 
 Without --write the sections are printed. With it they replace those in params.yaml, and `make` can run; algorithms and
 plots of another task are replaced too. With --model a folder for a further model is created: `make model` does that.
@@ -38,6 +38,7 @@ from training.fetch import sources
 from training.fetch.csv_files import EncodingError, Table
 from training.prepare.checks import Checked, check
 from training.sections.schema import SchemaSettings
+from training.sections.split import SplitSettings
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +51,20 @@ def main() -> None:
     parser.add_argument(
         "--task", choices=get_args(Task), help="what to draft, whatever the target looks like"
     )
+    parser.add_argument(
+        "--group", metavar="COLUMN", help="rows with the same value, such as a patient, stay together"
+    )
+    parser.add_argument("--time", metavar="COLUMN", help="the newest rows are the test split")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--write", action="store_true", help="put the sections into params.yaml")
     where.add_argument("--model", metavar="NAME", help="create models/NAME with these sections")
     arguments = parser.parse_args()
-    what = arguments.source, arguments.target, _renames(arguments.rename), arguments.task
+    what = arguments.target, _renames(arguments.rename), arguments.task
+    split = _split(arguments.group, arguments.time)
     if arguments.model is not None:
-        _create(arguments.model, *what)
+        _create(arguments.model, arguments.source, *what, split)
         return
-    text = draft(*what)
+    text = draft(arguments.source, *what, split=split)
     data = selection.prepared(text)
     text += "\n" + selection.render(data)
     if arguments.write:
@@ -87,9 +93,16 @@ def _write(text: str, profile: Profile) -> None:
         print(f"{PIPELINE_FILE}: lists the plots of a {profile.task}")
 
 
-def _create(name: str, source: str, target: str, renames: dict[str, str], task: Task | None) -> None:
+def _create(
+    name: str,
+    source: str,
+    target: str,
+    renames: dict[str, str],
+    task: Task | None,
+    split: SplitSettings | None,
+) -> None:
     with folder.created(name, source) as copied:
-        text = draft(copied, target, renames, task, name)
+        text = draft(copied, target, renames, task, name, split)
         data = selection.prepared(text)
         train = document.algorithms(data.profile.task, data.profile.train_rows)
         files.write_text(config.PARAMS_FILE, "\n".join([folder.HEAD + text, train, selection.render(data)]))
@@ -102,9 +115,22 @@ def _create(name: str, source: str, target: str, renames: dict[str, str], task: 
 
 
 def draft(
-    source: str, target: str, renames: dict[str, str], task: Task | None = None, name: str | None = None
+    source: str,
+    target: str,
+    renames: dict[str, str],
+    task: Task | None = None,
+    name: str | None = None,
+    split: SplitSettings | None = None,
 ) -> str:
-    """Write the three sections as YAML that `training.base.config` reads and `training.prepare` accepts.
+    """Write name, data and schema as YAML that `training.base.config` reads and `training.prepare` accepts.
+
+    Args:
+        source: what data.source takes.
+        target: the column to predict, by its new name.
+        renames: new names of columns.
+        task: to draft for, whatever the target looks like.
+        name: of the model; made of the source if None.
+        split: to write, too; without it, that of params.yaml counts.
 
     Raises:
         ConfigError: a column is missing, or has a name that a feature cannot have.
@@ -114,14 +140,16 @@ def draft(
 
     table, encoding = _read(source)
     frame = rename(table.frame, renames)
-    if target not in frame.columns:
-        raise ConfigError(
-            f"--target: there is no column {target!r}; there are {', '.join(map(str, frame.columns))}"
-        )
+    split_columns = (split.group, split.time) if split else (None, None)
+    for option, column in zip(("--target", "--group", "--time"), (target, *split_columns), strict=True):
+        if column is not None and column not in frame.columns:
+            raise ConfigError(
+                f"{option}: there is no column {column!r}; there are {', '.join(map(str, frame.columns))}"
+            )
     _check_names([*frame.columns, *renames])
     found = judge(frame, target, table.delimiter, task)
     columns = found.columns
-    if (group := evaluation().split.group) and columns.features.pop(group, None):
+    if (group := (split or evaluation().split).group) and columns.features.pop(group, None):
         columns.left_out[group] = (
             "left out, since split.group names it: the model is asked about other groups"
         )
@@ -138,8 +166,18 @@ def draft(
         *_data_section(source, encoding, renames, columns),
         "",
         *_schema_section(schema, comments, columns),
+        *(_split_section(split) if split else ()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _split(group: str | None, time: str | None) -> SplitSettings | None:
+    """The split that the options ask for, of the size that params.yaml here says; None without options."""
+    given = {key: column for key, column in (("group", group), ("time", time)) if column is not None}
+    if not given:
+        return None
+    size = evaluation().drawn.model_dump(include={"test_share", "seed"}, exclude_defaults=True)
+    return SplitSettings.model_validate({"by": "_".join(given), **given, **size})
 
 
 def _renames(pairs: Sequence[str]) -> dict[str, str]:
@@ -291,6 +329,11 @@ def _schema_section(schema: dict[str, Any], comments: dict[str, str], columns: C
         ),
         *(f"    # {yaml_text.text(name)}: {reason}" for name, reason in columns.left_out.items()),
     ]
+
+
+def _split_section(split: SplitSettings) -> list[str]:
+    written = split.model_dump(exclude_defaults=True)
+    return ["", "split:", *(f"  {yaml_text.entry(key, value)}" for key, value in written.items())]
 
 
 def _rows(count: int) -> str:

@@ -209,7 +209,9 @@ def _judge_column(
     if texts is None or (reading is not None and not texts.are_codes):
         found = _as_number(column, texts, reading, cells)
         if isinstance(found, Number) and identifies(name, found.seen):
-            found = "left out, since it numbers the rows"
+            found = "left out, since it numbers the rows" + _shared(
+                len(found.seen), len(np.unique(found.seen))
+            )
     else:
         found = _category(texts, cells)
     if isinstance(found, str):
@@ -575,8 +577,15 @@ def _not_categories(texts: _Texts, counts: dict[str, int]) -> str:
             )
     return (
         f"left out, since its {len(counts):,} different texts in {total:,} cells are too many for categories: "
-        "group them with data.replace"
+        f"group them with data.replace{_shared(total, len(counts))}"
     )
+
+
+def _shared(cells: int, distinct: int) -> str:
+    """What to do about an identifier that several rows have."""
+    if distinct == cells:
+        return ""
+    return "; draft with --group if rows of one value, such as a patient, belong together"
 
 
 def ordered(values: Iterable[str]) -> list[str]:

@@ -31,6 +31,7 @@ from training.sections.evaluate import EvaluateSettings
 from training.sections.metrics import LOWER_IS_BETTER, METRICS, Metric
 from training.sections.schema import SchemaSettings
 from training.sections.select import SelectSettings
+from training.sections.split import SplitSettings
 
 SMALLEST_TIE = 0.005
 RARE = 0.1
@@ -65,6 +66,7 @@ class Baseline:
 class _Drafted(Settings):
     data: DataSettings
     data_schema: SchemaSettings = Field(alias="schema")
+    split: SplitSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,13 @@ def sections(drafted: str) -> str:
 
 
 def prepared(drafted: str) -> Prepared:
-    """Read the source as the sections data and schema say."""
+    """Read the source as the sections data and schema say, and split it as `split` does, there or in params.yaml."""
     settings = _Drafted.model_validate(
-        {key: value for key, value in parse_yaml(drafted, spelling=True).items() if key in ("data", "schema")}
+        {
+            key: value
+            for key, value in parse_yaml(drafted, spelling=True).items()
+            if key in ("data", "schema", "split")
+        }
     )
     data, schema = settings.data, settings.data_schema
     frame = fetch(data)
@@ -100,11 +106,12 @@ def _divided(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training and test split as the pipeline makes them."""
     name, evaluation = drafted.data_schema.target, target.evaluation()
-    if not {*document.columns_of(evaluation.split)} <= {*raw.columns}:
+    split = drafted.split or evaluation.split
+    if not {*document.columns_of(split)} <= {*raw.columns}:
         # They are of other data, and about to be removed.
         return division.split(checked, name, evaluation.drawn)
-    placed = division.with_places(checked, raw, evaluation.split, drafted.data.cells)
-    return division.split(placed, name, evaluation.split)
+    placed = division.with_places(checked, raw, split, drafted.data.cells)
+    return division.split(placed, name, split)
 
 
 def render(data: Prepared) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.training.draft.test_draft import cells, prepares
 from tests.training.draft.test_selection import Selecting, gate_of
 from tests.training.project import ROOT, Project
 from training.base import config
+from training.base.documents import parse_yaml
 from training.base.errors import ConfigError, DataError
 from training.data.dataset import TEST_FILE, read_profile, read_split
 from training.draft import command as draft
@@ -320,6 +322,47 @@ def test_the_gate_of_grouped_rows_is_drafted_from_unseen_groups(project: Project
     assert grouped.minimum["r2"] == 0
     assert "    patient: {type: category" in text
     assert "    # patient: left out, since split.group names it" in draft.draft("data/source/a.csv", "y", {})
+
+
+def test_options_of_a_draft_keep_rows_apart(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    group = np.arange(600) % 60
+    frame = pd.DataFrame(
+        {
+            "patient": [f"p{each}" for each in group],
+            "visit, day": group + np.arange(600) // 60,
+            "x": random.permutation(60)[group] + random.normal(scale=0.01, size=600),
+            "y": random.normal(size=60)[group] + random.normal(scale=0.01, size=600),
+        }
+    )
+    frame.to_csv(project.root / "data/source/a.csv", index=False)
+    project.change(split__test_share=0.4)
+    options = ["--target", "y", "--group", "patient", "--time", "visit, day", "--write"]
+    monkeypatch.setattr(sys, "argv", ["draft", "data/source/a.csv", *options])
+    draft.main()
+    written = parse_yaml((project.root / "params.yaml").read_bytes())
+    apart = {"by": "group_time", "time": "visit, day", "group": "patient"}
+    assert written["split"] == {**apart, "test_share": 0.4}
+    assert "patient" not in written["schema"]["features"]
+    assert written["select"]["gate"]["minimum"]["r2"] == 0
+
+
+@pytest.mark.parametrize("option", ["--group", "--time"])
+def test_a_column_to_split_by_must_exist(
+    option: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["draft", "sklearn:iris", "--target", "species", option, "patiemt"])
+    with pytest.raises(ConfigError, match=f"{option}: there is no column 'patiemt'; there are .*species"):
+        draft.main()
+
+
+def test_an_identifier_that_rows_share_may_be_their_group(tmp_path: Path) -> None:
+    cells = [f"{number / 4}" for number in range(200)]
+    frame = pd.DataFrame({"id": np.arange(200) * 2 // 3 * 3, "y": cells})
+    frame["x"] = np.arange(200) % 17
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    text = draft.draft(str(tmp_path / "a.csv"), "y", {})
+    assert "# id: left out, since it numbers the rows; draft with --group if" in text
 
 
 def test_the_gate_of_rows_in_time_is_drafted_from_later_ones(project: Project) -> None:
