@@ -341,8 +341,8 @@ def build() -> Dashboard:
                         ),
                     },
                     "The share of right predictions among those whose truth became known; of a regression, the share of "
-                    "true values within the prediction intervals, which are made to hold 90 % of them. Computed by `python "
-                    "-m monitoring.labels`, where the prediction log is on.",
+                    "true values within the prediction intervals, which are made to hold the share that its model card says. Computed "
+                    "by `python -m monitoring.labels`, where the prediction log is on.",
                     most=1,
                     width=12,
                     steps=True,

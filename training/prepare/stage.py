@@ -52,7 +52,7 @@ def main() -> None:
     settings = config.load(PrepareSettings)
     schema = settings.data_schema
     raw, origin = read_raw()
-    leaderboard.discard(origin.source, schema.target)
+    leaderboard.discard(origin.source, schema.target, schema.task)
     checked = check(raw, schema, settings.data.cells)
     frame = with_places(checked.frame, raw, settings.split, settings.data.cells, schema.weight)
     frame = with_slices(frame, raw, settings.evaluate.slices, settings.data.cells)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from app.contract import Task
 from common import markdown
 from training.base.errors import DataError
 from training.data.dataset import DATA_REPORT_FILE, EXPLORE, Profile
@@ -123,15 +124,21 @@ def read() -> Leaderboard:
         raise DataError(f"cannot use {LEADERBOARD_FILE}: {error}; run `make repro`") from None
 
 
-def discard(source: str, target: str) -> None:
-    """Remove results of another data set, so that a later failure cannot leave them behind."""
+def discard(source: str, target: str, task: Task) -> None:
+    """Remove results of another data set or task, so that a later failure cannot leave them behind."""
     try:
         board = read()
     except DataError:
         return
-    if not board.source or (board.source, board.target) == (source, target):
+    if not board.source or (board.source, board.target, board.task) == (source, target, task):
         return
-    log.info("removing the results of %s (source %s, target %s)", board.name, board.source, board.target)
+    log.info(
+        "removing the results of %s (source %s, target %s, %s)",
+        board.name,
+        board.source,
+        board.target,
+        board.task,
+    )
     for path in (CARD_FILE, LEADERBOARD_FILE, MARKDOWN_FILE, DATA_REPORT_FILE, *METRICS.glob("*.json")):
         path.unlink(missing_ok=True)
     shutil.rmtree(EXPLORE, ignore_errors=True)

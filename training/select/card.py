@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.contract import Feature, Manifest
+from app.contract import Feature, Interval, Manifest
 from common.markdown import code, prose, table
 from training.data.dataset import Profile
 from training.results.board import Leaderboard
@@ -82,12 +82,27 @@ def _interval_section(manifest: Manifest) -> str:
     found = manifest.interval
     assert found is not None  # noqa: S101  a regression has one
     low, high = found.coverage.low, found.coverage.high
+    wrong = off_level(found)
     return (
         "## Prediction interval\n\n"
         f"The value ± {shown(found.margin)}{_unit(manifest)} is made to hold {found.level:.0%} of the true values. Of the "
         f"test split it holds {found.coverage.value:.1%} (bootstrap interval {low:.1%} to {high:.1%}). The margin is a "
         "quantile of the errors that models of the cross-validation made on rows they were not fitted on, and the same for "
-        "every row."
+        "every row." + (f"\n\n**{wrong}**" if wrong else "")
+    )
+
+
+def off_level(found: Interval | None) -> str:
+    """A sentence if the test split shows that a prediction interval does not hold what it is made to hold."""
+    if found is None or found.coverage.low is None or found.coverage.high is None:
+        return ""
+    if found.coverage.low <= found.level <= found.coverage.high:
+        return ""
+    narrow = found.coverage.high < found.level
+    return (
+        f"The prediction interval is too {'narrow' if narrow else 'wide'} for the test split: it holds {found.coverage.value:.1%} "
+        f"of the true values and not {found.level:.0%}, because the test rows are {'harder' if narrow else 'easier'} than those of "
+        "the folds, as newer rows can be."
     )
 
 

@@ -84,6 +84,8 @@ def main() -> None:
         (temporary / MODEL_FILE).write_bytes(model)
         (temporary / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     log.info("champion: %s %s, %s", champion.algorithm, manifest.version, rule)
+    if wrong := card.off_level(champion.interval):
+        log.warning("warning: %s", wrong)
     if unwritten := card.unwritten(settings.card):
         log.warning("%s is not finished: write %s in params.yaml", CARD_FILE, " and ".join(unwritten))
 

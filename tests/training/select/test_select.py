@@ -197,6 +197,12 @@ class TestOtherData:
         assert left == [config.SETTINGS_FILE], "which holds parameters and no results"
         assert read_bundle(trained.root / "model").manifest.name == "iris"
 
+    def test_reports_of_another_task_go(self, trained: Project) -> None:
+        board = json.loads(LEADERBOARD_FILE.read_text())
+        LEADERBOARD_FILE.write_text(json.dumps({**board, "task": "regression"}))
+        trained.run("prepare")
+        assert not Path("MODEL_CARD.md").exists()
+
     def test_reports_of_an_older_release_stay(self, trained: Project) -> None:
         board = json.loads(LEADERBOARD_FILE.read_text())
         for key in ("source", "target", "data", "missed"):
