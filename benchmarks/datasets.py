@@ -237,11 +237,11 @@ def copy(project: Path) -> None:
             shutil.copy(ROOT / name, project / name)
 
 
-def run(chosen: Set) -> Outcome:
-    """Draft, train and serve one set in this copy of the repository."""
+def run(chosen: Set, most: int = LARGEST) -> Outcome:
+    """Draft, train and serve at most so many rows of a set in this copy of the repository."""
     frame = tables.read(chosen.package, chosen.name)
-    if len(frame) > LARGEST:
-        frame = frame.sample(LARGEST, random_state=SEED)
+    if len(frame) > most:
+        frame = frame.sample(most, random_state=SEED)
     folder, source = ROOT / "models" / chosen.model, ROOT / f"{chosen.model}.csv"
     frame.to_csv(source, index=False)
     shutil.rmtree(folder, ignore_errors=True)

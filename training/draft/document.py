@@ -25,14 +25,20 @@ DRAFTED: dict[Task, tuple[str, ...]] = {
 MOST_ROWS: dict[Task, dict[str, int]] = {"classification": {"svm": 5000}, "regression": {"svm": 10_000}}
 """Training rows up to which a draft has an algorithm, so that its default search takes minutes. Classes are calibrated, too: six
 times as many fits."""
+BOOSTED = "{tree_method: hist, search: {method: grid, space: {n_estimators: [60, 200], max_depth: [3, 6]}}}"
+BOOSTED_LARGE = "{tree_method: hist, n_estimators: 200, max_depth: 6}"
+"""XGBoost's block, and that above MOST_SEARCHED training rows: there the larger trees were the better ones of public data
+sets, and the search would take long."""
+MOST_SEARCHED = 5000
 
 
 def algorithms(task: Task, rows: int = 0) -> str:
-    """The section train, with a choice of algorithms that take so many training rows and no parameters."""
+    """The section train, with a choice of algorithms that take so many training rows."""
+    blocks = {"xgboost": f" {BOOSTED if rows <= MOST_SEARCHED else BOOSTED_LARGE}"}
     lines = [
         f"    # {name}: left out, since its time grows with the square of the {rows:,} training rows"
         if rows > MOST_ROWS[task].get(name, rows)
-        else f"    {name}:"
+        else f"    {name}:{blocks.get(name, '')}"
         for name in DRAFTED[task]
     ]
     return "\n".join(
@@ -96,7 +102,7 @@ def fit(document: str, profile: Profile) -> tuple[str, list[str]]:
         changes.append("decision: removed, because it is about other classes")
     if not sections.get("train", {}).get("algorithms", {}).keys() <= FACTORIES[task].keys():
         document = place(algorithms(task, profile.train_rows), document)
-        changes.append(f"train: replaced by the algorithms of a {task}, with their defaults")
+        changes.append(f"train: replaced by the algorithms of a {task}")
     return document, changes
 
 

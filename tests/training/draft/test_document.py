@@ -50,19 +50,28 @@ def test_what_a_regression_cannot_have_is_replaced() -> None:
     fitted, changes = document.fit(text, profile("regression"))
     before, after = parse_yaml(text), parse_yaml(fitted)
     assert after["evaluate"] == {key: each for key, each in before["evaluate"].items() if key != "score"}
-    assert set(after["train"]["algorithms"].values()) == {None}
-    assert "ridge" in after["train"]["algorithms"]
+    blocks = after["train"]["algorithms"]
+    assert blocks.pop("xgboost")["search"]["method"] == "grid"
+    assert blocks == dict.fromkeys(("ridge", "decision_tree", "random_forest", "svm"))
     assert {key: each for key, each in after.items() if key not in ("evaluate", "train")} == {
         key: each for key, each in before.items() if key not in ("evaluate", "train")
     }
     assert changes == [
         "evaluate.score: removed, because a regression has no f1_macro",
-        "train: replaced by the algorithms of a regression, with their defaults",
+        "train: replaced by the algorithms of a regression",
     ]
     assert document.fit(fitted, profile("regression")) == (fitted, [])
     back, changes = document.fit(fitted, profile("classification"))
-    assert changes == ["train: replaced by the algorithms of a classification, with their defaults"]
+    assert changes == ["train: replaced by the algorithms of a classification"]
     assert "logistic_regression" in parse_yaml(back)["train"]["algorithms"]
+
+
+def test_many_rows_get_large_trees_without_a_search() -> None:
+    few, many = (parse_yaml(document.algorithms("classification", rows)) for rows in (5000, 5001))
+    few, many = (each["train"]["algorithms"] for each in (few, many))
+    assert few["xgboost"]["search"]["space"]["max_depth"] == [3, 6]
+    assert many["xgboost"] == {"tree_method": "hist", "n_estimators": 200, "max_depth": 6}
+    assert {*few} - {*many} == {"svm"}
 
 
 def test_a_split_by_columns_of_other_data_is_removed() -> None:
