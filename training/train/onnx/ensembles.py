@@ -7,7 +7,7 @@ added in the order of the trees and in the estimator's own precision, so that eq
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -28,6 +28,7 @@ class Tree:
         left: the left child; -1 for a leaf.
         right: the right child.
         values: what a leaf adds, of shape (nodes, 1), or (nodes, classes) if it adds to every class.
+        cover: how much of the training data reached each node, as the package counts it.
     """
 
     feature: NDArray[np.integer]
@@ -36,6 +37,7 @@ class Tree:
     left: NDArray[np.integer]
     right: NDArray[np.integer]
     values: Floats
+    cover: Floats
 
     @property
     def leaf(self) -> NDArray[np.bool_]:
@@ -44,7 +46,7 @@ class Tree:
     def plus(self, base: float | Floats, kind: type[np.floating]) -> Tree:
         """The tree whose leaves add this much more, rounded to a type as a sum would be."""
         values = (self.values.astype(kind) + np.asarray(base, dtype=kind)).astype(np.float64)
-        return Tree(self.feature, self.limit, self.missing_left, self.left, self.right, values)
+        return replace(self, values=values)
 
     @classmethod
     def constant(cls, values: float | Floats) -> Tree:
@@ -57,6 +59,7 @@ class Tree:
             none,
             none,
             np.reshape(np.asarray(values, dtype=np.float64), (1, -1)),
+            np.ones(1),
         )
 
 

@@ -65,7 +65,13 @@ def _sklearn_tree(tree: Any, values: Floats) -> Tree:
     # The pipeline fills gaps in front of these trees, so no value is missing.
     missing = np.zeros(tree.node_count, dtype=bool)
     return Tree(
-        tree.feature, in_float32(tree.threshold), missing, tree.children_left, tree.children_right, values
+        tree.feature,
+        in_float32(tree.threshold),
+        missing,
+        tree.children_left,
+        tree.children_right,
+        values,
+        tree.weighted_n_node_samples,
     )
 
 
@@ -86,6 +92,7 @@ def _hist_tree(nodes: Any) -> Tree:
         np.where(leaf, -1, nodes["left"].astype(np.int64)),
         np.where(leaf, -1, nodes["right"].astype(np.int64)),
         nodes["value"][:, np.newaxis],
+        nodes["count"].astype(np.float64),
     )
 
 
@@ -127,6 +134,7 @@ def _xgboost_tree(tree: Mapping[str, Any]) -> Tree:
         np.array(tree["right_children"]),
         # XGBoost keeps a leaf's value where an inner node has its threshold.
         conditions.astype(np.float64)[:, np.newaxis],
+        np.array(tree["sum_hessian"], dtype=np.float64),
     )
 
 
@@ -185,6 +193,7 @@ def _lightgbm_tree(tree: Mapping[str, str]) -> Tree:
         np.concatenate([left, none]),
         np.concatenate([right, none]),
         np.concatenate([np.zeros(inner), leaves])[:, np.newaxis],
+        np.concatenate([_numbers(tree, "internal_count"), _numbers(tree, "leaf_count")]),
     )
 
 
@@ -225,6 +234,9 @@ def _oblivious_tree(tree: Mapping[str, Any], columns: Sequence[int], missing_lef
         feature[nodes] = columns[index]
         limit[nodes] = in_float32(np.array(split["border"], dtype=np.float64))
         missing[nodes] = missing_left[index]
+    cover = [np.array(tree["leaf_weights"], dtype=np.float64)]
+    for _ in splits:
+        cover.insert(0, cover[0].reshape(-1, 2).sum(axis=1))
     children = np.arange(inner)
     none = np.full(2**depth, -1)
     return Tree(
@@ -234,11 +246,13 @@ def _oblivious_tree(tree: Mapping[str, Any], columns: Sequence[int], missing_lef
         np.concatenate([2 * children + 1, none]),
         np.concatenate([2 * children + 2, none]),
         np.concatenate([np.zeros((inner, values.shape[1])), values]),
+        np.concatenate(cover),
     )
 
 
 def _catboost_tree(tree: Mapping[str, Any], columns: Sequence[int], missing_left: Sequence[bool]) -> Tree:
     rows: list[tuple[int, float, bool, list[float]]] = []
+    cover: list[float] = []
     children: list[list[int]] = []
 
     def visit(node: Mapping[str, Any]) -> int:
@@ -246,10 +260,13 @@ def _catboost_tree(tree: Mapping[str, Any], columns: Sequence[int], missing_left
         children.append([-1, -1])
         if "value" in node:
             rows.append((0, 0.0, False, np.ravel(node["value"]).tolist()))
+            cover.append(node["weight"])
             return number
         index = _float_feature(node["split"])
         rows.append((columns[index], node["split"]["border"], missing_left[index], []))
+        cover.append(0.0)
         children[number] = [visit(node["left"]), visit(node["right"])]
+        cover[number] = sum(cover[child] for child in children[number])
         return number
 
     visit(tree)
@@ -263,6 +280,7 @@ def _catboost_tree(tree: Mapping[str, Any], columns: Sequence[int], missing_left
         left,
         right,
         np.array([each or [0.0] * width for each in values]),
+        np.array(cover, dtype=np.float64),
     )
 
 

@@ -140,6 +140,7 @@ def _with_root(tree: Tree) -> Tree:
         np.array([1, -1, -1]),
         np.array([2, -1, -1]),
         np.repeat(tree.values[:1], 3, axis=0),
+        np.ones(3),
     )
 
 
