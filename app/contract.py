@@ -1,7 +1,8 @@
 """The model bundle: training writes it into `model/`, and the service reads it.
 
-A bundle is a directory with two files. `model.onnx` is the file that was evaluated; `model.json` is the manifest described
-here. The manifest's `digest` covers both, so a bundle that is truncated, edited or mixed from two releases is refused.
+A bundle is a directory with two or three files. `model.onnx` is the file that was evaluated, `explain.onnx` explains its
+predictions, and `model.json` is the manifest described here. The manifest's `digest` covers all, so a bundle that is
+truncated, edited or mixed from two releases is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from app.cells import PLAIN, Cells
 
 SCHEMA_VERSION = 1
 MODEL_FILE = "model.onnx"
+EXPLANATION_FILE = "explain.onnx"
 MANIFEST_FILE = "model.json"
 MISSING_CATEGORY = ""
 """A missing category in the model's string input; a missing number is NaN."""
@@ -168,6 +170,18 @@ class Decision(Frozen):
     lowest expected cost."""
 
 
+class Explanation(Frozen):
+    """How `explain.onnx` explains a prediction: `base` and the contributions of all features add up to the model's score."""
+
+    file: ModelFile
+    unit: str | None
+    """Of base and contributions: log-odds or probability, or the unit of a regression's target."""
+    positive: str | None = None
+    """Of two classes, the one whose score is explained. Of more classes, it is the predicted one."""
+    base: tuple[float, ...] = Field(min_length=1)
+    """The mean score over the training rows: one for each class if there are more than two."""
+
+
 class Example(Frozen):
     """A row of the test split, which the page shows as an example."""
 
@@ -198,6 +212,8 @@ class Manifest(Frozen):
     """Shares of a regression's cross-validated predictions in the bins of `value`. Predictions vary less than the values, so
     these and not the values' own shares show whether they drift."""
     decision: Decision | None = None
+    explanation: Explanation | None = None
+    """None if predictions are not explained."""
     out_of_range: Literal["reject", "accept"]
     cells: Cells = PLAIN
     """How the cells of the training data were read; a request may use the same words for a missing value."""
@@ -219,6 +235,16 @@ class Manifest(Frozen):
             raise ValueError("a value has an interval and no classes")
         if self.predicted and (self.value is None or len(self.predicted) != len(self.value.edges) + 1):
             raise ValueError("predicted must have one share per bin of the value")
+        return self
+
+    @model_validator(mode="after")
+    def _explanation_fits(self) -> Self:
+        if self.explanation is not None:
+            bases = len(self.classes) if len(self.classes) > 2 else 1
+            if len(self.explanation.base) != bases:
+                raise ValueError(f"the explanation must have {bases} base")
+            if (self.explanation.positive in self.classes) != (len(self.classes) == 2):
+                raise ValueError("the explanation of two classes, and of no others, names the positive one")
         return self
 
     @model_validator(mode="after")
@@ -248,7 +274,14 @@ class Manifest(Frozen):
         return self.model_copy(update={"digest": digest, "version": version_of(digest)})
 
 
-_NEWER: dict[str, Any] = {"cells": PLAIN, "value": None, "interval": None, "predicted": (), "decision": None}
+_NEWER: dict[str, Any] = {
+    "cells": PLAIN,
+    "value": None,
+    "interval": None,
+    "predicted": (),
+    "decision": None,
+    "explanation": None,
+}
 """Fields that older bundles lack, with the value that means so: their digests are as before."""
 
 
@@ -257,6 +290,7 @@ class Bundle(Frozen):
 
     manifest: Manifest
     model: bytes
+    explanation: bytes | None = None
 
 
 def as_label(text: str, reserved: str) -> str:
@@ -279,7 +313,7 @@ def read_bundle(directory: Path) -> Bundle:
     """Read and verify a bundle.
 
     Raises:
-        BundleError: it is missing or invalid, has an unknown schema version, or its digest differs.
+        BundleError: it is missing or invalid, has an unknown schema version, or a digest differs.
     """
     manifest_bytes = _read(directory, MANIFEST_FILE)
     model = _read(directory, MODEL_FILE)
@@ -299,8 +333,18 @@ def read_bundle(directory: Path) -> Bundle:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "manifest"
         raise BundleError(f"{directory / MANIFEST_FILE}: {where}: {first['msg']}") from None
-    _verify(directory, manifest, model)
-    return Bundle(manifest=manifest, model=model)
+    explanation = _read(directory, EXPLANATION_FILE) if manifest.explanation else None
+    bundle = Bundle(manifest=manifest, model=model, explanation=explanation)
+    _verify(directory, bundle)
+    return bundle
+
+
+def write_bundle(bundle: Bundle, directory: Path) -> None:
+    """Write a bundle's files into a directory that exists."""
+    (directory / MODEL_FILE).write_bytes(bundle.model)
+    if bundle.explanation is not None:
+        (directory / EXPLANATION_FILE).write_bytes(bundle.explanation)
+    (directory / MANIFEST_FILE).write_text(bundle.manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def _read(directory: Path, name: str) -> bytes:
@@ -313,13 +357,18 @@ def _read(directory: Path, name: str) -> bytes:
         ) from None
 
 
-def _verify(directory: Path, manifest: Manifest, model: bytes) -> None:
-    actual = sha256(model)
-    if actual != manifest.model.sha256:
-        raise BundleError(
-            f"{directory / MODEL_FILE} has digest {actual[:12]}… and {MANIFEST_FILE} expects "
-            f"{manifest.model.sha256[:12]}…: the files are not from one bundle; fetch or build it again"
-        )
+def _verify(directory: Path, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    files = [(MODEL_FILE, bundle.model, manifest.model)]
+    if manifest.explanation is not None and bundle.explanation is not None:
+        files.append((EXPLANATION_FILE, bundle.explanation, manifest.explanation.file))
+    for name, content, described in files:
+        actual = sha256(content)
+        if actual != described.sha256:
+            raise BundleError(
+                f"{directory / name} has digest {actual[:12]}… and {MANIFEST_FILE} expects "
+                f"{described.sha256[:12]}…: the files are not from one bundle; fetch or build it again"
+            )
     computed = manifest.computed_digest()
     if manifest.digest != computed or manifest.version != version_of(computed):
         raise BundleError(

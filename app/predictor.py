@@ -2,7 +2,8 @@
 
 The model has at most two inputs, because a tensor has one type: `numbers` (float64, NaN if missing) and `categories`
 (strings, "" if missing). Each has one column per feature of its type, in the order of the features. The outputs of a
-classifier are `label` (int64, an index into the classes) and `probabilities`; a regressor has one output `value`.
+classifier are `label` (int64, an index into the classes) and `probabilities`; a regressor has one output `value`. A file
+that explains a model has the same inputs and the output `contributions`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ CATEGORIES = "categories"
 LABEL = "label"
 PROBABILITIES = "probabilities"
 VALUE = "value"
+CONTRIBUTIONS = "contributions"
 
 BLOCK_BYTES = 64 * 2**20
 """The rows of a block times the size of the model. A support vector machine compares every row with most of the file, and
@@ -57,7 +59,7 @@ class Predictor:
             # onnxruntime raises a dozen unrelated classes here; all mean that the model cannot run.
             raise BundleError(f"onnxruntime cannot load the model: {str(error).splitlines()[0]}") from error
         self.layout = layout
-        self._block = max(SMALLEST_BLOCK, BLOCK_BYTES // len(model))
+        self._block = self._rows_at_once(len(model))
         self._check_ends()
 
     def run(
@@ -88,6 +90,10 @@ class Predictor:
             for start, stop in itertools.pairwise(edges)
         ]
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+    def _rows_at_once(self, size: int) -> int:
+        """How many rows are computed at once by a model of this size."""
+        return max(SMALLEST_BLOCK, BLOCK_BYTES // size)
 
     def _check_ends(self) -> None:
         expected = {}
@@ -177,6 +183,23 @@ class Regressor(Predictor):
 
     def _predict_row(self, numbers: Sequence[float], categories: Sequence[str]) -> float:
         return float(self.predict(np.array([numbers]), np.array([categories], dtype=object))[0])
+
+
+class Explainer(Predictor):
+    """A file that says what each feature adds to a model's score."""
+
+    outputs = (CONTRIBUTIONS,)
+
+    def explain(
+        self, numbers: NDArray[np.float64], categories: NDArray[np.object_] | None = None
+    ) -> NDArray[np.float64]:
+        """Contributions of shape (rows, features, outputs) of rows, which have the shapes of `run`."""
+        (contributions,) = self.run(numbers, categories)
+        return contributions
+
+    def _rows_at_once(self, size: int) -> int:
+        # The intermediate results of a row take up to eight times as much as the file.
+        return max(1, BLOCK_BYTES // (8 * size))
 
 
 def load(bundle: Bundle) -> Classifier | Regressor:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from app.contract import MANIFEST_FILE, MODEL_FILE, Bundle
+from app.contract import Bundle, write_bundle
 from app.metrics import DIRECTORY_VARIABLE, forget_gauges
 from app.process import stop_signals
 from app.server import stop_seconds
@@ -69,8 +69,7 @@ class Supervisor:
                 prefix="espalier-workers-", ignore_cleanup_errors=True
             )
             directory = Path(self._temporary.name)
-            (directory / MANIFEST_FILE).write_text(self._bundle.manifest.model_dump_json(), "utf-8")
-            (directory / MODEL_FILE).write_bytes(self._bundle.model)
+            write_bundle(self._bundle, directory)
         except OSError as error:
             raise SettingsError(
                 f"{PREFIX}WORKERS={self._settings.workers}: workers need a temporary directory: {error}; make /tmp "

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from app.contract import (
+    EXPLANATION_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     SCHEMA_VERSION,
@@ -203,7 +204,8 @@ def _fetch(revision: Revision, released: Release, store: Store) -> Bundle:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / MANIFEST_FILE).write_bytes(manifest)
-        (folder / MODEL_FILE).write_bytes(store.read(members[MODEL_FILE]))
+        for file in {MODEL_FILE, EXPLANATION_FILE} & members.keys():
+            (folder / file).write_bytes(store.read(members[file]))
         try:
             bundle = read_bundle(folder)
         except BundleError as error:

@@ -48,6 +48,8 @@ class Leaderboard(_Readable):
     """Rules of the gate that the champion misses."""
     losses: tuple[str, ...] = ()
     """One sentence for each group of source rows that was left out."""
+    unexplained: tuple[str, ...] = ()
+    """One sentence for each candidate that was left out of the choice because it cannot be explained."""
     rows: tuple[Row, ...]
     baseline: Row | None = None
     """What an answer that ignores the features reaches. Files of older releases lack it."""

@@ -40,22 +40,19 @@ def rank(reports: Sequence[Report], tie: float, tie_log_loss: float) -> tuple[li
     metric = reports[0].score
     sign = -1 if metric in LOWER_IS_BETTER else 1
 
-    def deficit(report: Report) -> float:
-        return -sign * report.cv[metric].mean
-
     def log_loss(report: Report) -> float:
         return report.cv["log_loss"].mean if "log_loss" in report.cv else 0.0
 
-    best = min(map(deficit, reports))
+    best = min(map(_deficit, reports))
     # Scores are rounded to six decimals; the margin makes a difference of exactly `tie` a tie.
-    close = [each for each in reports if deficit(each) - best <= tie + 1e-9]
+    close = [each for each in reports if _deficit(each) - best <= tie + 1e-9]
     lowest = min(map(log_loss, close))
     tied = [each for each in close if log_loss(each) - lowest <= tie_log_loss + 1e-9]
     tied.sort(key=lambda each: (each.complexity, each.model.bytes, each.algorithm))
     champion, *others = tied
     rest = sorted(
         (each for each in reports if each is not champion),
-        key=lambda each: (each not in tied, deficit(each), each.complexity, each.algorithm),
+        key=lambda each: (each not in tied, _deficit(each), each.complexity, each.algorithm),
     )
     unsure = [each for each in close if each not in tied]
     within = f"within {tie:g} of the best"
@@ -73,6 +70,16 @@ def rank(reports: Sequence[Report], tie: float, tie_log_loss: float) -> tuple[li
             f"; no tie with {_names(unsure)}, whose log loss is more than {tie_log_loss:g} above the lowest"
         )
     return [champion, *rest], rule
+
+
+def by_score(reports: Sequence[Report]) -> list[Report]:
+    """Order reports best first by score alone."""
+    return sorted(reports, key=lambda each: (_deficit(each), each.algorithm))
+
+
+def _deficit(report: Report) -> float:
+    """The cross-validated score, turned so that less is better."""
+    return (1 if report.score in LOWER_IS_BETTER else -1) * report.cv[report.score].mean
 
 
 def _names(reports: Sequence[Report]) -> str:
@@ -95,6 +102,11 @@ def build(
         rule=rule,
         missed=tuple(missed),
         losses=profile.losses(),
+        unexplained=tuple(
+            f"{each.algorithm} was left out of the choice, because it cannot be explained: {each.unexplained}"
+            for each in ranked
+            if each.unexplained
+        ),
         rows=tuple(
             Row(
                 algorithm=each.algorithm,
@@ -148,6 +160,7 @@ def as_markdown(board: Leaderboard) -> str:
     rows = [_cells(str(position), row, board) for position, row in enumerate(board.rows, 1)]
     rows += [_cells("", board.baseline, board)] if board.baseline else []
     verdict = f", version `{board.version}`" if board.version else ""
+    notes = (*board.unexplained, *board.losses)
     return "\n".join(
         [
             f"# Leaderboard of {markdown.prose(board.name)}",
@@ -157,7 +170,7 @@ def as_markdown(board: Leaderboard) -> str:
             f"Champion: **{board.champion}**{verdict}: {markdown.prose(board.rule)}.",
             "",
             *([f"**{refusal(board)}**", ""] if board.missed else []),
-            *([*(f"- {markdown.prose(each)}" for each in board.losses), ""] if board.losses else []),
+            *([*(f"- {markdown.prose(each)}" for each in notes), ""] if notes else []),
             "CV is the mean over the folds ± their standard deviation. Figures on the test split come with a",
             "bootstrap interval; they never select. Numbers is how many of them the model file holds.",
             "",
@@ -203,7 +216,7 @@ def show(board: Leaderboard) -> None:
     console.print(f"Champion: [bold green]{board.champion}[/]{version}\n  {escape(board.rule)}")
     if board.missed:
         console.print(f"[red]{escape(refusal(board))}[/]")
-    for each in board.losses:
+    for each in (*board.unexplained, *board.losses):
         console.print(f"[yellow]{escape(each)}[/]")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from app.contract import Decision, Frozen, Interval, ModelFile, Score, Task
+from app.contract import Decision, Explanation, Frozen, Interval, ModelFile, Score, Task
 from common import files
 from training.base.errors import DataError
 from training.sections.metrics import Metric
@@ -52,6 +52,15 @@ class Parity(Frozen):
     label_differences: int
     largest_difference: float
     """Of a probability, or of a value in standard deviations of the target."""
+
+
+class Explained(Frozen):
+    """The explanation of a model, and how it was checked: base and contributions add up to the estimator's score."""
+
+    explanation: Explanation
+    rows: int
+    largest_difference: float
+    """In the unit of the contributions."""
 
 
 class SearchOutcome(Frozen):
@@ -106,6 +115,9 @@ class Report(Frozen):
     """Shares of the cross-validated predictions in the bins of the target."""
     decision: Decision | None = None
     """Of a classification, if the answer is not always the most probable class."""
+    explained: Explained | None = None
+    unexplained: str = ""
+    """Why there is no explanation, if `explain` asks for one."""
     slices: dict[str, dict[str, Slice]] = Field(default_factory=dict)
     """By column, then by value."""
     baseline: Baseline

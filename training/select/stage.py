@@ -1,8 +1,9 @@
 """Choose the champion, check it against the gate and write the bundle that the service runs.
 
-Reads  candidates/*/{model.onnx,report.json}, data/test.parquet, data/profile.json,
-       params.yaml (name, train.algorithms, select, card)
-Writes reports/leaderboard.{json,md}, MODEL_CARD.md and, if the gate passes, model/{model.onnx,model.json}
+Reads  candidates/*/{model.onnx,explain.onnx,report.json}, data/test.parquet, data/profile.json,
+       params.yaml (name, explain, train.algorithms, select, card)
+Writes reports/leaderboard.{json,md}, MODEL_CARD.md and, if the gate passes, model/{model.onnx,model.json} with
+       explain.onnx if predictions are explained
 
 The cross-validated score chooses; the test split is reported with intervals and only the gate looks at it. The reports
 are written before its verdict: after a refusal they show what was refused.
@@ -12,22 +13,24 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from app.contract import (
-    MANIFEST_FILE,
+    EXPLANATION_FILE,
     MODEL_FILE,
+    Bundle,
     DataOrigin,
     Example,
     Manifest,
     Score,
+    write_bundle,
 )
 from common import files
 from training.base import cli, config
-from training.base.errors import DataError
+from training.base.errors import DataError, GateError
 from training.base.section import Settings
 from training.data.dataset import TEST_FILE, Profile, Split, read_profile, read_split
 from training.results import leaderboard, report, scores
@@ -36,6 +39,7 @@ from training.results.leaderboard import CARD_FILE, MARKDOWN_FILE
 from training.results.report import Report
 from training.sections.algorithms import AlgorithmsSettings
 from training.sections.card import CardSettings
+from training.sections.explain import Explain
 from training.sections.select import SelectSettings
 from training.select import card, gate
 
@@ -48,6 +52,7 @@ EXAMPLES = 6
 
 class SelectStageSettings(Settings):
     name: str
+    explain: Explain = "none"
     train: AlgorithmsSettings
     select: SelectSettings
     card: CardSettings
@@ -59,13 +64,12 @@ def main() -> None:
     _prune(settings.train.algorithms)
     profile = read_profile()
     test = read_split(TEST_FILE, profile)
-    ranked, rule = leaderboard.rank(
-        [report.read(name) for name in settings.train.algorithms],
-        settings.select.tie,
-        settings.select.tie_log_loss,
-    )
+    reports = [report.read(name) for name in settings.train.algorithms]
+    competing = _explained(reports) if settings.explain != "none" else reports
+    ranked, rule = leaderboard.rank(competing, settings.select.tie, settings.select.tie_log_loss)
+    ranked += leaderboard.by_score([each for each in reports if each not in competing])
     champion = ranked[0]
-    model = _read_model(champion)
+    model = _read(champion, MODEL_FILE)
     latency = gate.latency(scores.of(profile.task).answerer(model, profile.layout), test)
     log.info("%s: %.3f ms for one row (median, this machine)", champion.algorithm, latency)
     missed = gate.missed(champion, latency, settings.select.gate)
@@ -81,8 +85,8 @@ def main() -> None:
         gate.refuse(champion.algorithm, missed.values())
     with files.replacing(BUNDLE) as temporary:
         temporary.mkdir()
-        (temporary / MODEL_FILE).write_bytes(model)
-        (temporary / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        explanation = _read(champion, EXPLANATION_FILE) if champion.explained else None
+        write_bundle(Bundle(manifest=manifest, model=model, explanation=explanation), temporary)
     log.info("champion: %s %s, %s", champion.algorithm, manifest.version, rule)
     if wrong := card.off_level(champion.interval):
         log.warning("warning: %s", wrong)
@@ -102,8 +106,24 @@ def _prune(algorithms: Collection[str]) -> None:
             report.metrics_file(folder.name).unlink(missing_ok=True)
 
 
-def _read_model(champion: Report) -> bytes:
-    path = report.directory(champion.algorithm) / "model.onnx"
+def _explained(reports: Sequence[Report]) -> list[Report]:
+    """Those whose predictions can be explained.
+
+    Raises:
+        GateError: there are none.
+    """
+    found = [each for each in reports if each.explained]
+    if not found:
+        reasons = "; ".join(f"{each.algorithm}: {each.unexplained}" for each in reports)
+        raise GateError(
+            f"explain: shap needs a model that can be explained, and there is none ({reasons}): add one such as "
+            f"logistic_regression, ridge or xgboost under train.algorithms, or write `explain: none`"
+        )
+    return found
+
+
+def _read(champion: Report, name: str) -> bytes:
+    path = report.directory(champion.algorithm) / name
     try:
         return path.read_bytes()
     except OSError as error:
@@ -121,6 +141,7 @@ def _manifest(name: str, champion: Report, profile: Profile, test: Split) -> Man
         interval=champion.interval,
         predicted=champion.predicted,
         decision=champion.decision,
+        explanation=champion.explained.explanation if champion.explained else None,
         out_of_range=profile.out_of_range,
         cells=profile.cells,
         features=profile.features,

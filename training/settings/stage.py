@@ -23,6 +23,7 @@ from training.sections.card import CardSettings
 from training.sections.data import DataSettings
 from training.sections.decision import DecisionSettings
 from training.sections.evaluate import EvaluateSettings
+from training.sections.explain import Explain
 from training.sections.metrics import OF_PROBABILITIES
 from training.sections.schema import SchemaSettings
 from training.sections.select import SelectSettings
@@ -41,6 +42,7 @@ class Params(Settings):
     split: SplitSettings
     evaluate: EvaluateSettings
     decision: DecisionSettings
+    explain: Explain
     train: AlgorithmsSettings
     select: SelectSettings
     card: CardSettings

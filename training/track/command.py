@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from app.contract import MANIFEST_FILE, MODEL_FILE, Manifest, Task, read_bundle
+from app.contract import EXPLANATION_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, Task, read_bundle
 from common import files
 from training.base import cli, config
 from training.base.errors import DataError
@@ -371,7 +371,11 @@ def bundle_artifact(name: str, manifest: Manifest) -> dict[str, Any]:
     return {
         "name": name,
         "type": "model",
-        "files": [str(BUNDLE / MODEL_FILE), str(BUNDLE / MANIFEST_FILE)],
+        "files": [
+            str(BUNDLE / name)
+            for name in (MODEL_FILE, EXPLANATION_FILE, MANIFEST_FILE)
+            if manifest.explanation or name != EXPLANATION_FILE
+        ],
         "metadata": {
             "version": manifest.version,
             "digest": manifest.digest,

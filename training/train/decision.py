@@ -36,7 +36,7 @@ def cost_matrix(settings: DecisionSettings, profile: Profile) -> Floats | None:
     classes = profile.classes
     matrix = np.zeros((len(classes), len(classes)))
     if isinstance(settings.cost, MistakeCosts):
-        positive = _positive(settings, profile)
+        positive = positive_class(settings, profile)
         matrix[1 - positive, positive] = settings.cost.false_positive
         matrix[positive, 1 - positive] = settings.cost.false_negative
         return matrix
@@ -80,7 +80,7 @@ def decide(
         return None if cost is None else Decision(cost=_rows(cost))
     if settings == DecisionSettings():
         return None
-    positive = _positive(settings, profile)
+    positive = positive_class(settings, profile)
     threshold = settings.threshold
     if threshold == "tuned":
         threshold = _tuned(target, probabilities, positive, score, cost, weights)
@@ -158,7 +158,7 @@ def _at_thresholds(
     return np.round(reached, DECIMALS + 2)
 
 
-def _positive(settings: DecisionSettings, profile: Profile) -> int:
+def positive_class(settings: DecisionSettings, profile: Profile) -> int:
     if len(profile.classes) > 2:
         raise ConfigError(
             "decision.cost with false_positive and false_negative is for two classes, and there are "

@@ -46,7 +46,7 @@ def check_parity(
     largest, rows = 0.0, 0
     for split in chain([data], generated):
         rows += len(split)
-        for block in _blocks(split):
+        for block in blocks(split):
             wrong, gaps = compare(fitted, block, answers(block))
             gaps = gaps / unit
             # `not <=` instead of `>`, so that NaN fails too.
@@ -89,7 +89,7 @@ def _disagreement(block: Split, row: int, wrong: int, gap: float) -> str:
     )
 
 
-def _blocks(split: Split) -> Iterator[Split]:
+def blocks(split: Split) -> Iterator[Split]:
     """Pieces of a split, because the encoder of wide categories needs memory for all rows at once."""
     for start in range(0, len(split), PARITY_BLOCK):
         rows = slice(start, start + PARITY_BLOCK)

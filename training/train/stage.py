@@ -1,11 +1,11 @@
 """Train one algorithm, export it to ONNX and measure that file.
 
-Reads  data/train.parquet, data/test.parquet, data/profile.json, params.yaml (evaluate, decision,
+Reads  data/train.parquet, data/test.parquet, data/profile.json, params.yaml (evaluate, decision, explain,
        train.algorithms.NAME)
-Writes candidates/NAME/{model.onnx,report.json}, candidates/NAME/plots/*.csv and metrics/NAME.json
+Writes candidates/NAME/{model.onnx,explain.onnx,report.json}, candidates/NAME/plots/*.csv and metrics/NAME.json
 
 Every figure is measured on the exported file with the service's own predictor. The stage fails if the file and the
-fitted estimator disagree, on the data or on generated rows.
+fitted estimator disagree, on the data or on generated rows. Without an explanation, explain.onnx is empty.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from app.contract import EXPLANATION_FILE, MODEL_FILE
 from common import files
 from training.base import cli, config
 from training.base.errors import ConfigError, ParityError
@@ -27,9 +28,11 @@ from training.results.report import Parity, Report
 from training.sections.algorithms import AlgorithmsSettings
 from training.sections.decision import DecisionSettings
 from training.sections.evaluate import EvaluateSettings
+from training.sections.explain import Explain
 from training.sections.metrics import METRICS
 from training.train import ledger
 from training.train.crossvalidation import cross_validate, decision_of
+from training.train.explanation import UnexplainedError, explain
 from training.train.fitting import Task, exported, fit_searched, where
 from training.train.measures import measure
 from training.train.onnx import export
@@ -41,22 +44,26 @@ log = logging.getLogger(__name__)
 class TrainStageSettings(Settings):
     evaluate: EvaluateSettings
     decision: DecisionSettings = DecisionSettings()
+    explain: Explain = "none"
     train: AlgorithmsSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = cli.parser("training.train", __doc__)
     parser.add_argument("algorithm", help="a block under train.algorithms in params.yaml")
-    task = _task(parser.parse_args(arguments).algorithm)
+    settings = config.load(TrainStageSettings)
+    task = _task(settings, parser.parse_args(arguments).algorithm)
     fitted, parameters, outcome = fit_searched(task, task.train)
     model = exported(task, fitted, parameters)
     parity = _parity(task, fitted, model, parameters)
+    explanation, about_it = _explanation(settings.explain, task, fitted, parameters)
     cv = cross_validate(task)
     decision = decision_of(task, cv)
     if decision is not None:
         model = export.with_decision(model, decision, task.profile.classes)
     result, tables = measure(task, model, cv, decision, parity, outcome)
-    _write(task, result, model, tables)
+    result = result.model_copy(update=about_it)
+    _write(task, result, model, explanation, tables)
     ledger.forget(task.name)
     score = task.score
     log.info(
@@ -72,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-def _task(name: str) -> Task:
-    settings = config.load(TrainStageSettings)
+def _task(settings: TrainStageSettings, name: str) -> Task:
     if name not in settings.train.algorithms:
         raise ConfigError(
             f"{name!r} has no block under train.algorithms in params.yaml; "
@@ -101,9 +107,28 @@ def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str,
         raise ParityError(f"{where(task.name, parameters)}: {error}") from None
 
 
-def _write(task: Task, result: Report, model: bytes, tables: dict[str, pd.DataFrame]) -> None:
+def _explanation(
+    wanted: Explain, task: Task, fitted: Pipeline, parameters: Mapping[str, Any]
+) -> tuple[bytes, dict[str, Any]]:
+    """The file that explains the model, empty if there is none, and what the report says of it."""
+    if wanted == "none":
+        return b"", {}
+    try:
+        file, explained = explain(task, fitted)
+    except UnexplainedError as error:
+        log.warning("%s cannot be explained: %s", where(task.name, parameters), error)
+        return b"", {"unexplained": str(error)}
+    except ParityError as error:
+        raise ParityError(f"{where(task.name, parameters)}: {error}") from None
+    return file, {"explained": explained}
+
+
+def _write(
+    task: Task, result: Report, model: bytes, explanation: bytes, tables: dict[str, pd.DataFrame]
+) -> None:
     folder = report.directory(result.algorithm)
-    files.write_bytes(folder / "model.onnx", model)
+    files.write_bytes(folder / MODEL_FILE, model)
+    files.write_bytes(folder / EXPLANATION_FILE, explanation)
     with files.replacing(folder / "plots") as temporary:
         temporary.mkdir()
         for name, frame in tables.items():

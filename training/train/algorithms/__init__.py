@@ -3,7 +3,7 @@
 from training.train.algorithms.factories import FACTORIES, SEED, Algorithm, create
 from training.train.algorithms.messages import described, reason
 from training.train.algorithms.pipelines import inputs, pipeline
-from training.train.algorithms.preparation import ESTIMATOR, FEATURES, MedianImputer, unscaled
+from training.train.algorithms.preparation import ESTIMATOR, FEATURES, MedianImputer, origins, unscaled
 
 __all__ = [
     "ESTIMATOR",
@@ -15,6 +15,7 @@ __all__ = [
     "create",
     "described",
     "inputs",
+    "origins",
     "pipeline",
     "reason",
     "unscaled",

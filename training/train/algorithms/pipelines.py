@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
-from app.contract import CategoryFeature
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 from training.sections.algorithms import AlgorithmSettings
 from training.train.algorithms.factories import SEED, Algorithm, create
-from training.train.algorithms.preparation import ESTIMATOR, FEATURES, preparation
+from training.train.algorithms.preparation import ESTIMATOR, FEATURES, origins, preparation
 from training.train.algorithms.weights import WeightedPipeline, takes_weights
 
 MONOTONE = ("monotone_constraints", "monotonic_cst")
@@ -129,9 +128,7 @@ def _by_column(where: str, signs: Mapping[Any, Any], profile: Profile) -> list[i
             )
         if sign not in (1, -1, 0) or isinstance(sign, bool):
             raise ConfigError(f"{where}.{name}: {sign!r} is not 1, -1 or 0")
-    encoded = sum(
-        len(each.categories) + each.missing for each in profile.features if isinstance(each, CategoryFeature)
-    )
+    encoded = len(origins(profile)) - len(numbers)
     return [*(signs.get(name, 0) for name in numbers), *([0] * encoded)]
 
 

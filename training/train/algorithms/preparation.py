@@ -56,6 +56,15 @@ def preparation(profile: Profile, *, fill: bool, scale: bool) -> Any:
     return ColumnTransformer(parts)
 
 
+def origins(profile: Profile) -> list[int]:
+    """The position of the feature from which each prepared column comes: numbers first, then the encoded categories."""
+    found = [place for place, each in enumerate(profile.features) if isinstance(each, NumberFeature)]
+    for place, each in enumerate(profile.features):
+        if isinstance(each, CategoryFeature):
+            found += [place] * (len(each.categories) + each.missing)
+    return found
+
+
 def unscaled(fitted: Pipeline) -> tuple[Pipeline, StandardScaler | None]:
     """Take the scaling of the numbers, which is the last step of their preparation, out of a fitted pipeline.
 

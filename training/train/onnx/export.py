@@ -15,9 +15,9 @@ from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 
 from app.contract import Decision, Layout
-from app.predictor import CATEGORIES, LABEL, NUMBERS, PROBABILITIES, VALUE
+from app.predictor import CATEGORIES, CONTRIBUTIONS, LABEL, NUMBERS, PROBABILITIES, VALUE
 from training.train.algorithms import MedianImputer
-from training.train.onnx import linear, mlp, neighbors, svm, trees
+from training.train.onnx import contributions, linear, mlp, neighbors, svm, trees
 
 OPSET = 18
 ML_OPSET = 3
@@ -55,7 +55,7 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
             options={"zipmap": False} if isinstance(fitted[-1], ClassifierMixin) else None,
             target_opset={"": OPSET, trees.DOMAIN: ML_OPSET},
         )
-    _name_outputs(model.graph)
+    _name_outputs(model.graph, fitted[-1])
     opsets = {each.domain: each.version for each in model.opset_import}
     if trees.OPERATOR in {each.op_type for each in model.graph.node}:
         opsets[trees.DOMAIN] = trees.OPSET  # skl2onnx does not know it, and writes nothing that it changes
@@ -110,7 +110,7 @@ def complexity(model: bytes) -> int:
 
 
 def _register_converters() -> None:
-    for module in _EXACT:
+    for module in (*_EXACT, contributions):
         module.register_converters()
     update_registered_converter(
         MedianImputer, "EspalierMedianImputer", _median_imputer_shape, _convert_median_imputer
@@ -131,8 +131,14 @@ def _convert_median_imputer(scope: Any, operator: Any, container: Any) -> None:
     container.add_node("Where", [missing, median, values], [operator.outputs[0].full_name], op_version=9)
 
 
-def _name_outputs(graph: onnx.GraphProto) -> None:
+def _name_outputs(graph: onnx.GraphProto, estimator: Any) -> None:
     outputs = (VALUE,) if len(graph.output) == 1 else (LABEL, PROBABILITIES)
+    if isinstance(estimator, contributions.Contributions):
+        outputs = (CONTRIBUTIONS,)
+        # The converters know outputs of two axes only.
+        shape = [None, estimator.count, len(estimator.bases)]
+        described = onnx.helper.make_tensor_value_info(graph.output[0].name, onnx.TensorProto.DOUBLE, shape)
+        graph.output[0].CopyFrom(described)
     names = {each.name: name for each, name in zip(graph.output, outputs, strict=True)}
     for output in graph.output:
         output.name = names[output.name]

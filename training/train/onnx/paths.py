@@ -1,0 +1,61 @@
+"""The paths of a tree from its root to its leaves, as conditions on the columns that they pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from training.train.onnx.ensembles import Tree
+
+_SMALLEST_SHARE = 1e-12
+"""Of a child that no training row reached. Zero would make a product of which no factor could be taken out again."""
+
+
+class Condition(NamedTuple):
+    """What a path asks of one column, over all of its splits.
+
+    Attributes:
+        above: a value has to be above this one; NaN for any.
+        up_to: the largest value.
+        missing: whether a missing value goes this way.
+        share: of the training rows in front of these splits, how many go this way.
+    """
+
+    above: float = math.nan
+    up_to: float = math.inf
+    missing: bool = True
+    share: float = 1.0
+
+
+def paths(tree: Tree) -> Iterator[tuple[int, Mapping[int, Condition]]]:
+    """Each leaf, with the condition on each column that its path passes."""
+    # Python's own numbers, because single numbers of an array are slow.
+    feature, limit, missing_left = tree.feature.tolist(), tree.limit.tolist(), tree.missing_left.tolist()
+    left, right, cover = tree.left.tolist(), tree.right.tolist(), tree.cover.tolist()
+    waiting: list[tuple[int, dict[int, Condition]]] = [(0, {})]
+    while waiting:
+        node, passed = waiting.pop()
+        if left[node] < 0:
+            yield node, passed
+            continue
+        column = feature[node]
+        above, up_to, missing, share = passed.get(column, Condition())
+        to_left = missing_left[node]
+        leftwards = Condition(
+            above, min(up_to, limit[node]), missing and to_left, share * _share(cover, left[node], node)
+        )
+        rightwards = Condition(
+            # The first operand decides if the other is NaN.
+            max(limit[node], above),
+            up_to,
+            missing and not to_left,
+            share * _share(cover, right[node], node),
+        )
+        waiting.append((right[node], {**passed, column: rightwards}))
+        waiting.append((left[node], {**passed, column: leftwards}))
+
+
+def _share(cover: list[float], child: int, parent: int) -> float:
+    # Below a node without training rows, any shares that add up to 1 will do.
+    return max(cover[child] / cover[parent], _SMALLEST_SHARE) if cover[parent] > 0 else 0.5
