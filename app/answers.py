@@ -26,7 +26,7 @@ from app.predictor import LABEL, PROBABILITIES, VALUE, Classifier, Regressor
 from app.schema import Row, object_of
 
 INTERVAL = "interval"
-_SIGNED_BYTES = NUMBER_BYTES + 1
+SIGNED_BYTES = NUMBER_BYTES + 1
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -99,6 +99,10 @@ class Answers(ABC, Generic[One, Many]):
     @abstractmethod
     def many(self, one: One) -> Many:
         """The answers to a single row."""
+
+    @abstractmethod
+    def labels(self, many: Many) -> Indices | None:
+        """The index of each answer's class; None if there are no classes."""
 
     @abstractmethod
     def each(self, many: Many, rows: slice = slice(None)) -> Iterable[One]:
@@ -175,7 +179,7 @@ class Classes(Answers[tuple[int, list[float]], tuple[Indices, Floats]]):
             label, probabilities = one = predict_row(numbers, categories)
             # The sum is NaN or infinite if any value is.
             if not isfinite(sum(probabilities)):
-                raise _unpredictable(0)
+                raise unpredictable(0)
             count_row((numbers, categories, label, max(probabilities)))
             return one
 
@@ -184,7 +188,7 @@ class Classes(Answers[tuple[int, list[float]], tuple[Indices, Floats]]):
     def observe(self, many: tuple[Indices, Floats]) -> tuple[Indices, Floats]:
         labels, probabilities = many
         if not isfinite(probabilities.sum()):
-            raise _unpredictable(int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0]))
+            raise unpredictable(int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0]))
         # numpy reduces whole columns ten times as fast as short rows.
         return labels, np.ascontiguousarray(probabilities.T).max(axis=0)
 
@@ -195,6 +199,9 @@ class Classes(Answers[tuple[int, list[float]], tuple[Indices, Floats]]):
     def many(self, one: tuple[int, list[float]]) -> tuple[Indices, Floats]:
         label, probabilities = one
         return np.array([label]), np.array([probabilities])
+
+    def labels(self, many: tuple[Indices, Floats]) -> Indices:
+        return many[0]
 
     def each(
         self, many: tuple[Indices, Floats], rows: slice = slice(None)
@@ -259,12 +266,12 @@ class Values(Answers[float, Floats]):
     tensors = (OutputTensor(VALUE, "FP64"), OutputTensor(INTERVAL, "FP64", 2))
     sizes = Sizes(
         numbers=3,
-        instance=len('{"value":,"interval":[]},') + 3 * _SIGNED_BYTES,
-        columns=len("[],") + 3 * _SIGNED_BYTES,
+        instance=len('{"value":,"interval":[]},') + 3 * SIGNED_BYTES,
+        columns=len("[],") + 3 * SIGNED_BYTES,
         tensors={
-            (VALUE, False): _SIGNED_BYTES,
+            (VALUE, False): SIGNED_BYTES,
             (VALUE, True): 8,
-            (INTERVAL, False): 2 * _SIGNED_BYTES,
+            (INTERVAL, False): 2 * SIGNED_BYTES,
             (INTERVAL, True): 2 * 8,
         },
     )
@@ -296,7 +303,7 @@ class Values(Answers[float, Floats]):
             value = predict_row(numbers, categories)
             # The ends of the interval must be finite too.
             if not isfinite(abs(value) + margin):
-                raise _unpredictable(0)
+                raise unpredictable(0)
             count_row((numbers, categories, bisect_right(edges, value), value))
             return value
 
@@ -305,7 +312,7 @@ class Values(Answers[float, Floats]):
     def observe(self, many: Floats) -> tuple[Indices, Floats]:
         finite = np.isfinite(np.abs(many) + self._margin)
         if not finite.all():
-            raise _unpredictable(int(finite.argmin()))
+            raise unpredictable(int(finite.argmin()))
         return np.searchsorted(np.array(self._edges), many, side="right"), many
 
     def converted(self, predicted: Floats) -> Floats:
@@ -313,6 +320,9 @@ class Values(Answers[float, Floats]):
 
     def many(self, one: float) -> Floats:
         return np.array([one])
+
+    def labels(self, _: Floats) -> None:
+        return None
 
     def each(self, many: Floats, rows: slice = slice(None)) -> Iterable[float]:
         values: list[float] = many[rows].tolist()
@@ -369,7 +379,7 @@ def _list_of(item: Any) -> Any:
     return list[item]
 
 
-def _unpredictable(row: int) -> RequestError:
+def unpredictable(row: int) -> RequestError:
     return RequestError(
         422,
         "unpredictable",

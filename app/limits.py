@@ -33,9 +33,17 @@ class Sizes:
 
 
 class RowLimits:
-    """The row limit of each shape of request; a single row is always answered."""
+    """The row limit of each shape of request; a single row is always answered.
 
-    def __init__(self, features: int, answer: Sizes, max_bytes: int) -> None:
+    Args:
+        features: of a row.
+        answer: what the answer to a row takes.
+        max_bytes: for all rows.
+        most: rows that can be computed in time, if that is a limit too.
+    """
+
+    def __init__(self, features: int, answer: Sizes, max_bytes: int, most: int | None = None) -> None:
+        self._most_in_time = most
         self._max_bytes = max_bytes
         # In memory every value of a row and every number of its answer takes eight bytes, whatever the shape of the request.
         self._values = 8 * max(features, answer.numbers)
@@ -54,9 +62,13 @@ class RowLimits:
     def check(self, rows: int, most: int) -> None:
         """Raise a 413 that says how many rows fit, if there are too many."""
         if rows > most:
-            message = f"{rows} rows: values or answer would exceed {self._max_bytes} bytes; send at most {most} rows"
+            reason = f"values or answer would exceed {self._max_bytes} bytes"
+            if most == self._most_in_time:
+                reason = "explaining them would take too long"
+            message = f"{rows} rows: {reason}; send at most {most} rows"
             raise RequestError(413, "too_many_rows", message, reason="too_large")
 
     def _most(self, answer_bytes: int) -> int:
         """How many rows fit, if each takes so many bytes in the answer."""
-        return max(1, self._max_bytes // max(self._values, answer_bytes))
+        most = max(1, self._max_bytes // max(self._values, answer_bytes))
+        return most if self._most_in_time is None else min(most, self._most_in_time)

@@ -10,7 +10,6 @@ from pydantic import Field, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from typing_extensions import TypedDict
 
-from app.answers import Answers
 from app.contract import Manifest
 from app.protocol import Parameters, infer_request
 from app.schema import object_of
@@ -100,7 +99,7 @@ def document(app: FastAPI, service: Service) -> dict[str, Any]:
     components = _Components()
     paths = made["paths"]
     _describe_predict(paths["/predict"]["post"], service, components)
-    _describe_answers(paths, infer_request(service.answers.tensors), components)
+    _describe_answers(paths, infer_request(service.tensors), components)
     served = {"model_name": service.manifest.name, "version": service.manifest.version}
     error = _json(components.add(Error))
     for path, operations in paths.items():
@@ -118,9 +117,9 @@ def document(app: FastAPI, service: Service) -> dict[str, Any]:
 
 
 def _describe_predict(operation: dict[str, Any], service: Service, components: _Components) -> None:
-    schema = service.schema
-    shapes = [components.add(adapter) for adapter in (schema.instance, schema.instances, schema.columns)]
-    answers = [components.add(each) for each in _answers(service.answers)]
+    explained = service.explanations is not None
+    shapes = [components.add(each) for each in service.schema.shapes(explained=explained)]
+    answers = [components.add(each) for each in _answers(service)]
     content = _json({"anyOf": shapes})
     examples = _examples(service.manifest)
     if examples:
@@ -129,6 +128,11 @@ def _describe_predict(operation: dict[str, Any], service: Service, components: _
         "Takes one instance as an object, several as `instances`, or big batches as `columns` with one "
         "array per feature. The answer has the shape of the question."
     )
+    if explained:
+        operation["description"] += (
+            " With `explain`, it says what each feature contributes. If a feature of an instance has this name, ask "
+            "with `instances`."
+        )
     operation["requestBody"] = {"required": True, "content": content}
     operation["responses"]["200"] = {"description": "The prediction", "content": _json({"anyOf": answers})}
 
@@ -182,14 +186,21 @@ class _Components:
         return {"$ref": _REF.format(model=schema["title"])}
 
 
-def _answers(answers: Answers[Any, Any]) -> tuple[Any, Any, Any]:
+def _answers(service: Service) -> tuple[Any, Any, Any]:
     """The types of the three answers to `/predict`."""
-    one, model = answers.object_fields(), {"model": _ModelReference}
+    one, columns, model = (
+        service.answers.object_fields(),
+        service.answers.column_fields(),
+        {"model": _ModelReference},
+    )
+    if service.explanations is not None:
+        one["explanation"] = NotRequired[service.explanations.object_field()]
+        columns["explanation"] = NotRequired[service.explanations.column_field()]
     row: Any = object_of("Row", one)
     return (
         object_of("Prediction", one | model),
         object_of("Predictions", {"predictions": list[row]} | model),
-        object_of("PredictionColumns", answers.column_fields() | model),
+        object_of("PredictionColumns", columns | model),
     )
 
 

@@ -197,6 +197,15 @@ class Explainer(Predictor):
         (contributions,) = self.run(numbers, categories)
         return contributions
 
+    def check(self, features: int, outputs: int) -> None:
+        """Raise a BundleError if the contributions are not of so many features and outputs."""
+        (found,) = self._session.get_outputs()
+        if found.shape[1:] != [features, outputs]:
+            raise BundleError(
+                f"the explanation has the shape {found.shape[1:]}, but the bundle has {features} features and "
+                f"{outputs} scores"
+            )
+
     def _rows_at_once(self, size: int) -> int:
         # The intermediate results of a row take up to eight times as much as the file.
         return max(1, BLOCK_BYTES // (8 * size))

@@ -3,14 +3,16 @@
 Each feature is an input tensor of shape [rows] or [rows, 1]: FP64, or another numeric type, for a number; BYTES for a
 category. JSON values must fit the tensor's type. NaN, null and an empty string mean a missing value. The outputs of a
 classification are `label` (BYTES, [rows]) and `probabilities` (FP64, [rows, classes], in the order of the classes in
-`/model`); those of a regression are `value` (FP64, [rows]) and `interval` (FP64, [rows, 2], low and high).
+`/model`); those of a regression are `value` (FP64, [rows]) and `interval` (FP64, [rows, 2], low and high). With the
+parameter `explain`, or if they are requested by name, `contributions` (FP64, [rows, features], in the order of the features
+in `/model`) and `base` (FP64, [rows]) explain the predictions.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -25,7 +27,7 @@ from app.answers import OutputTensor
 from app.errors import Detail, Reason, RequestError, invalid
 from app.http import BINARY, Answer, RequestHeaders, json_answer
 from app.limits import Output
-from app.schema import list_of, object_of, optional
+from app.schema import EXPLAIN, list_of, object_of, optional
 from app.service import Prediction, Service
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -61,8 +63,8 @@ _RANGES = {datatype: _range(layout) for datatype, layout in _NUMBERS.items() if 
 
 _STRICT = ConfigDict(strict=True)
 Parameters = dict[str, Any]
-"""Parameters of extensions. This service knows `binary_data_size`, `binary_data` and `binary_data_output`. It ignores
-others, as the protocol requires, except those that would change the answer."""
+"""Parameters of extensions. This service knows `binary_data_size`, `binary_data`, `binary_data_output` and `explain`. It
+ignores others, as the protocol requires, except those that would change the answer."""
 
 
 def _array(numbers: list[float]) -> list[float] | NDArray[np.float64]:
@@ -126,10 +128,11 @@ class Protocol:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._manifest = service.manifest
-        self._tensors_out = {each.name: each for each in service.answers.tensors}
+        self._tensors_out = {each.name: each for each in service.tensors}
+        self._usual = tuple(each.name for each in service.answers.tensors)
         # Without required fields in tensors: pydantic would copy a whole tensor into the error about each missing one.
         self._requests: TypeAdapter[InferRequest] = TypeAdapter(
-            infer_request(service.answers.tensors, optional(_TENSOR_FIELDS))
+            infer_request(service.tensors, optional(_TENSOR_FIELDS))
         )
         self._features = {each.name: each for each in self._manifest.features}
         self._encoded = {name: _encode(name) for name in self._manifest.classes}
@@ -174,12 +177,22 @@ class Protocol:
         request = self._read(head)
         outputs = self._outputs(request)
         tensors = self._tensors(request["inputs"], binary)
-        rows = self._service.schema.from_tensors(tensors, self._service.limits.tensors(outputs))
-        many = self._service.run(rows)
+        service = self._service
+        explanations = service.explanations if self._explains(outputs) else None
+        limits = explanations.limits if explanations else service.limits
+        rows = service.schema.from_tensors(tensors, limits.tensors(outputs))
+        many = service.run(rows)
+        explained = explanations.explain(rows, service.answers.labels(many)) if explanations else None
         if prediction is not None:
             prediction.id = request.get("id")
             prediction.record(rows, many)
-        return self._answer(request, outputs, len(rows), many)
+
+        def values(name: str) -> NDArray[Any]:
+            if explanations is None or explained is None or name in self._usual:
+                return service.answers.tensor(name, many)
+            return explanations.tensor(name, explained)
+
+        return self._answer(request, outputs, len(rows), values)
 
     def _read(self, head: bytes) -> InferRequest:
         try:
@@ -204,12 +217,14 @@ class Protocol:
 
     def _outputs(self, request: InferRequest) -> tuple[Output, ...]:
         """The names of the outputs in order, and whether each is requested as binary."""
-        binary = False
+        binary = explain = False
         if "parameters" in request:
             binary = _flag("parameters", request["parameters"], "binary_data_output", default=False)
+            explain = _flag("parameters", request["parameters"], EXPLAIN, default=False)
+        added = [each.name for each in self._service.explaining().tensors] if explain else []
         wanted = request.get("outputs")
         if not wanted:
-            return tuple((name, binary) for name in self._tensors_out)
+            return tuple((name, binary) for name in (*self._usual, *added))
         outputs: dict[str, bool] = {}
         for each in wanted:
             name, parameters = each["name"], each.get("parameters", {})
@@ -217,7 +232,10 @@ class Protocol:
                 raise _fault(f"outputs.{name}", "is requested twice")
             _check_supported(f"outputs.{name}", parameters)
             outputs[name] = _flag(f"outputs.{name}", parameters, "binary_data", default=binary)
-        return tuple(outputs.items())
+        return tuple((outputs | {name: binary for name in added if name not in outputs}).items())
+
+    def _explains(self, outputs: Sequence[Output]) -> bool:
+        return any(name not in self._usual for name, _ in outputs)
 
     def _tensors(self, inputs: list[Tensor], binary: memoryview) -> dict[str, list[Any] | NDArray[Any]]:
         """Each feature's values, from the JSON or, in order, from the binary part."""
@@ -271,13 +289,13 @@ class Protocol:
         request: InferRequest,
         outputs: Sequence[Output],
         rows: int,
-        many: Any,
+        values_of: Callable[[str], NDArray[Any]],
     ) -> Answer:
         described: list[dict[str, Any]] = []
         binary: list[bytes] = []
         for name, as_binary in outputs:
             tensor = self._tensors_out[name]
-            values = self._service.answers.tensor(name, many)
+            values = values_of(name)
             output: dict[str, Any] = {"name": name, "datatype": tensor.datatype, "shape": tensor.shape(rows)}
             texts = tensor.datatype == "BYTES"
             if as_binary:

@@ -30,6 +30,9 @@ from app.limits import RowLimits
 Shape = Literal["instance", "instances", "columns"]
 
 # A feature may also be called "instances", but no feature's value is a list or an object.
+EXPLAIN = "explain"
+"""The key of a request whose predictions are to be explained."""
+
 _SEVERAL = re.compile(rb'\s*\{\s*"(?:(instances)"\s*:\s*\[|(columns)"\s*:\s*\{)')
 
 _FAULTS: dict[str, tuple[Reason, str]] = {
@@ -62,6 +65,21 @@ class Rows:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @classmethod
+    def of(cls, row: Row) -> Rows:
+        numbers, categories = row
+        return cls(
+            np.array([numbers], dtype=np.float64),
+            np.array([categories], dtype=object) if categories else None,
+        )
+
+
+@dataclass(frozen=True)
+class ToExplain:
+    """Rows whose predictions the client wants explained."""
+
+    rows: Row | Rows
+
 
 class Schema:
     """Converts requests to rows.
@@ -89,8 +107,10 @@ class Schema:
         # Missing keys are found when the values are read.
         instance = self._fields("Instance", optional(self._values | self._containers()))
         columns = self._fields("ColumnsByFeature", optional(self._lists))
-        self._read_instances = TypeAdapter(_many(instance, limits.instances)).validator.validate_json
-        self._read_columns = TypeAdapter(_closed("Columns", {"columns": columns})).validator.validate_json
+        self._read_instances = TypeAdapter(
+            _many(instance, limits.instances, explained=True)
+        ).validator.validate_json
+        self._read_columns = TypeAdapter(_columns(columns, explained=True)).validator.validate_json
         # The adapter's own method checks its dozen options on every call.
         self._read_instance = TypeAdapter(instance).validator.validate_json
 
@@ -121,7 +141,19 @@ class Schema:
     def columns(self) -> TypeAdapter[dict[str, Any]]:
         """`{"columns": {feature: [...]}}`."""
         columns = self._fields("ColumnsByFeature", self._required(self._lists))
-        return TypeAdapter(_closed("Columns", {"columns": columns}))
+        return TypeAdapter(_columns(columns))
+
+    def shapes(self, *, explained: bool) -> tuple[Any, Any, Any]:
+        """The types of the three shapes of a request, for the documentation.
+
+        Args:
+            explained: whether the model's predictions can be explained.
+        """
+        values = self._required(self._values)
+        instance = self._fields("Instance", values)
+        columns = self._fields("ColumnsByFeature", self._required(self._lists))
+        one = self._fields("InstanceToExplain", _EXPLAIN | values) if explained else instance
+        return one, _many(instance, explained=explained), _columns(columns, explained=explained)
 
     @cached_property
     def _tensors(self) -> TypeAdapter[dict[str, Any]]:
@@ -134,7 +166,7 @@ class Schema:
 
     def _containers(self) -> dict[str, Any]:
         """The keys of other shapes, which an instance may not have, even if unknown fields are ignored."""
-        names = ("instances", "columns") if self.ignore_unknown else ()
+        names = ("instances", "columns", EXPLAIN) if self.ignore_unknown else ()
         return {name: Annotated[Any, AfterValidator(_refuse)] for name in names if name not in self.features}
 
     def _required(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,8 +175,10 @@ class Schema:
             name: NotRequired[each] if self.features[name].missing else each for name, each in fields.items()
         }
 
-    def parse(self, body: bytes) -> tuple[Shape, Row | Rows]:
+    def parse(self, body: bytes) -> tuple[Shape, Row | Rows | ToExplain]:
         """Parse the body of `/predict`: a row for an instance, else rows.
+
+        An instance with the key `explain` is not what `_read_instance` takes, so that the others pay nothing for the key.
 
         Raises:
             RequestError: 422 that names each invalid field; 413 for too many rows.
@@ -153,11 +187,15 @@ class Schema:
             several = _SEVERAL.match(body)
             if several is None:
                 return "instance", self._row(self._read_instance(body))
+            read = (self._read_instances if several[1] else self._read_columns)(body)
+            explain = read.get(EXPLAIN, False)
             if several[1]:
-                return "instances", self._from_instances(self._read_instances(body)["instances"])
-            columns = self._read_columns(body)["columns"]
+                return "instances", _to_explain(explain, self._from_instances(read["instances"]))
+            columns = read["columns"]
             if self._needed <= columns.keys():
-                return "columns", self._from_columns(columns, "columns.", self._limits.columns)
+                return "columns", _to_explain(
+                    explain, self._from_columns(columns, "columns.", self._limits.columns)
+                )
         except (ValidationError, KeyError):
             pass  # Releases the error's memory before the body is parsed again.
         return self._reparse(body)
@@ -283,7 +321,7 @@ class Schema:
         text = as_written(value)
         return None if feature.missing and text in self._words[name] else text
 
-    def _reparse(self, body: bytes) -> tuple[Shape, Row | Rows]:
+    def _reparse(self, body: bytes) -> tuple[Shape, Row | Rows | ToExplain]:
         """Parse a refused body completely, and accept it or explain the refusal.
 
         `parse` recognises a shape by its first bytes. Equivalent JSON, with an escaped key or another order of keys, must
@@ -296,17 +334,30 @@ class Schema:
             raise RequestError(422, "invalid_json", message, reason="invalid_json") from None
         if not isinstance(document, dict):
             raise invalid([Detail("", "the body must be a JSON object", "wrong_shape")])
+        explain = self._take_explain(document)
         try:
             if self._means("instances", list, document):
-                return "instances", self._from_instances(self._explained_instances(document))
+                rows = self._from_instances(self._explained_instances(document))
+                return "instances", _to_explain(explain, rows)
             if self._means("columns", dict, document):
                 document["columns"] = self._lists_as_cells(_trimmed(document["columns"], self.features))
                 columns = self.columns.validate_python(_trimmed(document, ("columns",)))["columns"]
-                return "columns", self._from_columns(columns, "columns.", self._limits.columns)
+                rows = self._from_columns(columns, "columns.", self._limits.columns)
+                return "columns", _to_explain(explain, rows)
             instance = self._as_cells(_trimmed(document, self.features))
-            return "instance", self._row(self.instance.validate_python(instance))
+            return "instance", _to_explain(explain, self._row(self.instance.validate_python(instance)))
         except ValidationError as fault:
             raise invalid(list(self._details(fault))) from None
+
+    def _take_explain(self, document: dict[str, Any]) -> bool:
+        """Take the key `explain` out of a document. In an instance, it may be a feature of this name instead."""
+        several = self._means("instances", list, document) or self._means("columns", dict, document)
+        if EXPLAIN not in document or (EXPLAIN in self.features and not several):
+            return False
+        wanted = document.pop(EXPLAIN)
+        if not isinstance(wanted, bool):
+            raise invalid([Detail(EXPLAIN, "must be true or false", "wrong_type")])
+        return wanted
 
     def _means(self, key: str, container: type, document: dict[str, Any]) -> bool:
         """Whether a document has the shape `{key: ...}`; a feature may have the same name."""
@@ -413,9 +464,25 @@ def optional(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: NotRequired[each] for name, each in fields.items()}
 
 
-def _many(instance: Any, most: int | None = None) -> Any:
+def _many(instance: Any, most: int | None = None, *, explained: bool = False) -> Any:
     length = Field(min_length=1, max_length=most)
-    return _closed("Instances", {"instances": Annotated[list_of(instance), length, FailFast()]})
+    fields = {"instances": Annotated[list_of(instance), length, FailFast()]}
+    return _closed("Instances", fields | (_EXPLAIN if explained else {}))
+
+
+def _columns(columns: Any, *, explained: bool = False) -> Any:
+    return _closed("Columns", {"columns": columns} | (_EXPLAIN if explained else {}))
+
+
+_EXPLAIN: dict[str, Any] = {
+    EXPLAIN: NotRequired[
+        Annotated[bool, Field(description="Whether to say what each feature contributes to the predictions.")]
+    ]
+}
+
+
+def _to_explain(explain: bool, rows: Row | Rows) -> Row | Rows | ToExplain:
+    return ToExplain(rows) if explain else rows
 
 
 def _closed(name: str, fields: Mapping[str, Any]) -> Any:

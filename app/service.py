@@ -12,14 +12,15 @@ from typing import Any
 import orjson
 from prometheus_client import CollectorRegistry
 
-from app.answers import answers_of
+from app.answers import OutputTensor, answers_of
 from app.contract import Bundle
 from app.errors import RequestError
+from app.explanations import Explanations
 from app.http import JSON_HEADERS, NO_HEADERS, Answer, RequestHeaders, json_answer
 from app.limits import RowLimits
 from app.metrics import ModelMetrics
 from app.predictor import load
-from app.schema import Row, Rows, Schema
+from app.schema import EXPLAIN, Row, Rows, Schema, Shape, ToExplain
 from app.settings import Settings
 
 DEFAULT_ANSWER_BYTES: int = Settings.model_fields["max_answer_bytes"].default
@@ -61,6 +62,11 @@ class Service:
         self.limits = RowLimits(len(bundle.manifest.features), self.answers.sizes, max_answer_bytes)
         self.schema = Schema(bundle.manifest, self.limits, ignore_unknown=ignore_unknown)
         self.metrics = ModelMetrics(bundle.manifest, self.answers, registry)
+        self.explanations = (
+            Explanations(bundle, self.answers, registry, max_answer_bytes)
+            if bundle.manifest.explanation
+            else None
+        )
         self._predictor = load(bundle)
         self.answers.check(self._predictor)
         self._as_object = self.answers.as_object
@@ -87,6 +93,8 @@ class Service:
             answer = self._as_object(one)
             answer["model"] = self._model
             return orjson.dumps(answer), 200, JSON_HEADERS
+        if isinstance(rows, ToExplain):
+            return self._predict_explained(shape, rows.rows, prediction)
         many = self.run(rows)
         if prediction is not None:
             prediction.record(rows, many)
@@ -96,6 +104,48 @@ class Service:
             answer = {"predictions": list(map(self._as_object, self.answers.each(many)))}
         answer["model"] = self._model
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), 200, JSON_HEADERS
+
+    def _predict_explained(self, shape: Shape, given: Row | Rows, prediction: Prediction | None) -> Answer:
+        explanations = self.explaining()
+        rows = given if isinstance(given, Rows) else Rows.of(given)
+        limits = explanations.limits
+        limits.check(len(rows), limits.columns if shape == "columns" else limits.instances)
+        many = self.run(rows)
+        explained = explanations.explain(rows, self.answers.labels(many))
+        if prediction is not None:
+            prediction.record(rows, many)
+        if shape == "columns":
+            answer = self.answers.as_columns(many) | {"explanation": explanations.as_columns(explained)}
+        else:
+            answers = [
+                self._as_object(one) | {"explanation": explanation}
+                for one, explanation in zip(
+                    self.answers.each(many), explanations.each(explained), strict=True
+                )
+            ]
+            answer = answers[0] if shape == "instance" else {"predictions": answers}
+        answer["model"] = self._model
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), 200, JSON_HEADERS
+
+    def explaining(self) -> Explanations:
+        """The explanations of this model.
+
+        Raises:
+            RequestError: 422, it has none.
+        """
+        if self.explanations is None:
+            raise RequestError(
+                422,
+                "not_explained",
+                f"{EXPLAIN}: this model has no explanations; one that is trained with `explain: shap` in params.yaml has",
+                reason="unsupported",
+            )
+        return self.explanations
+
+    @property
+    def tensors(self) -> tuple[OutputTensor, ...]:
+        """The outputs of the inference protocol, with those that explain."""
+        return self.answers.tensors + (self.explanations.tensors if self.explanations else ())
 
     def run(self, rows: Rows) -> Any:
         """The answers to rows, counted.
