@@ -49,10 +49,10 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@touch $@
 
 .PHONY: estimators
-estimators: $(ESTIMATORS) ## Add what tests need beside: LightGBM, CatBoost and packages with data sets
+estimators: $(ESTIMATORS) ## Add what tests need beside: LightGBM, CatBoost, shap and packages with data sets
 
 $(ESTIMATORS): $(READY) | $(UV)
-	uv sync --locked --inexact --group boosting --group datasets --compile-bytecode --python $(PYTHON)
+	uv sync --locked --inexact --group boosting --group datasets --group explanations --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 .uv/bin/uv:

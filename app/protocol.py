@@ -178,9 +178,11 @@ class Protocol:
         outputs = self._outputs(request)
         tensors = self._tensors(request["inputs"], binary)
         service = self._service
-        explanations = service.explanations if self._explains(outputs) else None
-        limits = explanations.limits if explanations else service.limits
-        rows = service.schema.from_tensors(tensors, limits.tensors(outputs))
+        usual = tuple(each for each in outputs if each[0] in self._usual)
+        explanations = service.explanations if len(usual) < len(outputs) else None
+        rows = service.schema.from_tensors(tensors, service.limits.tensors(usual))
+        if explanations is not None:
+            explanations.limits.check(len(rows), explanations.limits.tensors(outputs))
         many = service.run(rows)
         explained = explanations.explain(rows, service.answers.labels(many)) if explanations else None
         if prediction is not None:
@@ -233,9 +235,6 @@ class Protocol:
             _check_supported(f"outputs.{name}", parameters)
             outputs[name] = _flag(f"outputs.{name}", parameters, "binary_data", default=binary)
         return tuple((outputs | {name: binary for name in added if name not in outputs}).items())
-
-    def _explains(self, outputs: Sequence[Output]) -> bool:
-        return any(name not in self._usual for name, _ in outputs)
 
     def _tensors(self, inputs: list[Tensor], binary: memoryview) -> dict[str, list[Any] | NDArray[Any]]:
         """Each feature's values, from the JSON or, in order, from the binary part."""

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from app.contract import (
-    MANIFEST_FILE,
     MISSING_BIN,
-    MODEL_FILE,
     Bin,
+    Bundle,
     CategoryFeature,
     DataOrigin,
     Example,
+    Explanation,
     Interval,
     Manifest,
     ModelFile,
@@ -26,6 +26,7 @@ from app.contract import (
     Score,
     as_label,
     sha256,
+    write_bundle,
 )
 
 OPSET = 17
@@ -35,6 +36,9 @@ IRIS_WEIGHTS = np.array(
     [[0.4, 0.3, -0.6], [0.8, -0.2, -0.3], [-1.6, 0.2, 1.4], [-0.8, -0.4, 1.6]], dtype=np.float64
 )
 IRIS_BIAS = np.array([3.0, 1.5, -4.5])
+IRIS_TYPICAL = np.array([5.8, 3.0, 4.3, 1.3])
+IRIS_BASE = IRIS_TYPICAL @ IRIS_WEIGHTS + IRIS_BIAS
+"""The scores of a row of typical values, from which the explanations start."""
 
 PLANT_CLASSES = ("no", "yes")
 SOILS = ("clay", "löss & loam", "sand")
@@ -140,8 +144,27 @@ def harvest_row(height: float | None, age: float, soil: str | None) -> ValuedRow
     )
 
 
-def write_number_bundle(directory: Path, *, out_of_range: str = "reject") -> Manifest:
-    """Four numbers, three classes, as Iris: a linear model whose answers `number_row` knows."""
+def contributions_of(values: tuple[float, ...]) -> NDArray[np.float64]:
+    """What each of four numbers adds to the score of each class, with `IRIS_BASE`."""
+    result: NDArray[np.float64] = (np.array(values) - IRIS_TYPICAL)[:, np.newaxis] * IRIS_WEIGHTS
+    return result
+
+
+def write_number_bundle(
+    directory: Path,
+    *,
+    out_of_range: str = "reject",
+    explained: bool = False,
+    names: tuple[str, ...] = IRIS_FEATURES,
+) -> Manifest:
+    """Four numbers, three classes, as Iris: a linear model whose answers `number_row` knows.
+
+    Args:
+        directory: of the bundle.
+        out_of_range: what happens to other values.
+        explained: whether it explains its answers; `contributions_of` knows how.
+        names: of the features.
+    """
     graph = helper.make_graph(
         [
             helper.make_node("MatMul", ["numbers", "weights"], ["scores"]),
@@ -164,9 +187,10 @@ def write_number_bundle(directory: Path, *, out_of_range: str = "reject") -> Man
         name="iris",
         classes=IRIS_CLASSES,
         target="species",
-        features=_iris_features(),
-        rows=rows,
+        features=_iris_features(names),
+        rows=rows if names == IRIS_FEATURES else [],
         out_of_range=out_of_range,
+        explanation=_iris_explanation() if explained else None,
     )
 
 
@@ -230,7 +254,25 @@ def write_harvest_bundle(directory: Path) -> Manifest:
     return _write(directory, graph, name="harvests", features=features, rows=rows)
 
 
-def _iris_features() -> tuple[NumberFeature, ...]:
+def _iris_explanation() -> onnx.GraphProto:
+    return helper.make_graph(
+        [
+            helper.make_node("Sub", ["numbers", "typical"], ["distances"]),
+            helper.make_node("Unsqueeze", ["distances", "last"], ["columns"]),
+            helper.make_node("Mul", ["columns", "weights"], ["contributions"]),
+        ],
+        "explanation",
+        [helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, 4])],
+        [helper.make_tensor_value_info("contributions", TensorProto.DOUBLE, [None, 4, 3])],
+        [
+            _constant("typical", IRIS_TYPICAL),
+            _constant("last", np.array([2])),
+            _constant("weights", IRIS_WEIGHTS),
+        ],
+    )
+
+
+def _iris_features(names: tuple[str, ...] = IRIS_FEATURES) -> tuple[NumberFeature, ...]:
     ranges = ((1.0, 12.0, 5.8), (1.0, 8.0, 3.0), (0.1, 12.0, 4.3), (0.1, 5.0, 1.3))
     return tuple(
         NumberFeature(
@@ -246,7 +288,7 @@ def _iris_features() -> tuple[NumberFeature, ...]:
             edges=(typical - 0.5, typical, typical + 0.5),
             bins=tuple(Bin(label=f"bin {index}", share=0.25) for index in range(4)),
         )
-        for name, (low, high, typical) in zip(IRIS_FEATURES, ranges, strict=True)
+        for name, (low, high, typical) in zip(names, ranges, strict=True)
     )
 
 
@@ -386,12 +428,11 @@ def _write(
     classes: tuple[str, ...] = (),
     target: str = HARVEST.name,
     out_of_range: str = "reject",
+    explanation: onnx.GraphProto | None = None,
 ) -> Manifest:
     """Write a bundle: a regression of the harvest if there are no classes."""
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 2)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    onnx.checker.check_model(model)
-    content = model.SerializeToString(deterministic=True)
+    content = _content(graph)
+    file = None if explanation is None else _content(explanation)
     manifest = Manifest.model_validate(
         {
             "name": name,
@@ -402,11 +443,14 @@ def _write(
             "value": None if classes else HARVEST,
             "interval": None if classes else INTERVAL,
             "predicted": () if classes else PREDICTED,
+            "explanation": None
+            if file is None
+            else Explanation(file=_described(file), unit="log-odds", base=tuple(IRIS_BASE.tolist())),
             "out_of_range": out_of_range,
             "features": features,
             "metrics": {"test": SCORES if classes else VALUE_SCORES},
             "data": DataOrigin(source="made:by-hand", sha256="0" * 64, train_rows=100, test_rows=50),
-            "model": ModelFile(sha256=sha256(content), bytes=len(content), opset=OPSET),
+            "model": _described(content),
             "examples": [
                 Example(values=row.values, label=row.label if isinstance(row, Row) else row.value + 1)
                 for row in rows
@@ -414,9 +458,19 @@ def _write(
         }
     ).sealed()
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / MODEL_FILE).write_bytes(content)
-    (directory / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    write_bundle(Bundle(manifest=manifest, model=content, explanation=file), directory)
     return manifest
+
+
+def _content(graph: onnx.GraphProto) -> bytes:
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 2)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _described(content: bytes) -> ModelFile:
+    return ModelFile(sha256=sha256(content), bytes=len(content), opset=OPSET)
 
 
 def _answer_nodes(scores: str) -> list[onnx.NodeProto]:
