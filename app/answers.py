@@ -175,7 +175,7 @@ class Classes(Answers[tuple[int, list[float]], tuple[Indices, Floats]]):
         count_row: Callable[[PredictedRow], None],
     ) -> Callable[[Row], tuple[int, list[float]]]:
         def run_row(row: Row) -> tuple[int, list[float]]:
-            numbers, categories = row
+            numbers, categories, _ = row
             label, probabilities = one = predict_row(numbers, categories)
             # The sum is NaN or infinite if any value is.
             if not isfinite(sum(probabilities)):
@@ -299,7 +299,7 @@ class Values(Answers[float, Floats]):
         edges, margin = self._edges, self._margin
 
         def run_row(row: Row) -> float:
-            numbers, categories = row
+            numbers, categories, _ = row
             value = predict_row(numbers, categories)
             # The ends of the interval must be finite too.
             if not isfinite(abs(value) + margin):

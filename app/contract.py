@@ -11,12 +11,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.cells import PLAIN, Cells
+from app.moments import PARTS, Part, clock
 
 SCHEMA_VERSION = 1
 MODEL_FILE = "model.onnx"
@@ -106,12 +108,70 @@ class CategoryFeature(Frozen):
         return self
 
 
-Feature = Annotated[NumberFeature | CategoryFeature, Field(discriminator="type")]
+class DatetimeFeature(Frozen):
+    """A date and time, served as a string in ISO 8601. The model gets numbers that are made of it.
+
+    Later moments than those of training are the rule, so it has no range and no bins by value.
+    """
+
+    type: Literal["datetime"] = "datetime"
+    name: str
+    unit: None = None
+    description: str | None = None
+    parts: tuple[Part, ...] = Field(default=PARTS, min_length=1)
+    timezone: str = "UTC"
+    """In which parts are read, and texts without an offset."""
+    earliest: str
+    """The first moment in training, in ISO 8601, as the next two."""
+    latest: str
+    typical: str
+    """The training median."""
+    step: float = Field(gt=0)
+    """The resolution of the training rows in seconds: 86400 of dates, 1 of whole seconds."""
+    missing: bool
+    bins: tuple[Bin, ...]
+    """One for all moments, then one named "missing" if the feature may be missing."""
+
+    def grid(self, fraction: int = 1) -> tuple[datetime, timedelta, int]:
+        """The earliest moment, the step or a fraction of it, and how many of these there are up to the latest."""
+        first, last = (clock(self.timezone).read(each) for each in (self.earliest, self.latest))
+        step = max(timedelta.resolution, timedelta(seconds=self.step) / fraction)
+        return first, step, (last - first) // step
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_exists(cls, value: str) -> str:
+        clock(value)
+        return value
+
+    @model_validator(mode="after")
+    def _moments_and_bins(self) -> Self:
+        for each in (self.earliest, self.latest, self.typical):
+            clock(self.timezone).read(each)
+        if len(set(self.parts)) != len(self.parts):
+            raise ValueError(f"{self.name}: the parts must be distinct")
+        if [each.label for each in self.bins[1:]] != [MISSING_BIN] * self.missing or not self.bins:
+            raise ValueError(
+                f"{self.name}: there must be one bin, and one of missing values if it may be missing"
+            )
+        return self
+
+
+Feature = Annotated[NumberFeature | CategoryFeature | DatetimeFeature, Field(discriminator="type")]
+
+
+def columns_of(feature: Feature) -> tuple[str, ...]:
+    """The columns that a feature has in its tensor: a datetime has one for each part, such as `sold.year`."""
+    return part_columns(feature.name, feature.parts) if feature.type == "datetime" else (feature.name,)
+
+
+def part_columns(name: str, parts: Sequence[Part]) -> tuple[str, ...]:
+    return tuple(f"{name}.{part}" for part in parts)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which feature is which column of which tensor."""
+    """The columns of the tensors."""
 
     numbers: tuple[str, ...]
     categories: tuple[str, ...]
@@ -119,9 +179,16 @@ class Layout:
     @classmethod
     def of(cls, features: Sequence[Feature]) -> Layout:
         return cls(
-            numbers=tuple(each.name for each in features if each.type == "number"),
+            numbers=tuple(name for each in features if each.type != "category" for name in columns_of(each)),
             categories=tuple(each.name for each in features if each.type == "category"),
         )
+
+    def places(self, feature: Feature) -> slice:
+        """Which columns of its tensor a feature has."""
+        names = self.categories if feature.type == "category" else self.numbers
+        columns = columns_of(feature)
+        first = names.index(columns[0])
+        return slice(first, first + len(columns))
 
 
 class Score(Frozen):
@@ -250,7 +317,12 @@ class Manifest(Frozen):
     @model_validator(mode="after")
     def _names_are_labels(self) -> Self:
         """Prometheus ignores empty labels, and merges series with equal labels."""
-        for what, names in (("classes", self.classes), ("features", [each.name for each in self.features])):
+        columns = [name for each in self.features for name in columns_of(each)]
+        for what, names in (
+            ("classes", self.classes),
+            ("features", [each.name for each in self.features]),
+            ("columns", columns),
+        ):
             if "" in names or len(set(names)) != len(names):
                 raise ValueError(f"the names of the {what} must be distinct and not empty")
         return self

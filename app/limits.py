@@ -36,17 +36,17 @@ class RowLimits:
     """The row limit of each shape of request; a single row is always answered.
 
     Args:
-        features: of a row.
+        columns: of a row.
         answer: what the answer to a row takes.
         max_bytes: for all rows.
         most: rows that can be computed in time, if that is a limit too.
     """
 
-    def __init__(self, features: int, answer: Sizes, max_bytes: int, most: int | None = None) -> None:
+    def __init__(self, columns: int, answer: Sizes, max_bytes: int, most: int | None = None) -> None:
         self._most_in_time = most
         self._max_bytes = max_bytes
         # In memory every value of a row and every number of its answer takes eight bytes, whatever the shape of the request.
-        self._values = 8 * max(features, answer.numbers)
+        self._values = 8 * max(columns, answer.numbers)
         self._outputs = answer.tensors
         self._tensors: dict[tuple[Output, ...], int] = {}
         self.instances = self._most(answer.instance)

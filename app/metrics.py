@@ -40,7 +40,7 @@ from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
 from app.answers import Answers, Measure, PredictedRow
-from app.contract import MISSING_CATEGORY, CategoryFeature, Manifest, NumberFeature, as_label
+from app.contract import MISSING_CATEGORY, CategoryFeature, Feature, Layout, Manifest, as_label
 from app.errors import REASONS, Detail, Reason
 from app.http import content_length
 from app.schema import Rows
@@ -159,7 +159,13 @@ class ModelMetrics:
             self._rejected_fields.labels(OTHER_FIELD, possible)
 
         bins = counter(FEATURE_BIN, "Values seen, by feature and bin.", ["feature", "bin"])
-        self._numbers = [_NumberBins(f, bins) for f in manifest.features if f.type == "number"]
+        layout = Layout.of(manifest.features)
+        # All parts of a datetime are missing together, so the first one tells.
+        self._numbers = [
+            (layout.places(f).start, _NumberBins(f, f.edges if f.type == "number" else (), bins))
+            for f in manifest.features
+            if f.type != "category"
+        ]
         self._categories = [_CategoryBins(f, bins) for f in manifest.features if f.type == "category"]
 
         about = "Share of the training rows in each bin of a feature."
@@ -183,8 +189,9 @@ class ModelMetrics:
         """Count predicted rows: the bins and measures of their answers, and the bins of their values."""
         _increment(self._bins, np.bincount(indices).tolist())
         self._measure.observe(measures)
-        for column, number_bins in zip(rows.numbers.T, self._numbers, strict=True):
-            number_bins.count(column)
+        by_column = rows.numbers.T
+        for place, number_bins in self._numbers:
+            number_bins.count(by_column[place])
         if rows.categories is not None:
             for values, category_bins in zip(rows.categories.T, self._categories, strict=True):
                 category_bins.count(values)
@@ -382,13 +389,13 @@ _OTHER_FAULTS: tuple[Reason, ...] = (
 )
 
 
-def _faults(feature: CategoryFeature | NumberFeature, reject: bool) -> Iterator[Reason]:
+def _faults(feature: Feature, reject: bool) -> Iterator[Reason]:
     """The possible faults of a feature's values."""
     # A tensor without values counts as missing, even if the feature may be missing.
     yield from ("missing_field", "wrong_type", "wrong_shape", "unsupported")
     if feature.type == "category":
         yield "unknown_category"
-    else:
+    if feature.type == "number":
         yield "not_finite"
         if reject and feature.bounded:
             yield "out_of_range"
@@ -416,8 +423,8 @@ _MEASURES: dict[Measure, type[_Confidence | _Value]] = {"confidence": _Confidenc
 
 
 class _NumberBins:
-    def __init__(self, feature: NumberFeature, counter: Counter) -> None:
-        self._edges = np.array(feature.edges)
+    def __init__(self, feature: Feature, edges: Sequence[float], counter: Counter) -> None:
+        self._edges = np.array(edges)
         self._missing = feature.missing
         self._children = [counter.labels(feature.name, each.label) for each in feature.bins]
 

@@ -30,6 +30,7 @@ from app.answers import answers_of
 from app.contract import Layout, Manifest
 from app.http import Answer, RequestHeaders
 from app.metrics import LogMetrics
+from app.moments import written
 from app.schema import Rows
 from app.service import Prediction
 from app.settings import PREFIX, Settings, SettingsError
@@ -323,6 +324,8 @@ class _Formatter:
             [(name, column) for column, name in enumerate(names) if name in chosen]
             for names in (layout.numbers, layout.categories)
         )
+        moments = [each.name for each in manifest.features if each.type == "datetime"]
+        self._moments = [(name, column) for column, name in enumerate(moments) if name in chosen]
         self._has_features = bool(chosen)
 
     def blocks(self, prediction: Prediction) -> Iterator[list[bytes]]:
@@ -335,11 +338,14 @@ class _Formatter:
         for start in range(0, len(rows), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
             numbers = rows.numbers[block].tolist()
-            categories = [()] * len(numbers) if rows.categories is None else rows.categories[block].tolist()
+            categories, moments = (
+                [()] * len(numbers) if each is None else each[block].tolist()
+                for each in (rows.categories, rows.moments)
+            )
             yield [
                 self._line(prediction.id, moment, start + offset, *row)
                 for offset, row in enumerate(
-                    zip(numbers, categories, self._answers.each(answers, block), strict=True)
+                    zip(numbers, categories, moments, self._answers.each(answers, block), strict=True)
                 )
             ]
 
@@ -350,6 +356,7 @@ class _Formatter:
         row: int,
         numbers: Any,
         categories: Any,
+        moments: Any,
         answer: Any,
     ) -> bytes:
         fields = self._fields
@@ -366,6 +373,8 @@ class _Formatter:
             line["features"] = {name: numbers[column] for name, column in self._numbers}
             for name, column in self._categories:
                 line["features"][name] = categories[column] or None
+            for name, column in self._moments:
+                line["features"][name] = moments[column] and written(moments[column])
         for name, content in self._answers.as_object(answer).items():
             if name in fields:
                 line[name] = content

@@ -1,7 +1,7 @@
 """The Open Inference Protocol (v2): tensors in, tensors out, as JSON or binary.
 
 Each feature is an input tensor of shape [rows] or [rows, 1]: FP64, or another numeric type, for a number; BYTES for a
-category. JSON values must fit the tensor's type. NaN, null and an empty string mean a missing value. The outputs of a
+category, or for a datetime in ISO 8601. JSON values must fit the tensor's type. NaN, null and an empty string mean a missing value. The outputs of a
 classification are `label` (BYTES, [rows]) and `probabilities` (FP64, [rows, classes], in the order of the classes in
 `/model`); those of a regression are `value` (FP64, [rows]) and `interval` (FP64, [rows, 2], low and high). With the
 parameter `explain`, or if they are requested by name, `contributions` (FP64, [rows, features], in the order of the features
@@ -93,7 +93,9 @@ class Tensor(TypedDict):
         list[Annotated[int, Field(ge=0)]],
         Field(min_length=1, max_length=2, description="[rows] or [rows, 1]."),
     ]
-    datatype: Annotated[str, Field(description="FP64 or another number type, or BYTES for a category.")]
+    datatype: Annotated[
+        str, Field(description="FP64 or another number type, or BYTES for a category or a datetime.")
+    ]
     parameters: NotRequired[Parameters]
     data: NotRequired[_Values]
 

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from operator import itemgetter
@@ -19,13 +20,14 @@ from typing import Annotated, Any, Literal, NotRequired
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic_core import PydanticCustomError, from_json
 from typing_extensions import TypedDict
 
 from app.cells import as_written
-from app.contract import MISSING_CATEGORY, Feature, Layout, Manifest
+from app.contract import MISSING_CATEGORY, DatetimeFeature, Feature, Layout, Manifest
 from app.errors import MAX_DETAILS, Detail, Reason, RequestError, invalid
 from app.limits import RowLimits
+from app.moments import EXAMPLE, clock, maker
 
 Shape = Literal["instance", "instances", "columns"]
 
@@ -35,6 +37,8 @@ EXPLAIN = "explain"
 
 _SEVERAL = re.compile(rb'\s*\{\s*"(?:(instances)"\s*:\s*\[|(columns)"\s*:\s*\{)')
 
+_NO_MOMENT = f"must be a date and time in ISO 8601, such as {EXAMPLE}"
+
 _FAULTS: dict[str, tuple[Reason, str]] = {
     "missing": ("missing_field", "is required"),
     "extra_forbidden": ("unknown_field", "is unknown: no feature or field has this name"),
@@ -43,14 +47,16 @@ _FAULTS: dict[str, tuple[Reason, str]] = {
     "greater_than_equal": ("out_of_range", "must be at least {ge:.15g}{unit}"),
     "less_than_equal": ("out_of_range", "must be at most {le:.15g}{unit}"),
     "literal_error": ("unknown_category", "must be {expected}"),
+    "string_type": ("wrong_type", _NO_MOMENT),
+    "moment": ("wrong_type", _NO_MOMENT),
     "list_type": ("wrong_shape", "must be an array"),
     "dict_type": ("wrong_shape", "must be an object"),
     "too_short": ("wrong_shape", "must not be empty"),
 }
 """For each type of pydantic's errors, how it is counted and what the client reads."""
 
-Row = tuple[Sequence[float], Sequence[str]]
-"""One row: its numbers, NaN if missing, and its categories, "" if missing."""
+Row = tuple[Sequence[float], Sequence[str], Sequence[datetime | None]]
+"""One row: its numbers, NaN if missing; its categories, "" if missing; and the moments of which some numbers were made."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +64,22 @@ class Rows:
     """The input of the model."""
 
     numbers: NDArray[np.float64]
-    """Of shape (rows, numeric features)."""
+    """Of shape (rows, columns): one of each number, and one of each part of a datetime."""
     categories: NDArray[np.object_] | None
     """Of shape (rows, categorical features), None if there are none."""
+    moments: NDArray[np.object_] | None = None
+    """Of shape (rows, datetime features), None if there are none; not an input of the model."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     @classmethod
     def of(cls, row: Row) -> Rows:
-        numbers, categories = row
+        numbers, categories, moments = row
         return cls(
             np.array([numbers], dtype=np.float64),
             np.array([categories], dtype=object) if categories else None,
+            np.array([moments], dtype=object) if moments else None,
         )
 
 
@@ -117,10 +126,18 @@ class Schema:
         self._needed = {name for name, feature in self.features.items() if not feature.missing}
 
         layout = Layout.of(manifest.features)
-        self._numbers, self._categories = layout.numbers, layout.categories
+        self._width, self._categories = len(layout.numbers), layout.categories
+        self._columns = [(f, layout.places(f)) for f in manifest.features if f.type != "category"]
+        self._moments = [f.name for f in manifest.features if f.type == "datetime"]
+        self._makers = {f.name: maker(f.parts) for f in manifest.features if f.type == "datetime"}
         words = manifest.cells.missing_numbers
-        self._get_numbers = _getter(layout.numbers, self.features, math.nan, words)
+        self._get_numbers: Callable[[dict[str, Any]], Sequence[float]]
+        if self._moments:
+            self._get_numbers = _numbers_getter([f for f, _ in self._columns], self._makers, words)
+        else:
+            self._get_numbers = _getter(layout.numbers, self.features, math.nan, words)
         self._get_categories = _getter(layout.categories, self.features, MISSING_CATEGORY)
+        self._get_moments = _getter(self._moments, self.features, None)
         self._ranges = {
             f.name: (f.minimum, f.maximum) if reject and f.bounded else (-np.inf, np.inf)
             for f in manifest.features
@@ -242,33 +259,51 @@ class Schema:
                 ]
             )
         self._limits.check(count, most)
-        numbers = np.full((count, len(self._numbers)), np.nan)
-        for index, name in enumerate(self._numbers):
-            if name in columns:
-                column = self._as_array(name, columns[name])
-                if self._missing_numbers and self.features[name].missing:
-                    column = np.where(np.isin(column, self._missing_numbers), np.nan, column)
-                numbers[:, index] = column
+        numbers = np.full((count, self._width), np.nan)
+        for feature, places in self._columns:
+            name = feature.name
+            if name not in columns:
+                continue
+            if feature.type == "datetime":
+                make, gap = self._makers[name], (np.nan,) * len(feature.parts)
+                numbers[:, places] = [gap if value is None else make(value) for value in columns[name]]
+                continue
+            column = self._as_array(name, columns[name])
+            if self._missing_numbers and feature.missing:
+                column = np.where(np.isin(column, self._missing_numbers), np.nan, column)
+            numbers[:, places.start] = column
+        moments = None
+        if self._moments:
+            moments = np.full((count, len(self._moments)), None, dtype=object)
+            for index, name in enumerate(self._moments):
+                if name in columns:
+                    moments[:, index] = columns[name]
         if not self._categories:
-            return Rows(numbers, None)
+            return Rows(numbers, None, moments)
         categories = np.full((count, len(self._categories)), MISSING_CATEGORY, dtype=object)
         for index, name in enumerate(self._categories):
             if name in columns:
                 categories[:, index] = [value or MISSING_CATEGORY for value in columns[name]]
-        return Rows(numbers, categories)
+        return Rows(numbers, categories, moments)
 
     def _row(self, instance: dict[str, Any]) -> Row:
-        return self._get_numbers(instance), self._get_categories(instance)
+        return (
+            self._get_numbers(instance),
+            self._get_categories(instance),
+            self._get_moments(instance) if self._moments else (),
+        )
 
     def _from_instances(self, instances: list[dict[str, Any]]) -> Rows:
-        count, width = len(instances), len(self._numbers)
+        count, width = len(instances), self._width
         self._limits.check(count, self._limits.instances)
         values = chain.from_iterable(map(self._get_numbers, instances))
         numbers = np.fromiter(values, np.float64, count * width).reshape(count, width)
-        if not self._categories:
-            return Rows(numbers, None)
-        categories = np.array([self._get_categories(each) for each in instances], dtype=object)
-        return Rows(numbers, categories)
+        categories = moments = None
+        if self._categories:
+            categories = np.array([self._get_categories(each) for each in instances], dtype=object)
+        if self._moments:
+            moments = np.array([self._get_moments(each) for each in instances], dtype=object)
+        return Rows(numbers, categories, moments)
 
     def _as_array(self, name: str, values: list[float | None] | NDArray[Any]) -> NDArray[Any]:
         if isinstance(values, list) and not self.features[name].missing:
@@ -400,6 +435,18 @@ class Schema:
             yield Detail(".".join(map(str, place)), reason, kind, name)
 
 
+def _reader(feature: DatetimeFeature) -> Callable[[str], datetime]:
+    read = clock(feature.timezone).read
+
+    def checked(text: str) -> datetime:
+        try:
+            return read(text)
+        except ValueError:
+            raise PydanticCustomError("moment", "no moment") from None
+
+    return checked
+
+
 def _refuse(_: object) -> None:
     raise ValueError("belongs to another shape")
 
@@ -410,6 +457,11 @@ def _annotation(feature: Feature, reject: bool, words: Set[str]) -> Any:
     value: Any
     if feature.type == "category":
         value = Annotated[Literal[feature.categories], Field(description=about)]
+    elif feature.type == "datetime":
+        form: Any = {"format": "date-time", "x-timezone": feature.timezone}
+        value = Annotated[
+            str, AfterValidator(_reader(feature)), Field(description=about, json_schema_extra=form)
+        ]
     else:
         limited = reject and feature.bounded
         value = Annotated[
@@ -440,6 +492,8 @@ def _describe(feature: Feature) -> str:
     if feature.type == "number":
         low, high, typical = feature.minimum, feature.maximum, feature.typical
         text += f": {low:.15g} to {high:.15g}{_unit(feature)}, typically {typical:.15g}"
+    if feature.type == "datetime":
+        text += f": in ISO 8601, {feature.timezone} if without an offset; {feature.earliest} to {feature.latest} in training"
     return text + (". May be left out or null." if feature.missing else ".")
 
 
@@ -493,7 +547,7 @@ def _closed(name: str, fields: Mapping[str, Any]) -> Any:
 def _getter(
     names: Sequence[str],
     features: Mapping[str, Feature],
-    gap: float | str,
+    gap: float | str | None,
     words: Sequence[float] = (),
 ) -> Callable[[dict[str, Any]], Sequence[Any]]:
     """A function from an instance to its values in order, with `gap` for missing values and missing-value words.
@@ -510,6 +564,33 @@ def _getter(
 
     def get(instance: dict[str, Any]) -> list[Any]:
         return [gaps[name] if (value := instance.get(name)) in absent[name] else value for name in names]
+
+    return get
+
+
+def _numbers_getter(
+    features: Sequence[Feature],
+    makers: Mapping[str, Callable[[datetime], tuple[float, ...]]],
+    words: Sequence[float],
+) -> Callable[[dict[str, Any]], list[float]]:
+    """As `_getter` for numbers and datetimes, which become the numbers that are made of them."""
+    by_name = {each.name: each for each in features}
+    get_values = _getter([*by_name], by_name, None, words)
+    made = [
+        (makers.get(name), (math.nan,) * (len(feature.parts) if feature.type == "datetime" else 1))
+        for name, feature in by_name.items()
+    ]
+
+    def get(instance: dict[str, Any]) -> list[float]:
+        numbers: list[float] = []
+        for value, (make, gap) in zip(get_values(instance), made, strict=True):
+            if value is None:
+                numbers += gap
+            elif make is None:
+                numbers.append(value)
+            else:
+                numbers += make(value)
+        return numbers
 
     return get
 

@@ -13,7 +13,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from app.answers import OutputTensor, answers_of
-from app.contract import Bundle
+from app.contract import Bundle, columns_of
 from app.errors import RequestError
 from app.explanations import Explanations
 from app.http import JSON_HEADERS, NO_HEADERS, Answer, RequestHeaders, json_answer
@@ -59,7 +59,8 @@ class Service:
     ) -> None:
         self.manifest = bundle.manifest
         self.answers = answers_of(bundle.manifest)
-        self.limits = RowLimits(len(bundle.manifest.features), self.answers.sizes, max_answer_bytes)
+        columns = sum(len(columns_of(each)) for each in bundle.manifest.features)
+        self.limits = RowLimits(columns, self.answers.sizes, max_answer_bytes)
         self.schema = Schema(bundle.manifest, self.limits, ignore_unknown=ignore_unknown)
         self.metrics = ModelMetrics(bundle.manifest, self.answers, registry)
         self.explanations = (
@@ -155,7 +156,7 @@ class Service:
         """
         if len(rows) == 1:
             categories = () if rows.categories is None else rows.categories[0].tolist()
-            return self.answers.many(self.run_row((rows.numbers[0].tolist(), categories)))
+            return self.answers.many(self.run_row((rows.numbers[0].tolist(), categories, ())))
         many = self.answers.converted(self._predictor.predict(rows.numbers, rows.categories))
         self.metrics.count(rows, *self.answers.observe(many))
         return many

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import onnx
@@ -17,8 +19,10 @@ from app.contract import (
     Bundle,
     CategoryFeature,
     DataOrigin,
+    DatetimeFeature,
     Example,
     Explanation,
+    Feature,
     Interval,
     Manifest,
     ModelFile,
@@ -44,13 +48,26 @@ PLANT_CLASSES = ("no", "yes")
 SOILS = ("clay", "löss & loam", "sand")
 RESERVED_SOILS = ("missing", "other", "'missing'", " missing", "Missing")
 """Categories that are, or nearly are, words that the metrics reserve."""
-PLANT_WEIGHTS = np.array([[-0.5, 0.5], [0.25, -0.25]])
+PLANT_WEIGHTS = np.array([[-0.5, 0.5], [0.25, -0.25], [0.125, -0.125], [-0.25, 0.25]])
+"""Of height, age, and month and hour of sowing."""
 PLANT_SOILS = np.array([[0.0, 0.0], [1.0, -1.0], [-2.0, 2.0], [0.5, 0.5]])
 """Scores added by soil: clay, löss & loam, sand, missing."""
 
-HARVEST_WEIGHTS = np.array([[-0.25], [0.125]])
+HARVEST_WEIGHTS = np.array([[-0.25], [0.125], [0.5], [0.25]])
 HARVEST_SOILS = np.array([[0.0], [2.0], [-8.0], [0.5]])
 """Kilogrammes added by soil, in the same order."""
+SOWN = DatetimeFeature(
+    name="sown",
+    description="When the seed was sown",
+    parts=("month", "hour"),
+    timezone="Europe/Berlin",
+    earliest="2023-03-01T08:00:00+01:00",
+    latest="2024-09-30T18:30:00+02:00",
+    typical="2024-04-15T09:30:00+02:00",
+    step=60,
+    missing=True,
+    bins=(Bin(label="all", share=0.9), Bin(label=MISSING_BIN, share=0.1)),
+)
 MARGIN = 2.5
 HARVEST = NumberFeature(
     name="harvest",
@@ -117,13 +134,13 @@ def number_row(values: tuple[float, ...]) -> Row:
     )
 
 
-def mixed_row(height: float | None, age: float, soil: str | None) -> Row:
+def mixed_row(height: float | None, age: float, soil: str | None, sown: str | None = None) -> Row:
     """What the mixed bundle must answer; a missing height counts as 10, its imputed value."""
-    numbers = np.array([10.0 if height is None else height, age])
+    numbers = _numbers(height, age, sown)
     scores = numbers @ PLANT_WEIGHTS + PLANT_SOILS[SOILS.index(soil) if soil is not None else 3]
     answer = softmax(scores)
     return Row(
-        values={"Höhe (cm)": height, "age": age, "soil type": soil},
+        values={"Höhe (cm)": height, "age": age, "soil type": soil, "sown": sown},
         label=PLANT_CLASSES[int(answer.argmax())],
         probabilities=dict(zip(PLANT_CLASSES, answer.tolist(), strict=True)),
     )
@@ -134,14 +151,23 @@ def weight_row(values: tuple[float, ...]) -> ValuedRow:
     return ValuedRow(dict(zip(IRIS_FEATURES, values, strict=True)), float(sum(values)) - 10)
 
 
-def harvest_row(height: float | None, age: float, soil: str | None) -> ValuedRow:
+def harvest_row(height: float | None, age: float, soil: str | None, sown: str | None = None) -> ValuedRow:
     """What the mixed regression must answer; a missing height counts as 10."""
-    numbers = np.array([10.0 if height is None else height, age])
+    numbers = _numbers(height, age, sown)
     added = HARVEST_SOILS[SOILS.index(soil) if soil is not None else 3]
     return ValuedRow(
-        values={"Höhe (cm)": height, "age": age, "soil type": soil},
+        values={"Höhe (cm)": height, "age": age, "soil type": soil, "sown": sown},
         value=float((numbers @ HARVEST_WEIGHTS + added)[0]),
     )
+
+
+def _numbers(height: float | None, age: float, sown: str | None) -> NDArray[np.float64]:
+    """The numbers of a row with the imputed values. In Berlin it is an hour later than in UTC, or two in summer."""
+    month, hour = 0, 0
+    if sown is not None:
+        local = datetime.fromisoformat(sown).astimezone(ZoneInfo("Europe/Berlin"))
+        month, hour = local.month, local.hour
+    return np.array([10.0 if height is None else height, age, month, hour])
 
 
 def contributions_of(values: tuple[float, ...]) -> NDArray[np.float64]:
@@ -197,14 +223,18 @@ def write_number_bundle(
 def write_mixed_bundle(
     directory: Path, soils: tuple[str, ...] = SOILS, shares: tuple[float, ...] = (0.5, 0.2, 0.2, 0.1)
 ) -> Manifest:
-    """Two numbers and a category, all but `age` allowed to be missing; names are not identifiers.
+    """Two numbers, a category and a datetime, all but `age` allowed to be missing; names are not identifiers.
 
     Args:
         directory: of the bundle.
         soils: the categories; `mixed_row` knows the answers of the usual ones.
         shares: of the training rows in each of these, and without one.
     """
-    rows = [mixed_row(12.0, 3.0, "clay"), mixed_row(None, 30.0, None), mixed_row(3.0, 8.0, "sand")]
+    rows = [
+        mixed_row(12.0, 3.0, "clay", "2024-05-01T14:30:00+02:00"),
+        mixed_row(None, 30.0, None),
+        mixed_row(3.0, 8.0, "sand", "2024-01-31T08:00:00+01:00"),
+    ]
     return _write(
         directory,
         _mixed_graph(soils, PLANT_WEIGHTS, PLANT_SOILS, _answer_nodes("total"), _outputs(2)),
@@ -250,7 +280,11 @@ def write_harvest_bundle(directory: Path) -> Manifest:
         [helper.make_tensor_value_info("value", TensorProto.DOUBLE, [None, 1])],
     )
     features = _mixed_features(SOILS, (0.5, 0.2, 0.2, 0.1))
-    rows = [harvest_row(12.0, 3.0, "clay"), harvest_row(None, 30.0, None), harvest_row(3.0, 80.0, "sand")]
+    rows = [
+        harvest_row(12.0, 3.0, "clay", "2024-05-01T14:30:00+02:00"),
+        harvest_row(None, 30.0, None),
+        harvest_row(3.0, 80.0, "sand", "2024-01-31T08:00:00+01:00"),
+    ]
     return _write(directory, graph, name="harvests", features=features, rows=rows)
 
 
@@ -321,12 +355,12 @@ def _mixed_graph(
         ],
         "mixed",
         [
-            helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, 2]),
+            helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, 4]),
             helper.make_tensor_value_info("categories", TensorProto.STRING, [None, 1]),
         ],
         outputs,
         [
-            _constant("fill", np.array([[10.0, 0.0]])),
+            _constant("fill", np.array([[10.0, 0.0, 0.0, 0.0]])),
             _constant("weights", weights),
             _constant("soils", scores),
             _constant("axis", np.array([1])),
@@ -334,9 +368,7 @@ def _mixed_graph(
     )
 
 
-def _mixed_features(
-    soils: tuple[str, ...], shares: tuple[float, ...]
-) -> tuple[NumberFeature | CategoryFeature, ...]:
+def _mixed_features(soils: tuple[str, ...], shares: tuple[float, ...]) -> tuple[Feature, ...]:
     return (
         NumberFeature(
             name="Höhe (cm)",
@@ -372,6 +404,7 @@ def _mixed_features(
             step=1.0,
             bounded=True,
         ),
+        SOWN,
     )
 
 
@@ -423,7 +456,7 @@ def _write(
     graph: onnx.GraphProto,
     *,
     name: str,
-    features: tuple[NumberFeature | CategoryFeature, ...],
+    features: tuple[Feature, ...],
     rows: Sequence[Row | ValuedRow],
     classes: tuple[str, ...] = (),
     target: str = HARVEST.name,

@@ -16,7 +16,8 @@ from itertools import pairwise
 
 import httpx
 
-from app.contract import CategoryFeature, Manifest, NumberFeature
+from app.contract import Feature, Manifest
+from app.moments import written
 from common.command import run
 from common.errors import EspalierError
 from monitoring.arguments import number
@@ -70,11 +71,19 @@ def source(manifest: Manifest, shifts: Mapping[str, float]) -> Callable[[random.
     return lambda chance: {name: draw(chance) for name, draw in draws.items()}
 
 
-def _draw_of(feature: NumberFeature | CategoryFeature, shift: float) -> Callable[[random.Random], Value]:
+def _draw_of(feature: Feature, shift: float) -> Callable[[random.Random], Value]:
     shares = [each.share for each in feature.bins]
     if feature.type == "category":
         values: list[Value] = [*feature.categories, *([None] if feature.missing else [])]
         return lambda chance: chance.choices(values, shares)[0]
+    if feature.type == "datetime":
+        first, step, count = feature.grid()
+
+        def moment(chance: random.Random) -> Value:
+            gap = chance.choices([False, True][: len(shares)], shares)[0]
+            return None if gap else written(first + chance.randint(0, count) * step)
+
+        return moment
     cuts = (feature.minimum, *feature.edges, feature.maximum)
     ranges: list[tuple[float, float] | None] = [*pairwise(cuts), *([None] if feature.missing else [])]
     low, high = feature.minimum, feature.maximum

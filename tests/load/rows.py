@@ -12,7 +12,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from itertools import accumulate
 from random import Random
 
-from app.contract import Bin, CategoryFeature, Manifest, NumberFeature
+from app.contract import Bin, Feature, Manifest, NumberFeature
+from app.moments import written
 
 Value = float | str | None
 Row = dict[str, Value]
@@ -35,11 +36,14 @@ class RowSource:
         return {name: draw(random) for name, draw in self._draws.items()}
 
 
-def _draw_of(feature: NumberFeature | CategoryFeature) -> _Draw:
+def _draw_of(feature: Feature) -> _Draw:
     """A function that draws one feature's value."""
     in_bin: list[_Draw] = []
     if feature.type == "category":
         in_bin += [_always(category) for category in feature.categories]
+    elif feature.type == "datetime":
+        first, step, count = feature.grid()
+        in_bin.append(lambda random: written(first + random.randint(0, count) * step))
     else:
         cuts = (feature.minimum, *feature.edges, feature.maximum)
         in_bin += [_on_grid(feature, index, *cuts[index : index + 2]) for index in range(len(cuts) - 1)]

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import yaml
 
-from app.contract import Manifest, read_bundle
+from app.contract import Feature, Manifest, read_bundle
 from monitoring.prometheus import Prometheus
 from monitoring.queries import RULES, metric_names
 from tests.app.processes import ROOT, Running, running
@@ -244,18 +244,16 @@ def _traffic(service: Running, manifest: Manifest) -> Iterator[None]:
         thread.join()
 
 
+def _last(feature: Feature) -> float | str:
+    if feature.type == "datetime":
+        return feature.latest
+    return feature.maximum if feature.type == "number" else feature.categories[-1]
+
+
 def _send(service: Running, manifest: Manifest, requests: int) -> None:
     """Single rows, batches, tensors, what must be refused, and rows whose first numbers are at their limit."""
     traffic = Traffic(manifest, Random(7))
-    drifted = {
-        "instances": [
-            {
-                feature.name: feature.maximum if feature.type == "number" else feature.categories[-1]
-                for feature in manifest.features
-            }
-        ]
-        * 500
-    }
+    drifted = {"instances": [{feature.name: _last(feature) for feature in manifest.features}] * 500}
     with httpx.Client(base_url=service.url, timeout=PATIENCE) as client:
         client.get("/model")
         for number in range(requests):

@@ -1,7 +1,8 @@
-"""Small data with everything in it: numbers on a grid, categories, and gaps in both."""
+"""Small data with everything in it: numbers on a grid, categories, moments, and gaps in all."""
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from training.sections.schema import SchemaSettings
 from training.sections.split import SplitSettings
 
 COLOURS = ("blue", "green", "red")
+FIRST = datetime(2023, 1, 1)
 FEW_TREES: dict[str, dict[str, Any]] = {
     "random_forest": {"n_estimators": 30},
     "extra_trees": {"n_estimators": 30},
@@ -44,6 +46,12 @@ def mixed(seed: int = 0, rows: int = 240, classes: int = 3) -> tuple[Profile, Sp
             "kind": np.array([f"kind {each}" for each in label], dtype=object),
         }
     )
+    hours = random.integers(0, 2 * 365 * 24, rows)
+    offset = random.choice(np.array(["Z", "+02:00", ""], dtype=object), rows)
+    frame["seen"] = [
+        None if random.random() < 0.1 else f"{FIRST + timedelta(hours=int(each)):%Y-%m-%dT%H:%M}{zone}"
+        for each, zone in zip(hours, offset, strict=True)
+    ]
     return prepared(frame)
 
 
@@ -72,6 +80,7 @@ def prepared(frame: pd.DataFrame, features: dict[str, dict[str, Any]] | None = N
         "length": {"type": "number", "range": [0, 10], "missing": 0.5 if frame["length"].hasnans else 0},
         "colour": {"type": "category", "categories": COLOURS, "missing": 0.5},
         "width": {"type": "number", "range": [0, 5]},
+        "seen": {"type": "datetime", "timezone": "Europe/Berlin", "missing": 0.5},
     }
     task = (
         {"task": "regression"} if pd.api.types.is_numeric_dtype(frame["kind"]) else {"min_rows_per_class": 5}

@@ -126,7 +126,7 @@ def _mixed_keys(value: Any, where: str = "") -> str | None:
     return None
 
 
-_TAGS = ("number", "category", "<list>", "<distribution>")
+_TAGS = ("number", "category", "datetime", "<list>", "<distribution>")
 """Names that pydantic gives members of unions; they are not keys of the file."""
 
 

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Set
-from datetime import date, datetime
+from collections.abc import Callable, Sequence, Set
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pandas.api import types
 
 from app.cells import PLAIN, Cells, as_written
+from app.moments import EPOCH, Part, clock, maker
 
-_MONTH = re.compile(r"\d{4}-\d{2}")
+_MICROSECOND = timedelta(microseconds=1)
+
+
+T = TypeVar("T")
 
 
 class UnreadableError(ValueError):
@@ -82,24 +87,65 @@ def as_times(column: pd.Series[Any], cells: Cells = PLAIN) -> tuple[pd.Series[An
         numbers, wrong = as_numbers(column, cells)
         if not wrong.any():
             return numbers, wrong
-    missing = cells.words()
+    return as_moments(column, cells)
 
-    def moment(value: Any) -> Any:
-        if isinstance(value, str):
-            text = value.strip()
-            if text in missing:
-                return None
-            value = f"{text}-01" if _MONTH.fullmatch(text) else text
+
+def as_moments(
+    column: pd.Series[Any], cells: Cells = PLAIN, timezone: str = "UTC"
+) -> tuple[pd.Series[Any], pd.Series[bool]]:
+    """The column as moments in UTC, NaT where missing, and a mask of the cells that are none.
+
+    A text is read as the service reads it; dates and moments without a time zone are in the given one.
+
+    Args:
+        column: of any type.
+        cells: how its cells are written.
+        timezone: an IANA name.
+    """
+    missing = cells.words()
+    local = clock(timezone)
+
+    def microseconds(value: Any) -> int | None:
+        if isinstance(value, str) and value.strip() in missing:
+            return None
         if not isinstance(value, str | date):
             raise UnreadableError
+        if isinstance(value, pd.Timestamp):
+            value = value.to_pydatetime(warn=False)
         try:
-            found = pd.Timestamp(datetime.fromisoformat(value) if isinstance(value, str) else value)
-        except (ValueError, OverflowError):
+            moment = local.read(value.strip()) if isinstance(value, str) else local.at(value)
+        except ValueError:
             raise UnreadableError from None
-        return found.tz_localize("UTC") if found.tzinfo is None else found.tz_convert("UTC")
+        return (moment - EPOCH) // _MICROSECOND
 
-    converted, wrong = _convert(column, moment)
-    return pd.to_datetime(converted, utc=True).astype("datetime64[us, UTC]"), wrong
+    converted, wrong = _convert(column, microseconds)
+    gaps = converted.isna()
+    counted = np.where(gaps, 0, converted).astype(np.int64).view("datetime64[us]")
+    return pd.Series(counted, column.index).mask(gaps).dt.tz_localize("UTC"), wrong
+
+
+def moments(column: pd.Series[Any], timezone: str = "UTC") -> list[datetime | None]:
+    """A column of moments in a time zone, None where missing."""
+    local = clock(timezone)
+    distinct, places = _distinct(column, local.at)
+    return [distinct[place] for place in places]
+
+
+def moment_parts(column: pd.Series[Any], parts: Sequence[Part], timezone: str) -> NDArray[np.float64]:
+    """The numbers that are made of moments, of shape (rows, parts); NaN where missing."""
+    local, make = clock(timezone), maker(parts)
+    distinct, places = _distinct(column, lambda value: make(local.at(value)))
+    gap = (math.nan,) * len(parts)
+    return np.array([gap if each is None else each for each in distinct], dtype=np.float64)[places]
+
+
+def _distinct(
+    column: pd.Series[Any], convert: Callable[[datetime], T]
+) -> tuple[list[T | None], NDArray[np.int64]]:
+    """What the distinct moments become, with None for a missing one last, and the place of each row among them."""
+    codes, distinct = pd.factorize(column)
+    converted: list[T | None] = [convert(each.to_pydatetime()) for each in distinct]
+    return [*converted, None], np.where(codes < 0, len(converted), codes)
 
 
 def without_unit(texts: pd.Series[Any], unit: str) -> pd.Series[Any]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from app.cells import PLAIN, Cells
-from app.contract import MISSING_CATEGORY, Feature, Frozen, Layout, NumberFeature, Task
+from app.contract import MISSING_CATEGORY, Feature, Frozen, Layout, NumberFeature, Task, columns_of
 from common import files
 from training.base.errors import DataError
+from training.data.columns import moment_parts
 
 RAW_FILE = Path("data/raw.parquet")
 ORIGIN_FILE = Path("data/raw.json")
@@ -130,7 +131,7 @@ class Split:
     """Rows as a model takes them.
 
     Attributes:
-        numbers: float64 of shape (rows, numeric features), NaN where missing.
+        numbers: float64 of shape (rows, columns of `Layout.numbers`), NaN where missing.
         categories: strings as objects of shape (rows, categorical features), "" where missing.
         target: of shape (rows,): indices into the profile's classes as int64, or values as float64.
         frame: the same rows as in the file.
@@ -189,9 +190,14 @@ def read_split(path: Path, profile: Profile) -> Split:
 def as_split(frame: pd.DataFrame, profile: Profile) -> Split:
     """Convert a frame of raw values (features and target by name) to tensors."""
     layout = profile.layout
+    parts: dict[str, NDArray[np.float64]] = {}
+    for each in profile.features:
+        if each.type == "datetime":
+            made = moment_parts(frame[each.name], each.parts, each.timezone)
+            parts |= dict(zip(columns_of(each), made.T, strict=True))
     categories = frame[list(layout.categories)].astype(object)
     return Split(
-        numbers=frame[list(layout.numbers)].to_numpy(dtype=np.float64),
+        numbers=frame.assign(**parts)[list(layout.numbers)].to_numpy(dtype=np.float64),
         categories=categories.where(categories.notna(), MISSING_CATEGORY).to_numpy(dtype=object),
         target=_target(frame[profile.target], profile),
         frame=frame,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from app.contract import Task
+from app.contract import Task, columns_of
 from training.data.dataset import Profile, Split
 from training.sections.algorithms import AlgorithmSettings
 from training.train import algorithms
@@ -35,7 +35,10 @@ def predictions(profile: Profile, split: Split) -> tuple[Split, dict[str, NDArra
     Returns:
         The rows that were predicted, and each model's predictions for them.
     """
-    width = sum(1 if each.type == "number" else len(each.categories) for each in profile.features)
+    width = sum(
+        len(each.categories) if each.type == "category" else len(columns_of(each))
+        for each in profile.features
+    )
     split = _sample(split, profile, min(MOST_ROWS, max(300, MOST_CELLS // width)))
     parts = list(folds(split, _count(profile, split), SEED, "the draft's number of folds"))
     predicted = np.sort(np.concatenate([outer for _, outer in parts]))

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from app.contract import columns_of
 from training.base.documents import parse_yaml
 from training.base.section import Settings
 from training.data.dataset import Origin, Profile, Split, as_split
@@ -247,7 +248,10 @@ def _latency(profile: Profile) -> int:
 
 def _bytes(profile: Profile) -> int:
     """Size of the largest model file that the algorithms are likely to make from this data; two digits."""
-    width = sum(1 if each.type == "number" else len(each.categories) + 1 for each in profile.features)
+    width = sum(
+        len(each.categories) + 1 if each.type == "category" else len(columns_of(each))
+        for each in profile.features
+    )
     classes = max(1, len(profile.classes))
     kernel = profile.train_rows * (width + classes) * 8
     forest = TREES * min(LEAVES, profile.train_rows) * (2 * 60 + 40 * classes)

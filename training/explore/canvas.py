@@ -88,6 +88,15 @@ def number_ticks(axis: Axis, values: pd.Series[float]) -> None:
         axis.set_major_formatter(EngFormatter(sep=""))
 
 
+def date_ticks(axis: Axis) -> None:
+    """Of days since 1970."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator: Any = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
 def shorten(text: str, limit: int = NAME) -> str:
     """Cut in the middle, because names that are long often differ at their end."""
     text = " ".join(text.split())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from training.explore.canvas import GREY, arrange, blank, heading, number_ticks
+from training.explore.canvas import GREY, arrange, blank, heading
 from training.explore.table import (
     MOST_FEATURES,
     OVERLAID_CLASSES,
@@ -90,7 +90,7 @@ def _panel(axes: Axes, table: Table, name: str, is_first: bool) -> None:
     if categorical:
         axes.set_xticks(range(len(shown.cat.categories)), shown.cat.categories, rotation=90)
     else:
-        number_ticks(axes.xaxis, shown)
+        table.ticks(axes.xaxis, shown)
     axes.set_xlabel(", ".join(notes), color=GREY)
 
 

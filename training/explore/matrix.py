@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from training.explore.association import associations
-from training.explore.canvas import COLOURS, arrange, blank, heading, heatmap, number_ticks, shorten
+from training.explore.canvas import COLOURS, arrange, blank, heading, heatmap, shorten
 from training.explore.classes import class_shares, legend, outlines, stack
 from training.explore.table import (
     DISCRETE,
@@ -107,7 +107,7 @@ def _colour_bar(figure: Figure, table: Table, first: Axes) -> None:
     norm = Normalize(shading["vmin"], shading["vmax"])
     bar = figure.colorbar(ScalarMappable(norm, shading["cmap"]), cax=axes)
     bar.outline.set_visible(False)
-    number_ticks(axes.yaxis, table.frame[table.target])
+    table.ticks(axes.yaxis, table.frame[table.target])
     axes.set_title(table.target, loc="left")
 
 
@@ -140,7 +140,7 @@ def _ticks(axis: Axis, table: Table, name: str) -> None:
         names = [shorten(each, 14) for each in most_frequent(values).cat.categories]
         axis.set_ticks(range(len(names)), names)
     else:
-        number_ticks(axis, values)
+        table.ticks(axis, values)
 
 
 def _scatter_caption(table: Table, chosen: list[str]) -> str:

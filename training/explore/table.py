@@ -6,16 +6,21 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from app.contract import Task
+from app.moments import DAY_SECONDS
 from training.data import dataset
+from training.data.columns import moment_parts
 from training.explore.association import correlation_ratios, cramers_v
-from training.explore.canvas import COLOURS, NAME, distinct, shorten
+from training.explore.canvas import COLOURS, NAME, date_ticks, distinct, number_ticks, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
 Floats = NDArray[np.float64]
 
@@ -36,14 +41,16 @@ class Table:
     """What is drawn, under the names that are shown.
 
     Attributes:
-        frame: numbers as float, categories and classes as categoricals; NaN where missing.
+        frame: numbers as float, datetimes as days since 1970, categories and classes as categoricals; NaN where missing.
         target: its column of classes or values; the others are features in the order of the schema.
         steps: the resolution of each number.
+        dates: which of the numbers are days.
     """
 
     frame: pd.DataFrame
     target: str
     steps: Mapping[str, float]
+    dates: frozenset[str] = frozenset()
 
     @property
     def task(self) -> Task:
@@ -66,6 +73,13 @@ class Table:
     def overlaid(self) -> bool:
         return len(self.classes) <= OVERLAID_CLASSES
 
+    def ticks(self, axis: Axis, values: pd.Series[float]) -> None:
+        """Of a number, whose name the values have."""
+        if values.name in self.dates:
+            date_ticks(axis)
+        else:
+            number_ticks(axis, values)
+
     def palette(self) -> dict[str, str]:
         return dict(zip(self.classes, itertools.cycle(COLOURS)))
 
@@ -83,17 +97,21 @@ def tabulate(rows: pd.DataFrame, profile: dataset.Profile) -> Table:
     ]
     shown = distinct([*titles, *([] if profile.value else [shorten(profile.target)])])
     columns: dict[str, Any] = {}
-    steps = {}
+    steps, dates = {}, set()
     for name, feature in zip(shown, described, strict=False):
         values = rows[feature.name]
         if feature.type == "number":
             columns[name] = values.astype(float).replace([np.inf, -np.inf], np.nan).to_numpy()
             steps[name] = feature.step
+        elif feature.type == "datetime":
+            columns[name] = moment_parts(values, ("elapsed",), feature.timezone)[:, 0] / DAY_SECONDS
+            steps[name] = feature.step / DAY_SECONDS
+            dates.add(name)
         else:
             columns[name] = _categorical(values, feature.categories, 18)
     if profile.value is None:
         columns[shown[-1]] = _categorical(rows[profile.target], profile.classes)
-    return Table(pd.DataFrame(columns), shown[-1], steps)
+    return Table(pd.DataFrame(columns), shown[-1], steps, frozenset(dates))
 
 
 def bin_edges(values: pd.Series[Any], step: float) -> Floats:

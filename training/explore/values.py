@@ -111,11 +111,12 @@ def _panel(axes: Axes, table: Table, name: str, target: pd.Series[float]) -> Non
     elif shown[known].nunique() <= CATEGORIES:
         levels = sorted(shown[known].unique())
         _boxes(axes, shown[known], levels, levels, target[known])
-        number_ticks(axes.xaxis, shown[known])
-        if len(levels) <= FEW:
+        table.ticks(axes.xaxis, shown[known])
+        if len(levels) <= FEW and name not in table.dates:
             axes.set_xticks(levels, [f"{each:g}" for each in levels])
     else:
         _along(axes, shown[known], target[known])
+        table.ticks(axes.xaxis, shown[known])
 
 
 def _names(groups: pd.Series[Any]) -> list[str]:
@@ -174,7 +175,6 @@ def _along(axes: Axes, numbers: pd.Series[float], target: pd.Series[float]) -> N
     axes.fill_between(places, low, high, color=COLOURS[0], alpha=0.12, linewidth=0)
     axes.fill_between(places, first, third, color=COLOURS[0], alpha=0.25, linewidth=0)
     axes.plot(places, median, color=COLOURS[1], linewidth=1.5, marker="o", markersize=2.5)
-    number_ticks(axes.xaxis, numbers)
 
 
 def quantiles_along(numbers: pd.Series[float], target: pd.Series[float]) -> tuple[Floats, Floats]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from app.cells import PLAIN, Cells
+from app.moments import EXAMPLE
 from training.base.errors import DataError
-from training.data.columns import as_numbers, as_text
-from training.sections.schema import CategorySettings, NumberSettings, SchemaSettings
+from training.data.columns import as_moments, as_numbers, as_text
+from training.sections.schema import DatetimeSettings, FeatureSettings, NumberSettings, SchemaSettings
 
 if TYPE_CHECKING:
     import pandera.pandas as pa
@@ -33,7 +35,7 @@ class Checked:
     """Rows that conform to the schema.
 
     Attributes:
-        frame: the features in the schema's order, then the target; numbers as float64, the rest as text.
+        frame: the features in the schema's order, then the target; numbers as float64, moments in UTC, the rest as text.
         classes: as declared, or as found, sorted; none of a regression.
         equal_rows: how many are equal to an earlier one in all features and the target.
         duplicates_dropped: how many of those were dropped.
@@ -87,13 +89,15 @@ def check(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells = PLAIN) -> Ch
 
 
 def _convert(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells) -> pd.DataFrame:
-    """The named columns as numbers or text; other cells stay as they are, so that the check finds them."""
+    """The named columns as numbers, moments or text; other cells stay as they are, so that the check finds them."""
     columns = {}
     for name, declared in _columns(schema).items():
         if name not in raw.columns:
             continue
         if isinstance(declared, NumberSettings):
             values, wrong = as_numbers(raw[name], cells)
+        elif isinstance(declared, DatetimeSettings):
+            values, wrong = as_moments(raw[name], cells, declared.timezone)
         else:
             listed = (
                 (*(schema.classes or ()), *schema.drop_classes) if declared is None else declared.categories
@@ -103,7 +107,7 @@ def _convert(raw: pd.DataFrame, schema: SchemaSettings, cells: Cells) -> pd.Data
     return pd.DataFrame(columns).set_axis(pd.RangeIndex(1, len(raw) + 1), axis="index")
 
 
-def _columns(schema: SchemaSettings) -> dict[str, NumberSettings | CategorySettings | None]:
+def _columns(schema: SchemaSettings) -> dict[str, FeatureSettings | None]:
     """How each column is declared, the target last; None for a target with classes."""
     return {**schema.features, schema.target: schema.value}
 
@@ -121,8 +125,13 @@ def _without_dropped(frame: pd.DataFrame, schema: SchemaSettings) -> tuple[pd.Da
 
 
 def _typed(frame: pd.DataFrame, schema: SchemaSettings) -> pd.DataFrame:
-    numbers = {name for name, each in _columns(schema).items() if isinstance(each, NumberSettings)}
-    return frame.astype({name: "float64" if name in numbers else "str" for name in frame.columns})
+    declared = _columns(schema)
+    kinds = {
+        name: "float64" if isinstance(declared[name], NumberSettings) else "str"
+        for name in frame.columns
+        if not isinstance(declared[name], DatetimeSettings)
+    }
+    return frame.astype(kinds)
 
 
 def _broken_rules(frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings) -> list[str]:
@@ -143,10 +152,12 @@ def _broken_rules(frame: pd.DataFrame, raw: pd.DataFrame, schema: SchemaSettings
     return []
 
 
-def _feature_checks(feature: NumberSettings | CategorySettings) -> list[pa.Check]:
+def _feature_checks(feature: FeatureSettings) -> list[pa.Check]:
     few = _rule("missing", lambda column: _few_missing(column, feature.missing), ignore_na=False)
     if isinstance(feature, NumberSettings):
         return [few, *_number_checks(feature)]
+    if isinstance(feature, DatetimeSettings):
+        return [few, _rule("moment", _is_moment)]
     checks = [few, _rule("text", _is_text)]
     return checks if feature.categories is None else [*checks, _one_of("categories", feature.categories)]
 
@@ -211,6 +222,12 @@ def _huge(column: pd.Series[Any]) -> pd.Series[bool]:
 
 def _is_text(column: pd.Series[Any]) -> pd.Series[bool]:
     return column.map(lambda value: isinstance(value, str)).astype(bool)
+
+
+def _is_moment(column: pd.Series[Any]) -> pd.Series[bool]:
+    if column.dtype != object:
+        return pd.Series(True, column.index)
+    return column.map(lambda value: isinstance(value, pd.Timestamp) and value.tzinfo == UTC).astype(bool)
 
 
 def _repeats(frame: pd.DataFrame, schema: SchemaSettings) -> pd.Series[bool] | None:
@@ -319,6 +336,8 @@ def _broken(
         )
     if rule == "number":
         return f"{count} not a number: {cells}{_type_hint(raw[name], is_target=name == schema.target)}"
+    if rule == "moment":
+        return f"{count} no date and time in ISO 8601, such as {EXAMPLE}: {cells}{_moment_hint(raw[name])}"
     if rule == "text":
         return f"{count} neither text nor a number: {cells}{_type_hint(raw[name], is_target=False)}"
     if rule == "finite":
@@ -344,13 +363,22 @@ def _type_hint(column: pd.Series[Any], *, is_target: bool) -> str:
     if pd.api.types.is_bool_dtype(column.dtype):
         return f"; the column is true or false: declare {category}"
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return "; the column holds dates: turn them into a number or a category in the source"
+        return "; the column holds dates: declare it as `type: datetime`"
     if isinstance(column.dtype, pd.StringDtype) or column.dtype == object:
         return (
             "; list it under data.missing if it means that there is no value, swap it with data.replace, "
             f"or declare {category}"
         )
     return f"; the column holds {column.dtype}"
+
+
+def _moment_hint(column: pd.Series[Any]) -> str:
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return (
+            "; a number does not say whether it counts seconds, milliseconds or days: convert the column in the source, or "
+            "declare it as `type: number`"
+        )
+    return "; correct the source, swap it with data.replace, or list it under data.missing if it means that there is no value"
 
 
 def _listed(items: list[str]) -> str:

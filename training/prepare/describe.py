@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from app.contract import MISSING_BIN, Bin, CategoryFeature, Feature, NumberFeature, as_label
+from app.contract import MISSING_BIN, Bin, CategoryFeature, DatetimeFeature, Feature, NumberFeature, as_label
+from app.moments import step, written
 from training.base.errors import DataError
-from training.sections.schema import CategorySettings, NumberSettings
+from training.data.columns import moments
+from training.sections.schema import CategorySettings, DatetimeSettings, FeatureSettings, NumberSettings
 
 BINS, FEWEST_BINS = 10, 4
 MOST_BINS_OF_ALL = 1000
@@ -33,7 +35,7 @@ def bins_for(features: int) -> int:
 
 def feature(
     name: str,
-    settings: NumberSettings | CategorySettings,
+    settings: FeatureSettings,
     train: pd.Series[Any],
     both: pd.Series[Any],
     bins: int = BINS,
@@ -51,6 +53,8 @@ def feature(
         raise DataError(f"{name}: every value in the training split is missing; leave it out of the schema")
     if isinstance(settings, CategorySettings):
         return _category(name, settings, train, both)
+    if isinstance(settings, DatetimeSettings):
+        return _datetime(name, settings, train, both)
     return number(name, settings, train, both, bins)
 
 
@@ -100,6 +104,27 @@ def _category(
             *_bins([as_label(each, MISSING_BIN) for each in categories], counts, len(train)),
             *_missing_bin(train, missing),
         ),
+    )
+
+
+def _datetime(
+    name: str, settings: DatetimeSettings, train: pd.Series[Any], both: pd.Series[Any]
+) -> DatetimeFeature:
+    seen = sorted(each for each in moments(train, settings.timezone) if each is not None)
+    known = [each for each in moments(both, settings.timezone) if each is not None]
+    missing = settings.missing > 0
+    return DatetimeFeature(
+        name=name,
+        description=settings.description,
+        parts=settings.parts,
+        timezone=settings.timezone,
+        earliest=written(seen[0]),
+        latest=written(seen[-1]),
+        typical=written(seen[(len(seen) - 1) // 2]),
+        step=step(known),
+        missing=missing,
+        # The time goes on, so moments always drift: only missing ones are watched.
+        bins=(*_bins(bin_labels(()), [len(seen)], len(train)), *_missing_bin(train, missing)),
     )
 
 
@@ -166,7 +191,7 @@ def _readable_digits(values: NDArray[np.floating[Any]], step: float) -> int:
     return min(2 - math.floor(math.log10(span)), round(-math.log10(step)), MOST_DIGITS)
 
 
-def _bins(labels: Sequence[str], counts: NDArray[Any], rows: int) -> list[Bin]:
+def _bins(labels: Sequence[str], counts: NDArray[Any] | Sequence[int], rows: int) -> list[Bin]:
     return [Bin(label=each, share=int(count) / rows) for each, count in zip(labels, counts, strict=True)]
 
 

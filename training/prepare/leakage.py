@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from training.data.columns import moment_parts
 from training.data.dataset import LARGEST_SILENT_LOSS, Profile
 
 PERFECT = 0.99
@@ -81,7 +82,10 @@ def _answers(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> Itera
     if profile.value is None and max(profile.class_shares) > TRIVIAL:
         return
     for feature in profile.features:
-        seen, asked = _cut(train[feature.name], test[feature.name], number=feature.type == "number")
+        columns = [each[feature.name] for each in (train, test)]
+        if feature.type == "datetime":
+            columns = [_seconds(each) for each in columns]
+        seen, asked = _cut(*columns, number=feature.type != "category")
         groups = train[profile.target].groupby(seen)
         if profile.value is None:
             told = pd.Series(asked).map(groups.agg(lambda each: each.mode().iloc[0])).to_numpy()
@@ -107,6 +111,10 @@ def _cut(train: pd.Series[Any], test: pd.Series[Any], *, number: bool) -> tuple[
         np.where(each.isna(), -1, np.searchsorted(edges, each.to_numpy(), side="right"))
         for each in (train, test)
     )
+
+
+def _seconds(column: pd.Series[Any]) -> pd.Series[float]:
+    return pd.Series(moment_parts(column, ("elapsed",), "UTC")[:, 0], column.index)
 
 
 def _hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from app.contract import CategoryFeature, Feature, NumberFeature
+from app.contract import CategoryFeature, DatetimeFeature, Feature, NumberFeature
+from app.moments import written
 from common.markdown import code, prose, table
+from training.data.columns import moments
 from training.data.dataset import Division, Profile
 from training.prepare.describe import short
 
@@ -28,6 +30,8 @@ def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: 
         parts += ["## Numbers", _numbers(numbers, both, profile)]
     if categories:
         parts += ["## Categories", _categories(categories, both, profile)]
+    if datetimes := [each for each in profile.features if isinstance(each, DatetimeFeature)]:
+        parts += ["## Dates and times", _datetimes(datetimes, both, profile)]
     described = [*profile.features, *([profile.value] if profile.value else [])]
     parts += ["## Bins for drift", _bins(described)]
     return "\n\n".join(parts) + "\n"
@@ -145,6 +149,23 @@ def _categories(features: list[CategoryFeature], both: pd.DataFrame, profile: Pr
         values = ", ".join(f"{code(name)} {int(counts.get(name, 0))}" for name in each.categories)
         rows.append([code(each.name), values, _missing(each, profile)])
     return table(["feature", "rows by category", "missing"], rows, align="llr")
+
+
+def _datetimes(features: list[DatetimeFeature], both: pd.DataFrame, profile: Profile) -> str:
+    rows = []
+    for each in features:
+        seen = [moment for moment in moments(both[each.name], each.timezone) if moment is not None]
+        rows.append(
+            [
+                code(each.name),
+                prose(each.timezone),
+                ", ".join(each.parts),
+                f"{written(min(seen))} to {written(max(seen))}",
+                str(len(set(seen))),
+                _missing(each, profile),
+            ]
+        )
+    return table(["feature", "time zone", "parts", "seen", "distinct", "missing"], rows, align="llllrr")
 
 
 def _bins(features: Sequence[Feature]) -> str:

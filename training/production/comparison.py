@@ -321,6 +321,8 @@ def _fingerprints(frame: pd.DataFrame, features: Sequence[Feature], target: str)
         column = frame[each.name]
         if each.type == "number":
             columns[each.name] = column.astype(np.float64)
+        elif each.type == "datetime":
+            columns[each.name] = column
         else:
             columns[each.name] = column.astype(object).where(column.notna(), "").astype(str)
     # No feature is called "", so the target, whatever its name, has this one.
@@ -336,7 +338,7 @@ def _accepted(manifest: Manifest, frame: pd.DataFrame) -> NDArray[np.bool_]:
         missing = column.isna().to_numpy(dtype=bool)
         if each.type == "category":
             known = column.isin(each.categories).to_numpy(dtype=bool)
-        elif each.bounded and manifest.out_of_range == "reject":
+        elif each.type == "number" and each.bounded and manifest.out_of_range == "reject":
             known = column.between(each.minimum, each.maximum).to_numpy(dtype=bool)
         else:
             known = ~missing

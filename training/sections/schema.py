@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from app.contract import Task
+from app.contract import Task, part_columns
+from app.moments import PARTS, Part, clock, zones
 from training.base.section import Settings, Text
 
 RESERVED_FEATURES = frozenset({"instances", "columns"})
@@ -46,7 +48,38 @@ class CategorySettings(Settings):
         return value
 
 
-FeatureSettings = Annotated[NumberSettings | CategorySettings, Field(discriminator="type")]
+class DatetimeSettings(Settings):
+    type: Literal["datetime"]
+    description: str | None = None
+    parts: tuple[Part, ...] = Field(default=PARTS, min_length=1)
+    """The numbers that a model gets."""
+    timezone: str = "UTC"
+    """In which parts are read, and texts without an offset."""
+    missing: float = Field(default=0.0, ge=0, le=1)
+
+    @field_validator("parts")
+    @classmethod
+    def _distinct(cls, value: tuple[Part, ...]) -> tuple[Part, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("parts must be distinct")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, value: str) -> str:
+        try:
+            clock(value)
+        except ValueError:
+            folded = {each.lower(): each for each in zones()}
+            guess = difflib.get_close_matches(value.lower(), folded, n=1)
+            hint = f"; did you mean {folded[guess[0]]}?" if guess else "; an example is Europe/Berlin"
+            raise ValueError(
+                f"there is no time zone {value!r} of this name in the IANA database{hint}"
+            ) from None
+        return value
+
+
+FeatureSettings = Annotated[NumberSettings | CategorySettings | DatetimeSettings, Field(discriminator="type")]
 _OF_CLASSES = ("classes", "min_rows_per_class", "drop_classes")
 _OF_VALUES = ("unit", "range", "step", "description")
 """Keys of the section schema that only one task has."""
@@ -100,6 +133,12 @@ class SchemaSettings(Settings):
         for name in self.features:
             if not name or name in RESERVED_FEATURES:
                 raise ValueError(f"a feature cannot be called {name!r}: rename it under data.rename")
+            each = self.features[name]
+            for column in part_columns(name, each.parts) if isinstance(each, DatetimeSettings) else ():
+                if column in self.features:
+                    raise ValueError(
+                        f"{column!r} is a feature and a part of {name!r}: rename one of them under data.rename"
+                    )
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("classes must be distinct")
         if self.classes is not None and len(self.classes) < 2:

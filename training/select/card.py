@@ -259,6 +259,10 @@ def _features(manifest: Manifest, champion: Report) -> str:
 def _values(feature: Feature) -> str:
     if feature.type == "category":
         return ", ".join(map(prose, feature.categories))
+    if feature.type == "datetime":
+        return prose(
+            f"{feature.earliest} to {feature.latest} ({feature.timezone}): {', '.join(feature.parts)}"
+        )
     return prose(f"{feature.minimum:g} to {feature.maximum:g} {feature.unit or ''}")
 
 

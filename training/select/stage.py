@@ -28,10 +28,12 @@ from app.contract import (
     Score,
     write_bundle,
 )
+from app.moments import written
 from common import files
 from training.base import cli, config
 from training.base.errors import DataError, GateError
 from training.base.section import Settings
+from training.data.columns import moments
 from training.data.dataset import TEST_FILE, Profile, Split, read_profile, read_split
 from training.results import leaderboard, report, scores
 from training.results.board import LEADERBOARD_FILE
@@ -164,11 +166,23 @@ def _manifest(name: str, champion: Report, profile: Profile, test: Split) -> Man
 def _examples(profile: Profile, test: Split) -> tuple[Example, ...]:
     """The first rows of each class, or rows from the lowest to the highest value."""
     layout = profile.layout
+    dated = {
+        each.name: moments(test.frame[each.name], each.timezone)
+        for each in profile.features
+        if each.type == "datetime"
+    }
     chosen = []
     for row in _rows_of_classes(profile, test) if profile.classes else _rows_of_values(test):
         numbers = dict(zip(layout.numbers, test.numbers[row].tolist(), strict=True))
         categories = dict(zip(layout.categories, test.categories[row].tolist(), strict=True))
-        values = {**numbers, **categories}
+        values = {
+            **numbers,
+            **categories,
+            **{
+                name: None if (seen := column[row]) is None else written(seen)
+                for name, column in dated.items()
+            },
+        }
         actual = test.target[row].item()
         chosen.append(
             Example(
@@ -190,7 +204,9 @@ def _rows_of_values(test: Split) -> Iterator[np.intp]:
     yield from ranked[np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).round().astype(int))]
 
 
-def _shown(value: float | str) -> float | str | None:
+def _shown(value: float | str | None) -> float | str | None:
     """A value as a request contains it: null where it is missing."""
+    if value is None:
+        return None
     missing = value == "" if isinstance(value, str) else np.isnan(value)
     return None if missing else value

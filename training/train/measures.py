@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from app.contract import Decision, Interval, ModelFile, Score, sha256
 from training.base.errors import DataError
@@ -165,14 +164,10 @@ def _importance(task: Task, answer: Callable[[Split], Answers]) -> dict[str, Imp
     for feature in task.profile.features:
         losses = []
         for _ in range(SHUFFLES):
-            tensors: dict[str, NDArray[Any]] = {
-                "number": test.numbers.copy(),
-                "category": test.categories.copy(),
-            }
-            names = layout.numbers if feature.type == "number" else layout.categories
-            column = tensors[feature.type][:, names.index(feature.name)]
-            column[:] = random.permutation(column)
-            shuffled = replace(test, numbers=tensors["number"], categories=tensors["category"])
+            numbers, categories = test.numbers.copy(), test.categories.copy()
+            columns = (categories if feature.type == "category" else numbers)[:, layout.places(feature)]
+            columns[:] = columns[random.permutation(len(columns))]
+            shuffled = replace(test, numbers=numbers, categories=categories)
             losses.append(intact - measure(shuffled))
         result[feature.name] = Importance(
             mean=rounded(float(np.mean(losses)), digits), std=rounded(float(np.std(losses)), digits)

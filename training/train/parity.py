@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from app.contract import MISSING_CATEGORY, CategoryFeature, Feature, NumberFeature
+from app.contract import MISSING_CATEGORY, CategoryFeature, DatetimeFeature, Feature
+from app.moments import EPOCH, clock, maker
 from training.base.errors import ParityError
 from training.data.dataset import Profile, Split
 from training.results.figures import Answers
@@ -23,6 +24,8 @@ the target."""
 
 PARITY_BLOCK = 10_000
 """Rows that are compared at once."""
+EARLIEST, LATEST = EPOCH.replace(year=2), EPOCH.replace(year=9999)
+"""Of generated moments; every time zone has them."""
 MOST_CELLS = 8_000_000
 """Generated values that are held at once (64 MB)."""
 
@@ -98,7 +101,7 @@ def blocks(split: Split) -> Iterator[Split]:
 
 def generated_rows(profile: Profile, seen: Split, rows: int, seed: int) -> Iterator[Split]:
     """So many rows on the features' grid and as many half a step beside it, in blocks that fit in memory."""
-    block = max(1, MOST_CELLS // len(profile.features))
+    block = max(1, MOST_CELLS // (len(profile.layout.numbers) + len(profile.layout.categories)))
     for fraction in (1, 2):
         for number, start in enumerate(range(0, rows, block)):
             size = min(block, rows - start)
@@ -119,9 +122,14 @@ def grid_rows(profile: Profile, seen: Split, rows: int, *, fraction: int, seed: 
     layout = profile.layout
     features = {each.name: each for each in profile.features}
     numbers = np.empty((rows, len(layout.numbers)))
-    for column, name in enumerate(layout.numbers):
-        feature = features[name]
-        assert isinstance(feature, NumberFeature)  # noqa: S101 - the layout says so
+    for feature in profile.features:
+        if feature.type == "category":
+            continue
+        places = layout.places(feature)
+        if feature.type == "datetime":
+            numbers[:, places] = _moments(random, feature, rows, fraction)
+            continue
+        column = places.start
         values = seen.numbers[:, column]
         low, high = (np.nanmin(values), np.nanmax(values)) if not np.isnan(values).all() else (0.0, 1.0)
         half = rows // 2
@@ -136,6 +144,23 @@ def grid_rows(profile: Profile, seen: Split, rows: int, *, fraction: int, seed: 
         choices = _choices(features[name])
         categories[:, column] = choices[random.integers(0, len(choices), rows)]
     return Split(numbers, categories, np.zeros(rows, dtype=seen.target.dtype), seen.frame.iloc[:0])
+
+
+def _moments(
+    random: np.random.Generator, feature: DatetimeFeature, rows: int, fraction: int
+) -> NDArray[np.float64]:
+    """The parts of moments: the first half as in training, the second up to the same span before and after."""
+    local, make = clock(feature.timezone), maker(feature.parts)
+    first, step, count = feature.grid(fraction)
+    steps = random.integers(0, count + 1, rows)
+    steps[rows // 2 :] += random.integers(-1, 2, rows - rows // 2) * (count + 1)
+    gaps = random.random(rows) < 0.1 if feature.missing else np.zeros(rows, dtype=bool)
+    # A step beyond the calendar is one within it.
+    lowest, highest = (EARLIEST - first) // step, (LATEST - first) // step
+    steps = np.clip(steps, lowest, highest)
+    made = np.array([make(local.at(first + int(each) * step)) for each in steps], dtype=np.float64)
+    made[gaps] = np.nan
+    return made
 
 
 def _choices(feature: Feature) -> NDArray[np.object_]:

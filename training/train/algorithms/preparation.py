@@ -12,7 +12,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from app.contract import MISSING_CATEGORY, CategoryFeature, NumberFeature
+from app.contract import MISSING_CATEGORY, CategoryFeature, columns_of
 from training.data.dataset import Profile
 
 ESTIMATOR = "estimator"
@@ -29,11 +29,11 @@ def preparation(profile: Profile, *, fill: bool, scale: bool) -> Any:
     """The unfitted step, or "passthrough".
 
     Args:
-        profile: says which features are numbers, and which may be missing.
+        profile: says which features are numbers or make them, and which may be missing.
         fill: whether missing numbers become the training median; if not, the estimator gets NaN.
         scale: whether numbers are standardised.
     """
-    numbers = [each for each in profile.features if isinstance(each, NumberFeature)]
+    numbers = [each for each in profile.features if not isinstance(each, CategoryFeature)]
     categories = [each for each in profile.features if isinstance(each, CategoryFeature)]
     steps: list[Any] = []
     if fill and any(each.missing for each in numbers):
@@ -49,7 +49,7 @@ def preparation(profile: Profile, *, fill: bool, scale: bool) -> Any:
         sparse_output=False,
         dtype=np.float64,
     )
-    split = len(numbers)
+    split = len(profile.layout.numbers)
     parts: list[Any] = [("categories", encoder, list(range(split, split + len(categories))))]
     if numbers:
         parts.insert(0, (NUMBERS, number_steps, list(range(split))))
@@ -58,7 +58,12 @@ def preparation(profile: Profile, *, fill: bool, scale: bool) -> Any:
 
 def origins(profile: Profile) -> list[int]:
     """The position of the feature from which each prepared column comes: numbers first, then the encoded categories."""
-    found = [place for place, each in enumerate(profile.features) if isinstance(each, NumberFeature)]
+    found = [
+        place
+        for place, each in enumerate(profile.features)
+        if not isinstance(each, CategoryFeature)
+        for _ in columns_of(each)
+    ]
     for place, each in enumerate(profile.features):
         if isinstance(each, CategoryFeature):
             found += [place] * (len(each.categories) + each.missing)
