@@ -53,7 +53,8 @@ PLANT_WEIGHTS = np.array([[-0.5, 0.5], [0.25, -0.25], [0.125, -0.125], [-0.25, 0
 PLANT_SOILS = np.array([[0.0, 0.0], [1.0, -1.0], [-2.0, 2.0], [0.5, 0.5]])
 """Scores added by soil: clay, löss & loam, sand, missing."""
 
-HARVEST_WEIGHTS = np.array([[-0.25], [0.125], [0.5], [0.25]])
+HARVEST_WEIGHTS = np.array([[-0.25], [0.125], [-1.125], [0.5]])
+"""The typical time of sowing adds nothing."""
 HARVEST_SOILS = np.array([[0.0], [2.0], [-8.0], [0.5]])
 """Kilogrammes added by soil, in the same order."""
 SOWN = DatetimeFeature(

@@ -114,7 +114,7 @@ def test_no_two_texts_and_no_reserved_word_share_a_label(texts: list[str], quote
     assert all(each == as_label(each, "missing") for each in distinct if "missing" not in each)
 
 
-@pytest.mark.parametrize("names", [["", "b", "c"], ["a", "b", "a"]])
+@pytest.mark.parametrize("names", [["", "b", "c", "d"], ["a", "b", "a", "d"]])
 @pytest.mark.parametrize("field", ["classes", "features", "categories"])
 def test_names_that_would_be_no_label_or_the_same_are_refused(
     tmp_path: Path, field: str, names: list[str]
@@ -122,7 +122,7 @@ def test_names_that_would_be_no_label_or_the_same_are_refused(
     write_mixed_bundle(tmp_path)
     manifest = json.loads((tmp_path / MANIFEST_FILE).read_text())
     if field == "classes":
-        edit(tmp_path, classes=names, class_shares=[1, 0, 0])
+        edit(tmp_path, classes=names, class_shares=[1, 0, 0, 0])
     else:
         features = manifest["features"]
         if field == "features":

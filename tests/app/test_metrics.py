@@ -150,6 +150,7 @@ FIELD_FAULTS = {
     "age": {"missing_field", "wrong_type", "wrong_shape", "unsupported", "not_finite", "out_of_range"},
     "Höhe (cm)": {"missing_field", "wrong_type", "wrong_shape", "unsupported", "not_finite", "out_of_range"},
     "soil type": {"missing_field", "wrong_type", "wrong_shape", "unsupported", "unknown_category"},
+    "sown": {"missing_field", "wrong_type", "wrong_shape", "unsupported"},
     "other": {"missing_field", "wrong_type", "wrong_shape", "unsupported", "unknown_field"},
 }
 
@@ -235,7 +236,9 @@ def test_a_feature_named_other_is_told_from_what_is_no_feature(tmp_path: Path, s
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["age", "instances", "columns", "soil type"]) | st.text(), inner, max_size=3
+                st.sampled_from(["age", "instances", "columns", "soil type", "sown"]) | st.text(),
+                inner,
+                max_size=3,
             )
         ),
         max_leaves=8,

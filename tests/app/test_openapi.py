@@ -48,6 +48,12 @@ def test_features_are_described_with_unit_range_and_choices(document: dict[str, 
     soil = instance["properties"]["soil type"]
     assert soil["anyOf"][0]["enum"] == ["clay", "löss & loam", "sand"]
     assert soil["anyOf"][1] == {"type": "null"}
+    sown = instance["properties"]["sown"]
+    assert (sown["anyOf"][0]["type"], sown["anyOf"][0]["format"]) == ("string", "date-time")
+    assert sown["description"] == (
+        "When the seed was sown: in ISO 8601, Europe/Berlin if without an offset; 2023-03-01T08:00:00+01:00 to "
+        "2024-09-30T18:30:00+02:00 in training. May be left out or null."
+    )
 
 
 def test_the_examples_work(mixed: TestClient, document: dict[str, Any]) -> None:
@@ -69,7 +75,7 @@ def test_a_class_is_described(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert schemas["Prediction"]["required"] == ["label", "probabilities", "model"]
     assert schemas["RequestedOutput"]["properties"]["name"]["enum"] == ["label", "probabilities"]
-    assert document["info"]["description"].startswith("Predicts **ripe** (no, yes) from 3 features")
+    assert document["info"]["description"].startswith("Predicts **ripe** (no, yes) from 4 features")
 
 
 def test_a_value_is_described_with_its_unit_and_its_interval(harvest_model: Path, serve: Serve) -> None:
@@ -85,7 +91,7 @@ def test_a_value_is_described_with_its_unit_and_its_interval(harvest_model: Path
     assert schemas["PredictionColumns"]["required"] == ["values", "intervals", "model"]
     assert schemas["RequestedOutput"]["properties"]["name"]["enum"] == ["value", "interval"]
     about = document["info"]["description"]
-    assert about.startswith("Predicts **harvest** in kg, with 90 % intervals, from 3 features with ridge")
+    assert about.startswith("Predicts **harvest** in kg, with 90 % intervals, from 4 features with ridge")
     assert not {"Probabilities", "ProbabilitiesByClass"} & set(schemas)
 
 

@@ -17,6 +17,7 @@ from tests.app.processes import running
 from tests.browsing import Visit
 from tests.bundles import (
     HARVEST,
+    SOWN,
     ValuedRow,
     harvest_row,
     mixed_row,
@@ -250,21 +251,21 @@ def test_categories_and_missing_values(mixed: tuple[str, Manifest], visit: Visit
     expect(soil.locator("option")).to_have_text(["clay", "löss & loam", "sand", "unknown"])
     for choice in ("sand", "löss & loam", None):
         soil.select_option(label=choice or "unknown")
-        row = mixed_row(10, 8, choice)
+        row = mixed_row(10, 8, choice, SOWN.typical)
         expect_answer(page, row.label, row.probabilities)
     expect(field(page, "soil type").locator(".foot")).to_have_text("10.0 % of training rows")
 
     box(page, "Höhe (cm)").fill("3")
-    row = mixed_row(3, 8, None)
+    row = mixed_row(3, 8, None, SOWN.typical)
     expect_answer(page, row.label, row.probabilities)
     unknown = field(page, "Höhe (cm)").get_by_role("checkbox", name="Höhe (cm) is unknown")
     unknown.check()
-    row = mixed_row(None, 8, None)
+    row = mixed_row(None, 8, None, SOWN.typical)
     expect_answer(page, row.label, row.probabilities)
     expect(box(page, "Höhe (cm)")).to_have_value("")
     slider(page, "Höhe (cm)").fill("20")
     expect(unknown).not_to_be_checked()
-    row = mixed_row(20, 8, None)
+    row = mixed_row(20, 8, None, SOWN.typical)
     expect_answer(page, row.label, row.probabilities)
     box(page, "Höhe (cm)").fill("")
     expect(unknown).to_be_checked()
@@ -278,6 +279,34 @@ def test_an_example_with_gaps_fills_in_unknown(mixed: tuple[str, Manifest], visi
     expect_answer(page, row.label, row.probabilities)
     expect(field(page, "soil type").locator("select")).to_have_value("")
     expect(field(page, "Höhe (cm)").locator("input[type=checkbox]")).to_be_checked()
+
+
+def test_a_date_and_time_is_that_of_the_features_zone(mixed: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(mixed[0])
+    sown = field(page, "sown").locator("input[type=datetime-local]")
+    expect(sown).to_have_value("2024-04-15T09:30")
+    expect(field(page, "sown").locator(".unit")).to_have_text("Europe/Berlin")
+    expect(field(page, "sown").locator(".foot")).to_have_text("2023-03-01 08:002024-09-30 18:30")
+    sown.fill("2024-12-24T23:15")
+    row = mixed_row(10, 8, "clay", "2024-12-24T22:15:00+00:00")
+    expect_answer(page, row.label, row.probabilities)
+    expect(page.locator("#examples [aria-pressed=true]")).to_have_count(0)
+    page.locator("#examples button").first.click()
+    expect(sown).to_have_value("2024-05-01T14:30")
+    expect(page.locator("#examples [aria-pressed=true]")).to_have_count(1)
+    row = mixed_row(12, 3, "clay", "2024-05-01T12:30:00+00:00")
+    expect_answer(page, row.label, row.probabilities)
+    unknown = field(page, "sown").get_by_role("checkbox", name="sown is unknown")
+    unknown.check()
+    expect(sown).to_have_value("")
+    row = mixed_row(12, 3, "clay")
+    expect_answer(page, row.label, row.probabilities)
+    sown.fill("2024-12-24T23:15")
+    expect(unknown).not_to_be_checked()
+    sown.press("Backspace")  # the month
+    expect(unknown).not_to_be_checked()
+    expect(page.locator("#trouble")).to_have_text("No answer: see “sown”.")
+    expect(field(page, "sown").locator(".error")).to_have_text("is not complete")
 
 
 @pytest.mark.slow
@@ -558,7 +587,7 @@ def test_a_value_is_shown_with_its_interval_on_the_histogram(
     )
     about = page.locator(".about")
     expect(about).to_contain_text("90 %: ± 2.5 kg; it holds 91.0 % of the test rows")
-    expect(about).to_contain_text("3 features, a value")
+    expect(about).to_contain_text("4 features, a value")
     expect(about.locator("#scores th")).to_have_text(["R²", "RMSE", "MAE", "median absolute error"])
     assert page.locator("#scores .whisker").count() == 1
     assert manifest.interval is not None
@@ -573,9 +602,9 @@ def test_a_rows_true_value_is_within_the_interval_or_not(
     document["examples"][1]["label"] = 9.25
     page = visit(address, routes={"**/model": answering(document)})
     buttons, compare = page.locator("#examples button"), page.locator("#compare")
-    expect(buttons).to_have_text(["row 1-1.6 kg", "row 29.3 kg", "row 32.3 kg", "typical values"])
+    expect(buttons).to_have_text(["row 1-0.3 kg", "row 29.3 kg", "row 35.1 kg", "typical values"])
     buttons.nth(0).click()
-    expect(compare).to_have_text(re.compile("✓ This row.s true value is -1.6 kg, within the interval."))
+    expect(compare).to_have_text(re.compile("✓ This row.s true value is -0.3 kg, within the interval."))
     expect(page.locator(".plot .truth")).to_be_visible()
     buttons.nth(1).click()
     expect(compare).to_have_text(re.compile("✗ This row.s true value is 9.3 kg, outside the interval."))

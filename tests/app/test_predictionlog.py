@@ -40,7 +40,7 @@ from tests.bundles import mixed_row, number_row
 from tests.tools import examples, free_port
 
 ROW = number_row((5.1, 3.5, 1.4, 0.2))
-PLANTS = [mixed_row(4.9, 3.0, "clay"), mixed_row(None, 7.9, None)]
+PLANTS = [mixed_row(4.9, 3.0, "clay", "2024-05-01T14:30:00+02:00"), mixed_row(None, 7.9, None)]
 ID = {"x-request-id": "a-client's-own"}
 NUMBERS_INFER, PLANTS_INFER = "/v2/models/iris/infer", "/v2/models/plants/infer"
 
@@ -93,7 +93,7 @@ def test_a_line_has_the_row_the_answer_and_where_it_comes_from(
         "id": ID["x-request-id"],
         "row": 0,
         "model_version": read_bundle(mixed_model).manifest.version,
-        "features": {"Höhe (cm)": 4.9, "age": 3.0, "soil type": "clay"},
+        "features": PLANTS[0].values,
         "label": PLANTS[0].label,
         "probabilities": pytest.approx(PLANTS[0].probabilities),
     }
@@ -122,7 +122,7 @@ SECRET = "4fa1c6"
         st.sampled_from(["id", "time", "model_version", "features", "label", "probabilities"]), min_size=1
     ),
     features=st.sampled_from(["all", "none"])
-    | st.sets(st.sampled_from(["age", "soil type", "Höhe (cm)"])).map(tuple),
+    | st.sets(st.sampled_from(["age", "soil type", "Höhe (cm)", "sown"])).map(tuple),
 )
 @settings(max_examples=15, deadline=None)
 def test_nothing_but_the_declared_fields_is_written(
@@ -147,7 +147,7 @@ def test_nothing_but_the_declared_fields_is_written(
         == 200
     )
     lines = log_of(client)
-    names = {"all": ("Höhe (cm)", "age", "soil type"), "none": ()}.get(str(features), features)
+    names = {"all": ("Höhe (cm)", "age", "soil type", "sown"), "none": ()}.get(str(features), features)
     expected = (fields | {"row"} if "id" in fields else fields) - (set() if names else {"features"})
     for line in lines:
         assert set(line) == expected

@@ -32,10 +32,11 @@ def test_categories_and_gaps_are_classified(mixed_model: Path) -> None:
     predictor = Classifier(bundle.model, Layout.of(bundle.manifest.features))
 
     _, probabilities = predictor.predict(
-        np.array([[12.0, 3.0], [np.nan, 30.0]]), np.array([["clay"], [""]], dtype=object)
+        np.array([[12.0, 3.0, np.nan, np.nan], [np.nan, 30.0, 5, 14]]),
+        np.array([["clay"], [""]], dtype=object),
     )
 
-    expected = [mixed_row(12.0, 3.0, "clay"), mixed_row(None, 30.0, None)]
+    expected = [mixed_row(12.0, 3.0, "clay"), mixed_row(None, 30.0, None, "2024-05-01T12:30:00Z")]
     np.testing.assert_allclose(
         probabilities, [list(row.probabilities.values()) for row in expected], rtol=1e-12
     )
@@ -47,7 +48,7 @@ def test_many_rows_run_in_blocks_of_about_one_size(
     bundle = read_bundle(mixed_model)
     layout = Layout.of(bundle.manifest.features)
     random = np.random.default_rng(0)
-    numbers = np.where(random.random((1001, 2)) < 0.1, np.nan, random.uniform(0, 40, (1001, 2)))
+    numbers = np.where(random.random((1001, 4)) < 0.1, np.nan, random.uniform(0, 40, (1001, 4)))
     categories = random.choice(np.array(["clay", "sand", ""], dtype=object), (1001, 1))
     whole = Classifier(bundle.model, layout).predict(numbers, categories)
     monkeypatch.setattr("app.predictor.BLOCK_BYTES", len(bundle.model))

@@ -62,6 +62,7 @@ def test_metadata_describes_server_and_model(numbers: TestClient, mixed: TestCli
         ("Höhe (cm)", "FP64"),
         ("soil type", "BYTES"),
         ("age", "FP64"),
+        ("sown", "BYTES"),
     ]
     assert model["outputs"][1] == {"name": "probabilities", "datatype": "FP64", "shape": [-1, 2]}
     (version,) = model["versions"]

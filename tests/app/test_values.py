@@ -29,7 +29,11 @@ from tests.bundles import (
     write_value_bundle,
 )
 
-ROWS = [harvest_row(12.0, 3.0, "clay"), harvest_row(None, 30.0, None), harvest_row(3.0, 80.0, "sand")]
+ROWS = [
+    harvest_row(12.0, 3.0, "clay", "2024-05-01T14:30:00Z"),
+    harvest_row(None, 30.0, None),
+    harvest_row(3.0, 80.0, "sand", "1969-12-31T23:30:00+00:00"),
+]
 INFER = "/v2/models/harvests/infer"
 
 
@@ -52,7 +56,7 @@ def tensors(rows: list[ValuedRow]) -> list[dict[str, Any]]:
         {
             "name": name,
             "shape": [len(rows)],
-            "datatype": "BYTES" if name == "soil type" else "FP64",
+            "datatype": "BYTES" if name in ("soil type", "sown") else "FP64",
             "data": values,
         }
         for name, values in columns(rows).items()
@@ -263,10 +267,10 @@ def test_a_model_of_two_columns_is_refused(tmp_path: Path) -> None:
         [helper.make_node("Identity", ["numbers"], ["value"])],
         "two",
         [
-            helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, 2]),
+            helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, [None, 4]),
             helper.make_tensor_value_info("categories", TensorProto.STRING, [None, 1]),
         ],
-        [helper.make_tensor_value_info("value", TensorProto.DOUBLE, [None, 2])],
+        [helper.make_tensor_value_info("value", TensorProto.DOUBLE, [None, 4])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
@@ -275,5 +279,5 @@ def test_a_model_of_two_columns_is_refused(tmp_path: Path) -> None:
     changed: Manifest = manifest.model_copy(update={"model": file}).sealed()
     (tmp_path / MODEL_FILE).write_bytes(content)
     (tmp_path / MANIFEST_FILE).write_text(changed.model_dump_json(), encoding="utf-8")
-    with pytest.raises(BundleError, match="output value has 2 columns; a regression has one"):
+    with pytest.raises(BundleError, match="output value has 4 columns; a regression has one"):
         create_app(Settings(model_dir=tmp_path))
