@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -43,7 +44,11 @@ from tests.bundles import (
 from tests.tools import free_port, require
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
-ROWS = [mixed_row(4.9, 3.0, "clay"), mixed_row(None, 7.9, "sand"), mixed_row(12.0, 60.0, None)]
+ROWS = [
+    mixed_row(4.9, 3.0, "clay", "2024-05-01T14:30:00+02:00"),
+    mixed_row(None, 7.9, "sand", "2024-12-24T23:15:00+01:00"),
+    mixed_row(12.0, 60.0, None),
+]
 
 
 with TemporaryDirectory() as _folder:
@@ -168,7 +173,8 @@ def test_what_the_service_logged_is_scored_told_and_kept_for_training(
         "live.csv",
     }
 
-    table = pa.csv.read_csv(output)
+    as_text = pa.csv.ConvertOptions(column_types={"sown": pa.string()}, strings_can_be_null=True)
+    table = pa.csv.read_csv(output, convert_options=as_text)
     assert table.column_names == [*(each.name for each in world.manifest.features), world.manifest.target]
     many = [{**row.values, world.manifest.target: label} for row, label in zip(ROWS, truth[3:], strict=True)]
     found = [{key: None if each == "" else each for key, each in row.items()} for row in table.to_pylist()]
@@ -186,7 +192,6 @@ def test_the_rows_for_training_keep_the_schema_that_the_service_has(world: World
     truth = [*(f"one-{index},0,{row.label}" for index, row in enumerate(ROWS))]
     truth += [f"many,{index},{row.label}" for index, row in enumerate(ROWS)]
     world.truth(*truth, head="id,row,label")
-    number, category = {"type": "number", "missing": 0.5}, {"type": "category", "missing": 0.5}
     schema = SchemaSettings.model_validate(
         {
             "target": world.manifest.target,
@@ -194,8 +199,7 @@ def test_the_rows_for_training_keep_the_schema_that_the_service_has(world: World
             "min_rows_per_class": 2,
             "duplicates": "keep",
             "features": {
-                feature.name: number if feature.type == "number" else category
-                for feature in world.manifest.features
+                feature.name: {"type": feature.type, "missing": 0.5} for feature in world.manifest.features
             },
         }
     )
@@ -206,10 +210,15 @@ def test_the_rows_for_training_keep_the_schema_that_the_service_has(world: World
         frame = checked.frame
         assert frame[world.manifest.target].tolist() == [row.label for row in ROWS] * 2
         assert frame["age"].tolist() == [row.values["age"] for row in ROWS] * 2
+        sown = [None if each is pd.NaT else each for each in frame["sown"]]
+        assert (
+            sown == [moment and pd.Timestamp(moment) for moment in (row.values["sown"] for row in ROWS)] * 2
+        )
         assert frame.isna().sum().to_dict() == {
             "Höhe (cm)": 2,
             "age": 0,
             "soil type": 2,
+            "sown": 2,
             world.manifest.target: 0,
         }
 
@@ -533,11 +542,13 @@ def test_what_cannot_be_read_is_one_line(world: World, fault: str, said: str) ->
 def test_training_needs_all_features(world: World) -> None:
     world.logged(line("a", features={"age": 3.0}))
     world.truth("a,no")
-    with pytest.raises(EspalierError, match=r"no Höhe \(cm\), soil type of request a.*FEATURES must be all"):
+    with pytest.raises(
+        EspalierError, match=r"no Höhe \(cm\), soil type, sown of request a.*FEATURES must be all"
+    ):
         world.run("--output", world.folder / "live.csv")
     with pytest.raises(EspalierError, match=r"live\.txt: it must end with \.csv or \.parquet"):
         world.run("--output", world.folder / "live.txt")
-    full = line("a", features={"age": 3.0, "Höhe (cm)": None, "soil type": "clay"})
+    full = line("a", features={"age": 3.0, "Höhe (cm)": None, "soil type": "clay", "sown": None})
     world.logged(full)
     with pytest.raises(EspalierError, match=r"--output .*nowhere/live\.csv: "):
         world.run("--output", world.folder / "nowhere" / "live.csv")

@@ -1,8 +1,8 @@
 """Determines for `training.draft` the type of each column of a source, and how its odd cells can be read.
 
 A column whose cells are numbers but for a few stays a number: the others become words for missing, marks for decimals
-or thousands, or lines under `data.replace`, and the draft says which cells those are. Only what cannot be a
-feature is left out: what numbers or names the rows, dates, free text, and what never changes.
+or thousands, or lines under `data.replace`, and the draft says which cells those are. The same holds for a column of dates. Only what
+cannot be a feature is left out: what numbers or names the rows, free text, and what never changes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.cells import PLAIN, Cells, as_written
-from training.data.columns import as_numbers, as_text, without_unit
+from app.moments import DAY_SECONDS, EXAMPLE, PARTS, maker, step, written
+from training.data.columns import as_moments, as_numbers, as_text, moments, without_unit
 from training.prepare.checks import LARGEST
 
 MOST_CATEGORIES = 200
@@ -30,6 +32,8 @@ MOST_REPLACED = 200
 """Distinct cells of a column that a draft replaces one by one."""
 MOST_ODD = 0.05
 """Share of cells that may become missing because they are not numbers."""
+DATE_YEARS = range(1500, 2500)
+"""Most dates of a column are in these; 0012-05 is rather a code."""
 WIDENED = 0.25
 SHOWN = 3
 
@@ -149,9 +153,13 @@ def judge(
     """
     texts = {name: _Texts.of(frame[name]) for name in frame.columns}
     marks = known or _marks(filter(None, texts.values()), delimiter)
+    dates = {name: _Dates.of(frame[name], texts[name]) for name in frame.columns if name != target}
     readings = {name: _Reading.of(each, marks) if each else None for name, each in texts.items()}
     words = sorted(
-        {*marks.missing, *(word for each in readings.values() if each for word in each.placeholders)}
+        {
+            *marks.missing,
+            *(word for each in (*readings.values(), *dates.values()) if each for word in each.placeholders),
+        }
     )
     columns = Columns(
         marks.model_copy(update={"missing": tuple(words)}),
@@ -159,7 +167,10 @@ def judge(
     )
     for name in frame.columns:
         if name != target:
-            _judge_column(str(name), frame[name], texts[name], readings[name], columns)
+            if (found := dates[name]) is not None:
+                _judge_dates(str(name), found, texts[name], columns)
+            else:
+                _judge_column(str(name), frame[name], texts[name], readings[name], columns)
     if target is None:
         return columns
     return replace(
@@ -223,6 +234,18 @@ def _judge_column(
     else:
         _count_missing(name, texts, found[0]["categories"], columns)
     columns.features[name] = found
+
+
+def _judge_dates(name: str, dates: _Dates, texts: _Texts | None, columns: Columns) -> None:
+    """Add the result for a column of dates to `columns`."""
+    first, last = min(dates.seen), max(dates.seen)
+    if first == last and len(dates.seen) == dates.rows:
+        columns.left_out[name] = f"left out, since it is {written(first)} in every row"
+        return
+    if dates.others:
+        columns.replace[name] = dict.fromkeys(dates.others, "")
+    _count_missing(name, texts, (), columns)
+    columns.features[name] = dates.settings, dates.comment(texts)
 
 
 def _as_number(
@@ -310,6 +333,65 @@ class _Texts:
         ]
         rest = f" and {len(ranked) - SHOWN} more" if len(ranked) > SHOWN else ""
         return ", ".join(parts) + rest
+
+
+@dataclass(frozen=True)
+class _Dates:
+    """A column of dates, or of dates and times.
+
+    Attributes:
+        seen: the values.
+        rows: of the column.
+        placeholders: texts that mean that there is no value.
+        others: texts that are no dates.
+    """
+
+    seen: list[datetime]
+    rows: int
+    placeholders: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, column: pd.Series[Any], texts: _Texts | None) -> _Dates | None:
+        """None if the column does not hold dates."""
+        if pd.api.types.is_numeric_dtype(column.dtype):
+            return None
+        values, wrong = as_moments(column)
+        seen = [each for each in moments(values) if each is not None]
+        usual = sum(each.year in DATE_YEARS for each in seen)
+        if not seen or 2 * usual <= len(seen) or (texts is None and wrong.any()):
+            return None
+        odd = [] if texts is None else sorted(set(as_text(column[wrong])[0]))
+        placeholders = tuple(each for each in odd if is_placeholder(each))
+        others = tuple(each for each in odd if each not in placeholders)
+        strange = sum(texts.counts[each] for each in others) if texts else 0
+        if len(others) > MOST_REPLACED or strange > MOST_ODD * (len(seen) + strange):
+            return None
+        return cls(seen, len(column), placeholders, others)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As a feature, of which the parts are made that vary."""
+        made = zip(*map(maker(PARTS), set(self.seen)), strict=True)
+        parts = [part for part, values in zip(PARTS, made, strict=True) if len(set(values)) > 1]
+        return {
+            "type": "datetime",
+            **({"parts": parts} if len(parts) < len(PARTS) else {}),
+            **_missing(self.rows - len(self.seen), self.rows),
+        }
+
+    def comment(self, texts: _Texts | None) -> str:
+        dates = step(self.seen) >= DAY_SECONDS
+        low, high = (written(each)[: 10 if dates else None] for each in (min(self.seen), max(self.seen)))
+        notes = [f"seen {low} to {high}"]
+        if not dates:
+            notes.append("in UTC where there is no offset: add `timezone: Europe/Berlin` for local times")
+        if texts and (odd := (*self.placeholders, *self.others)):
+            lost = ", which become missing; in data.replace, dates can be given" if self.others else ""
+            notes.append(
+                f"{len(self.seen):,} of {texts.total:,} cells are dates; the others: {texts.shown(odd)}{lost}"
+            )
+        return "; ".join(notes)
 
 
 @dataclass(frozen=True)
@@ -539,7 +621,10 @@ def _category(texts: _Texts, cells: Cells) -> tuple[dict[str, Any], str] | str:
     if len(counts) == 1 and total == texts.rows:
         return f"left out, since it is {_short(next(iter(counts)))} in every row"
     if len(counts) > 1 and all(_DATE.fullmatch(each) for each in counts):
-        return "left out, since it holds dates or times: turn them into numbers in the source"
+        return (
+            f"left out, since it holds dates or times that are not in ISO 8601: write them as {EXAMPLE[:10]} or {EXAMPLE} in the "
+            "source, or a time of day as a number"
+        )
     length = sum(len(each.split()) * count for each, count in counts.items()) / total
     few = len(counts) <= max(2, min(HANDFUL, total // 2))
     often = len(counts) <= MOST_CATEGORIES and total >= FEWEST_ROWS_EACH * len(counts)

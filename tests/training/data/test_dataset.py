@@ -32,9 +32,11 @@ def test_what_prepare_writes_is_what_later_stages_read() -> None:
 
 def test_missing_is_nan_for_a_number_and_empty_for_a_category() -> None:
     profile, split = mixed()
-    assert profile.layout.numbers == ("length", "width")
+    parts = ("seen.year", "seen.month", "seen.weekday", "seen.hour", "seen.elapsed")
+    assert profile.layout.numbers == ("length", "width", *parts)
     assert profile.layout.categories == ("colour",)
     assert np.isnan(split.numbers[:, 0]).sum() == profile.missing["length"] > 0
+    assert np.isnan(split.numbers[:, 2:]).sum() == 5 * profile.missing["seen"] > 0
     assert (split.categories[:, 0] == "").sum() == profile.missing["colour"] > 0
     assert {type(each) for each in split.categories[:, 0]} == {str}
 

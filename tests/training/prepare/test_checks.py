@@ -95,7 +95,7 @@ def test_sound_data_comes_out_typed_and_in_order() -> None:
         ({"length": [True, False] * 4}, "the column is true or false: declare it as `type: category`"),
         (
             {"length": list(pd.date_range("2026-01-01", periods=8))},
-            "the column holds dates: turn them into a number or a category",
+            "the column holds dates: declare it as `type: datetime`",
         ),
         (
             {"colour": [datetime.date(2026, 1, 1)] * 8},
@@ -113,6 +113,68 @@ def test_sound_data_comes_out_typed_and_in_order() -> None:
 def test_what_breaks_a_rule_is_named_with_its_rows(columns: dict[str, list[Any]], complaint: str) -> None:
     (line,) = complaints(flowers(**columns), schema(duplicates="keep"))
     assert complaint in line
+
+
+@pytest.mark.parametrize(
+    ("cells", "complaint"),
+    [
+        (
+            ["2024-02-30", "2024-05-01", "", "1.5.2024", "12:30", None, "2024-05", "2024-05-01 12:30"],
+            "seen: 3 values are no date and time in ISO 8601, such as 2024-05-01T12:30:00Z: row 1: '2024-02-30', "
+            "row 4: '1.5.2024', row 5: '12:30'; correct the source, swap it with data.replace, or list it under data.missing",
+        ),
+        (
+            [1714566600 + row for row in range(8)],
+            "seen: 8 values are no date and time in ISO 8601, such as 2024-05-01T12:30:00Z: row 1: 1714566600, row 2: "
+            "1714566601, row 3: 1714566602, row 4: 1714566603, row 5: 1714566604 and 3 more; a number does not say whether it "
+            "counts seconds, milliseconds or days",
+        ),
+        (["1612010100000"] * 8, "seen: 8 values are no date"),
+        (["2024-05-01"] * 4 + [None] * 4, "seen: 4 values are missing (50.00%) and 25.00% may be: row 5"),
+        ([None] * 8, "seen: every value is missing; leave the feature out of the schema"),
+    ],
+)
+def test_cells_that_are_no_dates_are_named_with_their_rows(cells: list[Any], complaint: str) -> None:
+    features = {"seen": {"type": "datetime", "missing": 0.25}}
+    (line,) = complaints(flowers(seen=cells), schema(features=features, duplicates="keep"))
+    assert complaint in line
+
+
+def test_dates_come_out_as_moments_in_utc() -> None:
+    """In the time zone of the feature where they have none."""
+    cells = [
+        "2024-05-01",
+        " 2024-05-01T12:30:00.25Z ",
+        "2024-03-31 02:30",  # the clocks skip it
+        datetime.date(2024, 1, 1),
+        datetime.datetime(1969, 12, 31, 23),
+        pd.Timestamp("2024-07-01T12:00", tz="America/New_York"),
+        "?",
+        None,
+    ]
+    seen = {"type": "datetime", "timezone": "Europe/Berlin", "missing": 0.25}
+    settings = schema(features={"seen": seen}, duplicates="keep")
+    frame = flowers(seen=cells)
+    checked = check(frame, settings, Cells(missing=("?",))).frame
+    assert str(checked["seen"].dtype) == "datetime64[us, UTC]"
+    assert [None if each is pd.NaT else each.isoformat() for each in checked["seen"]] == [
+        "2024-04-30T22:00:00+00:00",
+        "2024-05-01T12:30:00.250000+00:00",
+        "2024-03-31T01:30:00+00:00",
+        "2023-12-31T23:00:00+00:00",
+        "1969-12-31T22:00:00+00:00",
+        "2024-07-01T16:00:00+00:00",
+        None,
+        None,
+    ]
+
+
+def test_equal_moments_are_equal_rows() -> None:
+    seen = ["2024-05-01T12:30Z", "2024-05-01T14:30+02:00", *(f"2024-06-0{day}" for day in range(1, 7))]
+    settings = schema(features={"seen": {"type": "datetime"}}, duplicates="drop")
+    checked = check(flowers(seen=seen, kind=["a"] * 4 + ["b"] * 4), settings)
+    assert checked.duplicates_dropped == 1
+    assert len(checked.frame) == 7
 
 
 def test_everything_is_said_at_once() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 from skl2onnx.sklapi import CastTransformer
 from sklearn.ensemble import GradientBoostingClassifier, VotingClassifier
@@ -18,11 +19,12 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 
-from app.contract import Layout, NumberFeature
+from app.contract import DatetimeFeature, Layout, NumberFeature
 from app.predictor import Classifier, Regressor
 from tests.training.project import ROOT
 from tests.training.rows import FEW_TREES, mixed, numbers, values
 from training.base.errors import ParityError
+from training.data.columns import moment_parts
 from training.data.dataset import Profile, Split
 from training.results import scores
 from training.results.figures import Answers
@@ -197,7 +199,7 @@ def test_generated_rows_come_in_blocks_where_features_are_many(monkeypatch: pyte
     assert [len(each) for each in whole] == [1000, 1000]
     same = parity.grid_rows(profile, rows, 1000, fraction=2, seed=7)
     assert np.array_equal(whole[1].numbers, same.numbers, equal_nan=True)
-    monkeypatch.setattr(parity, "MOST_CELLS", 400 * len(profile.features))
+    monkeypatch.setattr(parity, "MOST_CELLS", 400 * (rows.numbers.shape[1] + 1))
     blocks = list(parity.generated_rows(profile, rows, 1000, 7))
     assert [len(each) for each in blocks] == [400, 400, 200] * 2
     assert not np.array_equal(blocks[0].numbers, blocks[1].numbers, equal_nan=True)
@@ -211,10 +213,10 @@ def test_generated_rows_lie_on_the_grid_and_within_the_ranges() -> None:
     profile, rows = mixed()
     for fraction in (1, 2):
         split = parity.grid_rows(profile, rows, 5000, fraction=fraction, seed=3)
-        for column, name in enumerate(profile.layout.numbers):
-            feature = next(each for each in profile.features if each.name == name)
-            assert isinstance(feature, NumberFeature)
-            values = split.numbers[:, column]
+        for feature in profile.features:
+            if not isinstance(feature, NumberFeature):
+                continue
+            values = split.numbers[:, profile.layout.places(feature)]
             values = values[~np.isnan(values)]
             multiples = values / (feature.step / fraction)
             assert np.allclose(multiples, np.round(multiples), atol=1e-6)
@@ -223,6 +225,28 @@ def test_generated_rows_lie_on_the_grid_and_within_the_ranges() -> None:
             # Literals as a person writes them: 0.3, not 0.30000000000000004.
             assert (values == np.round(values, 6)).all()
         assert set(split.categories[:, 0]) == {"", "blue", "green", "red"}
+
+
+def test_generated_moments_are_on_their_grid_and_their_parts_fit() -> None:
+    profile, rows = mixed()
+    feature = profile.features[-1]
+    assert isinstance(feature, DatetimeFeature)
+    for fraction in (1, 2):
+        split = parity.grid_rows(profile, rows, 2000, fraction=fraction, seed=3)
+        parts = split.numbers[:, profile.layout.places(feature)]
+        missing = np.isnan(parts)
+        assert (missing.all(axis=1) == missing.any(axis=1)).all()
+        assert 0.05 < missing.all(axis=1).mean() < 0.15
+        seconds = parts[~missing.any(axis=1), -1]
+        assert (seconds % (3600 / fraction) == 0).all()
+        moments = pd.Series(pd.to_datetime(seconds, unit="s", utc=True))
+        np.testing.assert_array_equal(
+            moment_parts(moments, feature.parts, feature.timezone), parts[~missing.any(axis=1)]
+        )
+        first, last = (pd.Timestamp(each).timestamp() for each in (feature.earliest, feature.latest))
+        inside = (seconds >= first) & (seconds <= last)
+        assert inside[: len(inside) // 2 - 100].all()
+        assert 0.2 < inside[len(inside) // 2 :].mean() < 0.5
 
 
 @pytest.mark.parametrize("name", NAMES)
