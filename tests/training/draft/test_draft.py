@@ -115,6 +115,7 @@ def test_what_a_column_is(tmp_path: Path) -> None:
             "same": 0,
             "flag": [0, 1, 1, 1] * (rows // 4),
             "day": [f"2026-01-{1 + number % 9:02}" for number in range(rows)],
+            "german": [f"{1 + number % 9}.1.2026" for number in range(rows)],
             "gap": [*range(10, 10 + rows // 2), *range(100, 100 + rows // 2)],
             "customer_id": [number % 30 * 7 % 31 for number in range(rows)],
             "code": ["007", "012"] * (rows // 2),
@@ -136,6 +137,7 @@ def test_what_a_column_is(tmp_path: Path) -> None:
         "size": {"type": "number", "range": [-1.9, 3.4]},
         "count": {"type": "number", "range": [2, 8]},
         "flag": {"type": "number", "range": [0, 1]},
+        "day": {"type": "datetime", "parts": ["weekday", "elapsed"]},
         "code": {"type": "category", "categories": ["007", "012"]},
         "yes": {"type": "category", "categories": ["no", "yes"]},
         "gaps": {"type": "category", "categories": ["a", "b"], "missing": 0.25},
@@ -145,14 +147,14 @@ def test_what_a_column_is(tmp_path: Path) -> None:
         "# note: left out, since its 40 texts all differ: an identifier or free text",
         "# empty: left out, since every value is missing",
         "# same: left out, since it is 0 in every row",
-        "# day: left out, since it holds dates or times: turn them into numbers in the source",
+        "# german: left out, since it holds dates or times that are not in ISO 8601: write them as 2024-05-01",
         "# gap: left out, since it numbers the rows",
         "# customer_id: left out, since it numbers the rows",
     ):
         assert reason in text
 
 
-def test_dates_and_infinities_become_comments(tmp_path: Path) -> None:
+def test_timestamps_are_a_datetime_and_infinities_become_comments(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {
             "when": pd.date_range("2026-01-01", periods=20),
@@ -163,7 +165,7 @@ def test_dates_and_infinities_become_comments(tmp_path: Path) -> None:
     )
     frame.to_parquet(tmp_path / "a.parquet")
     text = draft.draft(str(tmp_path / "a.parquet"), "kind", {})
-    assert "# when: left out, since it holds datetime64" in text
+    assert "when: {type: datetime, parts: [weekday, elapsed]}  # seen 2026-01-01 to 2026-01-20" in text
     assert "# wild: left out, since 10 values are infinite or beyond 1e+30" in text
 
 
@@ -431,10 +433,8 @@ def test_states_are_categories_and_free_text_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "cells",
     [
-        ["2026-01-31", "2026-02-01"],
         ["31.12.2026", "1.1.2027"],
         ["12/31/26", "1/1/27"],
-        ["2026-01-31T10:00:00Z", "2026-02-01 11:30"],
         ["10:15", "11:20:30"],
         ["31 Dec 2026", "1-Jan-27"],
         ["Dec 31, 2026", "January 1 2027"],
@@ -444,6 +444,55 @@ def test_dates_are_left_out(cells: list[str], tmp_path: Path) -> None:
     csv = "when;x;kind\n" + "".join(f"{cells[row % 2]};{row % 9 / 4};{'ab'[row % 2]}\n" for row in range(40))
     text, _ = drafted(csv, tmp_path)
     assert "# when: left out, since it holds dates or times" in text
+
+
+@pytest.mark.parametrize(
+    ("cells", "feature", "comment"),
+    [
+        (
+            ["2026-01-31", "2026-02-01"],
+            {"parts": ["month", "weekday", "elapsed"]},
+            "seen 2026-01-31 to 2026-02-01",
+        ),
+        (
+            ["2026-01-31T10:00:00Z", "2027-02-02 11:30"],
+            {},
+            "seen 2026-01-31T10:00:00Z to 2027-02-02T11:30:00Z; in UTC where there is no offset: add `timezone: Europe/Berlin`",
+        ),
+        (
+            ["2026-01", "n/a", "2026-02", ""],
+            {"parts": ["month", "weekday", "elapsed"], "missing": 0.5},
+            "'n/a'",
+        ),
+        (["2026-01-01", "2026-01-01"], None, "left out, since it is 2026-01-01T00:00:00Z in every row"),
+        (["0012-05", "0013-06"], None, ""),
+    ],
+)
+def test_dates_in_iso_8601_are_a_datetime(
+    cells: list[str], feature: dict[str, Any] | None, comment: str, tmp_path: Path
+) -> None:
+    csv = "when;x;kind\n" + "".join(
+        f"{cells[row % len(cells)]};{row % 9 / 4};{'ab'[row % 2]}\n" for row in range(40)
+    )
+    text, _ = drafted(csv, tmp_path)
+    found = yaml.safe_load(text)["schema"]["features"].get("when", {"type": None})
+    assert found == {"type": "datetime", **feature} if feature is not None else found["type"] != "datetime"
+    (line,) = (each for each in text.splitlines() if "when:" in each)
+    assert comment in line
+
+
+def test_few_cells_that_are_no_dates_become_missing(tmp_path: Path) -> None:
+    cells = [f"2026-01-{1 + row % 28:02}" for row in range(99)] + ["spring"]
+    csv = "when;x;kind\n" + "".join(
+        f"{each};{row % 9 / 4};{'ab'[row % 2]}\n" for row, each in enumerate(cells)
+    )
+    text, settings = drafted(csv, tmp_path)
+    assert settings.data.replace == {"when": {"spring": ""}}
+    assert (
+        "99 of 100 cells are dates; the others: 'spring' (once, first in row 100), which become missing"
+        in text
+    )
+    assert settings.data_schema.features["when"].missing == 0.01
 
 
 NAMES = [
