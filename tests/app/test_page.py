@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
@@ -17,8 +18,12 @@ from tests.app.processes import running
 from tests.browsing import Visit
 from tests.bundles import (
     HARVEST,
+    IRIS_BASE,
+    IRIS_CLASSES,
+    IRIS_FEATURES,
     SOWN,
     ValuedRow,
+    contributions_of,
     harvest_row,
     mixed_row,
     number_row,
@@ -55,6 +60,15 @@ def harvests(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The service with a regression, whose features are those of `mixed`."""
     directory = tmp_path_factory.mktemp("harvests")
     manifest = write_harvest_bundle(directory)
+    with running(directory) as service:
+        yield service.url, manifest
+
+
+@pytest.fixture(scope="module")
+def explained(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Manifest]]:
+    """The service with four numbers, which explains its answers."""
+    directory = tmp_path_factory.mktemp("explained")
+    manifest = write_number_bundle(directory, explained=True)
     with running(directory) as service:
         yield service.url, manifest
 
@@ -635,3 +649,75 @@ def test_nothing_moves_for_who_asked_for_that(numbers: tuple[str, Manifest], vis
     duration = "getComputedStyle(document.querySelector('.fill')).transitionDuration"
     assert visit(numbers[0]).evaluate(duration) != "0s"
     assert visit(numbers[0], reduced_motion="reduce").evaluate(duration) == "0s"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_inputs_are_ranked_by_what_they_add(
+    explained: tuple[str, Manifest], visit: Visit, width: int, scheme: str
+) -> None:
+    address, manifest = explained
+    page = visit(address, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    for button, example in zip(page.locator(".examples button").all(), manifest.examples, strict=False):
+        button.click()
+        expect(page.locator("#verdict")).to_have_text(str(example.label))
+        values = tuple(float(example.values[name] or 0) for name in IRIS_FEATURES)
+        index = IRIS_CLASSES.index(str(example.label))
+        added = contributions_of(values)[:, index]
+        order = np.argsort(-np.abs(added), kind="stable")
+        reasons = page.locator("#reasons > ol > li")
+        expect(page.locator("#reasons figcaption")).to_have_text(
+            f"What each input adds to {example.label}, in log-odds"
+        )
+        titles = [f"{IRIS_FEATURES[place].replace('_', ' ')} {values[place]:g} cm" for place in order]
+        expect(reasons.locator(".name")).to_have_text(titles)
+        shown = [
+            float(each.replace("\N{MINUS SIGN}", "-")) for each in reasons.locator(".added").all_inner_texts()
+        ]
+        assert shown == pytest.approx(added[order], abs=0.006)
+        total = page.locator("#reasons .sum").inner_text().rstrip(".").rpartition(" ")[2]
+        assert float(total.replace("\N{MINUS SIGN}", "-")) == pytest.approx(
+            IRIS_BASE[index] + added.sum(), abs=0.006
+        )
+        longest = max(abs(value) for value in added)
+        track = reasons.nth(0).locator(".track").bounding_box()
+        assert track is not None
+        span = max(0, *added) - min(0, *added)
+        for row, place in enumerate(order):
+            assert reasons.nth(row).get_attribute("class") == ("down" if added[place] < 0 else "up")
+        page.wait_for_timeout(300)
+        first = reasons.nth(0).locator("i").bounding_box()
+        assert first is not None
+        assert first["width"] == pytest.approx(track["width"] * longest / span, abs=1)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.slow
+def test_a_model_without_explanations_shows_none(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(numbers[0])
+    expect(page.locator("#reasons")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_many_contributions_are_folded(explained: tuple[str, Manifest], visit: Visit) -> None:
+    """The names of features are text, whatever they look like."""
+    address, manifest = explained
+    document = widened(manifest, 30)
+    document["explanation"] = {**json.loads(manifest.model_dump_json())["explanation"], "base": [0.5] * 10}
+    names = [each["name"] for each in document["features"]]
+    explanation = {
+        "base": 0.5,
+        "unit": "log-odds",
+        "class": document["classes"][0],
+        "contributions": {name: (-1) ** place * place / 10 for place, name in enumerate(names)},
+    }
+    answer = answer_of(document)
+    model = answer.pop("model")
+    predictions = {"predictions": [{**answer, "explanation": explanation}], "model": model}
+    page = visit(address, routes={"**/model": answering(document), "**/predict": answering(predictions)})
+    expect(page.locator("#reasons > ol > li")).to_have_count(8)
+    expect(page.locator("#reasons summary")).to_have_text("22 smaller ones")
+    page.locator("#reasons summary").click()
+    expect(page.locator("#reasons details li")).to_have_count(22)
+    expect(page.locator("#reasons details li").last.locator(".added")).to_have_text("0.00")

@@ -309,6 +309,17 @@ class TestWhereTheBundleIsFound:
         with pytest.raises(DataError, match=r"is not sound: model\.json does not match its own digest"):
             released.run("production")
 
+    def test_a_bundle_that_explains_its_predictions(self, released: Repository) -> None:
+        released.change(explain="shap")
+        released.run("train", "logistic_regression")
+        block = released.params()["train"]["algorithms"]["logistic_regression"]
+        released.change(train__algorithms={"logistic_regression": block})
+        released.run("select")
+        assert Path("model/explain.onnx").stat().st_size > 0
+        released.record()
+        released.release(released.commit())
+        released.run("production")
+
     def test_the_candidate_must_be_sound_too(self, released: Repository) -> None:
         Path("model/model.onnx").write_bytes(b"x")
         with pytest.raises(BundleError):

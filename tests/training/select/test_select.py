@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.contract import Score, read_bundle
+from app.contract import Explanation, ModelFile, Score, read_bundle, sha256
 from tests.training.project import Project
 from training.base import config
 from training.base.errors import DataError, GateError
@@ -16,7 +16,7 @@ from training.data import dataset
 from training.data.dataset import read_profile
 from training.results import leaderboard, report
 from training.results.board import LEADERBOARD_FILE
-from training.results.report import FoldScores, Report
+from training.results.report import Explained, FoldScores, Report
 from training.sections.select import GateSettings
 from training.select import gate
 
@@ -293,6 +293,67 @@ class TestPapers:
             assert f"| {feature['name']} |" in card
         accuracy = manifest["metrics"]["test"]["accuracy"]
         assert f"{accuracy['value']:.4f} [{accuracy['low']:.4f}, {accuracy['high']:.4f}]" in card
+
+
+class TestExplanations:
+    def write(self, name: str, cv: float, *, explained: bool) -> None:
+        """A report of a candidate as if it were (not) explained, with another score."""
+        found = variant(report.read(name), name, cv, 10)
+        about = Explained(
+            explanation=Explanation(
+                file=ModelFile(sha256=sha256(b"explains"), bytes=8, opset=18), unit="log-odds", base=(0, 0, 0)
+            ),
+            rows=10,
+            largest_difference=0,
+        )
+        changes = {
+            "explained": about if explained else None,
+            "unexplained": "" if explained else "it is made of stone",
+        }
+        report.write(found.model_copy(update=changes))
+        Path(f"candidates/{name}/explain.onnx").write_bytes(b"explains" if explained else b"")
+
+    @pytest.fixture
+    def candidates(self, trained: Project) -> Project:
+        algorithms = trained.params()["train"]["algorithms"]
+        two = {name: algorithms[name] for name in ("svm", "decision_tree", "logistic_regression")}
+        trained.change(explain="shap", train__algorithms=two)
+        self.write("svm", 0.99, explained=False)
+        self.write("logistic_regression", 0.97, explained=True)
+        self.write("decision_tree", 0.95, explained=True)
+        return trained
+
+    def test_the_champion_is_one_that_can_be_explained(
+        self, candidates: Project, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        candidates.run("select")
+        bundle = read_bundle(candidates.root / "model")
+        assert bundle.manifest.algorithm == "logistic_regression"
+        assert bundle.explanation == b"explains"
+        board = leaderboard.read()
+        assert [row.algorithm for row in board.rows] == ["logistic_regression", "decision_tree", "svm"]
+        sentence = "svm was left out of the choice, because it cannot be explained: it is made of stone"
+        assert board.unexplained == (sentence,)
+        assert f"- {sentence}" in Path("reports/leaderboard.md").read_text()
+        candidates.run("leaderboard")
+        assert sentence in " ".join(capsys.readouterr().out.split())
+
+    def test_without_the_wish_all_compete(self, candidates: Project) -> None:
+        candidates.change(explain="none")
+        candidates.run("select")
+        bundle = read_bundle(candidates.root / "model")
+        assert (bundle.manifest.algorithm, bundle.explanation) == ("svm", None)
+        assert not (candidates.root / "model/explain.onnx").exists()
+
+    def test_if_none_can_be_explained_the_remedy_is_named(self, candidates: Project) -> None:
+        for name in ("logistic_regression", "decision_tree"):
+            self.write(name, 0.9, explained=False)
+        with pytest.raises(
+            GateError,
+            match=r"explain: shap needs a model that can be explained, and there is none \(svm: it is made of stone; .*"
+            r"add one such as logistic_regression, ridge or xgboost under train\.algorithms, or write `explain: none`",
+        ):
+            candidates.run("select")
 
 
 def test_folders_of_removed_algorithms_go(trained: Project) -> None:

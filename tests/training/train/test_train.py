@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sklearn import metrics
 from sklearn.semi_supervised import LabelPropagation
 
-from app.predictor import Classifier
+from app.contract import sha256
+from app.predictor import Classifier, Explainer
 from tests.e2e.clone import ROOT
 from tests.training.project import Project
 from training.base.errors import ConfigError, DataError, ParityError
@@ -84,7 +85,44 @@ def test_training_again_writes_the_same_bytes(trained: Project) -> None:
     trained.run("train", "xgboost")
     after = {each: each.read_bytes() for each in sorted(folder.rglob("*")) if each.is_file()}
     assert before == after
-    assert len(before) == 7
+    assert len(before) == 8
+
+
+def test_without_explanations_the_file_is_empty(trained: Project) -> None:
+    """DVC's outputs always exist."""
+    assert (trained.root / "candidates/xgboost/explain.onnx").read_bytes() == b""
+    result = report.read("xgboost")
+    assert (result.explained, result.unexplained) == (None, "")
+
+
+def test_an_explanation_is_written_beside_the_model(trained: Project) -> None:
+    model = report.read("xgboost").model
+    trained.change(explain="shap")
+    trained.run("train", "xgboost")
+    result = report.read("xgboost")
+    assert result.explained is not None
+    assert result.model == model
+    content = (trained.root / "candidates/xgboost/explain.onnx").read_bytes()
+    assert sha256(content) == result.explained.explanation.file.sha256
+    assert result.explained.rows == 149 + 2000
+    profile = read_profile()
+    test = read_split(TEST_FILE, profile)
+    assert Explainer(content, profile.layout).explain(test.numbers).shape == (len(test), 4, 3)
+    trained.run("train", "xgboost")
+    assert (trained.root / "candidates/xgboost/explain.onnx").read_bytes() == content
+
+
+def test_an_algorithm_without_explanations_says_why(
+    trained: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained.change(explain="shap")
+    with caplog.at_level("WARNING"):
+        trained.run("train", "svm")
+    assert (
+        "train.algorithms.svm with gamma: 'scale', C: 3.0 cannot be explained: it is neither" in caplog.text
+    )
+    assert report.read("svm").unexplained == "it is neither linear nor made of trees"
+    assert (trained.root / "candidates/svm/explain.onnx").read_bytes() == b""
 
 
 @pytest.mark.slow
