@@ -94,11 +94,20 @@ class SearchSettings(Settings):
         return self
 
 
+NATIVE = ("catboost", "hist_gradient_boosting", "lightgbm", "xgboost")
+"""The algorithms that split over sets of categories."""
+_OWN_KEYS = ("search", "categories", "smooth")
+
+
 class AlgorithmSettings(Settings):
-    """One block under `train.algorithms`: everything but `search` is handed to the factory function."""
+    """One block under `train.algorithms`: everything but the other fields is a parameter of the estimator."""
 
     parameters: dict[str, Any]
     search: SearchSettings | None = None
+    categories: Literal["one_hot", "native", "target"] = "one_hot"
+    """What the estimator sees of a category: a column for each, its code, or the mean of the target."""
+    smooth: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = "auto"
+    """How many rows' weight the mean of all rows has in the mean of a category; auto follows the variances."""
 
     @model_validator(mode="before")
     @classmethod
@@ -106,9 +115,27 @@ class AlgorithmSettings(Settings):
         if block is None:
             block = {}
         if isinstance(block, dict):
-            rest = {key: value for key, value in block.items() if key != "search"}
-            return {"parameters": rest, "search": block.get("search")}
+            own = {key: block[key] for key in _OWN_KEYS if key in block}
+            return {"parameters": {key: block[key] for key in block if key not in own}, **own}
         return block
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The keys of the block without its search, as far as they are given."""
+        own: dict[str, Any] = {
+            key: getattr(self, key) for key in ("categories", "smooth") if key in self.model_fields_set
+        }
+        return {**own, **self.parameters}
+
+    @model_validator(mode="after")
+    def _keys_fit_the_categories(self) -> Self:
+        if "smooth" in self.model_fields_set and self.categories != "target":
+            raise ValueError(f"smooth is for categories: target, and they are {self.categories}: remove it")
+        if self.search and (searched := sorted({"categories", "smooth"} & self.search.space.keys())):
+            raise ValueError(
+                f"search.space.{searched[0]}: {searched[0]} cannot be searched: write it in the block, beside search"
+            )
+        return self
 
     @model_validator(mode="after")
     def _numbers_are_numbers(self) -> Self:
@@ -126,8 +153,25 @@ class AlgorithmSettings(Settings):
         return self
 
 
+def _check_native(name: str, block: AlgorithmSettings) -> None:
+    if name not in NATIVE:
+        raise ValueError(f"{name}: categories: native is for {', '.join(NATIVE)}: use target or one_hot")
+    searched = block.search.space.get("tree_method") if block.search else None
+    methods = searched if isinstance(searched, list) else [block.parameters.get("tree_method")]
+    if name == "xgboost" and "exact" in methods:
+        raise ValueError(f"{name}: categories: native needs tree_method: hist, and it is exact")
+
+
 class AlgorithmsSettings(Settings):
     algorithms: dict[str, AlgorithmSettings] = Field(min_length=1)
+
+    @field_validator("algorithms")
+    @classmethod
+    def _native_categories(cls, value: dict[str, AlgorithmSettings]) -> dict[str, AlgorithmSettings]:
+        for name, block in value.items():
+            if block.categories == "native":
+                _check_native(name, block)
+        return value
 
     @field_validator("algorithms")
     @classmethod

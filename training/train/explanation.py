@@ -75,7 +75,7 @@ def explain(task: Task, fitted: Pipeline) -> tuple[bytes, Explained]:
 
 def _explained(task: Task, fitted: Pipeline, positive: int | None) -> tuple[Pipeline, Contributions, str]:
     """The steps in front of the estimator, what explains it, and the unit of a classifier's score."""
-    features, count = np.array(origins(task.profile)), len(task.profile.features)
+    features, count = np.array(origins(task.profile, task.block)), len(task.profile.features)
     if fitted[-1].n_features_in_ != len(features):
         raise UnexplainedError("its columns do not come from one feature each")
     rest = Pipeline(fitted.steps[:-1])

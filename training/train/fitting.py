@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
@@ -71,7 +70,7 @@ def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, An
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         try:
-            fitted: Pipeline = clone(pipeline).fit(algorithms.inputs(split), split.target, split.weights)
+            fitted = algorithms.fit(pipeline, split)
         except Exception as error:
             # scikit-learn and xgboost check parameters only here, with exceptions of many classes.
             raise _refusal("be fitted", name, parameters, error) from error

@@ -50,6 +50,43 @@ def folds(split: Split, count: int, seed: int, where: str) -> Iterator[tuple[Row
         yield inner, outer
 
 
+def cross_fitting(split: Split, count: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """Positions of the rows to compute statistics from and of those to use them for, which are kept apart like folds.
+
+    No row is used for itself, its group, or earlier rows. By time, the rows of the earliest block are on no second side.
+
+    Args:
+        split: the rows.
+        count: of the folds; if there cannot be so many, there are fewer.
+        seed: of the random order.
+
+    Raises:
+        ConfigError: there are fewer than two groups or moments.
+    """
+    groups = len(np.unique(split.groups)) if split.groups is not None else len(split)
+    if groups < 2 or (split.times is not None and len(np.unique(split.times)) < 2):
+        raise ConfigError(
+            "there are fewer than two groups or moments to keep apart, and categories: target needs two"
+        )
+    if split.times is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # fewer rows of a class than folds
+            return list(_divided(split, max(2, min(count, _most_folds(split)[0])), seed))
+    everything = np.arange(len(split))
+    apart = [(everything, everything)]
+    if split.groups is not None:
+        folder = GroupKFold(min(count, groups), shuffle=True, random_state=seed)
+        apart = list(folder.split(everything, groups=split.groups))
+    count = min(count, len(np.unique(split.times)) - 1)
+    block = _blocks(split.times, count)
+    pairs = [
+        (inner[block[inner] < number], outer[block[outer] == number])
+        for inner, outer in apart
+        for number in range(1, count + 1)
+    ]
+    return [(inner, outer) for inner, outer in pairs if len(inner) and len(outer)]
+
+
 def is_classes(target: NDArray[Any]) -> bool:
     """Whether a split's target has classes, and not values."""
     return target.dtype == np.int64
@@ -74,6 +111,16 @@ def _divided(split: Split, count: int, seed: int) -> Iterator[tuple[Rows, Rows]]
 def _by_time(
     times: NDArray[Any], groups: NDArray[np.int64] | None, count: int
 ) -> Iterator[tuple[Rows, Rows]]:
+    block = _blocks(times, count)
+    for number in range(1, count + 1):
+        inner, outer = np.flatnonzero(block < number), np.flatnonzero(block == number)
+        if groups is not None:
+            outer = outer[~np.isin(groups[outer], groups[inner])]
+        yield inner, outer
+
+
+def _blocks(times: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """The block of each row, from 0 to the count."""
     _, moment, rows = np.unique(times, return_inverse=True, return_counts=True)
     # A moment belongs to the block in which the middle of its rows lies, but every block has one at least.
     middle = (np.cumsum(rows) - rows / 2) / len(times)
@@ -82,12 +129,8 @@ def _by_time(
     for number in range(1, len(block)):
         left = len(block) - 1 - number
         block[number] = min(max(block[number], count - left), block[number - 1] + 1)
-    block = block[moment]
-    for number in range(1, count + 1):
-        inner, outer = np.flatnonzero(block < number), np.flatnonzero(block == number)
-        if groups is not None:
-            outer = outer[~np.isin(groups[outer], groups[inner])]
-        yield inner, outer
+    found: NDArray[np.int64] = block[moment]
+    return found
 
 
 def _most_folds(split: Split) -> tuple[int, str]:

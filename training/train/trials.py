@@ -19,7 +19,7 @@ from training.results.figures import decimals, rounded
 from training.results.scores import Scoring
 from training.sections.algorithms import SearchSettings
 from training.sections.metrics import LOWER_IS_BETTER, Metric
-from training.train.algorithms import described, inputs, reason
+from training.train.algorithms import described, fit, inputs, reason
 from training.train.folds import Rows, folds
 from training.train.ledger import Ledger
 
@@ -89,9 +89,9 @@ class Trial:
         pipeline.set_params(**{self._prefix + key: value for key, value in candidate.items()})
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            pipeline.fit(inputs(inner), inner.target, inner.weights)
+            fitted = fit(pipeline, inner)
         self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
-        answers = self._scoring.fitted_answers(pipeline, inputs(outer), self._score)
+        answers = self._scoring.fitted_answers(fitted, inputs(outer), self._score)
         return scores.point(self._scoring, outer.target, answers, outer.weights)[self._score]
 
     def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:

@@ -2,10 +2,18 @@
 
 from training.train.algorithms.factories import FACTORIES, SEED, Algorithm, create
 from training.train.algorithms.messages import described, reason
-from training.train.algorithms.pipelines import inputs, pipeline
-from training.train.algorithms.preparation import ESTIMATOR, FEATURES, MedianImputer, origins, unscaled
+from training.train.algorithms.pipelines import fit, inputs, pipeline
+from training.train.algorithms.preparation import (
+    CATEGORIES,
+    ESTIMATOR,
+    FEATURES,
+    MedianImputer,
+    origins,
+    unscaled,
+)
 
 __all__ = [
+    "CATEGORIES",
     "ESTIMATOR",
     "FACTORIES",
     "FEATURES",
@@ -14,6 +22,7 @@ __all__ = [
     "MedianImputer",
     "create",
     "described",
+    "fit",
     "inputs",
     "origins",
     "pipeline",

@@ -37,6 +37,9 @@ class Algorithm:
         takes_missing: whether the estimator itself decides about missing numbers; else they become the median.
         exportable: for parameters with values that cannot be exported, the values that can.
         most_rows: how many training rows there may be, because the time to fit grows with their square; 0 for any.
+        native: the parameters by which the estimator learns that so many columns of numbers come first and so many of
+            categories' codes after them; None if it splits over no categories.
+        most_codes: how many categories a column of codes may have; 0 for any.
     """
 
     estimator: Any
@@ -45,6 +48,8 @@ class Algorithm:
     takes_missing: bool = False
     exportable: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     most_rows: int = 0
+    native: Callable[[int, int], Mapping[str, Any]] | None = None
+    most_codes: int = 0
 
     @property
     def prefix(self) -> str:
@@ -103,9 +108,16 @@ def hist_gradient_boosting(task: Task) -> Algorithm:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     kind = HistGradientBoostingClassifier if task == CLASSES else HistGradientBoostingRegressor
-    # Categories arrive one-hot, as numbers.
+    # Other columns than those of categories are numbers.
     exportable = {"categorical_features": ("from_dtype",)}
-    return Algorithm(kind(random_state=SEED), scale=False, takes_missing=True, exportable=exportable)
+    return Algorithm(
+        kind(random_state=SEED),
+        scale=False,
+        takes_missing=True,
+        exportable=exportable,
+        native=lambda numbers, codes: {"categorical_features": _after(numbers, codes)},
+        most_codes=255,
+    )
 
 
 def xgboost(task: Task) -> Algorithm:
@@ -134,7 +146,21 @@ def xgboost(task: Task) -> Algorithm:
             "enable_categorical": (False,),
             "objective": objectives[task],
         },
+        native=lambda numbers, codes: {
+            "enable_categorical": True,
+            "feature_types": ["q"] * numbers + ["c"] * codes,
+        },
     )
+
+
+_LIGHTGBM_MORE = (
+    "monotone_constraints",
+    "cat_l2",
+    "cat_smooth",
+    "max_cat_threshold",
+    "max_cat_to_onehot",
+    "min_data_per_group",
+)
 
 
 def lightgbm(task: Task) -> Algorithm:
@@ -158,27 +184,32 @@ def lightgbm(task: Task) -> Algorithm:
     }
     fixed = {"random_state": SEED, "n_jobs": 1, "verbose": -1, "deterministic": True, "force_row_wise": True}
     return Algorithm(
-        # LightGBM knows more parameters than scikit-learn can list, so the one that blocks may have is named.
-        kind(**fixed, monotone_constraints=None),
+        # LightGBM knows more parameters than scikit-learn can list, so those that blocks may have are named.
+        kind(**fixed, **dict.fromkeys(_LIGHTGBM_MORE)),
         scale=False,
         takes_missing=True,
         exportable={"boosting_type": ("gbdt", "dart"), "objective": objectives[task]},
+        # Under its main name, categorical_feature, LightGBM takes it for an argument of `fit`.
+        native=lambda numbers, codes: {"categorical_column": _after(numbers, codes)},
     )
 
 
 def catboost(task: Task) -> Algorithm:
     _require("catboost")
-    from catboost import CatBoostRegressor
+    from training.train.algorithms.catboost import CodedCatBoostClassifier, CodedCatBoostRegressor
 
-    from training.train.algorithms.catboost import FlatCatBoostClassifier
-
-    kind = FlatCatBoostClassifier if task == CLASSES else CatBoostRegressor
+    kind = CodedCatBoostClassifier if task == CLASSES else CodedCatBoostRegressor
     losses = {CLASSES: ("Logloss", "MultiClass"), VALUES: ("RMSE", "MAE")}
     return Algorithm(
         kind(random_state=SEED, thread_count=1, logging_level="Silent", allow_writing_files=False),
         scale=False,
         takes_missing=True,
-        exportable={"loss_function": losses[task]},
+        exportable={"loss_function": losses[task], "max_ctr_complexity": (1,)},
+        # Statistics of combined categories would need a table over their combinations.
+        native=lambda numbers, codes: {
+            "cat_features": tuple(_after(numbers, codes)),
+            "max_ctr_complexity": 1,
+        },
     )
 
 
@@ -213,6 +244,10 @@ def mlp(task: Task) -> Algorithm:
     if task == VALUES:
         return _scaled_target(MLPRegressor(random_state=SEED, max_iter=1000))
     return Algorithm(MLPClassifier(random_state=SEED, max_iter=1000))
+
+
+def _after(numbers: int, codes: int) -> list[int]:
+    return list(range(numbers, numbers + codes))
 
 
 def _scaled_target(regressor: Any, **attributes: Any) -> Algorithm:

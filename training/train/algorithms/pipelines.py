@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, clone
 from sklearn.pipeline import Pipeline
 
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 from training.sections.algorithms import AlgorithmSettings
+from training.train.algorithms.encoding import CrossFittedTargetEncoder
 from training.train.algorithms.factories import SEED, Algorithm, create
 from training.train.algorithms.preparation import ESTIMATOR, FEATURES, origins, preparation
 from training.train.algorithms.weights import WeightedPipeline, takes_weights
@@ -42,21 +43,31 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
         )
     _check_names(name, algorithm, settings)
     _check_values(name, algorithm, settings)
-    features = preparation(profile, fill=not algorithm.takes_missing, scale=algorithm.scale)
+    features = preparation(profile, settings, fill=not algorithm.takes_missing, scale=algorithm.scale)
     # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
     steps = [] if features == "passthrough" else [(FEATURES, features)]
-    parameters = dict(settings.parameters)
+    parameters = _native(name, algorithm, settings, profile) | settings.parameters
     for key in CLASS_WEIGHTS:
         if isinstance(weights := parameters.get(key), dict):
             parameters[key] = _by_position(f"train.algorithms.{name}.{key}", weights, profile.classes)
     for key in MONOTONE:
         if isinstance(signs := parameters.get(key), dict):
-            columns = _by_column(f"train.algorithms.{name}.{key}", signs, profile)
+            columns = _by_column(f"train.algorithms.{name}.{key}", signs, profile, settings)
             # XGBoost takes no list, and CatBoost changes one, so that it could not be cloned.
             parameters[key] = f"({','.join(map(str, columns))})" if name == "catboost" else tuple(columns)
     of_rows = None if CLASS_WEIGHT in _parameters(algorithm) else parameters.pop(CLASS_WEIGHT, None)
     whole = WeightedPipeline([*steps, (ESTIMATOR, algorithm.estimator)], class_weight=of_rows)
     return whole.set_params(**{algorithm.prefix + key: value for key, value in parameters.items()})
+
+
+def fit(pipeline: Pipeline, split: Split) -> Pipeline:
+    """Fit a clone on a split. Steps that divide the rows once more keep them apart as the split's folds do."""
+    copy: Pipeline = clone(pipeline)
+    for step in copy.get_params().values():
+        if isinstance(step, CrossFittedTargetEncoder):
+            step.divide(split)
+    fitted: Pipeline = copy.fit(inputs(split), split.target, split.weights)
+    return fitted
 
 
 def inputs(split: Split) -> NDArray[np.float64] | pd.DataFrame:
@@ -118,7 +129,25 @@ def _check_values(name: str, algorithm: Algorithm, settings: AlgorithmSettings) 
             )
 
 
-def _by_column(where: str, signs: Mapping[Any, Any], profile: Profile) -> list[int]:
+def _native(name: str, algorithm: Algorithm, settings: AlgorithmSettings, profile: Profile) -> dict[str, Any]:
+    """The parameters by which the estimator learns which columns are codes of categories."""
+    categories = [each for each in profile.features if isinstance(each, CategoryFeature)]
+    if settings.categories != "native" or not categories:
+        return {}
+    if algorithm.native is None:
+        raise ConfigError(f"train.algorithms.{name}.categories: {name} has no splits over categories")
+    for each in categories:
+        if 0 < algorithm.most_codes < len(each.categories) + each.missing:
+            raise ConfigError(
+                f"train.algorithms.{name}.categories: native takes up to {algorithm.most_codes} categories, and "
+                f"{each.name} has {len(each.categories) + each.missing}: use target"
+            )
+    return dict(algorithm.native(len(profile.layout.numbers), len(categories)))
+
+
+def _by_column(
+    where: str, signs: Mapping[Any, Any], profile: Profile, settings: AlgorithmSettings
+) -> list[int]:
     """Signs as the estimators take them: one for each column, which are the numbers and then the encoded categories."""
     numbers = profile.layout.numbers
     for name, sign in signs.items():
@@ -128,7 +157,7 @@ def _by_column(where: str, signs: Mapping[Any, Any], profile: Profile) -> list[i
             )
         if sign not in (1, -1, 0) or isinstance(sign, bool):
             raise ConfigError(f"{where}.{name}: {sign!r} is not 1, -1 or 0")
-    encoded = len(origins(profile)) - len(numbers)
+    encoded = len(origins(profile, settings)) - len(numbers)
     return [*(signs.get(name, 0) for name in numbers), *([0] * encoded)]
 
 

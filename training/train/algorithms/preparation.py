@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from app.contract import MISSING_CATEGORY, CategoryFeature, columns_of
 from training.data.dataset import Profile
+from training.sections.algorithms import AlgorithmSettings
+from training.train.algorithms.encoding import CrossFittedTargetEncoder
 
 ESTIMATOR = "estimator"
 """Name of the pipeline's last step."""
@@ -21,15 +24,16 @@ ESTIMATOR = "estimator"
 FEATURES = "features"
 """Name of the step that prepares the features."""
 
-NUMBERS = "numbers"
-"""Name of the part of that step for numbers, if there are categories too."""
+NUMBERS, CATEGORIES = "numbers", "categories"
+"""Names of the parts of that step, if there are categories."""
 
 
-def preparation(profile: Profile, *, fill: bool, scale: bool) -> Any:
+def preparation(profile: Profile, settings: AlgorithmSettings, *, fill: bool, scale: bool) -> Any:
     """The unfitted step, or "passthrough".
 
     Args:
         profile: says which features are numbers or make them, and which may be missing.
+        settings: say what becomes of categories.
         fill: whether missing numbers become the training median; if not, the estimator gets NaN.
         scale: whether numbers are standardised.
     """
@@ -43,20 +47,17 @@ def preparation(profile: Profile, *, fill: bool, scale: bool) -> Any:
     number_steps = make_pipeline(*steps) if steps else "passthrough"
     if not categories:
         return number_steps
-    encoder = OneHotEncoder(
-        categories=[[*([MISSING_CATEGORY] if each.missing else []), *each.categories] for each in categories],
-        handle_unknown="ignore",
-        sparse_output=False,
-        dtype=np.float64,
-    )
+    encoder = _encoder(profile, categories, settings)
+    if settings.categories == "target" and scale:
+        encoder = make_pipeline(encoder, StandardScaler())
     split = len(profile.layout.numbers)
-    parts: list[Any] = [("categories", encoder, list(range(split, split + len(categories))))]
+    parts: list[Any] = [(CATEGORIES, encoder, list(range(split, split + len(categories))))]
     if numbers:
         parts.insert(0, (NUMBERS, number_steps, list(range(split))))
     return ColumnTransformer(parts)
 
 
-def origins(profile: Profile) -> list[int]:
+def origins(profile: Profile, settings: AlgorithmSettings) -> list[int]:
     """The position of the feature from which each prepared column comes: numbers first, then the encoded categories."""
     found = [
         place
@@ -66,8 +67,22 @@ def origins(profile: Profile) -> list[int]:
     ]
     for place, each in enumerate(profile.features):
         if isinstance(each, CategoryFeature):
-            found += [place] * (len(each.categories) + each.missing)
+            widths = {
+                "one_hot": len(each.categories) + each.missing,
+                "native": 1,
+                "target": len(profile.classes) if len(profile.classes) > 2 else 1,
+            }
+            found += [place] * widths[settings.categories]
     return found
+
+
+def _encoder(profile: Profile, features: Sequence[CategoryFeature], settings: AlgorithmSettings) -> Any:
+    known = [[*([MISSING_CATEGORY] if each.missing else []), *each.categories] for each in features]
+    if settings.categories == "native":
+        return OrdinalEncoder(categories=known, handle_unknown="use_encoded_value", unknown_value=-1)
+    if settings.categories == "target":
+        return CrossFittedTargetEncoder(known, len(profile.classes), settings.smooth)
+    return OneHotEncoder(categories=known, handle_unknown="ignore", sparse_output=False, dtype=np.float64)
 
 
 def unscaled(fitted: Pipeline) -> tuple[Pipeline, StandardScaler | None]:

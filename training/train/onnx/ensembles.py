@@ -6,8 +6,8 @@ added in the order of the trees and in the estimator's own precision, so that eq
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -29,6 +29,7 @@ class Tree:
         right: the right child.
         values: what a leaf adds, of shape (nodes, 1), or (nodes, classes) if it adds to every class.
         cover: how much of the training data reached each node, as the package counts it.
+        sets: for inner nodes that look at a code of a category, the codes that go left; all others go right.
     """
 
     feature: NDArray[np.integer]
@@ -38,6 +39,7 @@ class Tree:
     right: NDArray[np.integer]
     values: Floats
     cover: Floats
+    sets: Mapping[int, Set[int]] = field(default_factory=dict)
 
     @property
     def leaf(self) -> NDArray[np.bool_]:

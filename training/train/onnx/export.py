@@ -17,14 +17,14 @@ from sklearn.pipeline import Pipeline
 from app.contract import Decision, Layout
 from app.predictor import CATEGORIES, CONTRIBUTIONS, LABEL, NUMBERS, PROBABILITIES, VALUE
 from training.train.algorithms import MedianImputer
-from training.train.onnx import contributions, linear, mlp, neighbors, svm, trees
+from training.train.onnx import contributions, linear, lookups, mlp, neighbors, svm, trees
 
 OPSET = 18
 ML_OPSET = 3
 """The first version of the tree nodes that takes float64; the operator TreeEnsemble needs a later one."""
 
-_EXACT = (linear, mlp, neighbors, svm, trees)
-"""Each writes the nodes of some estimators, of which `compact` makes what it writes."""
+_EXACT = (lookups, linear, mlp, neighbors, svm, trees)
+"""Each writes the nodes of some steps, of which `compact` makes what it writes."""
 
 
 def export(fitted: Pipeline, layout: Layout) -> bytes:
@@ -101,7 +101,10 @@ def with_decision(model: bytes, decision: Decision, classes: Sequence[str]) -> b
 def complexity(model: bytes) -> int:
     """The number of coefficients, thresholds, support vectors and leaf values in a model."""
     graph = onnx.load_model_from_string(model).graph
-    count = sum(int(np.prod(each.dims)) for each in graph.initializer)
+    # The tables of sets of categories have bytes: a split that asks one is counted as it is.
+    count = sum(
+        int(np.prod(each.dims)) for each in graph.initializer if each.data_type != onnx.TensorProto.UINT8
+    )
     for node in graph.node:
         for attribute in node.attribute:
             numbers = attribute.t.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 from skl2onnx import update_registered_converter
-from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
 from sklearn.base import ClassifierMixin
 
 
@@ -16,7 +16,7 @@ class Nodes:
     """Writes the nodes of one estimator into the graph that skl2onnx builds.
 
     Attributes:
-        values: name of the estimator's input, as float64.
+        values: name of the estimator's input, as float64; a text stays one.
     """
 
     def __init__(self, scope: Any, operator: Any, container: Any) -> None:
@@ -26,7 +26,7 @@ class Nodes:
         self._nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = []
         (given,) = operator.inputs
         self.values: str = given.full_name
-        if not isinstance(given.type, DoubleTensorType):
+        if not isinstance(given.type, DoubleTensorType | StringTensorType):
             # A step in front of the estimator may have cast them.
             self.values = self.add("Cast", self.values, to=onnx.TensorProto.DOUBLE)
 

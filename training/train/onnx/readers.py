@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import is_classifier
 
 from training.train.onnx.ensembles import (
@@ -27,7 +28,7 @@ _LIGHTGBM_ZERO = float(np.float32(1e-35))
 _LIGHTGBM_EXPONENTIAL = ("poisson", "gamma", "tweedie")
 _XGBOOST_EXPONENTIAL = ("count:poisson", "reg:gamma", "reg:tweedie")
 """Objectives whose values are the exponential of the sums."""
-_LEFT_IF_MISSING, _MISSING_KIND, _NAN_IS_MISSING, _ZERO_IS_MISSING = 2, 12, 8, 4
+_CATEGORICAL, _LEFT_IF_MISSING, _MISSING_KIND, _NAN_IS_MISSING, _ZERO_IS_MISSING = 1, 2, 12, 8, 4
 """Bits of LightGBM's decision types."""
 
 
@@ -76,23 +77,46 @@ def _sklearn_tree(tree: Any, values: Floats) -> Tree:
 
 
 def _hist_gradient_boosting(fitted: Any) -> Ensemble:
-    trees = [_hist_tree(each.nodes) for iteration in fitted._predictors for each in iteration]
+    columns, seen = _hist_columns(fitted)
+    trees = [_hist_tree(each, columns, seen) for iteration in fitted._predictors for each in iteration]
     link = Link.EXPONENTIAL if fitted.loss in ("poisson", "gamma") else Link.IDENTITY
     return _boosted(trees, fitted._baseline_prediction.ravel(), _classes(fitted), link=link)
 
 
-def _hist_tree(nodes: Any) -> Tree:
-    if nodes["is_categorical"].any():
-        raise ValueError("splits over categories are not supported: leave categorical_features out")
+def _hist_columns(fitted: Any) -> tuple[NDArray[np.int64], Mapping[int, Floats]]:
+    """The input's column of each column in the trees, where categories come first, and the codes seen in training."""
+    categorical = fitted.is_categorical_
+    if categorical is None:
+        return np.arange(fitted.n_features_in_), {}
+    columns = np.concatenate([np.flatnonzero(categorical), np.flatnonzero(~categorical)])
+    seen = fitted._preprocessor.named_transformers_["encoder"].categories_
+    return columns, dict(zip(columns.tolist(), seen, strict=False))
+
+
+def _hist_tree(predictor: Any, columns: NDArray[np.int64], seen: Mapping[int, Floats]) -> Tree:
+    nodes = predictor.nodes
     leaf = nodes["is_leaf"].astype(bool)
+    feature = np.where(leaf, 0, columns[np.where(leaf, 0, nodes["feature_idx"])])
+    left = np.where(leaf, -1, nodes["left"].astype(np.int64))
+    right = np.where(leaf, -1, nodes["right"].astype(np.int64))
+    sets: dict[int, Set[int]] = {}
+    for node in np.flatnonzero(nodes["is_categorical"].astype(bool) & ~leaf).tolist():
+        # The bits are positions among the codes that training has seen. Others go where missing values do.
+        codes = seen[int(feature[node])].astype(np.int64).tolist()
+        bits = _bits(predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]])
+        to_right = bool(nodes["missing_go_to_left"][node])
+        sets[node] = frozenset(code for place, code in enumerate(codes) if (place in bits) != to_right)
+        if to_right:
+            left[node], right[node] = right[node], left[node]
     return Tree(
-        np.where(leaf, 0, nodes["feature_idx"]),
+        feature,
         np.where(leaf, 0.0, nodes["num_threshold"]),
         nodes["missing_go_to_left"].astype(bool),
-        np.where(leaf, -1, nodes["left"].astype(np.int64)),
-        np.where(leaf, -1, nodes["right"].astype(np.int64)),
+        left,
+        right,
         nodes["value"][:, np.newaxis],
         nodes["count"].astype(np.float64),
+        sets,
     )
 
 
@@ -122,19 +146,25 @@ def _xgboost(fitted: Any) -> Ensemble:
 
 
 def _xgboost_tree(tree: Mapping[str, Any]) -> Tree:
-    if tree["categories"]:
-        raise ValueError("splits over categories are not supported: leave enable_categorical out")
-    left = np.array(tree["left_children"])
+    left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
     conditions = np.array(tree["split_conditions"], dtype=np.float32)
+    sets: dict[int, Set[int]] = {}
+    for node, start, count in zip(
+        tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
+    ):
+        # XGBoost's go right.
+        sets[node] = frozenset(tree["categories"][start : start + count])
+        left[node], right[node] = right[node], left[node]
     return Tree(
         np.array(tree["split_indices"]),
         np.nextafter(conditions, np.float32(-np.inf)).astype(np.float64),
         np.array(tree["default_left"], dtype=bool),
         left,
-        np.array(tree["right_children"]),
+        right,
         # XGBoost keeps a leaf's value where an inner node has its threshold.
         conditions.astype(np.float64)[:, np.newaxis],
         np.array(tree["sum_hessian"], dtype=np.float64),
+        sets,
     )
 
 
@@ -163,8 +193,8 @@ def _pairs(block: str) -> Iterator[tuple[str, str]]:
 
 
 def _lightgbm_tree(tree: Mapping[str, str]) -> Tree:
-    if tree["num_cat"] != "0" or tree["is_linear"] != "0":
-        raise ValueError("linear trees and splits over categories are not supported")
+    if tree["is_linear"] != "0":
+        raise ValueError("linear trees are not supported")
     leaves = _numbers(tree, "leaf_value")
     if len(leaves) == 1:
         return Tree.constant(leaves[0])
@@ -176,6 +206,7 @@ def _lightgbm_tree(tree: Mapping[str, str]) -> Tree:
     )
     kinds = _numbers(tree, "decision_type").astype(np.int64)
     limits = _numbers(tree, "threshold")
+    sets = _lightgbm_sets(tree, np.flatnonzero(kinds & _CATEGORICAL), limits)
     limits = np.where((limits >= 0) & (limits < _LIGHTGBM_ZERO), _LIGHTGBM_ZERO, limits)
     below = np.nextafter(-_LIGHTGBM_ZERO, -np.inf)
     limits = np.where((limits < 0) & (limits > below), below, limits)
@@ -194,7 +225,26 @@ def _lightgbm_tree(tree: Mapping[str, str]) -> Tree:
         np.concatenate([right, none]),
         np.concatenate([np.zeros(inner), leaves])[:, np.newaxis],
         np.concatenate([_numbers(tree, "internal_count"), _numbers(tree, "leaf_count")]),
+        sets,
     )
+
+
+def _lightgbm_sets(
+    tree: Mapping[str, str], nodes: NDArray[np.int64], limits: Floats
+) -> Mapping[int, Set[int]]:
+    """The sets of nodes, whose limits are positions in the list of sets."""
+    if not len(nodes):
+        return {}
+    words = np.array(tree["cat_threshold"].split(), dtype="<u4")
+    bounds = _numbers(tree, "cat_boundaries").astype(np.int64)
+    sets = [_bits(each) for each in np.split(words, bounds[1:-1])]
+    return {node: sets[int(limits[node])] for node in nodes.tolist()}
+
+
+def _bits(words: Any) -> Set[int]:
+    """The positions of the bits that are set in words of 32."""
+    bits = np.unpackbits(np.ascontiguousarray(words, dtype="<u4").view(np.uint8), bitorder="little")
+    return frozenset(np.flatnonzero(bits).tolist())
 
 
 def _numbers(tree: Mapping[str, str], name: str) -> Floats:
@@ -206,11 +256,20 @@ def _catboost(fitted: Any) -> Ensemble:
         path = Path(folder) / "model.json"
         fitted.save_model(str(path), format="json")
         model = json.loads(path.read_bytes())
-    features = model["features_info"]["float_features"]
+    info = model["features_info"]
+    features = info.get("float_features", [])
     columns = [each["flat_feature_index"] for each in features]
     missing_left = [each["nan_value_treatment"] != "AsTrue" for each in features]
+    if any(len(each["elements"]) > 1 for each in info.get("ctrs", [])):
+        raise ValueError("statistics of combined categories are not supported: use max_ctr_complexity: 1")
     if "oblivious_trees" in model:
-        trees = [_oblivious_tree(each, columns, missing_left) for each in model["oblivious_trees"]]
+        asked = _catboost_sets(fitted, model["oblivious_trees"]) if "categorical_features" in info else {}
+        trees = [
+            _oblivious_tree(each, columns, missing_left, asked.get(tree, {}))
+            for tree, each in enumerate(model["oblivious_trees"])
+        ]
+    elif "categorical_features" in info:
+        raise ValueError("categories: native is not supported with this grow_policy: leave it out")
     else:
         trees = [_catboost_tree(each, columns, missing_left) for each in model["trees"]]
     scale, bases = model["scale_and_bias"]
@@ -219,7 +278,43 @@ def _catboost(fitted: Any) -> Ensemble:
     return _boosted(trees, np.array(bases, dtype=np.float64), _classes(fitted))
 
 
-def _oblivious_tree(tree: Mapping[str, Any], columns: Sequence[int], missing_left: Sequence[bool]) -> Tree:
+def _catboost_sets(
+    fitted: Any, trees: Sequence[Mapping[str, Any]]
+) -> Mapping[int, Mapping[int, tuple[int, Set[int], bool]]]:
+    """What the splits over categories ask, by tree and number of the split.
+
+    CatBoost compares statistics of a category, whose place in the file depends on a hash of it. But for each category, the leaf
+    that CatBoost finds says how all splits answer.
+
+    Returns:
+        The column, the codes whose answer differs from that of codes which training has not seen, and their answer.
+    """
+    asked = [(column, code) for column, codes in fitted.codes_.items() for code in codes.astype(int).tolist()]
+    rows = np.zeros((1 + len(asked), len(fitted.feature_names_)))
+    rows[:, [*fitted.codes_]] = -1
+    for row, (column, code) in enumerate(asked, 1):
+        rows[row, column] = code
+    leaves = np.asarray(fitted.calc_leaf_indexes(fitted.coded(rows))).astype(np.int64)
+    found: dict[int, dict[int, tuple[int, Set[int], bool]]] = {}
+    for tree, each in enumerate(trees):
+        found[tree] = {}
+        for number, split in enumerate(each["splits"] or []):
+            if split["split_type"] == "FloatFeature":
+                continue
+            answers = leaves[:, tree] >> number & 1
+            members = [asked[row - 1] for row in np.flatnonzero(answers != answers[0])]
+            column = members[0][0] if members else asked[0][0]
+            codes = frozenset(code for _, code in members)
+            found[tree][number] = (column, codes, not answers[0])
+    return found
+
+
+def _oblivious_tree(
+    tree: Mapping[str, Any],
+    columns: Sequence[int],
+    missing_left: Sequence[bool],
+    asked: Mapping[int, tuple[int, Set[int], bool]],
+) -> Tree:
     """A complete tree: all nodes of a depth ask the same question, the last one at the root.
 
     From left to right, the binary digits of a leaf's position are the answers from the root down.
@@ -228,8 +323,18 @@ def _oblivious_tree(tree: Mapping[str, Any], columns: Sequence[int], missing_lef
     depth, inner = len(splits), 2 ** len(splits) - 1
     values = np.reshape(tree["leaf_values"], (2**depth, -1))
     feature, limit, missing = (np.zeros(2 * inner + 1, dtype=kind) for kind in (np.int64, np.float64, bool))
-    for level, split in enumerate(reversed(splits)):
+    left = 2 * np.arange(inner) + 1
+    right = left + 1
+    sets: dict[int, Set[int]] = {}
+    for number, split in enumerate(splits):
+        level = depth - 1 - number
         nodes = slice(2**level - 1, 2 ** (level + 1) - 1)
+        if number in asked:
+            feature[nodes], members, answer = asked[number]
+            sets |= dict.fromkeys(range(inner)[nodes], members)
+            if answer:
+                left[nodes], right[nodes] = right[nodes].copy(), left[nodes].copy()
+            continue
         index = _float_feature(split)
         feature[nodes] = columns[index]
         limit[nodes] = in_float32(np.array(split["border"], dtype=np.float64))
@@ -237,16 +342,16 @@ def _oblivious_tree(tree: Mapping[str, Any], columns: Sequence[int], missing_lef
     cover = [np.array(tree["leaf_weights"], dtype=np.float64)]
     for _ in splits:
         cover.insert(0, cover[0].reshape(-1, 2).sum(axis=1))
-    children = np.arange(inner)
     none = np.full(2**depth, -1)
     return Tree(
         feature,
         limit,
         missing,
-        np.concatenate([2 * children + 1, none]),
-        np.concatenate([2 * children + 2, none]),
+        np.concatenate([left, none]),
+        np.concatenate([right, none]),
         np.concatenate([np.zeros((inner, values.shape[1])), values]),
         np.concatenate(cover),
+        sets,
     )
 
 

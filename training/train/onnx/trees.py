@@ -7,7 +7,8 @@ type, and onnxruntime adds them in the estimator's order, so the label depends o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from training.train.algorithms import ESTIMATOR
+from training.train.onnx import lookups
 from training.train.onnx.ensembles import Classification, Ensemble, Link, Regression, Tree
 from training.train.onnx.nodes import Nodes, register
 from training.train.onnx.readers import read
@@ -33,13 +35,50 @@ def compact(fitted: Pipeline) -> Pipeline:
     ensemble = read(fitted[-1])
     if ensemble is None:
         return fitted
-    return Pipeline([*fitted.steps[:-1], (ESTIMATOR, ensemble)])
+    fitted = Pipeline([*fitted.steps[:-1], (ESTIMATOR, ensemble)])
+    return _with_columns_of_sets(fitted) if any(each.sets for each in ensemble.trees) else fitted
 
 
 def register_converters() -> None:
     """Register the converters of `Ensemble`."""
     register(Classification, _write_classification, lambda each: each.single or each.wide)
     register(Regression, _write_regression, lambda each: each.single)
+
+
+def _with_columns_of_sets(fitted: Pipeline) -> Pipeline:
+    """Trees without sets: each set becomes a column, which the lookup of the category fills with 0 for its members.
+
+    onnxruntime's own splits over sets are 1.2 to 2 times slower, take more of the file from 6 categories on, and there is
+    none in the operator for votes.
+    """
+    ensemble, lookup = fitted[-1], lookups.lookup_of(fitted)
+    if lookup is None:
+        raise ValueError("splits over categories that are numbers are not supported: use categories: native")
+    first = lookups.first_column(fitted)
+    places: list[dict[Set[int], int]] = [{} for _ in lookup.known]
+    for tree in ensemble.trees:
+        for node, codes in tree.sets.items():
+            column = places[tree.feature[node] - first]
+            column.setdefault(codes, len(column))
+    # A column that no tree asks for stands for a category without splits.
+    starts = first + np.cumsum([0, *(max(1, len(each)) for each in places)])
+
+    def asked(tree: Tree) -> Tree:
+        feature, limit = tree.feature.copy(), tree.limit.copy()
+        for node, codes in tree.sets.items():
+            column = int(tree.feature[node]) - first
+            feature[node], limit[node] = starts[column] + places[column][codes], 0.5
+        return replace(tree, feature=feature, limit=limit, sets={})
+
+    tables = []
+    for known, sets in zip(lookup.known, places, strict=True):
+        table = np.ones((len(known) + 1, max(1, len(sets))), dtype=np.uint8)
+        for codes, column in sets.items():
+            table[sorted(codes), column] = 0
+        tables.append(table)
+    whole = lookups.with_lookup(fitted, lookups.Lookup(lookup.known, tables))
+    trees = [asked(each) for each in ensemble.trees]
+    return Pipeline([*whole.steps[:-1], (ESTIMATOR, replace(ensemble, trees=trees))])
 
 
 def _write_classification(nodes: Nodes, ensemble: Classification) -> None:

@@ -255,13 +255,17 @@ def test_what_trees_alone_do_not_express_is_refused() -> None:
             LGBMClassifier(boosting_type="rf", subsample=0.5, subsample_freq=1, verbose=-1),
             "rf is not supported",
         ),
-        (
-            HistGradientBoostingClassifier(categorical_features=[0], min_samples_leaf=2),
-            "splits over categories",
-        ),
     ):
         with pytest.raises(ValueError, match=message):
             read(estimator.fit(X, y))
+
+
+def test_splits_over_categories_that_are_numbers_are_refused() -> None:
+    random = np.random.default_rng(0)
+    X, y = random.integers(0, 3, (90, 2)).astype(float), random.integers(0, 2, 90)
+    estimator = HistGradientBoostingClassifier(categorical_features=[0], min_samples_leaf=2)
+    with pytest.raises(ValueError, match="use categories: native"):
+        export.export(Pipeline([(ESTIMATOR, estimator)]).fit(X, y), Layout(("a", "b"), ()))
 
 
 @pytest.mark.parametrize(
