@@ -96,7 +96,8 @@ class SearchSettings(Settings):
 
 NATIVE = ("catboost", "hist_gradient_boosting", "lightgbm", "xgboost")
 """The algorithms that split over sets of categories."""
-_OWN_KEYS = ("search", "categories", "smooth")
+OWN_KEYS = ("search", "categories", "smooth")
+"""The keys of a block that are no parameters of an estimator."""
 
 
 class AlgorithmSettings(Settings):
@@ -106,7 +107,7 @@ class AlgorithmSettings(Settings):
     search: SearchSettings | None = None
     categories: Literal["one_hot", "native", "target"] = "one_hot"
     """What the estimator sees of a category: a column for each, its code, or the mean of the target."""
-    smooth: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = "auto"
+    smooth: float | Literal["auto"] = "auto"
     """How many rows' weight the mean of all rows has in the mean of a category; auto follows the variances."""
 
     @model_validator(mode="before")
@@ -115,9 +116,17 @@ class AlgorithmSettings(Settings):
         if block is None:
             block = {}
         if isinstance(block, dict):
-            own = {key: block[key] for key in _OWN_KEYS if key in block}
+            own = {key: block[key] for key in OWN_KEYS if key in block}
             return {"parameters": {key: block[key] for key in block if key not in own}, **own}
         return block
+
+    @field_validator("smooth", mode="before")
+    @classmethod
+    def _smooth_is_a_weight(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "auto" and not (number and 0 <= value < math.inf):
+            raise ValueError(f"{value!r} is neither auto nor a number from 0 on")
+        return value
 
     @property
     def described(self) -> dict[str, Any]:

@@ -70,6 +70,30 @@ NUMBER = {"target": "y", "task": "regression", "features": {"x": {"type": "numbe
         ),
         ({"schema__unit": "kg"}, "schema: unit belongs to a regression, and the task is classification"),
         ({"schema__task": "regression"}, "schema: classes belongs to a classification"),
+        (
+            {"train__algorithms__svm__categories": "native"},
+            "algorithms: svm: categories: native is for catboost, .*, xgboost: use target or one_hot",
+        ),
+        (
+            {"train__algorithms__xgboost__categories": "native"},
+            "algorithms: xgboost: categories: native needs tree_method: hist, and it is exact",
+        ),
+        (
+            {"train__algorithms__svm__categories": "onehot"},
+            r"svm\.categories: Input should be 'one_hot', 'native' or 'target'",
+        ),
+        (
+            {"train__algorithms__svm__smooth": 3},
+            "svm: smooth is for categories: target, and they are one_hot: remove it",
+        ),
+        (
+            {"train__algorithms__svm": {"categories": "target", "smooth": -1}},
+            r"algorithms\.svm\.smooth: -1 is neither auto nor a number from 0 on",
+        ),
+        (
+            {"train__algorithms__svm__search": {"method": "grid", "space": {"categories": ["target"]}}},
+            r"svm: search\.space\.categories: categories cannot be searched: write it in the block, beside search",
+        ),
         ({"name": "credit_default"}, "params.yaml: name: a model cannot be called 'credit_default'"),
         ({"name": "all"}, "params.yaml: name: a model cannot be called 'all'"),
     ],

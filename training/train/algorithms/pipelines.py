@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
-from training.sections.algorithms import AlgorithmSettings
+from training.sections.algorithms import OWN_KEYS, AlgorithmSettings
 from training.train.algorithms.encoding import CrossFittedTargetEncoder
 from training.train.algorithms.factories import SEED, Algorithm, create
 from training.train.algorithms.preparation import ESTIMATOR, FEATURES, origins, preparation
@@ -85,7 +85,7 @@ def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -
         known.append(CLASS_WEIGHT)
     for parameter in sorted({*settings.parameters, *(settings.search.space if settings.search else ())}):
         if parameter not in known:
-            guess = difflib.get_close_matches(parameter, known, n=1)
+            guess = difflib.get_close_matches(parameter.lower(), [*known, *OWN_KEYS], n=1)
             hint = f"; did you mean {guess[0]}?" if guess else ""
             raise ConfigError(f"train.algorithms.{name}.{parameter}: {name} has no such parameter{hint}")
 
