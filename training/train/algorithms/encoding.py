@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.preprocessing import TargetEncoder
+from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
 
 from training.data.dataset import Split
 from training.train.folds import Rows, cross_fitting
@@ -49,35 +49,43 @@ class CrossFittedTargetEncoder(TransformerMixin, BaseEstimator):  # type: ignore
         self.set_params(folds=cross_fitting(split, FOLDS, SEED))
 
     def fit(self, X: Any, y: NDArray[Any]) -> Self:
-        self.encoders_ = self._fitted(np.asarray(X, dtype=object), y)
+        # Texts are compared once, and not for each class and fold.
+        self.codes_ = OrdinalEncoder(
+            categories=self.categories, handle_unknown="use_encoded_value", unknown_value=-1
+        ).fit(np.asarray(X, dtype=object))
+        self.encoders_ = self._fitted(self._coded(X), y)
         return self
 
     def fit_transform(self, X: Any, y: NDArray[Any]) -> NDArray[np.float64]:
         """The encoding of the training rows, which differs from what `transform` makes of them."""
-        values = np.asarray(X, dtype=object)
-        self.encoders_ = self._fitted(values, y)
-        first = self._fitted(values[self.folds[0][0]], y[self.folds[0][0]])
-        means = [np.full(values.shape[1], each.target_mean_) for each in first]
-        result = np.tile(np.stack(means, axis=1).ravel(), (len(values), 1))
+        self.fit(X, y)
+        codes = self._coded(X)
+        first = self._fitted(codes[self.folds[0][0]], y[self.folds[0][0]])
+        means = [np.full(codes.shape[1], each.target_mean_) for each in first]
+        result = np.tile(np.stack(means, axis=1).ravel(), (len(codes), 1))
         for inner, outer in self.folds:
-            result[outer] = _encoded(self._fitted(values[inner], y[inner]), values[outer])
+            result[outer] = _encoded(self._fitted(codes[inner], y[inner]), codes[outer])
         return result
 
     def transform(self, X: Any) -> NDArray[np.float64]:
-        return _encoded(self.encoders_, np.asarray(X, dtype=object))
+        return _encoded(self.encoders_, self._coded(X))
 
-    def _fitted(self, values: NDArray[np.object_], y: NDArray[Any]) -> list[TargetEncoder]:
+    def _coded(self, X: Any) -> NDArray[np.float64]:
+        codes: NDArray[np.float64] = self.codes_.transform(np.asarray(X, dtype=object))
+        return codes
+
+    def _fitted(self, codes: NDArray[np.float64], y: NDArray[Any]) -> list[TargetEncoder]:
         """One encoder, or one for each of more than two classes, also of those that the rows lack."""
         targets = [y == each for each in range(self.classes)] if self.classes > 2 else [y]
-        known = [np.array(each, dtype=object) for each in self.categories]
+        known = [np.arange(len(each), dtype=np.float64) for each in self.categories]
         return [
             TargetEncoder(categories=known, target_type="continuous", smooth=self.smooth).fit(
-                values, each.astype(np.float64)
+                codes, each.astype(np.float64)
             )
             for each in targets
         ]
 
 
-def _encoded(encoders: Sequence[TargetEncoder], values: NDArray[np.object_]) -> NDArray[np.float64]:
+def _encoded(encoders: Sequence[TargetEncoder], codes: NDArray[np.float64]) -> NDArray[np.float64]:
     """The columns of a category are side by side."""
-    return np.stack([each.transform(values) for each in encoders], axis=2).reshape(len(values), -1)
+    return np.stack([each.transform(codes) for each in encoders], axis=2).reshape(len(codes), -1)
