@@ -182,7 +182,7 @@ def difference(profile: Profile, explainer: Explainer, rows: Split, values: Any)
     theirs = np.asarray(values)
     theirs = theirs.reshape(*theirs.shape[:2], -1)
     theirs = theirs[:, :, 1:] if theirs.shape[2] == 2 else theirs
-    origins = np.array(algorithms.origins(profile))
+    origins = np.array(algorithms.origins(profile, AlgorithmSettings(parameters={})))
     summed = [theirs[:, origins == place].sum(axis=1) for place in range(len(profile.features))]
     return float(np.abs(np.stack(summed, axis=1) - explainer.explain(rows.numbers, rows.categories)).max())
 

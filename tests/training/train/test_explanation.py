@@ -67,7 +67,7 @@ def prepared(pipeline: Pipeline, rows: Split) -> Floats:
 
 def by_feature(columns: Floats, profile: Profile) -> Floats:
     """Contributions of prepared columns, added up to features."""
-    origins = np.array(algorithms.origins(profile))
+    origins = np.array(algorithms.origins(profile, AlgorithmSettings(parameters={})))
     places = range(len(profile.features))
     return np.stack([columns[:, origins == place].sum(axis=1) for place in places], axis=1)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.pipeline import Pipeline
 
+from app.contract import CategoryFeature
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 from training.sections.algorithms import OWN_KEYS, AlgorithmSettings
