@@ -85,6 +85,7 @@ _DATE = re.compile(
     r"|\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[AaPp][Mm])?",
     re.ASCII,
 )
+_OFFSET = re.compile(r"[T ].*(?:Z|[+-]\d\d(?::?\d\d)?)$", re.IGNORECASE)
 _IDENTIFIER = re.compile(
     r"(?:.*[_\s.-])?(?:id|index|idx|key|uuid|guid|row_?names?|unnamed_\d+)", re.IGNORECASE
 )
@@ -342,12 +343,14 @@ class _Dates:
     Attributes:
         seen: the values.
         rows: of the column.
+        local: whether some have no offset.
         placeholders: texts that mean that there is no value.
         others: texts that are no dates.
     """
 
     seen: list[datetime]
     rows: int
+    local: bool
     placeholders: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
@@ -367,7 +370,11 @@ class _Dates:
         strange = sum(texts.counts[each] for each in others) if texts else 0
         if len(others) > MOST_REPLACED or strange > MOST_ODD * (len(seen) + strange):
             return None
-        return cls(seen, len(column), placeholders, others)
+        if texts is None:
+            local = getattr(column.dtype, "tz", None) is None
+        else:
+            local = any(not _OFFSET.search(each) for each in texts.counts if each not in odd)
+        return cls(seen, len(column), local, placeholders, others)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -384,8 +391,8 @@ class _Dates:
         dates = step(self.seen) >= DAY_SECONDS
         low, high = (written(each)[: 10 if dates else None] for each in (min(self.seen), max(self.seen)))
         notes = [f"seen {low} to {high}"]
-        if not dates:
-            notes.append("in UTC where there is no offset: add `timezone: Europe/Berlin` for local times")
+        if self.local and not dates:
+            notes.append("times without an offset are in UTC: add `timezone: …` if they are local")
         if texts and (odd := (*self.placeholders, *self.others)):
             lost = ", which become missing; in data.replace, dates can be given" if self.others else ""
             notes.append(

@@ -458,7 +458,7 @@ def test_dates_are_left_out(cells: list[str], tmp_path: Path) -> None:
         (
             ["2026-01-31T10:00:00Z", "2027-02-02 11:30"],
             {},
-            "seen 2026-01-31T10:00:00Z to 2027-02-02T11:30:00Z; in UTC where there is no offset: add `timezone: Europe/Berlin`",
+            "seen 2026-01-31T10:00:00Z to 2027-02-02T11:30:00Z; times without an offset are in UTC: add `timezone: …`",
         ),
         (
             ["2026-01", "n/a", "2026-02", ""],
