@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.cells import PLAIN, Cells
-from app.moments import PARTS, Part, clock
+from app.moments import DAY_SECONDS, PARTS, Part, clock
 
 SCHEMA_VERSION = 1
 MODEL_FILE = "model.onnx"
@@ -131,6 +131,12 @@ class DatetimeFeature(Frozen):
     missing: bool
     bins: tuple[Bin, ...]
     """One for all moments, then one named "missing" if the feature may be missing."""
+
+    @property
+    def span(self) -> str:
+        """From the earliest to the latest moment, as dates if all times are midnight."""
+        digits = 10 if self.step >= DAY_SECONDS else None
+        return f"{self.earliest[:digits]} to {self.latest[:digits]}"
 
     def grid(self, fraction: int = 1) -> tuple[datetime, timedelta, int]:
         """The earliest moment, the step or a fraction of it, and how many of these there are up to the latest."""

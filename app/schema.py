@@ -493,7 +493,7 @@ def _describe(feature: Feature) -> str:
         low, high, typical = feature.minimum, feature.maximum, feature.typical
         text += f": {low:.15g} to {high:.15g}{_unit(feature)}, typically {typical:.15g}"
     if feature.type == "datetime":
-        text += f": in ISO 8601, {feature.timezone} if without an offset; {feature.earliest} to {feature.latest} in training"
+        text += f": in ISO 8601, {feature.timezone} if without an offset; {feature.span} in training"
     return text + (". May be left out or null." if feature.missing else ".")
 
 

@@ -155,12 +155,13 @@ def _datetimes(features: list[DatetimeFeature], both: pd.DataFrame, profile: Pro
     rows = []
     for each in features:
         seen = [moment for moment in moments(both[each.name], each.timezone) if moment is not None]
+        whole = each.model_copy(update={"earliest": written(min(seen)), "latest": written(max(seen))})
         rows.append(
             [
                 code(each.name),
                 prose(each.timezone),
                 ", ".join(each.parts),
-                f"{written(min(seen))} to {written(max(seen))}",
+                whole.span,
                 str(len(set(seen))),
                 _missing(each, profile),
             ]

@@ -408,7 +408,7 @@ def _described(origin: Origin, profile: Profile) -> Iterator[tuple[str, str]]:
             unit = f" {each.unit}" if each.unit else ""
             values = f"{each.minimum:g} to {each.maximum:g}{unit}, typically {each.typical:g}"
         elif each.type == "datetime":
-            values = f"{each.earliest} to {each.latest} in {each.timezone}, as {', '.join(each.parts)}"
+            values = f"{each.span} in {each.timezone}, as {', '.join(each.parts)}"
         else:
             values = f"one of {', '.join(each.categories)}"
         absent = profile.missing.get(each.name, 0)

@@ -260,9 +260,7 @@ def _values(feature: Feature) -> str:
     if feature.type == "category":
         return ", ".join(map(prose, feature.categories))
     if feature.type == "datetime":
-        return prose(
-            f"{feature.earliest} to {feature.latest} ({feature.timezone}): {', '.join(feature.parts)}"
-        )
+        return prose(f"{feature.span} ({feature.timezone}): {', '.join(feature.parts)}")
     return prose(f"{feature.minimum:g} to {feature.maximum:g} {feature.unit or ''}")
 
 

@@ -394,7 +394,7 @@ def data_run(id: str, name: str, manifest: Manifest, images: Sequence[Path]) -> 
         if each.type == "number":
             values = f"{each.minimum:g} to {each.maximum:g}"
         elif each.type == "datetime":
-            values = f"{each.earliest} to {each.latest}"
+            values = each.span
         else:
             values = ", ".join(each.categories)
         features.append([each.name, each.type, each.unit, values, str(each.typical), each.missing])
