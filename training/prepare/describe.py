@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -170,10 +170,10 @@ def bin_of(values: NDArray[np.floating[Any]], edges: tuple[float, ...]) -> NDArr
     return np.searchsorted(np.asarray(edges, dtype=np.float64), values, side="right").astype(np.int64)
 
 
-def bin_labels(edges: tuple[float, ...]) -> tuple[str, ...]:
+def bin_labels(edges: tuple[float, ...], text: Callable[[float], str] | None = None) -> tuple[str, ...]:
     if not edges:
         return ("all",)
-    texts = [short(edge) for edge in edges]
+    texts = list(map(text or short, edges))
     inner = [f"{low}..{high}" for low, high in pairwise(texts)]
     return (f"..{texts[0]}", *inner, f"{texts[-1]}..")
 

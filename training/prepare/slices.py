@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ import pandas as pd
 
 from app.cells import Cells
 from app.contract import MISSING_BIN
+from app.moments import DAY_SECONDS, EPOCH, written
 from training.base.errors import ConfigError
-from training.data.columns import as_numbers, as_text
+from training.data.columns import as_moments, as_numbers, as_text, moment_parts
 from training.data.dataset import SLICE
 from training.prepare.describe import bin_edges, bin_labels, bin_of, resolution
 
 INTERVALS = 4
-"""Of a number with many values."""
+"""Of a number or date with many values."""
 MOST_VALUES = 20
 
 
@@ -51,6 +53,9 @@ def _labels(name: str, column: pd.Series[Any], cells: Cells) -> pd.Series[Any]:
         labels = np.array([*bin_labels(edges), MISSING_BIN], dtype=object)
         place = np.where(numbers.isna(), len(labels) - 1, bin_of(numbers.to_numpy(), edges))
         return pd.Series(labels[place], column.index)
+    found, wrong = as_moments(column, cells)
+    if not wrong.any() and found.notna().any():
+        return _of_dates(found)
     texts, _ = as_text(column, cells)
     if texts.nunique() > MOST_VALUES:
         raise ConfigError(
@@ -58,3 +63,21 @@ def _labels(name: str, column: pd.Series[Any], cells: Cells) -> pd.Series[Any]:
             "group them in the source"
         )
     return texts.fillna(MISSING_BIN)
+
+
+def _of_dates(moments: pd.Series[Any]) -> pd.Series[Any]:
+    days = moment_parts(moments, ("elapsed",), "UTC")[:, 0] / DAY_SECONDS
+    values = np.sort(days[~np.isnan(days)])
+    distinct = np.unique(values)
+    if len(distinct) > MOST_VALUES:
+        edges = bin_edges(values, 1.0, INTERVALS)
+        labels = [*bin_labels(edges, _date), MISSING_BIN]
+        place = np.where(np.isnan(days), len(labels) - 1, bin_of(days, edges))
+    else:
+        labels = [*map(_date, distinct), MISSING_BIN]
+        place = np.searchsorted(distinct, days)  # NaN is last
+    return pd.Series(np.array(labels, dtype=object)[place], moments.index)
+
+
+def _date(days: float) -> str:
+    return written(EPOCH + timedelta(days=days)).removesuffix("T00:00:00Z")

@@ -247,3 +247,33 @@ def test_texts_that_yaml_would_write_otherwise_need_quotes(
         config.load(Texts, path)
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        (
+            "{type: datetime, timezone: Europe/Berlinn}",
+            "schema.features.when.timezone: there is no time zone 'Europe/Berlinn'",
+        ),
+        ("{type: datetime, timezone: europe/berlin}", "did you mean Europe/Berlin?"),
+        ("{type: datetime, timezone: '+02:00'}", "no time zone '+02:00'"),
+        ("{type: datetime, parts: [year, years]}", "schema.features.when.parts.1: "),
+        ("{type: datetime, parts: [year, year]}", "schema.features.when.parts: parts must be distinct"),
+        ("{type: datetime, parts: []}", "schema.features.when.parts: "),
+        ("{type: datetime, part: [year]}", "schema.features.when.part: unknown key"),
+        ("{type: datetime, unit: s}", "schema.features.when.unit: unknown key"),
+        ("{type: date}", "schema.features.when: "),
+        (
+            "{type: datetime}, when.year: {type: number}",
+            "'when.year' is a feature and a part of 'when': rename one",
+        ),
+    ],
+)
+def test_a_datetime_that_is_declared_wrong_is_named(feature: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"data: {{source: a.csv}}\nschema: {{target: kind, features: {{when: {feature}}}}}\n")
+    with pytest.raises(ConfigError) as error:
+        config.load(Texts, path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.contract import CategoryFeature, NumberFeature
+from app.contract import CategoryFeature, DatetimeFeature, NumberFeature
 from training.base.errors import DataError
+from training.data.columns import as_moments
 from training.prepare import describe
-from training.sections.schema import CategorySettings, NumberSettings
+from training.sections.schema import CategorySettings, DatetimeSettings, NumberSettings
 
 finite = st.floats(-1e9, 1e9, allow_nan=False)
 numbers = st.lists(finite, min_size=1, max_size=200)
@@ -147,6 +148,21 @@ def test_categories_keep_their_order_and_their_share() -> None:
     inferred = describe.feature("x", CategorySettings(type="category", missing=0.5), column, column)
     assert isinstance(inferred, CategoryFeature)
     assert inferred.categories == ("a", "b")
+
+
+def test_a_datetime_has_one_bin_its_ends_and_its_resolution() -> None:
+    cells = ["2024-05-01", None, "2024-03-31T12:00", "1969-12-31"]
+    settings = DatetimeSettings(type="datetime", timezone="Europe/Berlin", missing=0.5, description="when")
+    column, _ = as_moments(pd.Series(cells), timezone="Europe/Berlin")
+    feature = describe.feature("x", settings, column, column)
+    assert isinstance(feature, DatetimeFeature)
+    assert (feature.earliest, feature.latest) == ("1969-12-31T00:00:00+01:00", "2024-05-01T00:00:00+02:00")
+    assert (feature.typical, feature.step) == ("2024-03-31T12:00:00+02:00", 3600)
+    assert [(each.label, each.share) for each in feature.bins] == [("all", 0.75), ("missing", 0.25)]
+    assert feature.span == "1969-12-31T00:00:00+01:00 to 2024-05-01T00:00:00+02:00"
+    days = describe.feature("x", settings, column[[0, 3]], column[[0, 3]])
+    assert isinstance(days, DatetimeFeature)
+    assert (days.step, days.span, days.grid()[2]) == (86400, "1969-12-31 to 2024-05-01", 19845)
 
 
 def test_nothing_to_learn_from_is_an_error() -> None:

@@ -30,7 +30,9 @@ def signs(*, group: str | None = None, **columns: Any) -> tuple[str, ...]:
     )
     regression = frame["kind"].dtype.kind == "f"
     features = {
-        name: {"type": "number" if frame[name].dtype.kind in "if" else "category"}
+        name: {
+            "type": {"i": "number", "f": "number", "M": "datetime"}.get(frame[name].dtype.kind, "category")
+        }
         for name in frame
         if name != "kind"
     }
@@ -51,6 +53,14 @@ def signs(*, group: str | None = None, **columns: Any) -> tuple[str, ...]:
 
 def test_ordinary_features_are_none() -> None:
     assert signs(count=lambda random, _: random.integers(0, 50, ROWS)) == ()
+
+
+def test_a_date_that_tells_the_answer_is_named() -> None:
+    days = pd.date_range("2024-01-01", periods=ROWS)
+    kind = np.where(np.arange(ROWS) < ROWS // 2, "no", "yes")
+    (sentence,) = signs(day=days, kind=kind)
+    assert "'day' tells the class of" in sentence
+    assert signs(day=days) == ()
 
 
 def test_a_row_counter_is_one_in_any_order_and_from_any_start() -> None:

@@ -35,6 +35,17 @@ def test_many_numbers_are_cut_into_intervals() -> None:
     assert len(set(found)) == 5
 
 
+def test_few_dates_are_slices_and_many_are_cut_into_intervals() -> None:
+    assert labels(["2024-05-01", "2024-05", None]) == ["2024-05-01", "2024-05-01", "missing"]
+    assert labels([pd.Timestamp("2024-05-01 12:00"), None]) == ["2024-05-01T12:00:00Z", "missing"]
+    days = [f"{each:%Y-%m-%d}" for each in pd.date_range("2024-01-01", periods=100)]
+    found = labels([*days, None])
+    assert found[0] == "..2024-01-26"
+    assert found[50] == "2024-02-19..2024-03-15"
+    assert found[-1] == "missing"
+    assert len(set(found)) == 5
+
+
 def test_rows_that_were_dropped_move_nothing() -> None:
     raw = pd.DataFrame({"x": ["a", "b", "c"]})
     assert with_slices(pd.DataFrame(index=[1, 3]), raw, ["x"], PLAIN)["slice.x"].tolist() == ["a", "c"]

@@ -55,7 +55,7 @@ def test_the_file_keeps_to_the_sign(name: str, sign: int) -> None:
 @pytest.mark.parametrize(
     ("signs", "message"),
     [
-        ({"colour": 1}, "'colour' is no number among the features; there are length, width"),
+        ({"colour": 1}, "'colour' is no number among the features; there are length, width, seen.year"),
         ({"width": 2}, "width: 2 is not 1, -1 or 0"),
         ({"width": "up"}, "width: 'up' is not 1, -1 or 0"),
     ],
@@ -63,3 +63,9 @@ def test_the_file_keeps_to_the_sign(name: str, sign: int) -> None:
 def test_what_is_no_sign_of_a_number_is_named(signs: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         pipeline("xgboost", monotone_constraints=signs)
+
+
+def test_a_part_of_a_datetime_is_a_number() -> None:
+    columns = pipeline("xgboost", monotone_constraints={"seen.elapsed": 1})[-1].monotone_constraints
+    place = PROFILE.layout.numbers.index("seen.elapsed")
+    assert [each for each, sign in enumerate(columns) if sign] == [place]
