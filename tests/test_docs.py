@@ -44,6 +44,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "card": CardSettings,
     "track": TrackSettings,
 }
+SINGLE = {"name", "explain"}
+"""Keys that are values themselves."""
 PAGES = [
     path
     for folder in (".", ".github", "app", "benchmarks", "deploy", "docs", "examples", "monitoring")
@@ -109,8 +111,10 @@ DECLARED = sorted({key for section, kind in SECTIONS.items() for key in _keys(ki
 
 
 def test_all_sections_are_looked_at() -> None:
-    assert set(parse_yaml((ROOT / "params.yaml").read_bytes())) <= {"name", *SECTIONS}
-    assert set(stage.Params.model_fields) - {"data_schema"} == {"name", *SECTIONS} - {"schema"}
+    assert set(parse_yaml((ROOT / "params.yaml").read_bytes())) <= {*SINGLE, *SECTIONS}
+    assert set(stage.Params.model_fields) - {"data_schema"} == {*SINGLE, *SECTIONS} - {"schema"}
+    headings = re.findall(r"^## `(\w+)`$", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+    assert set(headings) >= SINGLE
     declared = {
         each
         for module in pkgutil.iter_modules(sections.__path__, f"{sections.__name__}.")

@@ -30,6 +30,7 @@ def render(
         *_decision_section(manifest),
         *(_by_class(manifest, champion) if manifest.classes else [_interval_section(manifest)]),
         *_slices_section(champion),
+        *_explanation_section(champion),
         "## Features\n\n" + _features(manifest, champion),
         "## Parameters\n\n" + _parameters(champion),
     ]
@@ -41,6 +42,21 @@ def _by_class(manifest: Manifest, champion: Report) -> list[str]:
         "## By class\n\n" + _classes(manifest, champion),
         "## Confusion on the test split\n\n" + _confusion(manifest, champion),
     ]
+
+
+def _explanation_section(champion: Report) -> list[str]:
+    explained = champion.explained
+    if explained is None:
+        return []
+    about, unit = explained.explanation, explained.explanation.unit
+    text = (
+        f"On request, the service says what each feature contributes to a prediction{f', in {prose(unit)}' if unit else ''}. "
+        f"Base and contributions add up to the model's score, on {explained.rows:,} rows to "
+        f"{explained.largest_difference:.1g}."
+    )
+    if about.positive is not None:
+        text += f" The score is that of {prose(about.positive)}."
+    return ["## Explanations\n\n" + text]
 
 
 def _decision_section(manifest: Manifest) -> list[str]:

@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 
 from app.predictor import Explainer
 from tests.tools import examples
-from tests.training.rows import FEW_TREES, mixed, numbers, values
+from tests.training.rows import FEW_TREES, mixed, numbers, prepared, values
 from tests.training.test_schemas import ALGORITHMS, table
 from training.base.errors import ParityError
 from training.data.dataset import Profile, Split
@@ -59,7 +59,7 @@ def contributed(file: bytes, profile: Profile, rows: Split) -> Floats:
     return Explainer(file, profile.layout).explain(rows.numbers, rows.categories)
 
 
-def prepared(pipeline: Pipeline, rows: Split) -> Floats:
+def columns_of(pipeline: Pipeline, rows: Split) -> Floats:
     steps = Pipeline(pipeline.steps[:-1])
     columns = algorithms.inputs(rows)
     return np.asarray(steps.transform(columns) if steps.steps else columns, dtype=np.float64)
@@ -73,6 +73,7 @@ def by_feature(columns: Floats, profile: Profile) -> Floats:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:LightGBM binary classifier:UserWarning")
 @pytest.mark.parametrize(("name", "classes"), EXPLAINED)
 def test_the_package_says_the_same(name: str, classes: int) -> None:
     shap = pytest.importorskip("shap")
@@ -81,7 +82,7 @@ def test_the_package_says_the_same(name: str, classes: int) -> None:
     profile, rows = data(classes)
     task, pipeline = fitted(name, profile, rows)
     file, explained = explain(task, pipeline)
-    columns = prepared(pipeline, rows)
+    columns = columns_of(pipeline, rows)
     if name in LINEAR:
         masker = shap.maskers.Independent(columns, max_samples=len(columns))
         explainer = shap.LinearExplainer(pipeline[-1], masker)
@@ -128,7 +129,8 @@ def expectation(tree: Tree, row: Floats, known: frozenset[int], node: int = 0) -
         value = row[column]
         to_left = tree.missing_left[node] if math.isnan(value) else value <= tree.limit[node]
         return expectation(tree, row, known, left if to_left else right)
-    shares = [tree.cover[each] / tree.cover[node] for each in (left, right)]
+    # CatBoost's trees have nodes that no training row reached.
+    shares = [tree.cover[each] / tree.cover[node] if tree.cover[node] else 0.5 for each in (left, right)]
     branches = [expectation(tree, row, known, each) for each in (left, right)]
     weighted: Floats = shares[0] * branches[0] + shares[1] * branches[1]
     return weighted
@@ -162,13 +164,15 @@ def shapley(ensemble: Ensemble, row: Floats, outputs: int) -> Floats:
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(TREES), st.integers(0, 2**16), st.integers(1, 6))
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(TREES), st.integers(0, 2**16), st.integers(1, 5))
 def test_contributions_are_shapley_values_by_their_definition(
     case: tuple[str, int], seed: int, depth: int
 ) -> None:
     name, classes = case
-    profile, rows = mixed(seed, 120, classes) if classes else values(seed, 120, mean=3)
+    _, whole = mixed(seed, 120, classes) if classes else values(seed, 120, mean=3)
+    # The time of the definition doubles with each column.
+    profile, rows = prepared(whole.frame.drop(columns="seen"))
     few = {"max_iter": 3} if name == "hist_gradient_boosting" else {"n_estimators": 3}
     key = {"catboost": "depth", "lightgbm": "max_depth"}.get(name, "max_depth")
     task, pipeline = fitted(name, profile, rows, **({} if name == "decision_tree" else few), **{key: depth})
@@ -179,9 +183,9 @@ def test_contributions_are_shapley_values_by_their_definition(
         ensemble = replace(
             ensemble, trees=[replace(each, values=each.values[:, 1:]) for each in ensemble.trees]
         )
-    asked = rows.take(np.arange(0, len(rows), 30))
+    asked = rows.take(np.arange(0, len(rows), 40))
     found = contributed(file, profile, asked)
-    columns = prepared(pipeline, asked)
+    columns = columns_of(pipeline, asked)
     if ensemble.single:
         columns = columns.astype(np.float32).astype(np.float64)
     for row, ours in zip(columns, found, strict=True):
@@ -254,7 +258,7 @@ def test_a_feature_without_influence_contributes_nothing() -> None:
 def test_features_keep_the_order_of_the_schema() -> None:
     """The category is between the numbers there, and behind them in the model."""
     profile, rows = mixed()
-    assert [each.name for each in profile.features] == ["length", "colour", "width"]
+    assert [each.name for each in profile.features][:3] == ["length", "colour", "width"]
     task, pipeline = fitted("logistic_regression", profile, rows)
     file, _ = explain(task, pipeline)
     asked = rows.take(np.arange(1))
@@ -263,7 +267,7 @@ def test_features_keep_the_order_of_the_schema() -> None:
     )
     change = contributed(file, profile, moved) - contributed(file, profile, asked)
     assert change[0, 1].any()
-    assert not change[0, [0, 2]].any()
+    assert not np.delete(change[0], 1, axis=0).any()
 
 
 def test_a_tree_of_one_leaf_has_only_a_base() -> None:
