@@ -29,6 +29,14 @@ FEW_TREES: dict[str, dict[str, Any]] = {
 """Parameters with which an algorithm is fast."""
 
 
+SHOPS: dict[str, dict[str, Any]] = {
+    "size": {"type": "number", "range": [0, 10], "missing": 0.5},
+    "colour": {"type": "category", "missing": 0.5},
+    "age": {"type": "number", "range": [0, 5]},
+    "town": {"type": "category", "missing": 0.5},
+}
+
+
 def mixed(seed: int = 0, rows: int = 240, classes: int = 3) -> tuple[Profile, Split]:
     """Rows whose class follows from a number and a colour, a tenth of the values missing."""
     random = np.random.default_rng(seed)
@@ -53,6 +61,28 @@ def mixed(seed: int = 0, rows: int = 240, classes: int = 3) -> tuple[Profile, Sp
         for each, zone in zip(hours, offset, strict=True)
     ]
     return prepared(frame)
+
+
+def shops(classes: int = 3, towns: int = 60, rows: int = 700, seed: int = 0) -> tuple[Profile, Split]:
+    """Rows whose target follows from a number, a colour and a town of many, with gaps; of no classes, a number."""
+    random = np.random.default_rng(seed)
+    town = random.integers(0, towns, rows)
+    size = np.round(random.uniform(0, 10, rows), 1)
+    colour = random.choice(np.array(["blue", 'it\'s, "red"', "grün"], dtype=object), rows)
+    rank = size / 3 + (random.normal(size=towns) * 2)[town] + (colour == "grün") + random.normal(0, 0.3, rows)
+    edges = np.quantile(rank, np.linspace(0, 1, classes + 1)[1:-1]) if classes else ()
+    frame = pd.DataFrame(
+        {
+            "size": np.where(random.random(rows) < 0.1, np.nan, size),
+            "age": np.round(random.uniform(0, 5, rows), 2),
+            "colour": [None if random.random() < 0.1 else each for each in colour],
+            "town": [None if random.random() < 0.05 else f"town {each}" for each in town],
+            "kind": np.array([f"kind {each}" for each in np.digitize(rank, edges)], dtype=object)
+            if classes
+            else 2000 + 100 * np.round(rank, 2),
+        }
+    )
+    return prepared(frame, SHOPS)
 
 
 def numbers(seed: int = 0, rows: int = 600) -> tuple[Profile, Split]:

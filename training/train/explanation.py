@@ -83,10 +83,6 @@ def _explained(task: Task, fitted: Pipeline, positive: int | None) -> tuple[Pipe
     if ensemble is not None:
         if ensemble.link is Link.EXPONENTIAL:
             raise UnexplainedError("its values are products of what the features contribute, not sums")
-        if any(each.sets for each in ensemble.trees):
-            raise UnexplainedError(
-                "its trees split over sets of categories: write categories: one_hot or target"
-            )
         ensemble = _of_positive(ensemble, positive)
         outputs = len(task.profile.classes) if len(task.profile.classes) > 2 else 1
         of_trees = contributions.of_trees(ensemble, outputs, features, count)

@@ -19,7 +19,7 @@ from sklearn.preprocessing import TargetEncoder
 from app.contract import Task
 from app.predictor import Classifier
 from tests.tools import examples
-from tests.training.rows import FEW_TREES, prepared
+from tests.training.rows import FEW_TREES, prepared, shops
 from training.base.errors import ConfigError
 from training.data.dataset import GROUP, TIME, Profile, Split
 from training.results import scores
@@ -33,40 +33,12 @@ from training.train.algorithms.encoding import CrossFittedTargetEncoder
 from training.train.folds import folds
 from training.train.onnx import export
 
-FEATURES_OF_SHOPS: dict[str, dict[str, Any]] = {
-    "size": {"type": "number", "range": [0, 10], "missing": 0.5},
-    "colour": {"type": "category", "missing": 0.5},
-    "age": {"type": "number", "range": [0, 5]},
-    "town": {"type": "category", "missing": 0.5},
-}
 MONOTONE = {
     "xgboost": "monotone_constraints",
     "lightgbm": "monotone_constraints",
     "catboost": "monotone_constraints",
     "hist_gradient_boosting": "monotonic_cst",
 }
-
-
-def shops(classes: int = 3, towns: int = 60, rows: int = 700, seed: int = 0) -> tuple[Profile, Split]:
-    """Rows whose target follows from a number, a colour and a town of many, with gaps; of no classes, a number."""
-    random = np.random.default_rng(seed)
-    town = random.integers(0, towns, rows)
-    size = np.round(random.uniform(0, 10, rows), 1)
-    colour = random.choice(np.array(["blue", 'it\'s, "red"', "grün"], dtype=object), rows)
-    rank = size / 3 + (random.normal(size=towns) * 2)[town] + (colour == "grün") + random.normal(0, 0.3, rows)
-    edges = np.quantile(rank, np.linspace(0, 1, classes + 1)[1:-1]) if classes else ()
-    frame = pd.DataFrame(
-        {
-            "size": np.where(random.random(rows) < 0.1, np.nan, size),
-            "age": np.round(random.uniform(0, 5, rows), 2),
-            "colour": [None if random.random() < 0.1 else each for each in colour],
-            "town": [None if random.random() < 0.05 else f"town {each}" for each in town],
-            "kind": np.array([f"kind {each}" for each in np.digitize(rank, edges)], dtype=object)
-            if classes
-            else 2000 + 100 * np.round(rank, 2),
-        }
-    )
-    return prepared(frame, FEATURES_OF_SHOPS)
 
 
 def pipeline(name: str, profile: Profile, **block: Any) -> Pipeline:

@@ -13,17 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.pipeline import Pipeline
+from xgboost import DMatrix
 
 from app.predictor import Explainer
 from tests.tools import examples
-from tests.training.rows import FEW_TREES, mixed, numbers, prepared, values
+from tests.training.rows import FEW_TREES, mixed, numbers, prepared, shops, values
 from tests.training.test_schemas import ALGORITHMS, table
 from training.base.errors import ParityError
 from training.data.dataset import Profile, Split
 from training.results import scores
 from training.results.figures import Floats
 from training.results.report import Explained
-from training.sections.algorithms import AlgorithmSettings
+from training.sections.algorithms import NATIVE, AlgorithmSettings
 from training.sections.decision import DecisionSettings
 from training.sections.evaluate import EvaluateSettings
 from training.train import algorithms, explanation
@@ -65,9 +66,10 @@ def columns_of(pipeline: Pipeline, rows: Split) -> Floats:
     return np.asarray(steps.transform(columns) if steps.steps else columns, dtype=np.float64)
 
 
-def by_feature(columns: Floats, profile: Profile) -> Floats:
+def by_feature(columns: Floats, task: Task) -> Floats:
     """Contributions of prepared columns, added up to features."""
-    origins = np.array(algorithms.origins(profile, AlgorithmSettings(parameters={})))
+    profile = task.profile
+    origins = np.array(algorithms.origins(profile, task.block))
     places = range(len(profile.features))
     return np.stack([columns[:, origins == place].sum(axis=1) for place in places], axis=1)
 
@@ -95,8 +97,43 @@ def test_the_package_says_the_same(name: str, classes: int) -> None:
         theirs, base = theirs[:, :, 1:], base[1:]
     # XGBoost's own values are float32, and the target of the regression is about 2000.
     allowed = {"xgboost": 2e-6 if classes else 5e-4}.get(name, 1e-8)
-    assert np.abs(by_feature(theirs, profile) - contributed(file, profile, rows)).max() < allowed
+    assert np.abs(by_feature(theirs, task) - contributed(file, profile, rows)).max() < allowed
     assert explained.explanation.base == pytest.approx(base, abs=allowed)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 0])
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost"])
+def test_a_package_says_the_same_of_sets_of_categories(name: str, classes: int) -> None:
+    profile, rows = shops(classes)
+    task, pipeline = fitted(name, profile, rows, categories="native")
+    file, explained = explain(task, pipeline)
+    columns = prepared(pipeline, rows)
+    if name == "lightgbm":
+        theirs = pipeline[-1].predict(columns, pred_contrib=True).reshape(len(rows), -1, 5)
+    else:
+        features = DMatrix(columns, feature_types=["q", "q", "c", "c"], enable_categorical=True)
+        theirs = pipeline[-1].get_booster().predict(features, pred_contribs=True).reshape(len(rows), -1, 5)
+    theirs = theirs.transpose(0, 2, 1)
+    allowed = 1e-8 if name == "lightgbm" else 2e-6 if classes else 5e-3
+    assert np.abs(by_feature(theirs[:, :4], task) - contributed(file, profile, rows)).max() < allowed
+    assert explained.explanation.base == pytest.approx(theirs[0, 4], abs=allowed)
+
+
+@pytest.mark.parametrize("categories", ["native", "target"])
+@pytest.mark.parametrize(
+    ("name", "classes"), [*itertools.product(NATIVE, (0, 2, 3)), ("logistic_regression", 3)]
+)
+def test_what_categories_add_is_explained_whatever_the_model_sees_of_them(
+    name: str, classes: int, categories: str
+) -> None:
+    if categories == "native" and name not in NATIVE:
+        return
+    profile, rows = shops(classes)
+    task, pipeline = fitted(name, profile, rows, categories=categories)
+    file, _ = explain(task, pipeline)
+    found = contributed(file, profile, rows)
+    town = [each.name for each in profile.features].index("town")
+    assert np.abs(found).mean(axis=(0, 2)).argmax() == town
 
 
 @pytest.mark.parametrize(("name", "classes"), CASES)
@@ -127,7 +164,10 @@ def expectation(tree: Tree, row: Floats, known: frozenset[int], node: int = 0) -
     column = int(tree.feature[node])
     if column in known:
         value = row[column]
-        to_left = tree.missing_left[node] if math.isnan(value) else value <= tree.limit[node]
+        if node in tree.sets:
+            to_left = value in tree.sets[node]
+        else:
+            to_left = tree.missing_left[node] if math.isnan(value) else value <= tree.limit[node]
         return expectation(tree, row, known, left if to_left else right)
     # CatBoost's trees have nodes that no training row reached.
     shares = [tree.cover[each] / tree.cover[node] if tree.cover[node] else 0.5 for each in (left, right)]
@@ -165,9 +205,14 @@ def shapley(ensemble: Ensemble, row: Floats, outputs: int) -> Floats:
 
 @pytest.mark.slow
 @settings(max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(TREES), st.integers(0, 2**16), st.integers(1, 5))
+@given(
+    st.sampled_from(TREES),
+    st.integers(0, 2**16),
+    st.integers(1, 5),
+    st.sampled_from(["one_hot", "native", "target"]),
+)
 def test_contributions_are_shapley_values_by_their_definition(
-    case: tuple[str, int], seed: int, depth: int
+    case: tuple[str, int], seed: int, depth: int, categories: str
 ) -> None:
     name, classes = case
     _, whole = mixed(seed, 120, classes) if classes else values(seed, 120, mean=3)
@@ -175,7 +220,10 @@ def test_contributions_are_shapley_values_by_their_definition(
     profile, rows = prepared(whole.frame.drop(columns="seen"))
     few = {"max_iter": 3} if name == "hist_gradient_boosting" else {"n_estimators": 3}
     key = {"catboost": "depth", "lightgbm": "max_depth"}.get(name, "max_depth")
-    task, pipeline = fitted(name, profile, rows, **({} if name == "decision_tree" else few), **{key: depth})
+    parameters: dict[str, Any] = ({} if name == "decision_tree" else few) | {key: depth}
+    if categories == "target" or name in NATIVE:
+        parameters |= {"categories": categories}
+    task, pipeline = fitted(name, profile, rows, **parameters)
     file, _ = explain(task, pipeline)
     ensemble = read(pipeline[-1])
     assert ensemble is not None
@@ -190,7 +238,7 @@ def test_contributions_are_shapley_values_by_their_definition(
         columns = columns.astype(np.float32).astype(np.float64)
     for row, ours in zip(columns, found, strict=True):
         expected = shapley(ensemble, row, classes if classes > 2 else 1)
-        summed = by_feature(expected[np.newaxis], profile)[0]
+        summed = by_feature(expected[np.newaxis], task)[0]
         assert np.abs(ours - summed).max() < 1e-9
 
 

@@ -179,20 +179,54 @@ def _write_paths(nodes: Nodes, explained: OfPaths) -> None:
 
 def _kept(nodes: Nodes, values: str, explained: OfPaths) -> str:
     """Whether each row keeps each condition, as 1 or 0, of shape (conditions, rows)."""
-    columns, conditions = zip(*explained.conditions, strict=True)
-    above, up_to, missing, _ = (np.array(each)[:, np.newaxis] for each in zip(*conditions, strict=True))
+    kinds: defaultdict[int, list[int]] = defaultdict(list)
+    for number, (column, condition) in enumerate(explained.conditions):
+        kinds[column if condition.codes or condition.among else -1].append(number)
     if explained.single:
         values = nodes.add("Cast", values, to=onnx.TensorProto.FLOAT)
         values = nodes.add("Cast", values, to=onnx.TensorProto.DOUBLE)
-    asked = nodes.add("Gather", values, np.array(columns), axis=0)
+    parts = []
+    for column, numbers in kinds.items():
+        asked = [explained.conditions[each] for each in numbers]
+        parts.append(
+            _compared(nodes, values, asked)
+            if column < 0
+            else _looked_up(nodes, values, column, [condition for _, condition in asked])
+        )
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate([*kinds.values()]))
+    return nodes.add("Gather", nodes.add("Concat", *parts, axis=0), order, axis=0)
+
+
+def _compared(nodes: Nodes, values: str, asked: Sequence[tuple[int, Condition]]) -> str:
+    """Conditions on numbers."""
+    columns, conditions = zip(*asked, strict=True)
+    above, up_to, missing = (
+        np.array(each)[:, np.newaxis] for each in zip(*(each[:3] for each in conditions), strict=True)
+    )
+    given = nodes.add("Gather", values, np.array(columns), axis=0)
     kept = nodes.add(
         "And",
-        nodes.add("LessOrEqual", asked, up_to),
-        nodes.add("Not", nodes.add("LessOrEqual", asked, above)),
+        nodes.add("LessOrEqual", given, up_to),
+        nodes.add("Not", nodes.add("LessOrEqual", given, above)),
     )
     if missing.any():
-        kept = nodes.add("Or", kept, nodes.add("And", nodes.add("IsNaN", asked), missing))
+        kept = nodes.add("Or", kept, nodes.add("And", nodes.add("IsNaN", given), missing))
     return nodes.add("Cast", kept, to=onnx.TensorProto.DOUBLE)
+
+
+def _looked_up(nodes: Nodes, values: str, column: int, conditions: Sequence[Condition]) -> str:
+    """Conditions on the code of a category."""
+    size = 1 + max(max(each.codes, default=0) for each in conditions)
+    # The last column is of codes that no condition names: larger ones, and -1 for an unknown category.
+    table = np.array([[not each.among] * (size + 1) for each in conditions], dtype=np.float64)
+    for row, each in zip(table, conditions, strict=True):
+        row[sorted(each.codes)] = each.among
+    codes = nodes.add(
+        "Cast", nodes.add("Gather", values, np.array(column), axis=0), to=onnx.TensorProto.INT64
+    )
+    return nodes.add("Gather", table, nodes.add("Min", codes, np.array(size)), axis=1)
 
 
 def _of_group(nodes: Nodes, kept: str, group: Group, shares: Floats) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import NamedTuple
 
 from training.train.onnx.ensembles import Tree
@@ -20,12 +20,26 @@ class Condition(NamedTuple):
         up_to: the largest value.
         missing: whether a missing value goes this way.
         share: of the training rows in front of these splits, how many go this way.
+        codes: of a category that go this way, or that do not.
+        among: whether a code has to be one of these.
     """
 
     above: float = math.nan
     up_to: float = math.inf
     missing: bool = True
     share: float = 1.0
+    codes: Set[int] = frozenset()
+    among: bool = False
+
+    def within(self, codes: Set[int], share: float) -> Condition:
+        """With a further split, whose codes go this way."""
+        left = self.codes & codes if self.among else codes - self.codes
+        return self._replace(codes=left, among=True, share=self.share * share)
+
+    def beyond(self, codes: Set[int], share: float) -> Condition:
+        """With a further split, whose codes go the other way."""
+        left = self.codes - codes if self.among else self.codes | codes
+        return self._replace(codes=left, share=self.share * share)
 
 
 def paths(tree: Tree) -> Iterator[tuple[int, Mapping[int, Condition]]]:
@@ -40,18 +54,23 @@ def paths(tree: Tree) -> Iterator[tuple[int, Mapping[int, Condition]]]:
             yield node, passed
             continue
         column = feature[node]
-        above, up_to, missing, share = passed.get(column, Condition())
-        to_left = missing_left[node]
-        leftwards = Condition(
-            above, min(up_to, limit[node]), missing and to_left, share * _share(cover, left[node], node)
-        )
-        rightwards = Condition(
-            # The first operand decides if the other is NaN.
-            max(limit[node], above),
-            up_to,
-            missing and not to_left,
-            share * _share(cover, right[node], node),
-        )
+        known = passed.get(column, Condition())
+        shares = _share(cover, left[node], node), _share(cover, right[node], node)
+        if node in tree.sets:
+            leftwards = known.within(tree.sets[node], shares[0])
+            rightwards = known.beyond(tree.sets[node], shares[1])
+        else:
+            to_left = missing_left[node]
+            leftwards = Condition(
+                known.above, min(known.up_to, limit[node]), known.missing and to_left, known.share * shares[0]
+            )
+            rightwards = Condition(
+                # The first operand decides if the other is NaN.
+                max(limit[node], known.above),
+                known.up_to,
+                known.missing and not to_left,
+                known.share * shares[1],
+            )
         waiting.append((right[node], {**passed, column: rightwards}))
         waiting.append((left[node], {**passed, column: leftwards}))
 
