@@ -145,9 +145,9 @@ format: setup ## Format the code and apply the linter's fixes
 	ruff format .
 
 .PHONY: packages
-packages: setup ## Write what follows from uv.lock and dvc.yaml: package versions, and the pipelines of models/
-	python -m training.packages
+packages: setup ## Write what follows from uv.lock, dvc.yaml and custom code: the pipelines of models/, and package versions
 	python -m training.pipelines
+	python -m training.packages
 
 .PHONY: gate
 gate: setup ## Compare a model with the one in production

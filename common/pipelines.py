@@ -1,12 +1,14 @@
-"""The dvc.yaml of each model: the repository's, with the path to the code and the plots of the model's task.
+"""The dvc.yaml of each model: the repository's, with the path to the code, the plots of the model's task and its own code.
 
-DVC has no conditions, so the plots of the stage `train` are written for each model. Nothing else differs.
+DVC has no conditions, so the plots of the stage `train` are written for each model, and so is what the model's own functions
+consist of, on which the stage `settings` depends. Nothing else differs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -33,17 +35,34 @@ PLOTS: Mapping[str, Mapping[str, tuple[str, str, str]]] = {
 
 _CODE = re.compile(r"^(  - code: )''$", re.MULTILINE)
 _LIST = re.compile(r"^      plots:\n(?: {8}.*\n)+", re.MULTILINE)
+_OWN = re.compile(
+    r"^(      - params\.yaml\n)(?:      - .*\n)*(    params:\n.*packages\.yaml:\n {10}\[)[^\]]*\]$",
+    re.MULTILINE,
+)
+"""The end of what the stage `settings` depends on."""
+_PACKAGES = ("pydantic", "ruamel-yaml")
+"""That this stage imports itself."""
 
 
-def render(text: str, task: str, *, further: bool = False) -> str:
+def render(
+    text: str, task: str, places: Iterable[str] = (), packages: Iterable[str] = (), *, further: bool = False
+) -> str:
     """The dvc.yaml of a model with this task.
 
     Args:
         text: of a dvc.yaml.
         task: of the model.
+        places: files and folders of the model's own code, beside params.yaml.
+        packages: that its own functions consist of.
         further: whether the text is the repository's, and the model is in a folder of models/.
     """
     text = _CODE.sub(r"\1../../", text, count=1) if further else text
+    lines = "".join(f"      - {each}\n" for each in places)
+    names = textwrap.wrap(
+        ", ".join([*_PACKAGES, *sorted({*packages} - {*_PACKAGES})]), 100, break_on_hyphens=False
+    )
+    listed = f"\n{' ' * 11}".join(names)
+    text = _OWN.sub(lambda found: f"{found[1]}{lines}{found[2]}{listed}]", text, count=1)
     return _LIST.sub(lambda _: _plots(task), text, count=1)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from app.contract import sha256
-from common import files
+from common import files, models
 from training.base import cli
 from training.base.errors import ConfigError
 
@@ -32,7 +32,11 @@ def main() -> None:
     parser = cli.parser("training.packages", __doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is not current")
     arguments = parser.parse_args()
-    content = render(named(_read(PIPELINE_FILE)), _read(LOCK_FILE))
+    pipelines = [folder / PIPELINE_FILE for folder in models.find(Path()).values()]
+    names = set().union(
+        *(named(_read(each)) for each in pipelines if each == PIPELINE_FILE or each.is_file())
+    )
+    content = render(names, _read(LOCK_FILE))
     if not arguments.check:
         files.write_text(PACKAGES_FILE, content)
     elif _read(PACKAGES_FILE) != content:
@@ -75,7 +79,9 @@ class _Locked:
 
     def describe(self, name: str) -> str:
         if name not in self.versions:
-            raise ConfigError(f"{PIPELINE_FILE} names the package {name!r}, which is not in {LOCK_FILE}")
+            raise ConfigError(
+                f"{PIPELINE_FILE} names the package {name!r}, which is not in {LOCK_FILE}: run `uv add --group train {name}`"
+            )
         needed: set[str] = set()
         new = {name}
         while new := set().union(*(self.needs[each] for each in new)) - needed:

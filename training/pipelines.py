@@ -1,4 +1,4 @@
-"""Write the dvc.yaml of every model: further models get the repository's, and each the plots of its task."""
+"""Write the dvc.yaml of every model: further models get the repository's, and each the plots of its task and its own code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from common import files, models, pipelines
 from common.pipelines import PIPELINE_FILE
 from training.base import cli, config
 from training.base.errors import ConfigError
+from training.custom import sources
 
 
 def main() -> None:
@@ -15,10 +16,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not current")
     arguments = parser.parse_args()
     text = PIPELINE_FILE.read_text(encoding="utf-8")
-    contents = {
-        folder / PIPELINE_FILE: pipelines.render(text, _task(folder), further=folder != Path())
-        for folder in models.find(Path()).values()
-    }
+    contents = {folder / PIPELINE_FILE: _fitting(text, folder) for folder in models.find(Path()).values()}
     old = {
         file: content
         for file, content in contents.items()
@@ -29,16 +27,24 @@ def main() -> None:
             files.write_text(file, content)
     elif old:
         raise ConfigError(
-            f"not current: {', '.join(map(str, old))}, which follow from {PIPELINE_FILE} and the task of each model: "
-            f"change {PIPELINE_FILE} and run `make packages`"
+            f"not current: {', '.join(map(str, old))}, which follow from {PIPELINE_FILE}, the task of each model and its own "
+            f"code: change {PIPELINE_FILE} and run `make packages`"
         )
 
 
-def _task(folder: Path) -> str:
-    """The task that a model's params.yaml declares; the stage `settings` refuses an unknown one."""
-    section = config.read(folder / config.PARAMS_FILE).get("schema")
+def _fitting(text: str, folder: Path) -> str:
+    """The dvc.yaml of a model; of an unknown task, which the stage `settings` refuses, that of a classification."""
+    document = config.read(folder / config.PARAMS_FILE)
+    section = document.get("schema")
     task = section.get("task") if isinstance(section, dict) else None
-    return str(task) if task in pipelines.PLOTS else pipelines.TASK
+    own = sources.of_model(document, folder)
+    return pipelines.render(
+        text,
+        str(task) if task in pipelines.PLOTS else pipelines.TASK,
+        own.places,
+        own.packages,
+        further=folder != Path(),
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def complete(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, A
 
     Mappings are merged key by key; of anything else the model's value counts. A null removes the default. The model's
     own blocks say which algorithms are trained. A `search` is taken whole. What the model fixes is not searched, and
-    what it searches is not fixed, whatever the default does.
+    what it searches is not fixed, whatever the default does. Each block gets `train.features`, unless it has its own.
     """
     result = _merged(defaults, own)
     blocks = own.get("train", {}).get("algorithms") if isinstance(own.get("train"), Mapping) else None
@@ -19,12 +19,19 @@ def complete(own: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, A
         # Without blocks the defaults' algorithms are not meant: DVC has a stage for each of the model's own.
         return {**result, "train": own["train"]} if "train" in own else _without(result, "train")
     known = defaults.get("train", {}).get("algorithms", {})
-    algorithms = {name: _block(block, known.get(name)) for name, block in blocks.items()}
+    features = result["train"].get("features")
+    shared = {"features": features} if features else {}
+    algorithms = {name: _block(block, known.get(name), shared) for name, block in blocks.items()}
     return {**result, "train": {**result["train"], "algorithms": algorithms}}
 
 
-def _block(own: Any, default: Mapping[str, Any] | None) -> Any:
-    if default is None or not isinstance(own, Mapping | None):
+def _block(own: Any, default: Mapping[str, Any] | None, shared: Mapping[str, Any]) -> Any:
+    if not isinstance(own, Mapping | None):
+        return own
+    if shared:
+        own = {**shared, **(own or {})}
+    if default is None or (own and own.get("estimator")):
+        # The defaults are about an algorithm of the project.
         return own
     own = own or {}
     search, found = default.get("search"), own.get("search")

@@ -100,7 +100,8 @@ def fit(document: str, profile: Profile) -> tuple[str, list[str]]:
     if "decision" in sections and (task == "regression" or before != (profile.origin.source, profile.target)):
         document = remove(document, "decision")
         changes.append("decision: removed, because it is about other classes")
-    if not sections.get("train", {}).get("algorithms", {}).keys() <= FACTORIES[task].keys():
+    blocks = sections.get("train", {}).get("algorithms", {})
+    if any(name not in FACTORIES[task] and "estimator" not in (blocks[name] or {}) for name in blocks):
         document = place(algorithms(task, profile.train_rows), document)
         changes.append(f"train: replaced by the algorithms of a {task}")
     return document, changes

@@ -97,7 +97,7 @@ class Report(Frozen):
 
     algorithm: str
     parameters: dict[str, Any]
-    """As configured, with what the search found in place."""
+    """As configured, with what the search found in place, and the names of the model's own functions."""
     search: SearchOutcome | None
     score: Metric
     """The metric that selection goes by."""

@@ -28,6 +28,7 @@ from common.lock import LOCK_FILE, Entry, stages
 from training.base import cli, config
 from training.base.documents import parse_yaml
 from training.base.errors import ConfigError, GateError
+from training.custom import sources
 from training.data.dataset import ORIGIN_FILE, PROFILE_FILE, RAW_FILE, TEST_FILE, TRAIN_FILE, Origin, Profile
 from training.production import command as production
 from training.production.command import ProductionSettings
@@ -256,7 +257,9 @@ class _Present(_Side):
         content = self.file(config.PARAMS_FILE)
         if content is None:
             return {}
-        return config.as_json(config.completed(content, f"{config.PARAMS_FILE} {self.called}"))
+        return sources.recorded(
+            config.as_json(config.completed(content, f"{config.PARAMS_FILE} {self.called}"))
+        )
 
     def refused(self) -> bool:
         """Whether the gate refused the champion: `select` then writes reports that DVC does not record."""

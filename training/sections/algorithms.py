@@ -1,12 +1,13 @@
-"""The section `train.algorithms`: which algorithms are fitted, with which parameters, and what is searched."""
+"""The section `train`: which algorithms are fitted, with which parameters and features, and what is searched."""
 
 from __future__ import annotations
 
+import keyword
 import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from training.base.section import NAME, Settings
 
@@ -96,8 +97,21 @@ class SearchSettings(Settings):
 
 NATIVE = ("catboost", "hist_gradient_boosting", "lightgbm", "xgboost")
 """The algorithms that split over sets of categories."""
-OWN_KEYS = ("search", "categories", "smooth")
+OWN_KEYS = ("search", "categories", "smooth", "estimator", "features")
 """The keys of a block that are no parameters of an estimator."""
+
+
+def _is_function(value: str) -> str:
+    module, _, function = value.partition(":")
+    if not all(
+        each.isidentifier() and not keyword.iskeyword(each) for each in (*module.split("."), function)
+    ):
+        raise ValueError(f"a function is written as package.module:function, and {value!r} is not")
+    return value
+
+
+Function = Annotated[str, AfterValidator(_is_function)]
+"""Names a function of the model's own code or of an installed package."""
 
 
 class AlgorithmSettings(Settings):
@@ -109,6 +123,10 @@ class AlgorithmSettings(Settings):
     """What the estimator sees of a category: a column for each, its code, or the mean of the target."""
     smooth: float | Literal["auto"] = "auto"
     """How many rows' weight the mean of all rows has in the mean of a category; auto follows the variances."""
+    estimator: Function | None = None
+    """Returns the estimator, if it is not one of the project's."""
+    features: Function | None = None
+    """Returns a transformer of the numbers."""
 
     @model_validator(mode="before")
     @classmethod
@@ -146,6 +164,12 @@ class AlgorithmSettings(Settings):
             )
         return self
 
+    @property
+    def functions(self) -> dict[str, str]:
+        """The model's own functions by key."""
+        named = {"estimator": self.estimator, "features": self.features}
+        return {key: function for key, function in named.items() if function}
+
     @model_validator(mode="after")
     def _numbers_are_numbers(self) -> Self:
         for name, value in self.parameters.items():
@@ -173,6 +197,8 @@ def _check_native(name: str, block: AlgorithmSettings) -> None:
 
 class AlgorithmsSettings(Settings):
     algorithms: dict[str, AlgorithmSettings] = Field(min_length=1)
+    features: Function | None = None
+    """Of every block that names none of its own."""
 
     @field_validator("algorithms")
     @classmethod

@@ -18,6 +18,8 @@ from common import files, models, pipelines
 from training.base import cli, config
 from training.base.errors import ConfigError
 from training.base.section import Settings
+from training.custom import functions, sources
+from training.custom.sources import Sources
 from training.sections.algorithms import AlgorithmsSettings
 from training.sections.card import CardSettings
 from training.sections.data import DataSettings
@@ -77,8 +79,9 @@ def main() -> None:
             f"{config.PARAMS_FILE}: name is {name!r}, and a model in {models.FOLDER}/ is called as its folder: "
             f"write `name: {folder}`"
         )
-    _check_pipeline(task)
-    files.write_json(config.SETTINGS_FILE, config.as_json(document))
+    _check_functions(params)
+    _check_pipeline(task, sources.of_model(document))
+    files.write_json(config.SETTINGS_FILE, sources.recorded(config.as_json(document)))
     log.info("%s holds the parameters of %s and the defaults", config.SETTINGS_FILE, name)
 
 
@@ -100,11 +103,29 @@ def _check_together(params: Params) -> None:
         raise ConfigError(f"{config.PARAMS_FILE}: {problem}")
 
 
-def _check_pipeline(task: Task) -> None:
-    """Refuse to start stages whose plots the models of this task do not write."""
+def _check_functions(params: Params) -> None:
+    """Refuse functions of the model's own that make no estimator or transformer."""
+    shared = params.train.features
+    for name, block in params.train.algorithms.items():
+        where = f"{config.PARAMS_FILE}: train.algorithms.{name}"
+        if block.estimator:
+            functions.estimator(f"{where}.estimator", block.estimator, params.data_schema.task)
+        if block.features:
+            place = f"{config.PARAMS_FILE}: train" if block.features == shared else where
+            functions.transformer(f"{place}.features", block.features)
+
+
+def _check_pipeline(task: Task, own: Sources) -> None:
+    """Refuse to start stages whose plots the models of this task do not write, or that would not see own code change."""
     file = pipelines.PIPELINE_FILE
-    found = pipelines.task_of(file.read_text(encoding="utf-8")) if file.is_file() else None
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    found = pipelines.task_of(text)
     if found not in (None, task):
         raise ConfigError(
             f"{config.PARAMS_FILE}: schema.task is {task}, and {file} lists the plots of a {found}: run `make packages`"
+        )
+    if found and pipelines.render(text, task, own.places, own.packages) != text:
+        raise ConfigError(
+            f"{file} does not list what the model's own functions consist of "
+            f"({', '.join((*own.places, *own.packages)) or 'nothing any more'}): run `make packages`"
         )

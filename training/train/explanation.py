@@ -75,6 +75,8 @@ def explain(task: Task, fitted: Pipeline) -> tuple[bytes, Explained]:
 
 def _explained(task: Task, fitted: Pipeline, positive: int | None) -> tuple[Pipeline, Contributions, str]:
     """The steps in front of the estimator, what explains it, and the unit of a classifier's score."""
+    if task.block.features:
+        raise UnexplainedError(f"its columns are made by {task.block.features}")
     features, count = np.array(origins(task.profile, task.block)), len(task.profile.features)
     if fitted[-1].n_features_in_ != len(features):
         raise UnexplainedError("its columns do not come from one feature each")

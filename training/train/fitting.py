@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
-from training.base.errors import ConfigError
+from training.base.errors import ConfigError, ParityError
+from training.custom import sources
 from training.data.dataset import Profile, Split
 from training.results import scores
 from training.results.figures import Answers
@@ -25,6 +27,7 @@ from training.sections.metrics import Metric
 from training.train import algorithms
 from training.train.decision import cost_matrix
 from training.train.onnx import export
+from training.train.parity import check_parity
 from training.train.search import search
 
 log = logging.getLogger(__name__)
@@ -50,6 +53,12 @@ class Task:
     def scoring(self) -> Scoring:
         return scores.of(self.profile.task, cost_matrix(self.decision, self.profile))
 
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """Digests of what the block's own functions consist of."""
+        own = self.block.functions.values()
+        return sources.contents(sources.of(own)) if own else {}
+
     def answerer(self, model: bytes) -> Callable[[Split], Answers]:
         """A function that runs a model file."""
         return self.scoring.answerer(model, self.profile.layout)
@@ -73,7 +82,7 @@ def fit(pipeline: Pipeline, split: Split, name: str, parameters: Mapping[str, An
             fitted = algorithms.fit(pipeline, split)
         except Exception as error:
             # scikit-learn and xgboost check parameters only here, with exceptions of many classes.
-            raise _refusal("be fitted", name, parameters, error) from error
+            raise refusal("be fitted", name, parameters, error) from error
     if any(issubclass(each.category, ConvergenceWarning) for each in caught):
         log.warning("%s did not converge: raise max_iter under train.algorithms.%s", name, name)
     return fitted
@@ -86,13 +95,40 @@ def exported(task: Task, fitted: Pipeline, parameters: Mapping[str, Any]) -> byt
         ConfigError: the converter does not support the estimator with these parameters.
     """
     try:
-        return export.export(fitted, task.profile.layout)
+        return export.export(fitted, task.profile.layout) if not task.block.functions else _own(task, fitted)
     except Exception as error:
         # The converters raise exceptions of many classes, depending on the parameters.
-        raise _refusal("be exported to ONNX", task.name, parameters, error) from error
+        raise refusal("be exported to ONNX", task.name, parameters, error) from error
 
 
-def _refusal(action: str, name: str, parameters: Mapping[str, Any] | None, error: Exception) -> ConfigError:
+def _own(task: Task, fitted: Pipeline) -> bytes:
+    """Export what has code of the model's own.
+
+    Some converters are exact, or make a file that can be loaded, for float32 alone. Trees of scikit-learn see nothing else.
+    """
+    model, failure = None, None
+    for single in (False, True):
+        try:
+            made = export.export(fitted, task.profile.layout, single=single)
+            answer = task.answerer(made)
+            answer(task.train.take(np.arange(min(3, len(task.train)))))
+        except Exception as error:
+            failure = failure or error
+            continue
+        try:
+            check_parity(fitted, answer, task.train, [])
+        except ParityError:
+            model = model or made
+        else:
+            return made
+    if model is None:
+        raise failure or AssertionError
+    # The stage says by how much it differs.
+    return model
+
+
+def refusal(action: str, name: str, parameters: Mapping[str, Any] | None, error: Exception) -> ConfigError:
+    """The error of an algorithm that cannot do something."""
     return ConfigError(f"{where(name, parameters)} cannot {action}: {algorithms.reason(error)}")
 
 
@@ -107,10 +143,12 @@ def fit_searched(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], Se
         The fitted pipeline, the block's parameters with those that the search found, and the search's outcome.
     """
     pipeline = algorithms.pipeline(task.name, task.block, task.profile)
-    parameters, outcome = dict(task.block.parameters), None
+    parameters, outcome = task.block.functions | task.block.parameters, None
     if task.block.search is not None:
-        prefix = algorithms.create(task.name, task.profile.task).prefix
-        outcome = search(pipeline, prefix, task.block.search, split, task.scoring, task.score, task.name)
+        prefix = algorithms.create(task.name, task.profile.task, task.block.estimator).prefix
+        outcome = search(
+            pipeline, prefix, task.block.search, split, task.scoring, task.score, task.name, task.code
+        )
         pipeline.set_params(**{prefix + key: value for key, value in outcome.best.items()})
         parameters |= outcome.best
     return fit(pipeline, split, task.name, parameters), parameters, outcome

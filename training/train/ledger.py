@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,20 @@ class Ledger:
             self._values[key] = value
 
     @classmethod
-    def of(cls, name: str, split: Split, settings: SearchSettings, score: str, pipeline: Pipeline) -> Ledger:
-        """The ledger of a search; other rows, settings or parameters have another one."""
+    def of(
+        cls,
+        name: str,
+        split: Split,
+        settings: SearchSettings,
+        score: str,
+        pipeline: Pipeline,
+        code: Mapping[str, str],
+    ) -> Ledger:
+        """The ledger of a search; other rows, settings, parameters or code of the model's own have another one."""
         rows = pd.util.hash_pandas_object(split.frame, index=False).to_numpy()
-        inputs = [settings.model_dump_json(), score, repr(pipeline.get_params()), sklearn.__version__]
+        # A function or an object without a text of its own is shown with its place in memory.
+        parameters = re.sub(r" at 0x[0-9a-f]+", "", repr(pipeline.get_params()))
+        inputs = [settings.model_dump_json(), score, parameters, sklearn.__version__, dict(code)]
         digest = hashlib.sha256(rows.tobytes() + json.dumps(inputs).encode()).hexdigest()
         return cls(FOLDER / f"{name}-{digest[:16]}.jsonl")
 

@@ -54,7 +54,11 @@ def measure(
     on_train, on_test = answer(train), answer(test)
     result = Report(
         algorithm=task.name,
-        parameters={**task.block.described, **(outcome.best if outcome else {})},
+        parameters={
+            **task.block.functions,
+            **task.block.described,
+            **(outcome.best if outcome else {}),
+        },
         search=outcome,
         score=task.score,
         cv=fold_scores(task, cv),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ def search(
     scoring: Scoring,
     score: Metric,
     name: str,
+    code: Mapping[str, str] | None = None,
 ) -> SearchOutcome:
     """Find the best parameters by cross-validation within a split.
 
@@ -54,11 +55,12 @@ def search(
         scoring: measures the candidates.
         score: what to optimise.
         name: of the algorithm, for messages.
+        code: digests of the model's own code that is searched.
 
     Raises:
         ConfigError: a class has fewer rows than the search has folds, or a candidate cannot be fitted or scored.
     """
-    ledger = Ledger.of(name, split, settings, score, pipeline)
+    ledger = Ledger.of(name, split, settings, score, pipeline, code or {})
     trial = Trial(pipeline, prefix, settings, scoring, score, name, ledger)
     if settings.method == "tpe":
         return tpe.search(trial, split, settings, name)

@@ -30,10 +30,10 @@ from training.sections.decision import DecisionSettings
 from training.sections.evaluate import EvaluateSettings
 from training.sections.explain import Explain
 from training.sections.metrics import METRICS
-from training.train import ledger
+from training.train import algorithms, ledger
 from training.train.crossvalidation import cross_validate, decision_of
 from training.train.explanation import UnexplainedError, explain
-from training.train.fitting import Task, exported, fit_searched, where
+from training.train.fitting import Task, exported, fit, fit_searched, refusal, where
 from training.train.measures import measure
 from training.train.onnx import export
 from training.train.parity import check_parity, generated_rows
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     task = _task(settings, parser.parse_args(arguments).algorithm)
     fitted, parameters, outcome = fit_searched(task, task.train)
     model = exported(task, fitted, parameters)
+    _check_repeatable(task, model, parameters)
     parity = _parity(task, fitted, model, parameters)
     explanation, about_it = _explanation(settings.explain, task, fitted, parameters)
     cv = cross_validate(task)
@@ -97,6 +98,20 @@ def _task(settings: TrainStageSettings, name: str) -> Task:
     )
 
 
+def _check_repeatable(task: Task, model: bytes, parameters: Mapping[str, Any]) -> None:
+    """Refuse own code that makes another model of the same rows, because no other machine could reproduce it."""
+    if not task.block.functions:
+        return
+    own = {key: value for key, value in parameters.items() if key not in task.block.functions}
+    settings = task.block.model_copy(update={"parameters": own})
+    again = fit(algorithms.pipeline(task.name, settings, task.profile), task.train, task.name, parameters)
+    if exported(task, again, parameters) != model:
+        raise ConfigError(
+            f"{where(task.name, parameters)} makes another model each time it is fitted to the same rows: give every random "
+            "generator that it uses a seed (numpy's and Python's shared ones have one)"
+        )
+
+
 def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str, Any]) -> Parity:
     """Compare file and estimator on all data, on the features' grid, and on the half steps between."""
     whole = joined(task.train, task.test)
@@ -105,6 +120,10 @@ def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str,
         return check_parity(fitted, task.answerer(model), whole, generated)
     except ParityError as error:
         raise ParityError(f"{where(task.name, parameters)}: {error}") from None
+    except Exception as error:
+        if not task.block.functions:
+            raise
+        raise refusal("predict", task.name, parameters, error) from error
 
 
 def _explanation(

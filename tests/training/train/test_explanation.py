@@ -107,7 +107,7 @@ def test_a_package_says_the_same_of_sets_of_categories(name: str, classes: int) 
     profile, rows = shops(classes)
     task, pipeline = fitted(name, profile, rows, categories="native")
     file, explained = explain(task, pipeline)
-    columns = prepared(pipeline, rows)
+    columns = columns_of(pipeline, rows)
     if name == "lightgbm":
         theirs = pipeline[-1].predict(columns, pred_contrib=True).reshape(len(rows), -1, 5)
     else:

@@ -1,12 +1,14 @@
 """The algorithms and the pipeline around them."""
 
 from training.train.algorithms.factories import FACTORIES, SEED, Algorithm, create
+from training.train.algorithms.features import OwnFeatures
 from training.train.algorithms.messages import described, reason
 from training.train.algorithms.pipelines import fit, inputs, pipeline
 from training.train.algorithms.preparation import (
     CATEGORIES,
     ESTIMATOR,
     FEATURES,
+    NUMBERS,
     MedianImputer,
     origins,
     unscaled,
@@ -17,9 +19,11 @@ __all__ = [
     "ESTIMATOR",
     "FACTORIES",
     "FEATURES",
+    "NUMBERS",
     "SEED",
     "Algorithm",
     "MedianImputer",
+    "OwnFeatures",
     "create",
     "described",
     "fit",

@@ -1,7 +1,8 @@
 """One factory for each algorithm.
 
 To add one, write a factory function here and a block of its name under `train.algorithms` in `params.yaml`.
-A factory returns the task's estimator with the project's defaults; the block's parameters are then set on it.
+A factory returns the task's estimator with the project's defaults; the block's parameters are then set on it. A block may
+name a function of the model's own instead.
 
 Every estimator has one thread and a fixed seed: with more threads, sums are added up in another order and the model
 differs between machines.
@@ -17,6 +18,7 @@ from typing import Any
 
 from app.contract import Task
 from training.base.errors import ConfigError
+from training.custom import functions
 from training.train.algorithms.preparation import ESTIMATOR
 
 CLASSES: Task = "classification"
@@ -284,12 +286,19 @@ FACTORIES: Mapping[Task, dict[str, Callable[[Task], Algorithm]]] = {
 """The algorithms of each task."""
 
 
-def create(name: str, task: Task) -> Algorithm:
+def create(name: str, task: Task, function: str | None = None) -> Algorithm:
     """Build an algorithm by the name of its block.
 
+    Args:
+        name: of the block.
+        task: of the model.
+        function: of the model's own, which makes the estimator instead of the project's factory of that name.
+
     Raises:
-        ConfigError: there is no such factory for the task, or its package is not installed.
+        ConfigError: there is no such factory or function for the task, or its package is not installed.
     """
+    if function is not None:
+        return Algorithm(seeded(functions.estimator(f"train.algorithms.{name}.estimator", function, task)))
     known = FACTORIES[task]
     if name not in known:
         (other,) = FACTORIES.keys() - {task}
@@ -302,9 +311,21 @@ def create(name: str, task: Task) -> Algorithm:
         hint = f"did you mean {guess[0]}? " if guess else ""
         raise ConfigError(
             f"train.algorithms.{name}: no such algorithm; {hint}There are {', '.join(known)}; "
-            "another one takes a factory function in training/train/algorithms/factories.py"
+            "another one takes the key estimator (docs/custom-code.md)"
         )
     return known[name](task)
+
+
+def seeded(made: Any) -> Any:
+    """An estimator or transformer with a seed wherever it has none."""
+    unset = [
+        key
+        for key, value in made.get_params().items()
+        if key.rpartition("__")[2] == "random_state" and value is None
+    ]
+    if unset:
+        made.set_params(**dict.fromkeys(unset, SEED))
+    return made
 
 
 def _require(package: str) -> None:

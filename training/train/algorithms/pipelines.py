@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin, clone
+from sklearn.base import clone, is_classifier
 from sklearn.pipeline import Pipeline
 
 from app.contract import CategoryFeature
@@ -20,6 +20,7 @@ from training.data.dataset import Profile, Split
 from training.sections.algorithms import OWN_KEYS, AlgorithmSettings
 from training.train.algorithms.encoding import CrossFittedTargetEncoder
 from training.train.algorithms.factories import SEED, Algorithm, create
+from training.train.algorithms.features import features_of
 from training.train.algorithms.preparation import ESTIMATOR, FEATURES, origins, preparation
 from training.train.algorithms.weights import WeightedPipeline, takes_weights
 
@@ -36,7 +37,7 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     Raises:
         ConfigError: the algorithm or one of its parameters does not exist, or a value of one cannot be used.
     """
-    algorithm = create(name, profile.task)
+    algorithm = create(name, profile.task, settings.estimator)
     if algorithm.most_rows and profile.train_rows > algorithm.most_rows:
         raise ConfigError(
             f"train.algorithms.{name}: the time to fit it grows with the square of the rows, and {profile.train_rows:,} "
@@ -44,7 +45,14 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
         )
     _check_names(name, algorithm, settings)
     _check_values(name, algorithm, settings)
-    features = preparation(profile, settings, fill=not algorithm.takes_missing, scale=algorithm.scale)
+    own = features_of(f"train.algorithms.{name}.features", settings.features, profile.layout.numbers)
+    features = preparation(
+        profile,
+        settings,
+        fill=not algorithm.takes_missing or (own is not None and not own.takes_missing),
+        scale=algorithm.scale,
+        features=own,
+    )
     # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
     steps = [] if features == "passthrough" else [(FEATURES, features)]
     parameters = _native(name, algorithm, settings, profile) | settings.parameters
@@ -53,12 +61,23 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
             parameters[key] = _by_position(f"train.algorithms.{name}.{key}", weights, profile.classes)
     for key in MONOTONE:
         if isinstance(signs := parameters.get(key), dict):
+            if own is not None:
+                raise ConfigError(
+                    f"train.algorithms.{name}.{key}: the estimator gets the columns that {settings.features} makes, and not "
+                    "the numbers; remove one of the two"
+                )
             columns = _by_column(f"train.algorithms.{name}.{key}", signs, profile, settings)
             # XGBoost takes no list, and CatBoost changes one, so that it could not be cloned.
             parameters[key] = f"({','.join(map(str, columns))})" if name == "catboost" else tuple(columns)
     of_rows = None if CLASS_WEIGHT in _parameters(algorithm) else parameters.pop(CLASS_WEIGHT, None)
     whole = WeightedPipeline([*steps, (ESTIMATOR, algorithm.estimator)], class_weight=of_rows)
-    return whole.set_params(**{algorithm.prefix + key: value for key, value in parameters.items()})
+    whole.set_params(**{algorithm.prefix + key: value for key, value in parameters.items()})
+    if profile.classes and not hasattr(type(whole[-1]), "predict_proba"):
+        raise ConfigError(
+            f"train.algorithms.{name}: {type(whole[-1]).__name__} has no predict_proba, and the service answers with "
+            "probabilities: wrap it in scikit-learn's CalibratedClassifierCV"
+        )
+    return whole
 
 
 def fit(pipeline: Pipeline, split: Split) -> Pipeline:
@@ -82,7 +101,7 @@ def inputs(split: Split) -> NDArray[np.float64] | pd.DataFrame:
 
 def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -> None:
     known = _parameters(algorithm)
-    if isinstance(algorithm.estimator, ClassifierMixin) and takes_weights(algorithm.estimator):
+    if is_classifier(algorithm.estimator) and takes_weights(algorithm.estimator):
         known.append(CLASS_WEIGHT)
     for parameter in sorted({*settings.parameters, *(settings.search.space if settings.search else ())}):
         if parameter not in known:
@@ -112,7 +131,7 @@ def _check_values(name: str, algorithm: Algorithm, settings: AlgorithmSettings) 
         if isinstance(listed, list):
             values += [(f"search.space.{key}", key, value) for value in listed]
     for where, key, value in values:
-        if key == "random_state" and value is None:
+        if key.rpartition("__")[2] == "random_state" and value is None:
             raise ConfigError(
                 f"train.algorithms.{name}.{where}: null would train another model each time, and the same inputs "
                 f"must give the same bytes; write a number, or leave it out for {SEED}"

@@ -28,7 +28,9 @@ NUMBERS, CATEGORIES = "numbers", "categories"
 """Names of the parts of that step, if there are categories."""
 
 
-def preparation(profile: Profile, settings: AlgorithmSettings, *, fill: bool, scale: bool) -> Any:
+def preparation(
+    profile: Profile, settings: AlgorithmSettings, *, fill: bool, scale: bool, features: Any = None
+) -> Any:
     """The unfitted step, or "passthrough".
 
     Args:
@@ -36,12 +38,15 @@ def preparation(profile: Profile, settings: AlgorithmSettings, *, fill: bool, sc
         settings: say what becomes of categories.
         fill: whether missing numbers become the training median; if not, the estimator gets NaN.
         scale: whether numbers are standardised.
+        features: a transformer of the numbers, before they are standardised.
     """
     numbers = [each for each in profile.features if not isinstance(each, CategoryFeature)]
     categories = [each for each in profile.features if isinstance(each, CategoryFeature)]
     steps: list[Any] = []
     if fill and any(each.missing for each in numbers):
         steps.append(MedianImputer())
+    if features is not None:
+        steps.append(features)
     if scale:
         steps.append(StandardScaler())
     number_steps = make_pipeline(*steps) if steps else "passthrough"
@@ -89,10 +94,11 @@ def unscaled(fitted: Pipeline) -> tuple[Pipeline, StandardScaler | None]:
     """Take the scaling of the numbers, which is the last step of their preparation, out of a fitted pipeline.
 
     Returns:
-        A copy of the pipeline without it, and the scaler; None where the numbers are not scaled.
+        A copy of the pipeline without it, and the scaler; None where the estimator does not get scaled numbers.
     """
     rest = deepcopy(fitted)
-    numbers = rest.named_steps.get(FEATURES)
+    # A model's own pipeline may have steps between the two.
+    numbers = rest[-2] if len(rest) > 1 and rest.steps[-2][0] == FEATURES else None
     if isinstance(numbers, ColumnTransformer):
         numbers = numbers.named_transformers_.get(NUMBERS)
     if not isinstance(numbers, Pipeline) or not isinstance(numbers[-1], StandardScaler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -12,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import has_fit_parameter
 
+from training.train.algorithms.factories import SEED
 from training.train.algorithms.preparation import ESTIMATOR
 
 
@@ -43,6 +45,9 @@ class WeightedPipeline(Pipeline):  # type: ignore[misc]
             weights = by_class if weights is None else weights * by_class
         if weights is not None:
             params[f"{ESTIMATOR}__sample_weight"] = weights
+        # A model's own code may draw from the generators that all modules share.
+        random.seed(SEED)
+        np.random.seed(SEED)
         fitted: Self = super().fit(X, y, **params)
         return fitted
 

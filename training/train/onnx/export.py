@@ -16,8 +16,9 @@ from sklearn.pipeline import Pipeline
 
 from app.contract import Decision, Layout
 from app.predictor import CATEGORIES, CONTRIBUTIONS, LABEL, NUMBERS, PROBABILITIES, VALUE
+from training.base.errors import ConfigError
 from training.train.algorithms import MedianImputer
-from training.train.onnx import contributions, linear, lookups, mlp, neighbors, svm, trees
+from training.train.onnx import contributions, linear, lookups, mlp, neighbors, own, svm, trees
 
 OPSET = 18
 ML_OPSET = 3
@@ -27,20 +28,26 @@ _EXACT = (lookups, linear, mlp, neighbors, svm, trees)
 """Each writes the nodes of some steps, of which `compact` makes what it writes."""
 
 
-def export(fitted: Pipeline, layout: Layout) -> bytes:
+def export(fitted: Pipeline, layout: Layout, *, single: bool = False) -> bytes:
     """Export to ONNX with the inputs and outputs that `app.predictor` expects.
+
+    Args:
+        fitted: the pipeline.
+        layout: of its features.
+        single: whether the estimator gets its values as float32, of which some converters know no other kind.
 
     The bytes depend on the fitted pipeline alone: skl2onnx lists the operator sets in hash order, so they
     are sorted and the message is serialised deterministically.
     """
     _register_converters()
-    fitted = Pipeline(fitted.steps)
+    fitted = own.exposed(fitted)
+    own.register_converters(fitted, OPSET)
     for module in _EXACT:
         fitted = module.compact(fitted)
-    if not layout.numbers:
+    if single or not layout.numbers:
         # Without numbers, the encoder's node answers float32.
-        double = ("double", CastTransformer(dtype=np.float64))
-        fitted = Pipeline([*fitted.steps[:-1], double, fitted.steps[-1]])
+        cast = ("cast", CastTransformer(dtype=np.float32 if single else np.float64))
+        fitted = Pipeline([*fitted.steps[:-1], cast, fitted.steps[-1]])
     types: list[tuple[str, Any]] = []
     if layout.numbers:
         types.append((NUMBERS, DoubleTensorType([None, len(layout.numbers)])))
@@ -49,12 +56,15 @@ def export(fitted: Pipeline, layout: Layout) -> bytes:
     with warnings.catch_warnings():
         # The converter reads every attribute of an SVC, also the deprecated ones, which it does not use.
         warnings.simplefilter("ignore", FutureWarning)
-        model = to_onnx(
-            fitted,
-            initial_types=types,
-            options={"zipmap": False} if isinstance(fitted[-1], ClassifierMixin) else None,
-            target_opset={"": OPSET, trees.DOMAIN: ML_OPSET},
-        )
+        try:
+            model = to_onnx(
+                fitted,
+                initial_types=types,
+                options={"zipmap": False} if isinstance(fitted[-1], ClassifierMixin) else None,
+                target_opset={"": OPSET, trees.DOMAIN: ML_OPSET},
+            )
+        except own.MISSING as error:
+            raise ConfigError(own.lacking(error, fitted)) from error
     _name_outputs(model.graph, fitted[-1])
     opsets = {each.domain: each.version for each in model.opset_import}
     if trees.OPERATOR in {each.op_type for each in model.graph.node}:
@@ -148,3 +158,17 @@ def _name_outputs(graph: onnx.GraphProto, estimator: Any) -> None:
     for node in graph.node:
         node.output[:] = [names.get(name, name) for name in node.output]
         node.input[:] = [names.get(name, name) for name in node.input]
+    _shape_output(graph, graph.output[0], [-1] if len(outputs) > 1 else [-1, 1])
+
+
+def _shape_output(graph: onnx.GraphProto, output: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
+    """Give labels one dimension and values a second one of 1, which not all converters do."""
+    declared = output.type.tensor_type.shape.dim
+    if len(declared) == len(shape) and (len(shape) == 1 or declared[1].dim_value == 1):
+        return
+    for node in graph.node:
+        node.output[:] = [f"unshaped_{name}" if name == output.name else name for name in node.output]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), "shape"))
+    graph.node.append(onnx.helper.make_node("Reshape", [f"unshaped_{output.name}", "shape"], [output.name]))
+    kind = output.type.tensor_type.elem_type
+    output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind, [None, *shape[1:]]))

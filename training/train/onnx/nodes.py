@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import onnx
+import onnx.compose
 from numpy.typing import NDArray
 from skl2onnx import update_registered_converter
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
@@ -52,6 +53,31 @@ class Nodes:
         outputs = [self._scope.get_unique_variable_name(kind.lower()) for _ in range(results)]
         self._nodes.append((kind, names, outputs, attributes))
         return outputs
+
+    def inline(self, model: onnx.ModelProto) -> str:
+        """Add the nodes of a model with one input, of numbers, and one output.
+
+        Returns:
+            The name of the result.
+        """
+        prefix = self._scope.get_unique_variable_name("own") + "/"
+        copy = onnx.compose.add_prefix(model, prefix)
+        graph, held = copy.graph, {each.name for each in copy.graph.initializer}
+        (given,) = (each for each in graph.input if each.name not in held)
+        kind = given.type.tensor_type.elem_type
+        self._container.add_node("Cast", [self.values], [given.name], to=kind, op_version=13)
+        for number, node in enumerate(graph.node):
+            # skl2onnx orders equal nodes by name.
+            node.name = f"{prefix}{number:05}"
+            # They may tell where the file was made.
+            for field in ("doc_string", "metadata_props"):
+                node.ClearField(field)
+            self._container.nodes.append(node)
+        self._container.initializers.extend(graph.initializer)
+        self._container.node_domain_version_pair_sets.update(
+            (each.domain, each.version) for each in copy.opset_import
+        )
+        return self.add("Identity", graph.output[0].name)
 
     def answer(self, *results: str) -> None:
         """Write the nodes, with results as the outputs: label and probabilities, or the value."""
