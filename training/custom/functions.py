@@ -44,9 +44,9 @@ def estimator(where: str, name: str, task: Task) -> Any:
         raise ConfigError(f"{where}: {name} returns {_kind(found)}, which is no estimator of scikit-learn")
     kind, wanted = _type_of(found), {"classification": "classifier", "regression": "regressor"}[task]
     if kind != wanted:
+        what = f"a {kind}" if kind else f"no {wanted} (derive it from {wanted.title()}Mixin)"
         raise ConfigError(
-            f"{where}: {name} returns {_kind(found)}, which is {f'a {kind}' if kind else f'no {wanted} (derive it from {wanted.title()}Mixin)'}, "
-            f"and the target is a {task}"
+            f"{where}: {name} returns {_kind(found)}, which is {what}, and the target is a {task}"
         )
     return found
 
@@ -180,9 +180,10 @@ def _remedy(module: str) -> str:
 
 def _type_of(found: Any) -> str | None:
     try:
-        return str(found.__sklearn_tags__().estimator_type)
+        kind: str | None = found.__sklearn_tags__().estimator_type
     except Exception:
         return None
+    return kind
 
 
 def _kind(found: Any) -> str:

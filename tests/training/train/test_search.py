@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from tests.training.project import Project
 from tests.training.rows import mixed, prepared
@@ -298,17 +300,25 @@ def test_an_interrupted_search_goes_on_and_ends_as_one_that_was_not(
     assert computed == fits - 100 - 10
 
 
-def test_other_rows_have_another_ledger() -> None:
+def test_other_rows_or_code_have_another_ledger() -> None:
     settings = SearchSettings(method="random", space={"C": [1, 2]})
     profile, rows = mixed()
     pipeline = algorithms.pipeline("svm", AlgorithmSettings.model_validate({}), profile)
-    ledgers = [
-        Ledger.of("svm", each, settings, "f1_macro", pipeline) for each in (rows, rows.take(np.arange(100)))
-    ]
-    ledgers[0].add({"C": 1}, 100, 0, 0.5)
-    assert Ledger.of("svm", rows, settings, "f1_macro", pipeline).get({"C": 1}, 100, 0) == 0.5
-    assert (
-        Ledger.of("svm", rows.take(np.arange(100)), settings, "f1_macro", pipeline).get({"C": 1}, 100, 0)
-        is None
-    )
-    assert Ledger.of("svm", rows, settings, "roc_auc", pipeline).get({"C": 1}, 100, 0) is None
+    few = rows.take(np.arange(100))
+
+    def known(split: Split, score: str = "f1_macro", code: str = "1") -> float | None:
+        return Ledger.of("svm", split, settings, score, pipeline, {"net.py": code}).get({"C": 1}, 100, 0)
+
+    Ledger.of("svm", rows, settings, "f1_macro", pipeline, {"net.py": "1"}).add({"C": 1}, 100, 0, 0.5)
+    assert known(rows) == 0.5
+    assert known(few) is None
+    assert known(rows, score="roc_auc") is None
+    assert known(rows, code="2") is None
+
+
+def test_a_function_among_the_parameters_has_the_same_ledger_in_another_process() -> None:
+    settings = SearchSettings(method="random", space={"C": [1, 2]})
+    _, rows = mixed()
+    first, second = (Pipeline([("own", FunctionTransformer(lambda X: X))]) for _ in range(2))
+    Ledger.of("svm", rows, settings, "f1_macro", first, {}).add({"C": 1}, 100, 0, 0.5)
+    assert Ledger.of("svm", rows, settings, "f1_macro", second, {}).get({"C": 1}, 100, 0) == 0.5

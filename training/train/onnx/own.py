@@ -22,7 +22,7 @@ from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 from skl2onnx.sklapi import CastTransformer
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, is_regressor
 from sklearn.compose import ColumnTransformer
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
 
 from training.train.algorithms import FEATURES, NUMBERS, OwnFeatures
 from training.train.onnx.nodes import Nodes
@@ -116,28 +116,37 @@ def _with_transformer(step: Any) -> Any:
 
 
 def _by_position(transformer: Any) -> Any:
-    """A fitted transformer in which positions stand for names of columns, which the file does not have."""
-    names = getattr(transformer, "feature_names_in_", None)
+    """A fitted transformer that can be exported as part of others.
+
+    Positions stand for names of columns, which the file does not have, and what is put side by side is float64.
+    """
     if isinstance(transformer, Pipeline):
         (name, first), *rest = transformer.steps
         return Pipeline([(name, _by_position(first)), *rest])
-    if names is None or not isinstance(transformer, ColumnTransformer):
-        return transformer
-    place = {name: position for position, name in enumerate(names)}
-
-    def position(column: Any) -> Any:
-        return place[column] if isinstance(column, str) else column
-
     copy = deepcopy(transformer)
-    copy.transformers_ = [
-        (
-            name,
-            part,
-            [*map(position, columns)] if isinstance(columns, list | np.ndarray) else position(columns),
-        )
-        for name, part, columns in transformer.transformers_
-    ]
+    if isinstance(transformer, FeatureUnion):
+        copy.transformer_list = [(name, _as_double(part)) for name, part in transformer.transformer_list]
+    elif isinstance(transformer, ColumnTransformer):
+        place = {name: each for each, name in enumerate(getattr(transformer, "feature_names_in_", ()))}
+
+        def position(column: Any) -> Any:
+            return place[column] if isinstance(column, str) else column
+
+        copy.transformers_ = [
+            (
+                name,
+                _as_double(part),
+                position(columns) if isinstance(columns, str | slice) else [*map(position, columns)],
+            )
+            for name, part, columns in transformer.transformers_
+        ]
     return copy
+
+
+def _as_double(part: Any) -> Any:
+    if isinstance(part, str):
+        return part
+    return Pipeline([("own", part), ("double", CastTransformer(dtype=np.float64))])
 
 
 def _within(value: Any, seen: set[int]) -> Iterator[Any]:
