@@ -39,22 +39,31 @@ class OwnFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit_transform(self, X: Any, y: Any = None, **_: Any) -> NDArray[np.float64]:
         self.transformer_, table = clone(self.transformer), self._table(X)
         if hasattr(self.transformer_, "fit_transform"):
-            return self._checked(self.transformer_.fit_transform(table, y), len(table))
-        return self._checked(self.transformer_.fit(table, y).transform(table), len(table))
+            return self._checked(self.transformer_.fit_transform(table, y), table)
+        return self._checked(self.transformer_.fit(table, y).transform(table), table)
 
     def transform(self, X: Any) -> NDArray[np.float64]:
         table = self._table(X)
-        return self._checked(self.transformer_.transform(table), len(table))
+        return self._checked(self.transformer_.transform(table), table)
 
     def _table(self, X: Any) -> pd.DataFrame:
         return pd.DataFrame(np.asarray(X, dtype=np.float64), columns=list(self.names))
 
-    def _checked(self, found: Any, rows: int) -> NDArray[np.float64]:
+    def _checked(self, found: Any, table: pd.DataFrame) -> NDArray[np.float64]:
+        name = type(self.transformer).__name__
         values = np.asarray(found.toarray() if hasattr(found, "toarray") else found, dtype=np.float64)
-        if values.ndim != 2 or len(values) != rows:
+        if values.ndim != 2 or len(values) != len(table):
             raise ValueError(
-                f"{type(self.transformer).__name__} must return a row of numbers for each of {rows} rows, and the shape of "
-                f"what it returns is {values.shape}"
+                f"{name} must return a row of numbers for each of {len(table)} rows, and the shape of what it returns is "
+                f"{values.shape}"
+            )
+        # A gap may follow from a gap.
+        wrong = ~np.isfinite(values).all(axis=1) & table.notna().all(axis=1).to_numpy()
+        if wrong.any():
+            row = table.iloc[int(wrong.argmax())]
+            given = ", ".join(f"{key} {value:g}" for key, value in row.items())
+            raise ValueError(
+                f"{name} returns a number that is not finite, as for {given}, which the schema allows"
             )
         return values
 
