@@ -40,7 +40,7 @@ _OWN = re.compile(
     re.MULTILINE,
 )
 """The end of what the stage `settings` depends on."""
-_PACKAGES = ("pydantic", "ruamel-yaml")
+_PACKAGES = ("pydantic", "ruamel-yaml", "tzdata")
 """That this stage imports itself."""
 
 
