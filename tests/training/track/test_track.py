@@ -25,7 +25,8 @@ from app.contract import read_bundle
 from tests.training.project import ROOT, Project
 from training.base.errors import DataError
 from training.results import report
-from training.track.command import choose_mode, read_plan
+from training.track.command import choose_mode
+from training.track.plan import read_plan
 
 pytestmark = pytest.mark.slow
 
