@@ -163,6 +163,7 @@ def compare(
         "confidence": confidence,
         "seed": rules.evaluate.seed,
         "weights": test.weights,
+        "groups": test.groups,
     }
     decision = candidate.manifest.decision
     scoring = scores.of(profile.task, np.array(decision.cost) if decision and decision.cost else None)

@@ -67,7 +67,7 @@ def measure(
             for key, value in scores.point(task.scoring, train.target, on_train, train.weights).items()
         },
         test=scores.with_intervals(
-            task.scoring, test.target, on_test, weights=test.weights, **_bootstrap(evaluate)
+            task.scoring, test.target, on_test, **_counted(test), **_bootstrap(evaluate)
         ),
         decision=decision,
         baseline=_baseline(task, cv),
@@ -90,7 +90,7 @@ def _baseline(task: Task, cv: Sequence[Fold]) -> Baseline:
             task.scoring,
             task.test.target,
             on_test,
-            weights=task.test.weights,
+            **_counted(task.test),
             **_bootstrap(task.evaluate),
         ),
     )
@@ -111,12 +111,17 @@ def _slices(task: Task, answers: Answers) -> dict[str, dict[str, Slice]]:
                 task.scoring,
                 test.target[rows],
                 tuple(each[rows] for each in answers),
-                weights=None if test.weights is None else test.weights[rows],
+                **_counted(test.take(rows)),
                 **_bootstrap(task.evaluate),
             )
             defined = {metric: score for metric, score in figures.items() if not math.isnan(score.value)}
             found[column][value] = Slice(rows=len(rows), test=defined)
     return found
+
+
+def _counted(rows: Split) -> dict[str, Any]:
+    """How rows count, and which are drawn together."""
+    return {"weights": rows.weights, "groups": rows.groups}
 
 
 def _bootstrap(evaluate: EvaluateSettings) -> dict[str, Any]:
@@ -144,7 +149,7 @@ def _interval(task: Task, cv: Sequence[Fold], answers: Answers) -> dict[str, Any
     errors = np.concatenate([np.abs(each.answers[0] - each.held_out.target) for each in cv])
     margin = regression.margin(errors, task.evaluate.interval)
     held = np.abs(answers[0] - task.test.target) <= margin
-    coverage = scores.proportion(held, **_bootstrap(task.evaluate))
+    coverage = scores.proportion(held, **_counted(task.test), **_bootstrap(task.evaluate))
     edges = task.profile.value.edges if task.profile.value else ()
     predicted = np.concatenate([each.answers[0] for each in cv])
     bins = np.bincount(np.searchsorted(edges, predicted, side="right"), minlength=len(edges) + 1)

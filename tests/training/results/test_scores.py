@@ -145,6 +145,64 @@ def test_chunks_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> No
         assert each.low == pytest.approx(chunked[name].low, abs=0.06)
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_intervals_widen_where_rows_repeat_in_groups(task: Task) -> None:
+    """Nine copies of a row say no more than the row: only whole groups give its interval."""
+    random = np.random.default_rng(4)
+    target = random.integers(0, 2, 60) if task == "classification" else random.normal(size=60)
+    shares = np.clip(0.5 + (target - 0.5) * 0.3 + random.normal(0, 0.2, 60), 0.05, 0.95)
+    answers: Answers = (target + random.normal(0, 0.5, 60),)
+    if task == "classification":
+        answers = ((shares > 0.5).astype(int), np.column_stack([1 - shares, shares]))
+    groups = np.arange(60)
+
+    def widths(copies: int, groups: np.ndarray | None) -> dict[str, float]:
+        found = scores.with_intervals(
+            scores.of(task),
+            np.repeat(target, copies),
+            tuple(np.repeat(each, copies, axis=0) for each in answers),
+            resamples=2000,
+            confidence=0.95,
+            seed=1,
+            groups=groups,
+        )
+        return {name: (each.high or 0) - (each.low or 0) for name, each in found.items()}
+
+    alone, repeated, grouped = widths(1, None), widths(9, None), widths(9, np.repeat(groups, 9))
+    for name, width in alone.items():
+        if width:
+            assert repeated[name] < width / 2
+            assert grouped[name] == pytest.approx(width, rel=0.15, abs=0.01)
+
+
+def test_a_resample_of_groups_may_miss_a_class() -> None:
+    """Of three groups, the only row of a class is in one; the ROC AUC is then that of the other resamples."""
+    target, groups = np.array([0, 0, 1, 0, 0, 0]), np.array([7, 7, 7, 8, 8, 9])
+    shares = np.array([0.1, 0.8, 0.7, 0.3, 0.2, 0.4])
+    answers = ((shares > 0.5).astype(int), np.column_stack([1 - shares, shares]))
+    found = scores.with_intervals(
+        scores.of("classification"), target, answers, resamples=200, confidence=0.9, seed=1, groups=groups
+    )
+    assert all(math.isfinite(each.low or 0) and math.isfinite(each.high or 0) for each in found.values())
+    assert found["roc_auc"].low is not None
+    assert found["roc_auc"].low < found["roc_auc"].value
+
+
+def test_the_only_group_of_a_slice_is_drawn_row_by_row() -> None:
+    labels, predicted, probabilities = _rows(1, 3, 50, 3)
+    for groups in (None, np.full(len(labels), 4)):
+        found = scores.with_intervals(
+            scores.of("classification"),
+            labels,
+            (predicted, probabilities),
+            resamples=200,
+            confidence=0.9,
+            seed=1,
+            groups=groups,
+        )
+        assert (found["accuracy"].low or 0) < found["accuracy"].value
+
+
 def test_no_warning_when_a_class_is_never_predicted() -> None:
     labels = np.array([0, 1, 2, 2])
     probabilities = np.tile([0.6, 0.3, 0.1], (4, 1))
@@ -276,6 +334,16 @@ class TestRegression:
 
     def test_too_few_errors_give_the_largest(self) -> None:
         assert regression.margin(np.array([3.0, 1.0]), 0.9) == 3.0
+
+    def test_a_share_of_grouped_or_weighted_rows(self) -> None:
+        hits = np.repeat(np.arange(40) < 30, 5)
+        options = {"resamples": 2000, "confidence": 0.95, "seed": 1}
+        alone = scores.proportion(hits, **options)  # type: ignore[arg-type]
+        grouped = scores.proportion(hits, **options, groups=np.repeat(np.arange(40), 5))  # type: ignore[arg-type]
+        weighted = scores.proportion(hits, **options, weights=np.where(hits, 1.0, 3.0))  # type: ignore[arg-type]
+        assert alone.value == grouped.value == 0.75
+        assert (grouped.high or 0) - (grouped.low or 0) > 1.8 * ((alone.high or 0) - (alone.low or 0))
+        assert weighted.value == 0.5
 
     def test_a_share_of_rows_has_an_interval(self) -> None:
         found = scores.proportion(np.arange(200) < 180, resamples=2000, confidence=0.95, seed=1)
