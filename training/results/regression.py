@@ -51,16 +51,23 @@ class Regression:
         }
 
 
-def margin(errors: Floats, level: float) -> float:
+def margin(errors: Floats, level: float, weights: Floats | None = None) -> float:
     """Half the width of an interval that holds a new value with the given probability.
 
     Args:
         errors: absolute errors of rows that the model was not fitted on, shape (rows,).
         level: the probability.
+        weights: how much each row counts; the new one counts as much as the mean of them.
 
     Returns:
         The order statistic of split conformal prediction, ceil((rows + 1) * level); the largest error if there are too few.
     """
+    if weights is not None:
+        order = np.argsort(errors, kind="stable")
+        counted = np.cumsum(weights[order]) / weights.mean()
+        # Sums of equal weights may be a little below the whole number that they stand for.
+        rank = int(np.searchsorted(counted, (len(errors) + 1) * level - 1e-9))
+        return float(errors[order][min(rank, len(errors) - 1)])
     rank = min(len(errors), math.ceil((len(errors) + 1) * level))
     return float(np.sort(errors)[rank - 1])
 

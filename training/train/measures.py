@@ -147,7 +147,8 @@ def _interval(task: Task, cv: Sequence[Fold], answers: Answers) -> dict[str, Any
     The errors are those of the folds' models on rows that they were not fitted on, so no training rows are set aside.
     """
     errors = np.concatenate([np.abs(each.answers[0] - each.held_out.target) for each in cv])
-    margin = regression.margin(errors, task.evaluate.interval)
+    weights = [each.held_out.weights for each in cv if each.held_out.weights is not None]
+    margin = regression.margin(errors, task.evaluate.interval, np.concatenate(weights) if weights else None)
     held = np.abs(answers[0] - task.test.target) <= margin
     coverage = scores.proportion(held, **_counted(task.test), **_bootstrap(task.evaluate))
     edges = task.profile.value.edges if task.profile.value else ()

@@ -335,6 +335,16 @@ class TestRegression:
     def test_too_few_errors_give_the_largest(self) -> None:
         assert regression.margin(np.array([3.0, 1.0]), 0.9) == 3.0
 
+    def test_a_row_of_weight_three_counts_like_three_rows(self) -> None:
+        random = np.random.default_rng(2)
+        errors, weights = np.abs(random.normal(size=200)), random.integers(1, 5, 200).astype(float)
+        for level in (0.5, 0.8, 0.9, 0.95):
+            assert regression.margin(errors, level, np.full(200, 0.3)) == regression.margin(errors, level)
+            repeated = np.sort(np.repeat(errors, weights.astype(int)))
+            near = int(level * len(repeated))
+            # The new row counts as one of the mean weight, so the two ranks differ by two rows at most.
+            assert repeated[near - 1] <= regression.margin(errors, level, weights) <= repeated[near + 5]
+
     def test_a_share_of_grouped_or_weighted_rows(self) -> None:
         hits = np.repeat(np.arange(40) < 30, 5)
         options = {"resamples": 2000, "confidence": 0.95, "seed": 1}
