@@ -33,6 +33,20 @@ def test_only_the_plots_of_the_stage_train_differ_by_task(task: str) -> None:
     assert pipelines.render(text, "classification") == pipelines.render(TEXT, "classification")
 
 
+def test_the_code_of_a_model_is_listed_in_one_stage_and_taken_out_again() -> None:
+    many = [f"package-{each:02}" for each in range(30)]
+    text = pipelines.render(TEXT, "classification", ["custom", "größe.py"], ["pydantic", *many])
+    document, before = yaml.safe_load(text), yaml.safe_load(TEXT)
+    changed, unchanged = (each["stages"].pop("settings") for each in (document, before))
+    assert document == before
+    assert changed["deps"] == [*unchanged["deps"], "custom", "größe.py"]
+    (packages,), (few,) = (each["params"][0].values() for each in (changed, unchanged))
+    assert packages == [*few, *many]
+    assert max(map(len, text.splitlines())) <= 130
+    assert pipelines.render(text, "classification") == TEXT
+    assert pipelines.task_of(text) == "classification"
+
+
 def test_plots_of_no_task() -> None:
     assert pipelines.task_of(TEXT.replace("plots/roc.csv", "plots/lift.csv")) is None
     assert pipelines.task_of("stages: {}\n") is None

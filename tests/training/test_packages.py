@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from common import pipelines
 from tests.training.project import ROOT, Project
 from training import packages
 from training.base.errors import ConfigError
@@ -87,7 +88,10 @@ def test_a_line_changes_with_what_the_package_needs_and_with_nothing_else(
 
 
 def test_a_package_that_is_not_locked_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"names the package 'root', which is not in uv\.lock"):
+    with pytest.raises(
+        ConfigError,
+        match=r"names the package 'root', which is not in uv\.lock: run `uv add --group train root`",
+    ):
         packages.render({"root"}, LOCK)
 
 
@@ -114,3 +118,20 @@ def test_the_check_fails_until_the_file_is_written(tmp_path: Path, monkeypatch: 
         project.run("packages", "--check")
     project.run("packages")
     assert file.read_text() == current
+
+
+@pytest.mark.slow
+def test_packages_of_all_models_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "models/churn"
+    folder.mkdir(parents=True)
+    (tmp_path / "training").mkdir()
+    for name in ("uv.lock", "dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (folder / "params.yaml").write_text("name: churn\n")
+    text = (ROOT / "dvc.yaml").read_text()
+    (folder / "dvc.yaml").write_text(
+        pipelines.render(text, "regression", ["custom"], ["pytest"], further=True)
+    )
+    Project(tmp_path, monkeypatch).run("packages")
+    written = yaml.safe_load((tmp_path / "training/packages.yaml").read_text())
+    assert written.keys() == {"pytest"} | yaml.safe_load((ROOT / "training/packages.yaml").read_text()).keys()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common import pipelines
+from tests.training import own_code
 from tests.training.project import ROOT, Project
 from training.base.errors import ConfigError
 
@@ -42,6 +43,26 @@ def test_each_model_gets_the_plots_of_its_task(repository: Project) -> None:
         "models/old": "classification",
     }
     repository.run("pipelines", "--check")
+
+
+def test_each_model_lists_the_code_that_it_has(repository: Project) -> None:
+    repository.run("pipelines")
+    before = {each: each.read_text() for each in repository.root.rglob("dvc.yaml")}
+    for folder, name in (("", "first"), ("models/new", "second")):
+        own_code.write(repository.root / folder, {f"{name}.py": "import yaml\n"})
+        with (repository.root / folder / "params.yaml").open("a") as file:
+            file.write(f"train:\n  algorithms:\n    net: {{estimator: '{name}:make'}}\n")
+    with pytest.raises(ConfigError, match=r"not current: dvc\.yaml, models/new/dvc\.yaml, which follow"):
+        repository.run("pipelines", "--check")
+    repository.run("pipelines")
+    added = {
+        str(file.parent.relative_to(repository.root)): [
+            line.strip() for line in file.read_text().splitlines() if line not in text.splitlines()
+        ]
+        for file, text in before.items()
+    }
+    packages = "[pydantic, ruamel-yaml, pyyaml]"
+    assert added == {".": ["- first.py", packages], "models/new": ["- second.py", packages], "models/old": []}
 
 
 def test_the_first_model_may_change_its_task(repository: Project) -> None:

@@ -57,6 +57,33 @@ def test_a_model_trains_the_algorithms_that_it_names() -> None:
     assert "train" not in complete({"name": "churn"}, DEFAULTS)
 
 
+def test_an_estimator_of_the_model_has_no_defaults() -> None:
+    own = {"estimator": "custom.net:make", "C": 3}
+    assert algorithms(svm=own, net={"estimator": "custom.net:make"}) == {
+        "svm": own,
+        "net": {"estimator": "custom.net:make"},
+    }
+
+
+def test_features_of_the_model_are_those_of_each_block_without_its_own() -> None:
+    blocks = {
+        "tree": None,
+        "svm": {"features": None},
+        "other": {"features": "b:c"},
+        "net": {"estimator": "a:b"},
+    }
+    found = complete({"train": {"features": "a:f", "algorithms": blocks}}, DEFAULTS)["train"]
+    assert {name: block["features"] for name, block in found["algorithms"].items()} == {
+        "tree": "a:f",
+        "svm": None,
+        "other": "b:c",
+        "net": "a:f",
+    }
+    assert found["algorithms"]["tree"]["max_depth"] == 4
+    without = complete({"train": {"features": None, "algorithms": {"tree": None}}}, DEFAULTS)["train"]
+    assert without["algorithms"] == {"tree": {"max_depth": 4}}
+
+
 def test_what_a_model_fixes_is_not_searched() -> None:
     assert algorithms(svm={"C": 3})["svm"] == {
         "gamma": "scale",

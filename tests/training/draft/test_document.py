@@ -105,6 +105,11 @@ def test_a_decision_is_about_the_classes_of_its_data() -> None:
     assert changes == ["decision: removed, because it is about other classes"]
 
 
+def test_a_block_with_code_of_the_model_stays() -> None:
+    text = "train:\n  algorithms:\n    ridge:\n    mine: {estimator: 'custom.net:make'}\n"
+    assert document.fit(text, profile("regression")) == (text, [])
+
+
 @pytest.mark.parametrize("task", document.DRAFTED)
 def test_algorithms_of_a_draft_exist_and_have_defaults(task: Task) -> None:
     names = parse_yaml(document.algorithms(task))["train"]["algorithms"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from datetime import date
 
 import pytest
 
 from common import pipelines
+from tests.training import own_code
 from tests.training.project import ROOT, Project
 from training.base import config
 from training.base.errors import ConfigError
@@ -105,6 +107,78 @@ def test_a_mistake_in_any_section_is_named_and_nothing_is_written(
     with pytest.raises(ConfigError, match=message):
         project.run("settings")
     assert not config.SETTINGS_FILE.exists()
+
+
+@pytest.fixture
+def own(project: Project) -> Iterator[Project]:
+    """The project with code of its own in two of its blocks."""
+    own_code.write(project.root)
+    (project.root / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    project.change(
+        train__algorithms__mine={"estimator": "custom.models:bagging"},
+        train__algorithms__xgboost__features="custom.features:products",
+    )
+    with own_code.forgotten(project.root):
+        yield project
+
+
+def test_a_block_records_the_code_that_it_names(own: Project) -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    fitting = pipelines.render(text, "classification", ["custom"], ["scikit-learn"])
+    (own.root / "dvc.yaml").write_text(fitting)
+    own.run("settings")
+    blocks = json.loads(config.SETTINGS_FILE.read_text())["train"]["algorithms"]
+    assert {name: set(block["code"]) for name, block in blocks.items() if "code" in block} == {
+        "mine": {"custom/__init__.py", "custom/models.py", "custom/sizes.py", "scikit-learn"},
+        "xgboost": {"custom/__init__.py", "custom/features.py", "scikit-learn"},
+    }
+
+
+def test_a_pipeline_that_would_not_see_the_code_change_is_refused(own: Project) -> None:
+    line = r"dvc\.yaml does not list what the model's own functions consist of \({}\): run `make packages`"
+    with pytest.raises(ConfigError, match=line.format("custom, scikit-learn")):
+        own.run("settings")
+    text = (ROOT / "dvc.yaml").read_text()
+    (own.root / "dvc.yaml").write_text(pipelines.render(text, "classification", ["custom"], ["scikit-learn"]))
+    shutil.copy(ROOT / "params.yaml", own.root)
+    with pytest.raises(ConfigError, match=line.format("nothing any more")):
+        own.run("settings")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"mine__estimator": "custom.models"},
+            "mine.estimator: a function is written as package.module:function, and",
+        ),
+        ({"mine__estimator": "my-code.models:lda"}, "and 'my-code.models:lda' is not"),
+        ({"mine__estimator": "custom.models:class"}, "and 'custom.models:class' is not"),
+        ({"mine__estimator": "../custom:lda"}, "and '../custom:lda' is not"),
+        ({"mine__estimator": 3}, r"mine\.estimator: .*string"),
+        (
+            {"mine__estimator": "custom.models:ridge"},
+            r"mine\.estimator: custom\.models:ridge returns a Ridge, which is a reg",
+        ),
+        (
+            {"svm__features": "custom.models:ridge"},
+            r"svm\.features: custom\.models:ridge returns a Ridge, which is no trans",
+        ),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_named_before_anything_runs(
+    own: Project, keys: dict[str, object], message: str
+) -> None:
+    own.change(**{f"train__algorithms__{key}": value for key, value in keys.items()})
+    with pytest.raises(ConfigError, match=message):
+        own.run("settings")
+    assert not config.SETTINGS_FILE.exists()
+
+
+def test_features_of_all_blocks_are_named_once(own: Project) -> None:
+    own.change(train__features="custom.features:product")
+    with pytest.raises(ConfigError, match=r"^params\.yaml: train\.features: .* did you mean products\?$"):
+        own.run("settings")
 
 
 def test_a_further_model_is_called_as_its_folder(project: Project) -> None:
