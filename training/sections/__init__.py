@@ -1,0 +1,1 @@
+"""The sections of params.yaml, a module for each."""

@@ -158,7 +158,8 @@ def _name_outputs(graph: onnx.GraphProto, estimator: Any) -> None:
     for node in graph.node:
         node.output[:] = [names.get(name, name) for name in node.output]
         node.input[:] = [names.get(name, name) for name in node.input]
-    _shape_output(graph, graph.output[0], [-1] if len(outputs) > 1 else [-1, 1])
+    if CONTRIBUTIONS not in outputs:
+        _shape_output(graph, graph.output[0], [-1] if len(outputs) > 1 else [-1, 1])
 
 
 def _shape_output(graph: onnx.GraphProto, output: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
