@@ -296,8 +296,8 @@ def report(found: Mapping[str, Comparison]) -> str:
     lines = [
         "# Drafted models beside tuned gradient boosting",
         "",
-        f"The median normalised score of {len(shares)} sets is {median(shares):.3f} (asked: 0.98): 0 is the baseline and 1 the "
-        f"reference. Against the package that happens to be best on each test split it is {median(severe):.3f}. "
+        f"The median normalised score is {median(shares):.3f} (asked: 0.98): 0 is the baseline and 1 the reference. "
+        f"{len(sets)} of the {len(SETS)} sets were measured, and {len(shares)} have such a score. Against the package that happens to be best on each test split it is {median(severe):.3f}. "
         f"The models are those of `make model`, without an edit. The reference is the best in cross-validation of {_names()}, "
         f"each tuned with {TRIALS} trials of Optuna on the same folds, with native categories. All scores but the first are of "
         f"the same test split. Of tables with more than {MOST_ROWS:,} rows, so many were drawn.",
