@@ -61,7 +61,7 @@ def test_each_model_lists_the_code_that_it_has(repository: Project) -> None:
         ]
         for file, text in before.items()
     }
-    packages = "[pydantic, ruamel-yaml, pyyaml]"
+    packages = "[pydantic, ruamel-yaml, tzdata, pyyaml]"
     assert added == {".": ["- first.py", packages], "models/new": ["- second.py", packages], "models/old": []}
 
 

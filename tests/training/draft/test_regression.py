@@ -220,7 +220,7 @@ def test_written_into_params_of_a_classification(
     project.run("draft", "sklearn:diabetes", "--target", "target", "--write")
     assert capsys.readouterr().out.splitlines()[1:] == [
         "params.yaml: evaluate.score: removed, because a regression has no f1_macro",
-        "params.yaml: train: replaced by the algorithms of a regression, with their defaults",
+        "params.yaml: train: replaced by the algorithms of a regression",
         "dvc.yaml: lists the plots of a regression",
     ]
     assert pipelines.task_of(pipeline.read_text()) == "regression"

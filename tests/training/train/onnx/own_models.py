@@ -11,20 +11,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, Transfo
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
-from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, RandomForestClassifier, StackingClassifier
+from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, StackingClassifier
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import HuberRegressor, LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, PolynomialFeatures, SplineTransformer
 from sklearn.tree import DecisionTreeClassifier
 
 
-def forest() -> Any:
-    return RandomForestClassifier(n_estimators=5, max_depth=3)
-
-
 def stacked() -> Any:
-    return StackingClassifier([("linear", LogisticRegression()), ("forest", forest())])
+    return StackingClassifier([("linear", LogisticRegression()), ("bayes", GaussianNB())])
 
 
 def quadratic() -> Any:
@@ -77,14 +74,14 @@ class Ratio(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def to_onnx(self) -> onnx.ModelProto:
         return onnx.parser.parse_model("""
             <ir_version: 8, opset_import: ["": 18]>
-            ratio (double[rows, 2] x) => (double[rows, 3] y) {
+            ratio (double[rows, width] x) => (double[rows, more] y) {
                 first = Constant<value_ints = [0]>()
                 second = Constant<value_ints = [1]>()
                 one = Constant<value = double {1.0}>()
-                length = Gather<axis = 1>(x, first)
-                width = Gather<axis = 1>(x, second)
-                more = Add(width, one)
-                ratio = Div(length, more)
+                a = Gather<axis = 1>(x, first)
+                b = Gather<axis = 1>(x, second)
+                sum = Add(b, one)
+                ratio = Div(a, sum)
                 y = Concat<axis = 1>(x, ratio)
             }""")
 

@@ -135,7 +135,9 @@ def test_a_transformer_gets_named_numbers_without_gaps() -> None:
         fit(algorithms.pipeline(name, made.block, made.profile), made.train, name)
     seen = sys.modules[HERE].Spy.seen
     assert len(seen) == 2
-    assert all([*each.columns] == ["length", "width"] and not each.isna().any(axis=None) for each in seen)
+    assert all(
+        tuple(each.columns) == made.profile.layout.numbers and not each.isna().any(axis=None) for each in seen
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,6 @@ def test_what_makes_no_sense_is_refused_before_fitting(keys: dict[str, Any], mes
 
 
 def test_a_seed_is_set_where_there_is_none() -> None:
-    made = task(estimator=f"{HERE}:stacked", forest__random_state=3)
+    made = task(estimator=f"{HERE}:bagged", estimator__random_state=3)
     parameters = algorithms.pipeline("mine", made.block, made.profile)[-1].get_params()
-    assert (parameters["linear__random_state"], parameters["forest__random_state"]) == (7, 3)
+    assert (parameters["random_state"], parameters["estimator__random_state"]) == (7, 3)
