@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -28,7 +29,12 @@ number_rows = st.builds(
     st.tuples(st.floats(1, 12), st.floats(1, 8), st.floats(0.1, 12), st.floats(0.1, 5)),
 )
 mixed_rows = st.builds(
-    mixed_row, st.none() | st.floats(0, 50), st.floats(0, 100), st.none() | st.sampled_from(SOILS)
+    mixed_row,
+    st.none() | st.floats(0, 50),
+    st.floats(0, 100),
+    st.none() | st.sampled_from(SOILS),
+    st.none()
+    | st.datetimes(datetime(1900, 1, 1), timezones=st.timezones()).map(lambda each: each.isoformat()),
 )
 
 
@@ -261,3 +267,34 @@ def test_values_for_which_the_model_has_no_finite_answer_are_refused(tmp_path: A
 
 def test_probabilities_sum_to_one(numbers: TestClient) -> None:
     assert math.isclose(sum(predict(numbers, GOOD)["probabilities"].values()), 1.0, rel_tol=1e-9)
+
+
+NO_MOMENT = "must be a date and time in ISO 8601, such as 2024-05-01T12:30:00Z"
+
+
+@pytest.mark.parametrize(
+    "value", ["2024-02-30", "tomorrow", "2024", "20240501", 1714566600, 17.5, True, [], {}]
+)
+def test_what_is_no_date_and_time_is_refused_in_every_shape(mixed: TestClient, value: Any) -> None:
+    row = {"age": 3, "sown": value}
+    assert refuse(mixed, row) == {"sown": NO_MOMENT}
+    assert refuse(mixed, {"instances": [{"age": 3}, row]}) == {"instances.1.sown": NO_MOMENT}
+    columns = {"age": [3, 3], "sown": ["2024-05-01", value]}
+    assert refuse(mixed, {"columns": columns}) == {"columns.sown.1": NO_MOMENT}
+    inputs = [
+        {"name": "age", "shape": [1], "datatype": "FP64", "data": [3]},
+        {"name": "sown", "shape": [1], "datatype": "BYTES", "data": [value]},
+    ]
+    answer = mixed.post("/v2/models/plants/infer", json={"inputs": inputs})
+    assert (answer.status_code, answer.json()["details"]) == (422, [{"field": "sown.0", "reason": NO_MOMENT}])
+
+
+@pytest.mark.parametrize(
+    "value", [" 2024-05-01T14:30 ", "2024-05-01t12:30:00z", "2024-05-01 08:30:00.0-04:00"]
+)
+def test_a_moment_may_be_written_in_many_ways(mixed: TestClient, value: str) -> None:
+    check(predict(mixed, {"age": 3, "sown": value}), mixed_row(None, 3, None, "2024-05-01T12:30:00+00:00"))
+
+
+def test_an_empty_text_is_no_moment(mixed: TestClient) -> None:
+    check(predict(mixed, {"age": 3, "sown": " "}), mixed_row(None, 3, None))
