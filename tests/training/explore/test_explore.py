@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from tests.training.project import Project
 from tests.training.rows import mixed
+from tests.training.rows import values as values_of_rows
 from training.data.dataset import Origin
 from training.explore import association, canvas, stage, values
 from training.explore import table as tables
@@ -92,6 +93,9 @@ def table(kind: str) -> Table:
         codes = random.integers(0, 3, rows)
         columns = [category(each, codes, ("a", "b", "a rather long category")) for each in ("one", "two")]
         return made("y", ("no", "yes"), labels, tuple(columns))
+    if kind in ("dates", "value of dates"):
+        profile, split = mixed() if kind == "dates" else values_of_rows()
+        return tables.tabulate(split.frame, profile)
     if kind == "value":
         columns = [number(f"measure_{each}", random.normal(0, 3, rows).round(1), "cm") for each in range(9)]
         columns[1] = number("flag", np.arange(rows) % 2, step=1)
@@ -140,8 +144,8 @@ def table(kind: str) -> Table:
 
 # These draw dozens of panels.
 WIDE = pytest.mark.long("tests/training/explore", "training/data", "training/explore")
-KINDS = ("few", "wide", "very wide", "one", "categories", "mixed", "many classes")
-KINDS_OF_VALUES = ("value", "value of one", "value of categories", "mixed value")
+KINDS = ("few", "wide", "very wide", "one", "categories", "dates", "mixed", "many classes")
+KINDS_OF_VALUES = ("value", "value of one", "value of categories", "value of dates", "mixed value")
 CASES = [
     *(
         pytest.param(kind, name, marks=WIDE if kind in ("wide", "very wide", "many classes") else ())
@@ -347,6 +351,14 @@ def test_prepared_rows_become_columns() -> None:
     assert data.features == [each.name for each in profile.features]
     assert np.array_equal(data.frame["colour"].isna(), split.frame["colour"].isna())
     assert len(data.frame) == len(split)
+    assert data.dates == {"seen"}
+    first = split.frame["seen"].dropna()
+    assert data.frame["seen"].dropna().tolist() == [each.timestamp() / 86400 for each in first]
+
+
+def test_dates_are_written_as_dates() -> None:
+    labels = drawn("dates", "distributions.png").texts
+    assert {"2023", "2024"} <= labels
 
 
 def test_a_quantity_becomes_a_column_with_its_unit() -> None:
