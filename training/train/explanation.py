@@ -78,7 +78,8 @@ def _explained(task: Task, fitted: Pipeline, positive: int | None) -> tuple[Pipe
     if task.block.features:
         raise UnexplainedError(f"its columns are made by {task.block.features}")
     features, count = np.array(origins(task.profile, task.block)), len(task.profile.features)
-    if fitted[-1].n_features_in_ != len(features):
+    # A model's own estimator need not have counted them.
+    if getattr(fitted[-1], "n_features_in_", len(features)) != len(features):
         raise UnexplainedError("its columns do not come from one feature each")
     rest = Pipeline(fitted.steps[:-1])
     ensemble = read(fitted[-1])

@@ -154,6 +154,11 @@ def _native(name: str, algorithm: Algorithm, settings: AlgorithmSettings, profil
     categories = [each for each in profile.features if isinstance(each, CategoryFeature)]
     if settings.categories != "native" or not categories:
         return {}
+    if settings.features:
+        raise ConfigError(
+            f"train.algorithms.{name}.categories: native needs to know the place of each column, and {settings.features} may "
+            "make any number of them: use target or one_hot"
+        )
     if algorithm.native is None:
         raise ConfigError(f"train.algorithms.{name}.categories: {name} has no splits over categories")
     for each in categories:

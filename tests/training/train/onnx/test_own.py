@@ -20,6 +20,7 @@ from training.sections.algorithms import AlgorithmSettings
 from training.sections.decision import DecisionSettings
 from training.sections.evaluate import EvaluateSettings
 from training.train import algorithms, parity
+from training.train.explanation import UnexplainedError, explain
 from training.train.fitting import Task, exported, fit
 
 HERE = "custom.models"
@@ -156,6 +157,10 @@ def test_a_transformer_gets_named_numbers_without_gaps() -> None:
             {"features": f"{HERE}:products", "monotone_constraints": {"length": 1}},
             "gets the columns that .*:products makes, and not the numbers",
         ),
+        (
+            {"features": f"{HERE}:products", "categories": "native"},
+            "native needs to know the place of each column",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_fitting(keys: dict[str, Any], message: str) -> None:
@@ -168,3 +173,24 @@ def test_a_seed_is_set_where_there_is_none() -> None:
     made = task(estimator=f"{HERE}:bagged", estimator__random_state=3)
     parameters = algorithms.pipeline("mine", made.block, made.profile)[-1].get_params()
     assert (parameters["random_state"], parameters["estimator__random_state"]) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"estimator": f"{HERE}:OwnMean", "number": True}, "it is neither linear nor made of trees"),
+        ({"estimator": f"{HERE}:behind_components"}, "it is neither linear nor made of trees"),
+        ({"estimator": LINEAR, "features": f"{HERE}:Ratio"}, "its columns are made by custom.models:Ratio"),
+    ],
+)
+def test_what_is_not_explained_says_why(keys: dict[str, Any], reason: str) -> None:
+    made = task(**keys)
+    fitted = fit(algorithms.pipeline("mine", made.block, made.profile), made.train, "mine")
+    with pytest.raises(UnexplainedError, match=reason):
+        explain(made, fitted)
+
+
+def test_an_estimator_of_scikit_learn_is_explained_as_the_projects_own() -> None:
+    made = task(estimator=LINEAR)
+    fitted = fit(algorithms.pipeline("mine", made.block, made.profile), made.train, "mine")
+    assert explain(made, fitted)[1].largest_difference < 1e-6
