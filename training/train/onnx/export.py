@@ -167,9 +167,11 @@ def _shape_output(graph: onnx.GraphProto, output: onnx.ValueInfoProto, shape: Se
     declared = output.type.tensor_type.shape.dim
     if len(declared) == len(shape) and (len(shape) == 1 or declared[1].dim_value == 1):
         return
+    unshaped, target = f"unshaped_{output.name}", f"shape_of_{output.name}"
     for node in graph.node:
-        node.output[:] = [f"unshaped_{name}" if name == output.name else name for name in node.output]
-    graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), "shape"))
-    graph.node.append(onnx.helper.make_node("Reshape", [f"unshaped_{output.name}", "shape"], [output.name]))
+        for names in (node.input, node.output):
+            names[:] = [unshaped if each == output.name else each for each in names]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), target))
+    graph.node.append(onnx.helper.make_node("Reshape", [unshaped, target], [output.name]))
     kind = output.type.tensor_type.elem_type
     output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind, [None, *shape[1:]]))
