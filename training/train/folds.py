@@ -87,6 +87,37 @@ def cross_fitting(split: Split, count: int, seed: int) -> list[tuple[Rows, Rows]
     return [(inner, outer) for inner, outer in pairs if len(inner) and len(outer)]
 
 
+def held_out(split: Split, count: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """Positions of the rows to fit on and of those to hold out, each row once, for a calibration within a fit.
+
+    Rows of a group are on one side; by time alone, those of a block are, and others are earlier and later.
+
+    Raises:
+        ConfigError: without the rows of a part, a class has none.
+    """
+    everything = np.arange(len(split))
+    if split.groups is not None:
+        count = max(2, min(count, len(np.unique(split.groups))))
+        folder = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # fewer rows of a class than folds
+            divided = list(folder.split(everything, split.target, split.groups))
+        found = [(inner, outer) for inner, outer in divided if len(outer)]
+    else:
+        assert split.times is not None  # noqa: S101 - for splits that keep rows apart
+        block = _blocks(split.times, min(count, len(np.unique(split.times))) - 1)
+        found = [
+            (np.flatnonzero(block != each), np.flatnonzero(block == each)) for each in range(block.max() + 1)
+        ]
+    if absent := max(_absent(split.target, inner) for inner, _ in found):
+        raise ConfigError(
+            f"it is calibrated on {len(found)} parts of the rows that are kept apart as split.by says, and without one of "
+            f"them {absent} of the classes has no rows: use another algorithm, or leave rare classes out "
+            "(schema.drop_classes)"
+        )
+    return found
+
+
 def is_classes(target: NDArray[Any]) -> bool:
     """Whether a split's target has classes, and not values."""
     return target.dtype == np.int64

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import log_loss
 
 from app.contract import Task
 from tests.training.project import ROOT
-from tests.training.rows import mixed, values
+from tests.training.rows import mixed, numbers, values
 from training.base import config
 from training.base.errors import ConfigError
+from training.data.dataset import GROUP, TIME, Split
 from training.sections.algorithms import AlgorithmSettings
 from training.train import algorithms
 from training.train import fitting as train
@@ -235,6 +237,37 @@ def test_parameters_reach_the_estimator_behind_the_calibration() -> None:
     profile, _ = mixed()
     pipeline = algorithms.pipeline("svm", block(C=7.5), profile)
     assert pipeline.get_params()["estimator__estimator__C"] == 7.5
+
+
+def test_the_calibration_of_a_support_vector_machine_keeps_groups_apart() -> None:
+    """On copies of a row, the machine is sure; how sure it may be of other groups, only other groups can tell."""
+    profile, rows = numbers(rows=1200)
+    target = rows.target.copy()
+    flipped = np.random.default_rng(1).random(len(rows)) < 0.25
+    target[flipped] = 1 - target[flipped]
+    seen = np.random.default_rng(2).permutation(np.repeat(np.arange(120), 6))
+    new = np.arange(300, len(rows))
+    losses = {}
+    for by in ("random", "group", "time"):
+        frame = rows.frame.iloc[seen]
+        if by != "random":
+            frame = frame.assign(**{GROUP if by == "group" else TIME: seen.astype(np.float64)})
+        split = Split(rows.numbers[seen], rows.categories[seen], target[seen], frame)
+        pipeline = algorithms.pipeline("svm", block(gamma=5.0), profile)
+        found = train.fit(pipeline, split, "svm").predict_proba(rows.numbers[new])
+        losses[by] = log_loss(target[new], found)
+    assert losses["random"] > 0.9
+    assert max(losses["group"], losses["time"]) < 0.7
+
+
+def test_a_class_in_one_group_alone_cannot_be_calibrated() -> None:
+    profile, rows = numbers()
+    frame = rows.frame.assign(**{GROUP: np.where(rows.target == 1, 0, np.arange(len(rows)) % 7 + 1)})
+    split = Split(rows.numbers, rows.categories, rows.target, frame)
+    with pytest.raises(
+        ConfigError, match=r"svm cannot be fitted: it is calibrated on 5 parts .*schema\.drop_classes"
+    ):
+        train.fit(algorithms.pipeline("svm", block(), profile), split, "svm")
 
 
 @given(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from training.base.errors import ConfigError
 from training.data.dataset import GROUP, TIME, Split
-from training.train.folds import folds
+from training.train.folds import cross_fitting, folds, held_out
 
 rows = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(0, 1)), min_size=6, max_size=80)
 
@@ -64,6 +64,48 @@ def _check(split: Split, found: list[tuple[Any, Any]], by: str) -> None:
     assert len(set(whole)) == len(whole)
     if "time" not in by:
         assert sorted(whole) == list(range(len(split)))
+
+
+@given(rows, st.sampled_from(["random", "time", "group", "group_time"]), st.integers(2, 6), st.booleans())
+def test_statistics_of_other_rows_are_of_earlier_rows_and_other_groups(
+    cells: list[tuple[int, int, int]], by: str, count: int, values: bool
+) -> None:
+    split = made(cells, by, values=values)
+    try:
+        found = cross_fitting(split, count, 7)
+    except ConfigError:
+        few = {"time": {each[0] for each in cells}, "group": {each[1] for each in cells}}
+        assert any(kind in by and len(known) < 2 for kind, known in few.items())
+        return
+    whole = np.concatenate([outer for _, outer in found])
+    assert len(set(whole)) == len(whole)
+    for inner, outer in found:
+        assert len(inner)
+        assert not set(inner) & set(outer)
+        if split.times is not None:
+            assert split.times[inner].max() < split.times[outer].min()
+        if split.groups is not None:
+            assert not set(split.groups[inner]) & set(split.groups[outer])
+    if "time" not in by:
+        assert sorted(whole) == list(range(len(split)))
+
+
+@given(rows, st.sampled_from(["time", "group", "group_time"]), st.integers(2, 6))
+def test_a_calibration_holds_out_each_row_once_with_its_group_or_moment(
+    cells: list[tuple[int, int, int]], by: str, count: int
+) -> None:
+    split = made(cells, by)
+    try:
+        found = held_out(split, count, 7)
+    except (ConfigError, ValueError):
+        return  # too few groups, or a class in one part alone
+    assert sorted(np.concatenate([outer for _, outer in found])) == list(range(len(split)))
+    for inner, outer in found:
+        assert not set(inner) & set(outer)
+        assert set(split.target[inner]) == set(split.target)
+        apart = split.times if split.groups is None else split.groups
+        assert apart is not None
+        assert not set(apart[inner]) & set(apart[outer])
 
 
 def test_by_time_the_blocks_have_about_as_many_rows() -> None:

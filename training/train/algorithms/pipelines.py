@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 
 from app.contract import CategoryFeature
@@ -23,9 +24,12 @@ from training.train.algorithms.factories import SEED, Algorithm, create
 from training.train.algorithms.features import features_of
 from training.train.algorithms.preparation import ESTIMATOR, FEATURES, origins, preparation
 from training.train.algorithms.weights import WeightedPipeline, takes_weights
+from training.train.folds import held_out
 
 MONOTONE = ("monotone_constraints", "monotonic_cst")
 """The parameters in which a block names features that only raise (1) or lower (-1) the prediction."""
+CALIBRATION_FOLDS = 5
+"""As many as scikit-learn's calibration has where rows are drawn at random."""
 CLASS_WEIGHT = "class_weight"
 CLASS_WEIGHTS = (CLASS_WEIGHT, "class_weights")
 """The parameters in which a block names classes and estimators number them."""
@@ -86,6 +90,8 @@ def fit(pipeline: Pipeline, split: Split) -> Pipeline:
     for step in copy.get_params().values():
         if isinstance(step, CrossFittedTargetEncoder):
             step.divide(split)
+        elif isinstance(step, CalibratedClassifierCV) and not (split.groups is None and split.times is None):
+            step.set_params(cv=held_out(split, CALIBRATION_FOLDS, SEED))
     fitted: Pipeline = copy.fit(inputs(split), split.target, split.weights)
     return fitted
 
