@@ -104,9 +104,10 @@ def _create(
     with folder.created(name, source) as copied:
         text = draft(copied, target, renames, task, name, split)
         data = selection.prepared(text)
-        train = document.algorithms(data.profile.task, data.profile.train_rows)
+        profile = data.profile
+        train = document.algorithms(profile.task, profile.train_rows, document.widest(profile))
         files.write_text(config.PARAMS_FILE, "\n".join([folder.HEAD + text, train, selection.render(data)]))
-        folder.write_plots(data.profile.task)
+        folder.write_plots(profile.task)
     place = f"{models.FOLDER}/{name}"
     print(
         f"{place}/{config.PARAMS_FILE} is drafted from {source}: look at it, then run `make MODEL={name}` "

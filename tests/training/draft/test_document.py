@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from app.contract import Task
 from tests.training.project import ROOT
 from training.base import config
+from training.base.defaults import complete
 from training.base.documents import parse_yaml
 from training.data.dataset import Profile
 from training.draft import command as draft
 from training.draft import document, selection
+from training.sections.algorithms import AlgorithmsSettings
 from training.train.algorithms import FACTORIES
 
 
@@ -122,3 +127,29 @@ def test_an_algorithm_that_takes_fewer_rows_is_left_out() -> None:
     assert "    # svm: left out, since its time grows" in document.algorithms("classification", 5001)
     assert "    svm:\n" in document.algorithms("regression", 10_000)
     assert "svm" not in parse_yaml(document.algorithms("regression", 10_001))["train"]["algorithms"]
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_feature_with_many_categories_is_seen_otherwise_than_one_hot(task: Task) -> None:
+    few, many = (
+        parse_yaml(document.algorithms(task, 1000, categories))["train"]["algorithms"]
+        for categories in (19, 20)
+    )
+    assert few["random_forest"] is None
+    assert many == few | {"random_forest": {"categories": "target"}}
+    for name, block in many.items():
+        completed = complete({"train": {"algorithms": {name: block}}}, config.defaults())["train"]
+        AlgorithmsSettings.model_validate(completed)
+
+
+def test_the_draft_counts_the_categories(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    towns = [f"town {each}" for each in range(40)] * 20
+    frame = pd.DataFrame({"town": towns, "size": np.round(random.normal(size=800), 2)})
+    frame["price"] = frame["size"] * 3 + random.normal(size=40)[np.arange(800) % 40]
+    frame.to_csv(tmp_path / "homes.csv", index=False)
+    drafted = selection.prepared(draft.draft(str(tmp_path / "homes.csv"), "price", {})).profile
+    assert document.widest(drafted) == 40
+    assert document.widest(profile("regression")) == 0
+    text, _ = document.fit((ROOT / "params.yaml").read_text(), drafted)
+    assert parse_yaml(text)["train"]["algorithms"]["random_forest"] == {"categories": "target"}
