@@ -77,4 +77,6 @@ def paths(tree: Tree) -> Iterator[tuple[int, Mapping[int, Condition]]]:
 
 def _share(cover: list[float], child: int, parent: int) -> float:
     # Below a node without training rows, any shares that add up to 1 will do.
-    return max(cover[child] / cover[parent], _SMALLEST_SHARE) if cover[parent] > 0 else 0.5
+    if cover[parent] <= 0:
+        return 0.5
+    return min(max(cover[child] / cover[parent], _SMALLEST_SHARE), 1 - _SMALLEST_SHARE)
