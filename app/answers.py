@@ -101,6 +101,10 @@ class Answers(ABC, Generic[One, Many]):
         """The answers to a single row."""
 
     @abstractmethod
+    def label(self, one: One) -> int | None:
+        """The index of the answer's class; None if there are no classes."""
+
+    @abstractmethod
     def labels(self, many: Many) -> Indices | None:
         """The index of each answer's class; None if there are no classes."""
 
@@ -199,6 +203,9 @@ class Classes(Answers[tuple[int, list[float]], tuple[Indices, Floats]]):
     def many(self, one: tuple[int, list[float]]) -> tuple[Indices, Floats]:
         label, probabilities = one
         return np.array([label]), np.array([probabilities])
+
+    def label(self, one: tuple[int, list[float]]) -> int:
+        return one[0]
 
     def labels(self, many: tuple[Indices, Floats]) -> Indices:
         return many[0]
@@ -320,6 +327,9 @@ class Values(Answers[float, Floats]):
 
     def many(self, one: float) -> Floats:
         return np.array([one])
+
+    def label(self, _: float) -> None:
+        return None
 
     def labels(self, _: Floats) -> None:
         return None

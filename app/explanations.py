@@ -5,8 +5,10 @@ The file that computes the contributions is loaded when the first client asks.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from threading import Lock
 from typing import Annotated, Any, Literal
 
@@ -21,7 +23,7 @@ from app.contract import Bundle, Explanation, Layout, Manifest
 from app.limits import RowLimits, Sizes
 from app.metrics import EXPLAINED
 from app.predictor import CONTRIBUTIONS, Explainer
-from app.schema import Rows, object_of
+from app.schema import Row, Rows, object_of
 
 BASE = "base"
 MOST_WORK = 512 * 2**20
@@ -70,6 +72,25 @@ class Explanations:
         sizes = _sizes(answers.sizes, manifest, self._about)
         self.limits = RowLimits(len(self._names), sizes, max_bytes, most=max(1, MOST_WORK // len(self._file)))
 
+    def explain_row(self, row: Row, label: int | None) -> dict[str, Any]:
+        """Explain the prediction of a row, whose class is given, in JSON.
+
+        Raises:
+            RequestError: 422, a contribution is not finite.
+        """
+        rows = Rows.of(row)
+        # numpy would take as long as the file: after a run of onnxruntime its code is not in the processor's caches.
+        (found,) = self._load().explain(rows.numbers, rows.categories).tolist()
+        score = label if len(self._about.base) > 1 else 0
+        contributions = [each[score] for each in found]
+        if not all(map(isfinite, contributions)):
+            raise unpredictable(0)
+        self._counted.inc()
+        name = (
+            self._about.positive if label is None or self._about.positive else self._manifest.classes[label]
+        )
+        return self._as_object(self._about.base[score or 0], name, contributions)
+
     def explain(self, rows: Rows, labels: Indices | None) -> Explained:
         """Explain the predictions of rows, whose classes are given.
 
@@ -89,15 +110,17 @@ class Explanations:
 
     def each(self, explained: Explained) -> Iterator[dict[str, Any]]:
         """The explanation of each row in JSON."""
-        classes = explained.classes
-        rows = zip(explained.base.tolist(), explained.contributions.tolist(), strict=True)
-        for row, (base, contributions) in enumerate(rows):
-            yield {
-                "base": base,
-                "unit": self._about.unit,
-                **({} if classes is None else {"class": classes[row]}),
-                "contributions": dict(zip(self._names, contributions, strict=True)),
-            }
+        classes = explained.classes or itertools.repeat(None)
+        rows = zip(explained.base.tolist(), classes, explained.contributions.tolist(), strict=False)
+        return itertools.starmap(self._as_object, rows)
+
+    def _as_object(self, base: float, name: str | None, contributions: list[float]) -> dict[str, Any]:
+        return {
+            "base": base,
+            "unit": self._about.unit,
+            **({} if name is None else {"class": name}),
+            "contributions": dict(zip(self._names, contributions, strict=True)),
+        }
 
     def as_columns(self, explained: Explained) -> dict[str, Any]:
         """The explanations in the answer to a request of columns."""

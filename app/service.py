@@ -108,23 +108,25 @@ class Service:
 
     def _predict_explained(self, shape: Shape, given: Row | Rows, prediction: Prediction | None) -> Answer:
         explanations = self.explaining()
-        rows = given if isinstance(given, Rows) else Rows.of(given)
-        limits = explanations.limits
-        limits.check(len(rows), limits.columns if shape == "columns" else limits.instances)
-        many = self.run(rows)
-        explained = explanations.explain(rows, self.answers.labels(many))
-        if prediction is not None:
-            prediction.record(rows, many)
-        if shape == "columns":
-            answer = self.answers.as_columns(many) | {"explanation": explanations.as_columns(explained)}
+        predicted: Any
+        if isinstance(given, Rows):
+            limits = explanations.limits
+            limits.check(len(given), limits.columns if shape == "columns" else limits.instances)
+            predicted = self.run(given)
+            explained = explanations.explain(given, self.answers.labels(predicted))
+            if shape == "columns":
+                answer = self.answers.as_columns(predicted)
+                answer["explanation"] = explanations.as_columns(explained)
+            else:
+                answers = map(self._as_object, self.answers.each(predicted))
+                pairs = zip(answers, explanations.each(explained), strict=True)
+                answer = {"predictions": [one | {"explanation": explanation} for one, explanation in pairs]}
         else:
-            answers = [
-                self._as_object(one) | {"explanation": explanation}
-                for one, explanation in zip(
-                    self.answers.each(many), explanations.each(explained), strict=True
-                )
-            ]
-            answer = answers[0] if shape == "instance" else {"predictions": answers}
+            predicted = self.run_row(given)
+            answer = self._as_object(predicted)
+            answer["explanation"] = explanations.explain_row(given, self.answers.label(predicted))
+        if prediction is not None:
+            prediction.record(given, predicted)
         answer["model"] = self._model
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), 200, JSON_HEADERS
 
