@@ -47,6 +47,7 @@ class Predictor:
 
     outputs: tuple[str, ...]
     """The names of the outputs, in the order of `run`'s result."""
+    _aligned = _ALIGNED
 
     def __init__(self, model: bytes, layout: Layout, *, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
@@ -82,7 +83,7 @@ class Predictor:
         # The blocks have similar sizes and start at a multiple of the vector size: the rows after the last multiple, and
         # single rows, are computed by other instructions, which round differently.
         count = -(-len(numbers) // self._block)
-        edges = [len(numbers) * each // count // _ALIGNED * _ALIGNED for each in range(count)] + [
+        edges = [len(numbers) * each // count // self._aligned * self._aligned for each in range(count)] + [
             len(numbers)
         ]
         parts = [
@@ -189,6 +190,7 @@ class Explainer(Predictor):
     """A file that says what each feature adds to a model's score."""
 
     outputs = (CONTRIBUTIONS,)
+    _aligned = 1  # blocks may be smaller than a vector
 
     def explain(
         self, numbers: NDArray[np.float64], categories: NDArray[np.object_] | None = None
@@ -207,8 +209,8 @@ class Explainer(Predictor):
             )
 
     def _rows_at_once(self, size: int) -> int:
-        # The intermediate results of a row take up to eight times as much as the file.
-        return max(1, BLOCK_BYTES // (8 * size))
+        # The intermediate results of a row take about as much as the file.
+        return max(1, BLOCK_BYTES // (2 * size))
 
 
 def load(bundle: Bundle) -> Classifier | Regressor:

@@ -318,6 +318,27 @@ def test_features_keep_the_order_of_the_schema() -> None:
     assert not np.delete(change[0], 1, axis=0).any()
 
 
+def test_many_rows_are_explained_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of a large forest takes megabytes."""
+    profile, rows = mixed()
+    task, pipeline = fitted("random_forest", profile, rows)
+    file, _ = explain(task, pipeline)
+    whole = contributed(file, profile, rows)
+    monkeypatch.setattr("app.predictor.BLOCK_BYTES", 2 * 7 * len(file))
+    explainer = Explainer(file, profile.layout)
+    session, sizes = explainer._session, []
+
+    class Watched:
+        def run(self, outputs: list[str], feed: dict[str, Any]) -> Any:
+            sizes.append(len(feed["numbers"]))
+            return session.run(outputs, feed)
+
+    monkeypatch.setattr(explainer, "_session", Watched())
+    assert np.abs(explainer.explain(rows.numbers, rows.categories) - whole).max() < 1e-15
+    assert set(sizes) == {6, 7}
+    assert sum(sizes) == len(rows)
+
+
 def test_a_tree_of_one_leaf_has_only_a_base() -> None:
     profile, rows = mixed()
     task, pipeline = fitted("decision_tree", profile, rows, min_samples_leaf=200)
