@@ -57,7 +57,7 @@ class Clock:
         The second 60 of a leap second is the next second. Digits beyond microseconds are cut off.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the text is not one of these, or the moment does not exist.
         """
         upper = text.upper()
         found = _MOMENT.fullmatch(upper)

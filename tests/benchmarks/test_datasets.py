@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.datasets import SETS, Outcome, report
+from benchmarks.datasets import Outcome, report
+from benchmarks.sets import SETS
 from tests.tools import require_package
 from tests.training.project import ROOT
 
