@@ -117,8 +117,7 @@ def off_level(found: Interval | None) -> str:
     narrow = found.coverage.high < found.level
     return (
         f"The prediction interval is too {'narrow' if narrow else 'wide'} for the test split: it holds {found.coverage.value:.1%} "
-        f"of the true values and not {found.level:.0%}, because the test rows are {'harder' if narrow else 'easier'} than those of "
-        "the folds, as newer rows can be."
+        f"of the true values and not {found.level:.0%}. The test rows are not like those of the folds, as newer ones may be."
     )
 
 
