@@ -68,11 +68,11 @@ repro: setup ## Run the stages whose inputs changed, and track the results
 	@$(IN) python -m training.track
 
 .PHONY: model
-model: setup ## Create the model NAME from SOURCE, a file or what data.source takes; it predicts the column TARGET (GROUP, TIME)
+model: setup ## Create the model NAME from SOURCE, a file or what data.source takes; it predicts the column TARGET (SPLIT_GROUP, SPLIT_TIME, TASK)
 	@[[ -n "$(NAME)" && -n "$(SOURCE)" && -n "$(TARGET)" ]] \
 	  || { echo "error: name all three, as in: make model NAME=churn SOURCE=churn.csv TARGET=left" >&2; exit 1; }
 	@python -m training.draft "$(SOURCE)" --target "$(TARGET)" --model "$(NAME)" $(if $(TASK),--task "$(TASK)") \
-	  $(if $(GROUP),--group "$(GROUP)") $(if $(TIME),--time "$(TIME)")
+	  $(if $(SPLIT_GROUP),--group "$(SPLIT_GROUP)") $(if $(SPLIT_TIME),--time "$(SPLIT_TIME)")
 	@python -m deploy.overlay "$(NAME)" $(if $(OWNERS),--owners "$(OWNERS)")
 
 .PHONY: refresh

@@ -2,7 +2,7 @@
 
 Each table is written as CSV. `training.draft` makes a model's folder of it in a temporary copy of the repository, as `make
 model` does; then the stages run, the service starts with the bundle, and ten rows of the source are posted to it. Where
-rows belong together, or have a time, the draft is told so (`GROUP=`, `TIME=`). Everything is reported: the models
+rows belong together, or have a time, the draft is told so (`SPLIT_GROUP=`, `SPLIT_TIME=`). Everything is reported: the models
 with their scores, and the refusals with their messages. To save time, `evaluate.parity_rows` and `evaluate.bootstrap` are
 lower than the defaults. Takes an hour; needs `uv sync --inexact --group datasets`.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.e2e.clone import clone
 
+ROOT = Path(__file__).parents[2]
 PATHS = ["with blanks in it", "dol$lar", "quo'te", 'dou"ble', "ha#sh", "größe 語", "per%cent & (more)"]
 UV = """#!/bin/sh
 echo "uv $*" >> uv.log
@@ -82,3 +84,19 @@ def test_a_clone_has_the_committed_bytes_whatever_git_does_to_line_ends(
     ]
     assert changed == []
     assert git(tmp_path / "copy", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), []),
+        (("TIME=30s", "GROUP=users"), []),  # of the load test, or of the shell
+        (("SPLIT_GROUP=a b", "SPLIT_TIME=day"), ["--group", "a b", "--time", "day"]),
+    ],
+)
+def test_a_model_is_drafted_with_the_options_that_are_given(
+    given: tuple[str, ...], expected: list[str]
+) -> None:
+    said = make(ROOT, "-n", "model", "NAME=a", "SOURCE=b.csv", "TARGET=c", *given).stdout
+    (line,) = (each for each in said.replace("\\\n", "").splitlines() if "training.draft" in each)
+    assert shlex.split(line)[3:] == ["b.csv", "--target", "c", "--model", "a", *expected]

@@ -5,7 +5,7 @@ Reads  data/train.parquet, data/test.parquet, data/profile.json, params.yaml (ev
 Writes candidates/NAME/{model.onnx,explain.onnx,report.json}, candidates/NAME/plots/*.csv and metrics/NAME.json
 
 Every figure is measured on the exported file with the service's own predictor. The stage fails if the file and the
-fitted estimator disagree, on the data or on generated rows. Without an explanation, explain.onnx is empty.
+fitted estimator disagree, on the data or on generated rows. Without an explanation, explain.onnx is a sentence that says so.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ from training.train.onnx import export
 from training.train.parity import check_parity, generated_rows
 
 log = logging.getLogger(__name__)
+
+UNEXPLAINED = b"There is no explanation: params.yaml does not ask for one, or report.json says why not.\n"
+"""In place of a file that explains the model: DVC has no optional outputs, and warns of empty ones."""
 
 
 class TrainStageSettings(Settings):
@@ -132,14 +135,14 @@ def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str,
 def _explanation(
     wanted: Explain, task: Task, fitted: Pipeline, parameters: Mapping[str, Any]
 ) -> tuple[bytes, dict[str, Any]]:
-    """The file that explains the model, empty if there is none, and what the report says of it."""
+    """The file that explains the model, `UNEXPLAINED` if there is none, and what the report says of it."""
     if wanted == "none":
-        return b"", {}
+        return UNEXPLAINED, {}
     try:
         file, explained = explain(task, fitted)
     except UnexplainedError as error:
         log.warning("%s cannot be explained: %s", where(task.name, parameters), error)
-        return b"", {"unexplained": str(error)}
+        return UNEXPLAINED, {"unexplained": str(error)}
     except ParityError as error:
         raise ParityError(f"{where(task.name, parameters)}: {error}") from None
     return file, {"explained": explained}

@@ -24,6 +24,7 @@ from training.base.errors import ConfigError, DataError, ParityError
 from training.data.dataset import TEST_FILE, read_profile, read_split
 from training.results import report
 from training.train import algorithms
+from training.train.stage import UNEXPLAINED
 
 
 def test_report_is_what_the_file_scores(trained: Project) -> None:
@@ -90,7 +91,7 @@ def test_training_again_writes_the_same_bytes(trained: Project) -> None:
 
 def test_without_explanations_the_file_is_empty(trained: Project) -> None:
     """DVC's outputs always exist."""
-    assert (trained.root / "candidates/xgboost/explain.onnx").read_bytes() == b""
+    assert (trained.root / "candidates/xgboost/explain.onnx").read_bytes() == UNEXPLAINED
     result = report.read("xgboost")
     assert (result.explained, result.unexplained) == (None, "")
 
@@ -122,7 +123,7 @@ def test_an_algorithm_without_explanations_says_why(
         "train.algorithms.svm with gamma: 'scale', C: 3.0 cannot be explained: it is neither" in caplog.text
     )
     assert report.read("svm").unexplained == "it is neither linear nor made of trees"
-    assert (trained.root / "candidates/svm/explain.onnx").read_bytes() == b""
+    assert (trained.root / "candidates/svm/explain.onnx").read_bytes() == UNEXPLAINED
 
 
 @pytest.mark.slow
