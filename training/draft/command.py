@@ -31,9 +31,10 @@ from training.base import cli, config
 from training.base.documents import parse_yaml
 from training.base.errors import ConfigError, DataError
 from training.data.dataset import Profile
-from training.draft import document, folder, infer, selection, yaml_text
+from training.draft import document, folder, selection, yaml_text
 from training.draft.infer import Columns
 from training.draft.target import Target, evaluation, judge
+from training.draft.texts import is_placeholder, times
 from training.fetch import sources
 from training.fetch.csv_files import EncodingError, Table
 from training.prepare.checks import Checked, check
@@ -250,7 +251,7 @@ def _schema(frame: pd.DataFrame, found: Target) -> tuple[dict[str, Any], dict[st
 def _classes(found: Target, comments: dict[str, str]) -> dict[str, Any]:
     """The keys that only a classification has; what is to be said of them is added to the comments."""
     schema: dict[str, Any] = {"classes": found.classes}
-    doubtful = [each for each in found.classes if infer.is_placeholder(each)]
+    doubtful = [each for each in found.classes if is_placeholder(each)]
     if doubtful:
         counted = ", ".join(f"{each!r} ({_rows(found.counts[each])})" for each in doubtful)
         comments["classes"] = f"{counted} is a class here; data.replace can make it missing"
@@ -299,7 +300,7 @@ def _data_section(source: str, encoding: str, renames: dict[str, str], columns: 
     else:
         lines.append("  replace: {}")
     counted = [
-        f"{word!r} stands {infer.times(sum(places.values()))} in {', '.join(map(repr, places))}"
+        f"{word!r} stands {times(sum(places.values()))} in {', '.join(map(repr, places))}"
         for word, places in columns.missing.items()
     ]
     comment = f"; {'; '.join(counted)}" if counted else ""

@@ -15,7 +15,9 @@ from training.base.errors import ConfigError, DataError
 from training.base.section import Settings
 from training.data.columns import as_numbers, as_text
 from training.draft import infer
-from training.draft.infer import Columns, Number
+from training.draft.categories import are_codes, ordered, words_among
+from training.draft.infer import Columns
+from training.draft.numbers import Number, identifies
 from training.prepare import split as division
 from training.sections.evaluate import EvaluateSettings
 from training.sections.split import SplitSettings
@@ -95,10 +97,10 @@ def judge(frame: pd.DataFrame, name: str, delimiter: str, task: Task | None = No
         )
     if task == "regression":
         return _of_values(frame, name, infer.judge(frame, delimiter, name))
-    if task is None and text.nunique() > MOST_DECIMALS and not infer.are_codes(frame[name]):
+    if task is None and text.nunique() > MOST_DECIMALS and not are_codes(frame[name]):
         whole = infer.judge(frame, delimiter, name)
         if whole.target and (count := _quantity(whole.target)):
-            if infer.identifies(name, whole.target.seen):
+            if identifies(name, whole.target.seen):
                 raise DataError(
                     f"{name} numbers the rows: choose another target, or draft with --task regression if it is a quantity"
                 )
@@ -159,7 +161,7 @@ def _of_classes(
         given: whether the task was given.
     """
     columns = infer.judge(frame.drop(columns=name), delimiter)
-    words = infer.words_among(text.dropna().unique(), columns.cells)
+    words = words_among(text.dropna().unique(), columns.cells)
     unknown = sorted(words & set(text.dropna()))
     text = text.where(~text.isin(words), None)
     names = text.dropna().unique()
@@ -189,7 +191,7 @@ def _of_classes(
         columns,
         kept,
         int(text.isna().sum()),
-        classes=infer.ordered(text[kept].unique()),
+        classes=ordered(text[kept].unique()),
         counts={str(each): int(count) for each, count in text.value_counts().items()},
         rare=rare,
         unknown=unknown,
