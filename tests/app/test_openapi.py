@@ -162,7 +162,7 @@ def test_a_prefix_is_answered_and_so_is_none(number_model: Path, serve: Serve, p
 
 @pytest.mark.hypothesis
 @pytest.mark.no_cover
-@pytest.mark.slow
+@pytest.mark.long("app", "tests/app", "uv.lock")
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize("bundle", ["number_model", "mixed_model", "value_model", "harvest_model"])
 def test_the_api_does_what_its_document_says(

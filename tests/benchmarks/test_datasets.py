@@ -16,7 +16,7 @@ CHOSEN = ("greatlakes", "kyphosis", "travelmode")
 """A regression, a classification, and a classification of rows in groups; all small."""
 
 
-@pytest.mark.slow
+@pytest.mark.long("app", "benchmarks", "tests/benchmarks", "training")
 def test_public_data_sets_end_in_a_service_without_an_edit(tmp_path: Path) -> None:
     for each in SETS:
         if each.model in CHOSEN:
