@@ -511,8 +511,11 @@ class Connection(HttpToolsProtocol):
         expected, self._expected = self._expected, None
         if expected is None:
             cycle.message_event.set()
-        else:
+        elif expected.endpoint.is_quick(cycle.body):
             self._answer(expected, expected.endpoint.answer(bytes(cycle.body), expected.headers))
+        else:
+            self._start(cycle, self.app)
+            cycle.message_event.set()
 
     def _head_without_upgrade(self) -> bytes:
         """The head without its upgrade, for a new parser; the old one would take the body for the other protocol."""

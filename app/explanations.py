@@ -23,9 +23,10 @@ from app.contract import Bundle, Explanation, Layout, Manifest
 from app.limits import RowLimits, Sizes
 from app.metrics import EXPLAINED
 from app.predictor import CONTRIBUTIONS, Explainer
-from app.schema import Row, Rows, object_of
+from app.schema import EXPLAIN, Row, Rows, object_of
 
 BASE = "base"
+_ASKED, _REQUESTED = f'"{EXPLAIN}"'.encode(), f'"{CONTRIBUTIONS}"'.encode()
 MOST_WORK = 512 * 2**20
 """Rows of a request times the bytes of the file, with which the time grows: a second at most."""
 
@@ -71,6 +72,11 @@ class Explanations:
         self.tensors = (OutputTensor(CONTRIBUTIONS, "FP64", len(self._names)), OutputTensor(BASE, "FP64"))
         sizes = _sizes(answers.sizes, manifest, self._about)
         self.limits = RowLimits(len(self._names), sizes, max_bytes, most=max(1, MOST_WORK // len(self._file)))
+
+    @staticmethod
+    def are_asked_for(body: bytes | bytearray) -> bool:
+        """Whether a request may ask for an explanation; one that asks by other means is answered too."""
+        return _ASKED in body or _REQUESTED in body
 
     def explain_row(self, row: Row, label: int | None) -> dict[str, Any]:
         """Explain the prediction of a row, whose class is given, in JSON.

@@ -55,6 +55,7 @@ class Endpoint:
         max_body_bytes: larger bodies get a 413.
         budget: of the process, for bodies that are not small.
         media_types: accepted besides JSON.
+        takes_long: whether a body asks for what takes long however small it is; such a body is answered in the thread.
         access_log: whether each answer is logged.
     """
 
@@ -67,6 +68,7 @@ class Endpoint:
         budget: Budget,
         media_types: Collection[bytes] = (),
         *,
+        takes_long: Callable[[bytes | bytearray], bool] | None = None,
         access_log: bool = False,
     ) -> None:
         self._answer = answer
@@ -76,6 +78,7 @@ class Endpoint:
         self._budget = budget
         self._inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._media_types = media_types
+        self._takes_long = takes_long
         self._access_log = access_log
         self._seconds_per_byte = _FIRST_GUESS
 
@@ -101,12 +104,16 @@ class Endpoint:
             raise failure  # The server logs it.
 
     def is_small(self, headers: RequestHeaders) -> bool:
-        """Whether the request announces a small body, so that `answer` may be called when it is complete."""
+        """Whether the request announces a small body, so that `answer` may be called when it is complete, if `is_quick`."""
         return (
             0 < content_length(headers) <= self._inline_bytes
             and b"expect" not in headers
             and b"content-encoding" not in headers
         )
+
+    def is_quick(self, body: bytes | bytearray) -> bool:
+        """Whether a small body may be answered at once."""
+        return self._takes_long is None or not self._takes_long(body)
 
     def answer(self, body: bytes, headers: RequestHeaders) -> Answer:
         """Answer at once, also invalid requests; the caller counts the answer."""
@@ -146,7 +153,8 @@ class Endpoint:
         message = await receive()
         body: bytes = message.get("body", b"")
         encoding = content_encoding(headers)
-        if len(body) <= self._inline_bytes and message.get("more_body") is False and not encoding:
+        whole = message.get("more_body") is False and not encoding
+        if len(body) <= self._inline_bytes and whole and self.is_quick(body):
             return self._answer(body, headers)
         check_length(headers, self._max_body_bytes)
         self._budget.check(content_length(headers))
@@ -156,6 +164,9 @@ class Endpoint:
             if encoding:
                 # Compressed bodies say nothing about the time per byte.
                 return await loop.run_in_executor(_thread, self._answer_compressed, body, encoding, headers)
+            if not self.is_quick(body):
+                # It says nothing about other bodies either.
+                return await loop.run_in_executor(_thread, self._answer_checked, body, headers)
             if len(body) * self._seconds_per_byte <= INLINE_SECONDS:
                 return self._answer_timed(body, headers)
             return await loop.run_in_executor(_thread, self._answer_timed, body, headers)
@@ -164,12 +175,15 @@ class Endpoint:
         self._budget.check(len(body), len(body))
         return self._answer(decompress(body, encoding, self._max_body_bytes), headers)
 
-    def _answer_timed(self, body: bytes, headers: RequestHeaders) -> Answer:
-        """Answer, and measure the time per byte, which differs tenfold between models and shapes of requests."""
+    def _answer_checked(self, body: bytes, headers: RequestHeaders) -> Answer:
         # Unread responses may have filled the budget while this request waited.
         self._budget.check(len(body), len(body))
+        return self._answer(body, headers)
+
+    def _answer_timed(self, body: bytes, headers: RequestHeaders) -> Answer:
+        """Answer, and measure the time per byte, which differs tenfold between models and shapes of requests."""
         started = thread_time()
-        answer = self._answer(body, headers)
+        answer = self._answer_checked(body, headers)
         pace = (thread_time() - started) / len(body)
         # Up at once and down slowly: too high an estimate costs a hand-over, too low a one makes all requests wait.
         self._seconds_per_byte = max(pace, 0.9 * self._seconds_per_byte + 0.1 * pace)

@@ -156,6 +156,7 @@ def _add_predictions(app: Application, protocol: Protocol) -> dict[str, Endpoint
             service.refuse,
             body_limit(settings, len(service.manifest.features)),
             app.state.budget,
+            takes_long=service.explanations.are_asked_for if service.explanations else None,
             access_log=settings.access_log,
             **options,
         )

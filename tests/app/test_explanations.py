@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -25,8 +27,10 @@ from app.contract import (
     read_bundle,
     write_bundle,
 )
+from app.main import Application
 from tests.app.conftest import Serve
 from tests.app.processes import running
+from tests.app.wire import Line
 from tests.bundles import (
     IRIS_BASE,
     IRIS_CLASSES,
@@ -376,6 +380,43 @@ def test_an_explanation_that_does_not_fit_the_classes_is_refused(
     bundle_with(bundle.manifest.model_copy(update={"explanation": explanation}), bundle, tmp_path)
     with pytest.raises(BundleError, match=message):
         read_bundle(tmp_path)
+
+
+def test_other_connections_do_not_wait_for_an_explanation(
+    explained: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And in a pipeline its answer keeps its place."""
+    app = cast(Application, explained.app)
+    explain, released = app.state.service.explanations.explain_row, threading.Event()
+
+    def wait(*given: Any) -> Any:
+        assert released.wait(30)
+        return explain(*given)
+
+    monkeypatch.setattr(app.state.service.explanations, "explain_row", wait)
+    bodies = [instance(row) for row in ROWS]
+    bodies[1] |= {"explain": True}
+
+    async def answers() -> bytes:
+        line, other = Line(app), Line(app)
+        line.send(b"".join(map(post, bodies)))
+        other.send(post(bodies[0]))
+        assert (await other.settle()).count(b"HTTP/1.1 200") == 1
+        assert b"".join(line.transport.writes).count(b"HTTP/1.1 200") == 1
+        released.set()
+        return await line.settle()
+
+    whole = asyncio.run(answers())
+
+    parts = [part.partition(b"\r\n\r\n")[2] for part in whole.split(b"HTTP/1.1 200")[1:]]
+    assert [json.loads(part)["label"] for part in parts] == [number_row(row).label for row in ROWS]
+    assert ["explanation" in json.loads(part) for part in parts] == [False, True, False]
+
+
+def post(document: dict[str, Any]) -> bytes:
+    body = json.dumps(document).encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 @pytest.mark.slow

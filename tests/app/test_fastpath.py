@@ -229,13 +229,14 @@ def test_other_paths_are_the_routers(numbers: TestClient, path: str) -> None:
 class Exchange:
     """A request to an endpoint, without a server."""
 
-    def __init__(self, answer: Callable[[bytes, RequestHeaders], Answer]) -> None:
+    def __init__(self, answer: Callable[[bytes, RequestHeaders], Answer], **options: Any) -> None:
         registry = CollectorRegistry()
         self.http = HttpMetrics(registry)
         self.registry = registry
         self.sent: list[Message] = []
         refuse = lambda error: json_answer(error.body(), error.status)  # noqa: E731
-        self.endpoint = Endpoint(answer, self.http.route("/x", "POST"), refuse, 10**9, Budget(10**9, 10**9))
+        route, budget = self.http.route("/x", "POST"), Budget(10**9, 10**9)
+        self.endpoint = Endpoint(answer, route, refuse, 10**9, budget, **options)
 
     def run(self, *messages: Message) -> list[Message]:
         return asyncio.run(self.answer(*messages))
@@ -325,8 +326,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def worked_inline(exchange: Exchange, size: int) -> bool:
-    (_, end) = exchange.run(body_of(b" " * size))
+def worked_inline(exchange: Exchange, size: int, fill: bytes = b" ") -> bool:
+    (_, end) = exchange.run(body_of(fill * size))
     return bool(end["body"] == threading.main_thread().name.encode())
 
 
@@ -336,7 +337,7 @@ def worker(clock: Clock) -> Exchange:
         clock.now += clock.seconds_per_byte * len(body)
         return json_answer(threading.current_thread().name.encode())
 
-    return Exchange(work)
+    return Exchange(work, takes_long=lambda body: b"long" in body)
 
 
 def test_the_first_batch_is_taken_for_slow_and_a_row_never_is(worker: Exchange, clock: Clock) -> None:
@@ -358,6 +359,18 @@ def test_fast_work_comes_to_the_event_loop_and_slow_work_leaves_it_at_once(
     clock.seconds_per_byte = INLINE_SECONDS / 10_000
     # One slow batch is the price of finding out.
     assert [worked_inline(worker, 50_000) for _ in range(3)] == [True, False, False]
+
+
+def test_what_takes_long_leaves_the_event_loop_and_says_nothing_about_the_rest(
+    worker: Exchange, clock: Clock
+) -> None:
+    clock.seconds_per_byte = 0.0
+    assert any(worked_inline(worker, 50_000) for _ in range(50))
+
+    clock.seconds_per_byte = 1.0
+    assert not worked_inline(worker, 1, b"long")
+    assert not worked_inline(worker, 5_000, b"long")
+    assert worked_inline(worker, 50_000)
 
 
 def test_other_requests_are_answered_while_a_batch_is_worked_on() -> None:
