@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from app.contract import Bundle, DataOrigin, Manifest, ModelFile
 from app.service import Service
-from tests.training.rows import FEW_TREES, prepared
+from tests.training.rows import FAST, prepared
 from training.base.errors import ConfigError, ParityError
 from training.data.dataset import Profile, Split
 from training.results import scores
@@ -59,7 +59,7 @@ def table(seed: int, numbers: list[str], categories: list[str], classes: int = 3
 
 
 def assert_served(name: str, profile: Profile, rows: Split) -> None:
-    few = {key: min(value, 5) for key, value in FEW_TREES.get(name, {}).items()}
+    few = {key: min(value, 5) for key, value in FAST.get(name, {}).items()}
     block = AlgorithmSettings.model_validate(few)
     fitted = train.fit(algorithms.pipeline(name, block, profile), rows, name)
     model = export.export(fitted, profile.layout)

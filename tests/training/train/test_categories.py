@@ -19,7 +19,7 @@ from sklearn.preprocessing import TargetEncoder
 from app.contract import Task
 from app.predictor import Classifier
 from tests.tools import examples
-from tests.training.rows import FEW_TREES, prepared, shops
+from tests.training.rows import FAST, prepared, shops
 from training.base.errors import ConfigError
 from training.data.dataset import GROUP, TIME, Profile, Split
 from training.results import scores
@@ -42,7 +42,7 @@ MONOTONE = {
 
 
 def pipeline(name: str, profile: Profile, **block: Any) -> Pipeline:
-    keys = {**FEW_TREES.get(name, {}), **block}
+    keys = {**FAST.get(name, {}), **block}
     return algorithms.pipeline(name, AlgorithmSettings.model_validate(keys), profile)
 
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_written_exactly_is_one_line(name: str, block: dict[str, 
 
 def task_of(name: str, profile: Profile, rows: Split, **block: Any) -> bytes:
     """Fit and export as the stage does."""
-    keys = AlgorithmSettings.model_validate({**FEW_TREES.get(name, {}), **block})
+    keys = AlgorithmSettings.model_validate({**FAST.get(name, {}), **block})
     task = train.Task(name, keys, EvaluateSettings(), DecisionSettings(), profile, rows, rows)
     found, parameters, _ = train.fit_searched(task, rows)
     return train.exported(task, found, parameters)

@@ -17,7 +17,7 @@ from xgboost import DMatrix
 
 from app.predictor import Explainer
 from tests.tools import examples
-from tests.training.rows import FEW_TREES, mixed, numbers, prepared, shops, values
+from tests.training.rows import FAST, mixed, numbers, prepared, shops, values
 from tests.training.test_schemas import ALGORITHMS, table
 from training.base.errors import ParityError
 from training.data.dataset import Profile, Split
@@ -51,7 +51,7 @@ def data(classes: int) -> tuple[Profile, Split]:
 
 
 def fitted(name: str, profile: Profile, rows: Split, **parameters: Any) -> tuple[Task, Pipeline]:
-    block = AlgorithmSettings.model_validate(FEW_TREES.get(name, {}) | parameters)
+    block = AlgorithmSettings.model_validate(FAST.get(name, {}) | parameters)
     task = Task(name, block, EvaluateSettings(), DecisionSettings(), profile, rows, rows)
     return task, train.fit(algorithms.pipeline(name, block, profile), rows, name)
 

@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from app.contract import DatetimeFeature, Layout, NumberFeature
 from app.predictor import Classifier, Regressor
 from tests.training.project import ROOT
-from tests.training.rows import FEW_TREES, mixed, numbers, values
+from tests.training.rows import FAST, mixed, numbers, values
 from training.base.errors import ParityError
 from training.data.columns import moment_parts
 from training.data.dataset import Profile, Split
@@ -43,7 +43,7 @@ def fitted(name: str, classes: int = 3) -> tuple[Pipeline, Profile, Split]:
 
 
 def fit(name: str, profile: Profile, rows: Split) -> tuple[Pipeline, Profile, Split]:
-    settings = AlgorithmSettings.model_validate(FEW_TREES.get(name, {}))
+    settings = AlgorithmSettings.model_validate(FAST.get(name, {}))
     return train.fit(algorithms.pipeline(name, settings, profile), rows, name), profile, rows
 
 
