@@ -37,7 +37,7 @@ INLINE_SECONDS = 0.001
 """Work that is expected to take longer runs in a thread, so that single rows need not wait. The hand-over takes about
 0.1 ms, so shorter work runs at once."""
 INLINE_BYTES = 2 * 1024
-"""Bodies up to this size are always answered at once."""
+"""Bodies up to this size are answered at once, except those that ask for what takes long."""
 _FIRST_GUESS = INLINE_SECONDS / (8 * 1024)
 """Seconds per byte before the first measurement: those of a forest of 100 trees."""
 
