@@ -256,13 +256,11 @@ REFERENCES: Mapping[str, tuple[Maker, Mapping[str, Bounds]]] = {
 
 def report(found: Mapping[str, Comparison]) -> str:
     sets = [(each, found[each.model]) for each in SETS if each.model in found]
-    shares = [one.normalised for _, one in sets if one.normalised is not None]
-    severe = [one.against_best for _, one in sets if one.against_best is not None]
     lines = [
         "# Drafted models beside tuned gradient boosting",
         "",
-        f"The median normalised score is {median(shares):.3f} (asked: 0.98): 0 is the baseline and 1 the reference. "
-        f"{len(sets)} of the {len(SETS)} sets were measured, and {len(shares)} have such a score. Against the package that happens to be best on each test split it is {median(severe):.3f}. "
+        _summary(sets),
+        "",
         f"The models are those of `make model`, without an edit. The reference is the best in cross-validation of {_names()}, "
         f"each tuned with {TRIALS} trials of Optuna on the same folds, with native categories. All scores but the first are of "
         f"the same test split. Of tables with more than {MOST_ROWS:,} rows, so many were drawn.",
@@ -281,6 +279,19 @@ def report(found: Mapping[str, Comparison]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _summary(sets: Sequence[tuple[Set, Comparison]]) -> str:
+    shares = [one.normalised for _, one in sets if one.normalised is not None]
+    severe = [one.against_best for _, one in sets if one.against_best is not None]
+    counted = f"{len(sets)} of the {len(SETS)} sets were measured, and {len(shares)} have a normalised score"
+    if not shares:
+        return f"{counted}."
+    return (
+        f"The median normalised score is {median(shares):.3f} (asked: 0.98): 0 is the baseline and 1 the reference. A quarter of "
+        f"the sets is below {np.quantile(shares, 0.25):.3f}, and the lowest is {min(shares):.3f}. {counted}. Against the package that "
+        f"happens to be best on each test split the median is {median(severe):.3f}."
+    )
 
 
 def _names() -> str:

@@ -38,7 +38,13 @@ def test_the_report_counts_the_sets_and_shows_the_median() -> None:
     found = {name: comparison(test, **reached) for name, test in zip(names, (0.6, 0.65, 0.9), strict=True)}
     text = report(found)
     assert "The median normalised score is 0.750 (asked: 0.98)" in text
-    assert "3 of the 40 sets were measured" in text
+    assert "A quarter of the sets is below 0.625, and the lowest is 0.500." in text
+    assert "3 of the 40 sets were measured, and 3 have a normalised score" in text
+
+
+def test_a_report_of_sets_without_a_score_says_so() -> None:
+    found = {SETS[0].model: comparison(0.6, **dict.fromkeys(REFERENCES, (0.5, 0.5)))}
+    assert "1 of the 40 sets were measured, and 0 have a normalised score." in report(found)
 
 
 @pytest.mark.slow
