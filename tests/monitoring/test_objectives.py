@@ -30,6 +30,8 @@ def copy(tmp_path: Path) -> Path:
     for name in COPIED:
         ignored = shutil.ignore_patterns("__pycache__", "images", "schemas")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    # Without it, a package of this name that another distribution installs would hide the folder.
+    shutil.copy(ROOT / "tests/__init__.py", tmp_path / "tests")
     return tmp_path
 
 
