@@ -26,7 +26,7 @@ from app.predictor import CONTRIBUTIONS, Explainer
 from app.schema import EXPLAIN, Row, Rows, object_of
 
 BASE = "base"
-_ASKED, _REQUESTED = f'"{EXPLAIN}"'.encode(), f'"{CONTRIBUTIONS}"'.encode()
+_ASKED, *_REQUESTED = (f'"{name}"'.encode() for name in (EXPLAIN, CONTRIBUTIONS, BASE))
 MOST_WORK = 512 * 2**20
 """Rows of a request times the bytes of the file, with which the time grows: a second at most."""
 
@@ -75,8 +75,8 @@ class Explanations:
 
     @staticmethod
     def are_asked_for(body: bytes | bytearray) -> bool:
-        """Whether a request may ask for an explanation; one that asks by other means is answered too."""
-        return _ASKED in body or _REQUESTED in body
+        """Whether a request may ask for an explanation, by the key or for a tensor by its name."""
+        return _ASKED in body or any(each in body for each in _REQUESTED)
 
     def explain_row(self, row: Row, label: int | None) -> dict[str, Any]:
         """Explain the prediction of a row, whose class is given, in JSON.

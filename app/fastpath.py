@@ -112,7 +112,7 @@ class Endpoint:
         )
 
     def is_quick(self, body: bytes | bytearray) -> bool:
-        """Whether a small body may be answered at once."""
+        """Whether the time that a body takes is known from its size."""
         return self._takes_long is None or not self._takes_long(body)
 
     def answer(self, body: bytes, headers: RequestHeaders) -> Answer:
@@ -164,10 +164,7 @@ class Endpoint:
             if encoding:
                 # Compressed bodies say nothing about the time per byte.
                 return await loop.run_in_executor(_thread, self._answer_compressed, body, encoding, headers)
-            if not self.is_quick(body):
-                # It says nothing about other bodies either.
-                return await loop.run_in_executor(_thread, self._answer_checked, body, headers)
-            if len(body) * self._seconds_per_byte <= INLINE_SECONDS:
+            if len(body) * self._seconds_per_byte <= INLINE_SECONDS and self.is_quick(body):
                 return self._answer_timed(body, headers)
             return await loop.run_in_executor(_thread, self._answer_timed, body, headers)
 
@@ -175,16 +172,14 @@ class Endpoint:
         self._budget.check(len(body), len(body))
         return self._answer(decompress(body, encoding, self._max_body_bytes), headers)
 
-    def _answer_checked(self, body: bytes, headers: RequestHeaders) -> Answer:
-        # Unread responses may have filled the budget while this request waited.
-        self._budget.check(len(body), len(body))
-        return self._answer(body, headers)
-
     def _answer_timed(self, body: bytes, headers: RequestHeaders) -> Answer:
         """Answer, and measure the time per byte, which differs tenfold between models and shapes of requests."""
+        # Unread responses may have filled the budget while this request waited.
+        self._budget.check(len(body), len(body))
         started = thread_time()
-        answer = self._answer_checked(body, headers)
-        pace = (thread_time() - started) / len(body)
-        # Up at once and down slowly: too high an estimate costs a hand-over, too low a one makes all requests wait.
-        self._seconds_per_byte = max(pace, 0.9 * self._seconds_per_byte + 0.1 * pace)
+        answer = self._answer(body, headers)
+        if self.is_quick(body):  # What takes long says nothing about the other bodies.
+            pace = (thread_time() - started) / len(body)
+            # Up at once and down slowly: too high an estimate costs a hand-over, too low a one makes all requests wait.
+            self._seconds_per_byte = max(pace, 0.9 * self._seconds_per_byte + 0.1 * pace)
         return answer

@@ -19,7 +19,6 @@ from tests.training.project import ROOT, Project
 
 ENVIRONMENT = Path("deploy/overlays/production/kustomization.yaml")
 CODE = ("app/", "common/", "training/")
-OWN = tuple(f"training/{stage}" for stage in ("settings", "fetch", "prepare", "explore", "train", "select"))
 OVERLAY = Path(overlays.path("production", "iris"))
 
 
@@ -143,10 +142,10 @@ def make(project: Path, root: Path) -> None:
     # each stage stands for all, because DVC takes most of its time to write a long lock. Without `__init__.py` these folders
     # are no packages, and commands that run here find the real ones.
     document = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    for each in document["stages"].values():
+    for name, each in document["stages"].items():
         stage = each.get("do", each)
         paths = [path.removeprefix("${code}") for path in stage["deps"]]
-        stage["deps"] = [path for path in paths if not path.startswith(CODE) or path in OWN]
+        stage["deps"] = [path for path in paths if not path.startswith(CODE) or path == f"training/{name}"]
         stage["params"] = [each for each in stage["params"] if "reports/settings.json" in each]
     pipeline = yaml.safe_dump(document)
     (root / "dvc.yaml").write_text(pipeline)

@@ -1,4 +1,4 @@
-"""Columns of categories, and why some texts are none."""
+"""Columns of categories, and the reasons for which texts are not categories."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Reading:
         example: what the marks make of a cell that is no number without them.
         unit: what stands beside most numbers, such as %, where there are more than a handful of them.
         readable: other texts that are a number otherwise, such as "12 %".
-        others: texts that are none.
+        others: texts that are not numbers.
     """
 
     texts: Texts
