@@ -413,6 +413,13 @@ def test_other_connections_do_not_wait_for_an_explanation(
     assert ["explanation" in json.loads(part) for part in parts] == [False, True, False]
 
 
+def test_every_way_to_ask_is_recognised(explained: TestClient) -> None:
+    explanations = cast(Application, explained.app).state.service.explanations
+    assert not explanations.are_asked_for(json.dumps(instance(ROWS[0])).encode())
+    for name in ("explain", *(each.name for each in explanations.tensors)):
+        assert explanations.are_asked_for(json.dumps({"parameters": {name: True}}).encode()), name
+
+
 def post(document: dict[str, Any]) -> bytes:
     body = json.dumps(document).encode()
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
