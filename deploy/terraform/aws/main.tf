@@ -1,0 +1,111 @@
+# One installation: a network, a cluster, and, in the first region, the registry, the buckets and the workflows' roles.
+# What is written in terraform.tfvars decides which.
+
+locals {
+  partition = startswith(var.region, "cn-") ? "aws-cn" : startswith(var.region, "us-gov-") ? "aws-us-gov" : "aws"
+
+  # Names of roles belong to the account, so the region is in them.
+  name = "${var.name}-${var.region}"
+
+  # Names of buckets are unique in all of AWS.
+  bucket = "${var.name}-%s-${var.account_id}-${var.region}"
+
+  # The models that the repository deploys in the environments of this cluster.
+  overlays = [
+    for path in fileset("${path.module}/../../overlays", "*/*/kustomization.yaml") : split("/", path)
+  ]
+  servers = [
+    for overlay in local.overlays : { environment = overlay[0], model = overlay[1] }
+    if contains(var.environments, overlay[0])
+  ]
+}
+
+# Everything below may cost money, so first: is it the account that is meant?
+data "aws_caller_identity" "current" {
+  lifecycle {
+    postcondition {
+      condition     = self.account_id == var.account_id
+      error_message = "These credentials are for the account ${self.account_id}, and account_id is ${var.account_id}."
+    }
+  }
+}
+
+module "network" {
+  source = "../modules/network"
+
+  name               = local.name
+  account_id         = var.account_id
+  partition          = local.partition
+  region             = var.region
+  cidr               = var.vpc_cidr
+  zones              = var.zones
+  nat_gateways       = var.nat_gateways
+  flow_logs          = var.flow_logs
+  log_retention_days = var.log_retention_days
+}
+
+module "cluster" {
+  source = "../modules/cluster"
+
+  name               = local.name
+  account_id         = var.account_id
+  partition          = local.partition
+  region             = var.region
+  kubernetes_version = var.kubernetes_version
+  subnet_ids         = module.network.private_subnet_ids
+  compute            = var.compute
+  node_group         = var.node_group
+  api_cidrs          = var.api_cidrs
+  private_api_cidrs  = var.private_api_cidrs
+  admins             = var.admins
+  viewers            = var.viewers
+  log_retention_days = var.log_retention_days
+}
+
+module "data" {
+  source = "../modules/data"
+
+  name               = local.name
+  account_id         = var.account_id
+  partition          = local.partition
+  dvc_bucket         = var.delivery ? format(local.bucket, "dvc") : null
+  predictions_bucket = format(local.bucket, "predictions")
+  predictions_days   = var.predictions_days
+  kms                = var.kms
+}
+
+module "delivery" {
+  source = "../modules/delivery"
+  count  = var.delivery ? 1 : 0
+
+  name       = local.name
+  account_id = var.account_id
+  partition  = local.partition
+  region     = var.region
+  repository = var.name
+  github = {
+    repository    = var.github_repository
+    owner_id      = var.github_owner_id
+    repository_id = var.github_repository_id
+  }
+  oidc_provider_arn = var.oidc_provider_arn
+  dvc = {
+    bucket      = module.data.dvc_bucket
+    prefix      = "dvc"
+    kms_key_arn = module.data.kms_key_arn
+  }
+  data_sources = var.data_sources
+}
+
+module "identity" {
+  source = "../modules/identity"
+
+  name               = local.name
+  partition          = local.partition
+  region             = var.region
+  cluster_name       = module.cluster.pod_identity
+  cluster_arn        = module.cluster.arn
+  servers            = local.servers
+  predictions_bucket = module.data.predictions_bucket
+  kms_key_arn        = module.data.kms_key_arn
+}

@@ -1,0 +1,34 @@
+variable "name" {
+  description = "What names of keys begin with."
+  type        = string
+}
+
+variable "account_id" {
+  description = "The account."
+  type        = string
+}
+
+variable "partition" {
+  description = "Partition of the account, such as aws."
+  type        = string
+}
+
+variable "dvc_bucket" {
+  description = "Name of DVC's bucket, or null for none."
+  type        = string
+}
+
+variable "predictions_bucket" {
+  description = "Name of the prediction log's bucket."
+  type        = string
+}
+
+variable "predictions_days" {
+  description = "Age at which predictions are deleted. Null: never."
+  type        = number
+}
+
+variable "kms" {
+  description = "Whether a key of one's own encrypts the objects, instead of S3's."
+  type        = bool
+}
