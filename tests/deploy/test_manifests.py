@@ -371,18 +371,27 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
 
 
 # The job `manifests` of the workflow `ci` scans at every push; here it is shown that a scan can fail.
-@pytest.mark.long(".checkov.yaml", "deploy/base", "deploy/components", "deploy/manifests", "deploy/overlays")
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [("runAsNonRoot: true", "runAsNonRoot: true", None), ("drop: [ALL]", "add: [SYS_ADMIN]", "CKV_K8S_28")],
-    ids=["clean", "broken"],
+@pytest.mark.long(
+    ".checkov.yaml", "deploy/base", "deploy/components", "deploy/manifests", "deploy/overlays", "deploy/terraform"
 )
-def test_checkov_looks_at_what_is_rendered(old: str, new: str, said: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("base/rollout.yaml", "runAsNonRoot: true", "runAsNonRoot: true", None),
+        ("base/rollout.yaml", "drop: [ALL]", "add: [SYS_ADMIN]", "CKV_K8S_28"),
+        ("terraform/modules/data/main.tf", "= true\n  deletion", "= false\n  deletion", "CKV_AWS_7"),
+    ],
+    ids=["clean", "broken manifest", "broken infrastructure"],
+)
+def test_checkov_looks_at_what_is_rendered(
+    file: str, old: str, new: str, said: str | None, tmp_path: Path
+) -> None:
     require("uv")
     _copy_project(tmp_path)
     shutil.copy(render.FOLDER.parent / ".checkov.yaml", tmp_path)
-    rollout = tmp_path / "deploy" / "base" / "rollout.yaml"
-    rollout.write_text(rollout.read_text().replace(old, new))
+    path = tmp_path / "deploy" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
     done = subprocess.run(
         [sys.executable, "-m", "deploy.manifests", "--scan"],
         cwd=tmp_path,

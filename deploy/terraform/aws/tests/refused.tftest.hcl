@@ -39,7 +39,6 @@ run "wrong_forms" {
     data_sources         = ["s3://company/*"]
     predictions_days     = 0
     vpc_cidr             = "10.0.0.0" # without a mask
-    zones                = ["eu-central-1a", "eu-central-1b"]
     nat_gateways         = "two"
     environments         = []
     kubernetes_version   = "1.35.2"
@@ -62,7 +61,6 @@ run "wrong_forms" {
     var.data_sources,
     var.predictions_days,
     var.vpc_cidr,
-    var.zones,
     var.nat_gateways,
     var.environments,
     var.kubernetes_version,
@@ -108,7 +106,7 @@ run "too_small" {
   variables {
     vpc_cidr         = "10.0.0.0/24"
     predictions_days = 1.5
-    zones            = ["eu-central-1a", "eu-central-1a", "eu-central-1b"]
+    zones            = ["eu-central-1a", "eu-central-1b"]
   }
   expect_failures = [var.vpc_cidr, var.predictions_days, var.zones]
 }

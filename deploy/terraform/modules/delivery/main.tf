@@ -32,7 +32,7 @@ resource "aws_ecr_repository" "images" {
 # signatures have a repository of their own (COSIGN_REPOSITORY). Whoever can write there can remove a signature, and can
 # forge none.
 resource "aws_ecr_repository" "signatures" {
-  #checkov:skip=CKV_AWS_51:a second signature of an image moves the tag of the first
+  #checkov:skip=CKV_AWS_51:A second signature of an image moves the tag of the first
   name                 = local.repositories.signatures
   image_tag_mutability = "MUTABLE"
   force_delete         = false

@@ -5,6 +5,8 @@ locals {
 }
 
 resource "aws_cloudwatch_log_group" "flow_logs" {
+  #checkov:skip=CKV_AWS_158:CloudWatch encrypts it with its own key; addresses and ports are all it holds
+  #checkov:skip=CKV_AWS_338:The variable log_retention_days decides
   count = var.flow_logs ? 1 : 0
 
   name              = local.flow_logs_group
