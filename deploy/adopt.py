@@ -21,7 +21,7 @@ from common.command import run
 from deploy.errors import DeployError
 
 PLACES = ("deploy", "monitoring", ".github", "zensical.toml")
-_SKIPPED = ("__pycache__", "schemas")
+_SKIPPED = ("__pycache__", "schemas", "tests", ".terraform")
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _PATTERNS = {
     "repository": (r"https://[\w.-]+/[\w.-]+/[\w.-]+(?<!\.git)", "https://github.com/OWNER/NAME"),
@@ -182,11 +182,11 @@ def _host(root: Path, environment: str) -> str:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Configuration and documentation: no code, nothing generated."""
+    """Configuration and documentation: no code, no tests, nothing generated."""
     for place in PLACES:
         for path in sorted([root / place, *(root / place).rglob("*")]):
             inside = path.relative_to(root).parts
-            if path.is_file() and path.suffix != ".py" and not set(_SKIPPED) & set(inside):
+            if path.is_file() and path.suffix not in (".py", ".tfstate") and not set(_SKIPPED) & set(inside):
                 yield path
 
 

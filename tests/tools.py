@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from common.ports import free_port
 
-__all__ = ["free_port", "require", "require_package"]
+__all__ = ["free_port", "missing", "require", "require_package"]
 
 
 def require(tool: str) -> str:
@@ -24,7 +24,7 @@ def require(tool: str) -> str:
     """
     beside_python = str(Path(sys.executable).parent)
     path = shutil.which(tool) or shutil.which(tool, path=beside_python)
-    return path if path is not None else _missing(tool)
+    return path if path is not None else missing(tool)
 
 
 def require_package(name: str) -> None:
@@ -32,10 +32,11 @@ def require_package(name: str) -> None:
     try:
         importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        _missing(name)
+        missing(name)
 
 
-def _missing(what: str) -> NoReturn:
+def missing(what: str) -> NoReturn:
+    """Skip the test by the name of what it needs; under REQUIRE_TOOLS=1 fail it."""
     if os.environ.get("REQUIRE_TOOLS") == "1":
         pytest.fail(f"{what} is not installed, and REQUIRE_TOOLS=1 forbids to skip", pytrace=False)
     pytest.skip(f"{what} is not installed")

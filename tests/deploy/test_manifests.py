@@ -372,7 +372,12 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
 
 # The job `manifests` of the workflow `ci` scans at every push; here it is shown that a scan can fail.
 @pytest.mark.long(
-    ".checkov.yaml", "deploy/base", "deploy/components", "deploy/manifests", "deploy/overlays", "deploy/terraform"
+    ".checkov.yaml",
+    "deploy/base",
+    "deploy/components",
+    "deploy/manifests",
+    "deploy/overlays",
+    "deploy/terraform",
 )
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),

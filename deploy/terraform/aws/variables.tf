@@ -147,7 +147,7 @@ variable "zones" {
 
   validation {
     condition     = alltrue([for zone in var.zones : can(regex("^${var.region}[a-z]$", zone))])
-    error_message = "zones must be zones of the region, such as eu-central-1a."
+    error_message = "zones must be zones of the region, such as ${var.region}a."
   }
 }
 

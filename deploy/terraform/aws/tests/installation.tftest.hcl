@@ -17,6 +17,7 @@ variables {
   github_repository_id = 7654321
   admins               = ["arn:aws:iam::111122223333:role/platform"]
   api_cidrs            = ["203.0.113.0/24"]
+  vpc_cidr             = "10.0.0.0/16"
 }
 
 run "first_region" {

@@ -1,0 +1,209 @@
+"""The infrastructure: Terraform's own tests, and that it fits the workflows and the manifests."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.project import ROOT
+from tests.tools import missing, require
+
+TERRAFORM = ROOT / "deploy/terraform"
+ROOTS = ("aws", "bootstrap")
+"""The configurations that are applied, with their tests."""
+PROVIDER = Path("registry.terraform.io/hashicorp/aws")
+MIRRORS = ("/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins", "/opt/*")
+"""Where providers may lie on a machine without a registry, beside ~/.terraform.d/plugins."""
+PEOPLE_SET = {"APP_ID", "DVC_ENDPOINT_URL", "PROMETHEUS_URL"}
+"""Variables on GitHub that are not about AWS."""
+LONG = pytest.mark.long("deploy/overlays", "deploy/terraform", "tests/deploy/test_terraform.py")
+
+
+@dataclass(frozen=True)
+class Program:
+    """Terraform in a copy of deploy/, because it writes beside what it reads."""
+
+    path: str
+    deploy: Path
+    environment: dict[str, str]
+
+    def __call__(self, root: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.path, *arguments, "-no-color"],
+            cwd=self.deploy / "terraform" / root,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def terraform(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    path, folder = require("terraform"), tmp_path_factory.mktemp("terraform")
+    for name in ("overlays", "terraform"):
+        ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*")
+        shutil.copytree(ROOT / "deploy" / name, folder / "deploy" / name, ignore=ignored)
+    configuration = folder / "terraformrc"
+    configuration.write_text(_installation())
+    program = Program(
+        path,
+        folder / "deploy",
+        {"HOME": str(folder), "PATH": "/usr/bin:/bin", "TF_CLI_CONFIG_FILE": str(configuration)},
+    )
+    for root in ROOTS:
+        done = program(root, "init", "-backend=false", "-input=false")
+        if done.returncode and "provider" in done.stdout:
+            missing("terraform's provider hashicorp/aws")
+        assert done.returncode == 0, done.stdout
+    return program
+
+
+def _installation() -> str:
+    """How Terraform gets its providers: from a mirror, if the machine has one."""
+    places = [Path.home() / ".terraform.d/plugins"]
+    places += [found for mirror in MIRRORS for found in Path("/").glob(mirror[1:])]
+    mirror = next((place for place in places if (place / PROVIDER).is_dir()), None)
+    if mirror is None:
+        return ""
+    return f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n'
+
+
+def test_it_is_formatted() -> None:
+    done = subprocess.run(
+        [require("terraform"), "fmt", "-check", "-diff", "-recursive", str(TERRAFORM)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@LONG
+@pytest.mark.parametrize("root", ROOTS)
+def test_it_is_valid(root: str, terraform: Program) -> None:
+    done = terraform(root, "validate")
+    assert done.returncode == 0, done.stdout
+
+
+@LONG
+@pytest.mark.parametrize("root", ROOTS)
+def test_its_own_tests_pass(root: str, terraform: Program) -> None:
+    done = terraform(root, "test")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^Success! [1-9]\d* passed, 0 failed\.$", done.stdout, re.MULTILINE), done.stdout
+
+
+@LONG
+def test_its_own_tests_can_fail(terraform: Program) -> None:
+    """One run with three faults, because each run starts the provider many times."""
+    faults = {
+        ("delivery/roles.tf", '"environment:release"]\n    data '): (
+            '"environment:*"]\n    data ',
+            "trust other jobs",
+        ),
+        ("delivery/main.tf", '"IMMUTABLE"'): ('"MUTABLE"', "A tag of an image could move"),
+        ("bucket/main.tf", "var.write_once ? local.write_once : []"): ("[]", "lets an object be replaced"),
+    }
+    paths = {file: terraform.deploy / "terraform/modules" / file for file, _ in faults}
+    before = {path: path.read_text() for path in paths.values()}
+    for (file, old), (new, _) in faults.items():
+        assert old in before[paths[file]]
+        paths[file].write_text(before[paths[file]].replace(old, new))
+    try:
+        done = terraform("aws", "test", "-filter=tests/data.tftest.hcl", "-filter=tests/delivery.tftest.hcl")
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+    assert done.returncode == 1
+    assert [said for _, said in faults.values() if said not in done.stdout] == []
+
+
+def test_the_example_sets_what_has_no_default() -> None:
+    text = (TERRAFORM / "aws/variables.tf").read_text()
+    blocks = re.findall(r'^variable "(\w+)" \{\n(.*?)^\}', text, re.DOTALL | re.MULTILINE)
+    needed = {name for name, block in blocks if not re.search(r"^  default\b", block, re.MULTILINE)}
+    example = (TERRAFORM / "aws/terraform.tfvars.example").read_text()
+    assert set(re.findall(r"^(\w+) +=", example, re.MULTILINE)) == needed
+    assert set(re.findall(r"^# (\w+) += ", example, re.MULTILINE)) <= {name for name, _ in blocks}
+
+
+def test_the_workflows_get_the_variables_that_they_read() -> None:
+    text = (TERRAFORM / "aws/outputs.tf").read_text()
+    _, _, block = text.partition('output "github_variables"')
+    given = set(re.findall(r"^ +([A-Z_]+) +=", block.partition("\noutput ")[0], re.MULTILINE))
+    read = {
+        name
+        for path in (ROOT / ".github").rglob("*.yml")
+        for name in re.findall(r"\bvars\.([A-Z_]+)", path.read_text())
+    }
+    assert read - PEOPLE_SET <= given
+
+
+def test_each_role_trusts_the_jobs_that_assume_it() -> None:
+    text = (TERRAFORM / "modules/delivery/roles.tf").read_text()
+    block = text.partition("  jobs = {")[2].partition("  }")[0]
+    trusted = {
+        role: set(re.findall(r'"([^"]+)"', jobs))
+        for role, jobs in re.findall(r"^ +([\w-]+) += \[(.*)\]$", block, re.MULTILINE)
+    }
+    assumed = defaultdict(set)
+    for _, _, role, subjects in _assumptions():
+        assumed[role] |= subjects
+    assert trusted == dict(assumed)
+
+
+def test_the_page_lists_the_jobs_that_assume_a_role() -> None:
+    page = (TERRAFORM / "README.md").read_text()
+    listed = set(re.findall(r"^\| `([\w-]+)`, `([\w-]+)` \|.*\| `([\w-]+)` \|$", page, re.MULTILINE))
+    assert listed == {(workflow, job, role) for workflow, job, role, _ in _assumptions()}
+
+
+def _assumptions() -> list[tuple[str, str, str, set[str]]]:
+    """Workflow, job and role of each job with an AWS identity, and the ends of its possible subjects."""
+    found = []
+    for path in sorted((ROOT / ".github/workflows").glob("*.yml")):
+        workflow = yaml.safe_load(path.read_text())
+        # YAML reads the key `on` as a truth value.
+        events = workflow.get("on") or workflow[True]
+        for job, settings in workflow["jobs"].items():
+            for step in settings["steps"]:
+                role = (step.get("with") or {}).get("role-to-assume")
+                if role is not None:
+                    (name,) = re.findall(r"vars\.AWS_ROLE_(\w+)", role)
+                    found.append(
+                        (path.stem, job, name.lower().replace("_", "-"), _subjects(settings, events))
+                    )
+    return found
+
+
+def _subjects(job: dict[str, Any], events: dict[str, Any]) -> set[str]:
+    if environment := job.get("environment"):
+        return {f"environment:{environment}"}
+    return {
+        *(["ref:refs/heads/main"] if "push" in events else []),
+        *(["pull_request"] if "pull_request" in events else []),
+    }
+
+
+def test_servers_have_the_names_to_which_roles_are_bound() -> None:
+    text = (TERRAFORM / "modules/identity/main.tf").read_text()
+    assert '= "espalier-${server.environment}"' in text
+    assert '= "${server.model}-server"' in text
+    account = yaml.safe_load((ROOT / "deploy/base/serviceaccount.yaml").read_text())
+    overlays = sorted((ROOT / "deploy/overlays").glob("*/*/kustomization.yaml"))
+    assert overlays
+    for path in overlays:
+        overlay, environment, model = yaml.safe_load(path.read_text()), path.parts[-3], path.parts[-2]
+        assert overlay["namespace"] == f"espalier-{environment}"
+        assert overlay["namePrefix"] + account["metadata"]["name"] == f"{model}-server"
