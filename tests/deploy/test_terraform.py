@@ -157,7 +157,7 @@ def test_each_role_trusts_the_jobs_that_assume_it() -> None:
         role: set(re.findall(r'"([^"]+)"', jobs))
         for role, jobs in re.findall(r"^ +([\w-]+) += \[(.*)\]$", block, re.MULTILINE)
     }
-    assumed = defaultdict(set)
+    assumed: defaultdict[str, set[str]] = defaultdict(set)
     for _, _, role, subjects in _assumptions():
         assumed[role] |= subjects
     assert trusted == dict(assumed)

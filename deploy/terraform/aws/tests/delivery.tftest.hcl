@@ -45,7 +45,7 @@ run "registry" {
         Sid       = "NothingIsRemoved"
         Effect    = "Deny"
         Principal = "*"
-        Action    = ["ecr:BatchDeleteImage", "ecr:PutImageTagMutability", "ecr:PutLifecyclePolicy"]
+        Action    = ["ecr:BatchDeleteImage", "ecr:DeleteRepository", "ecr:PutImageTagMutability", "ecr:PutLifecyclePolicy"]
       }]
     ]) && length(aws_ecr_repository_policy.this) == 2
     error_message = "An image that production runs could be removed, by hand or by a lifecycle."

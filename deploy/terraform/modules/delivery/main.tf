@@ -64,7 +64,7 @@ locals {
       Sid       = "NothingIsRemoved"
       Effect    = "Deny"
       Principal = "*"
-      Action    = ["ecr:BatchDeleteImage", "ecr:PutImageTagMutability", "ecr:PutLifecyclePolicy"]
+      Action    = ["ecr:BatchDeleteImage", "ecr:DeleteRepository", "ecr:PutImageTagMutability", "ecr:PutLifecyclePolicy"]
     }]
   }
 }
