@@ -1,10 +1,10 @@
-# One installation: a network, a cluster, and, in the first region, the registry, the buckets and the workflows' roles.
-# What is written in terraform.tfvars decides which.
+# An installation in a region: network, cluster and the prediction log's bucket; in the first region also the registry,
+# DVC's bucket and the workflows' roles.
 
 locals {
   partition = startswith(var.region, "cn-") ? "aws-cn" : startswith(var.region, "us-gov-") ? "aws-us-gov" : "aws"
 
-  # Names of roles belong to the account, so the region is in them.
+  # Roles are global in an account, so their names contain the region.
   name = "${var.name}-${var.region}"
 
   # Names of buckets are unique in all of AWS.
@@ -20,7 +20,7 @@ locals {
   ]
 }
 
-# Everything below may cost money, so first: is it the account that is meant?
+# Fails a plan with the credentials of another account.
 data "aws_caller_identity" "current" {
   lifecycle {
     postcondition {

@@ -99,7 +99,7 @@ variable "data_sources" {
 }
 
 variable "kms" {
-  description = "Whether a key of one's own encrypts DVC's objects and predictions, instead of S3's."
+  description = "Whether to encrypt DVC's objects and predictions with a customer managed key instead of S3's key."
   type        = bool
   default     = false
 }
@@ -118,7 +118,7 @@ variable "predictions_days" {
 # ------------------------------------------------------------------------------------------ network
 
 variable "vpc_cidr" {
-  description = "Addresses of the VPC. A quarter of them is each zone's, and pods have addresses of it."
+  description = "Addresses of the VPC, including those of pods. Each zone gets a quarter."
   type        = string
   default     = "10.0.0.0/16"
 
@@ -131,7 +131,7 @@ variable "vpc_cidr" {
 
   validation {
     condition     = can(regex("^(10\\.|172\\.(1[6-9]|2[0-9]|3[01])\\.|192\\.168\\.)", var.vpc_cidr))
-    error_message = "vpc_cidr must be private: the policies that let pods out except those networks."
+    error_message = "vpc_cidr must be in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16, which the policies for egress exclude."
   }
 }
 
@@ -204,7 +204,7 @@ variable "compute" {
 }
 
 variable "node_group" {
-  description = "The nodes, with compute = \"node_groups\"."
+  description = "The node group, for compute = \"node_groups\"."
   type = object({
     ami_type       = optional(string, "AL2023_x86_64_STANDARD")
     instance_types = optional(list(string), ["m7i.large"])
@@ -221,7 +221,7 @@ variable "node_group" {
 }
 
 variable "api_cidrs" {
-  description = "Networks from which the cluster's API is reachable over the internet. Empty: from the VPC alone."
+  description = "Networks from which the cluster's API is reachable over the internet. Empty: only from the VPC."
   type        = list(string)
 
   validation {
@@ -230,7 +230,7 @@ variable "api_cidrs" {
   }
 
   validation {
-    # Two halves of the internet are the internet, too.
+    # 0.0.0.0/1 and 128.0.0.0/1 together are the internet, too.
     condition     = alltrue([for cidr in var.api_cidrs : try(tonumber(split("/", cidr)[1]) >= 8, true)])
     error_message = "api_cidrs must not open the cluster's API to the internet: 0.0.0.0/0 and masks below /8 are refused."
   }
@@ -250,12 +250,12 @@ variable "private_api_cidrs" {
 }
 
 variable "admins" {
-  description = "ARNs of the roles and users that may do everything in the cluster. Its creator is none unless named here."
+  description = "ARNs of the roles and users that may do everything in the cluster. Its creator is not among them unless named here."
   type        = list(string)
 
   validation {
     condition     = length(var.admins) > 0
-    error_message = "admins must name somebody: nobody else could ever use the cluster."
+    error_message = "admins must not be empty: nobody could use the cluster."
   }
 
   validation {

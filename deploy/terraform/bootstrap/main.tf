@@ -1,5 +1,5 @@
-# The bucket of Terraform's state, which must exist before anything else. Its own state is a file in this folder; if that is
-# lost, `terraform import module.state.aws_s3_bucket.this BUCKET` begins a new one.
+# The bucket of Terraform's state, which must exist before anything else. Its own state is a file in this folder. If the file
+# is lost, start a new one with `terraform import module.state.aws_s3_bucket.this BUCKET`.
 
 locals {
   partition = startswith(var.region, "cn-") ? "aws-cn" : startswith(var.region, "us-gov-") ? "aws-us-gov" : "aws"

@@ -90,7 +90,7 @@ run "almost_right" {
   ]
 }
 
-run "cunning" {
+run "workarounds" {
   command = plan
   variables {
     name      = "espalier--ml"

@@ -1,7 +1,7 @@
-# A private bucket: versioned, encrypted, reachable over TLS only. Amazon deletes it only while it is empty.
+# A private bucket: versioned, encrypted, reachable over TLS only. S3 deletes it only while it is empty.
 
 locals {
-  # Made from the name, so that a plan shows the whole policy.
+  # Built from the name, so that a plan shows the whole policy.
   arn = "arn:${var.partition}:s3:::${var.name}"
 
   tls = [
@@ -23,8 +23,8 @@ locals {
     },
   ]
 
-  # A write must carry `If-None-Match: *`, and S3 then refuses it where the object exists. The parts of a multipart upload
-  # cannot carry the header; the request that completes the upload can, and only that one creates the object.
+  # A write must carry `If-None-Match: *`, with which S3 refuses to replace an object. Parts of a multipart upload cannot
+  # carry the header; the request that completes the upload and creates the object can.
   write_once = [
     {
       Sid       = "ObjectsAreWrittenOnce"
@@ -91,12 +91,12 @@ resource "aws_s3_bucket_policy" "this" {
   bucket = aws_s3_bucket.this.id
   policy = jsonencode(local.policy)
 
-  # S3 refuses two changes of these settings at a time.
+  # S3 refuses concurrent changes of the two.
   depends_on = [aws_s3_bucket_public_access_block.this]
 }
 
 resource "aws_s3_bucket_lifecycle_configuration" "this" {
-  #checkov:skip=CKV_AWS_300:The first rule ends them; checkov judges the rules about age, which cannot be combined with it
+  #checkov:skip=CKV_AWS_300:The first rule ends them; checkov looks at the other rules
   bucket = aws_s3_bucket.this.id
 
   rule {
@@ -117,7 +117,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
       expiration {
         days = rule.value
       }
-      # In a versioned bucket an expired object is only hidden; this deletes it.
+      # Expiry only hides an object of a versioned bucket; this deletes it.
       noncurrent_version_expiration {
         noncurrent_days = 1
       }
@@ -127,7 +127,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   dynamic "rule" {
     for_each = var.expire_days == null ? [] : [var.expire_days]
     content {
-      # S3 does not take this together with a number of days.
+      # S3 takes this only in a separate rule.
       id     = "delete-markers"
       status = "Enabled"
       filter {}

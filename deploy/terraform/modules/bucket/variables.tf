@@ -9,7 +9,7 @@ variable "partition" {
 }
 
 variable "kms_key_arn" {
-  description = "Key that encrypts the objects. Without one, S3 encrypts them with its own."
+  description = "Key that encrypts the objects. Without one, S3 encrypts them with its own key."
   type        = string
   default     = null
 }

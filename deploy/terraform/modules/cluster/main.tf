@@ -1,4 +1,4 @@
-# An EKS cluster: its control plane, its key, its logs, and who may use it. Nodes are in auto_mode.tf and node_groups.tf.
+# An EKS cluster: control plane, key, logs and access. Its nodes are in nodes.tf and node_groups.tf.
 
 locals {
   auto = var.compute == "auto"
@@ -21,13 +21,13 @@ resource "aws_eks_cluster" "this" {
   role_arn = aws_iam_role.cluster.arn
   version  = var.kubernetes_version
 
-  # Nobody is an administrator for having created it: access entries name all who are.
+  # The creator gets no rights; access entries name all administrators.
   access_config {
     authentication_mode                         = "API"
     bootstrap_cluster_creator_admin_permissions = false
   }
 
-  # The add-ons below are managed; those that EKS would bring by itself are not.
+  # Add-ons are installed as managed ones instead.
   bootstrap_self_managed_addons = false
   enabled_cluster_log_types     = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
 
@@ -45,7 +45,7 @@ resource "aws_eks_cluster" "this" {
     }
   }
 
-  # A version that is no longer supported is upgraded instead of costing six times as much.
+  # An unsupported version is upgraded; extended support costs six times as much.
   upgrade_policy {
     support_type = "STANDARD"
   }
@@ -77,7 +77,7 @@ resource "aws_eks_cluster" "this" {
     }
   }
 
-  # Without the policies EKS can neither create nor delete what belongs to the cluster.
+  # EKS needs the policies to create the cluster, and also to delete it.
   depends_on = [
     aws_cloudwatch_log_group.control_plane,
     aws_iam_role_policy_attachment.cluster,
@@ -105,7 +105,7 @@ resource "aws_iam_role_policy_attachment" "cluster" {
   policy_arn = "arn:${var.partition}:iam::aws:policy/${each.key}"
 }
 
-# EKS would create this group too, and keep its entries for ever.
+# Otherwise EKS creates it, without a retention.
 resource "aws_cloudwatch_log_group" "control_plane" {
   #checkov:skip=CKV_AWS_158:CloudWatch encrypts it with its own key; audit entries hold no content of secrets
   #checkov:skip=CKV_AWS_338:The variable log_retention_days decides
@@ -119,7 +119,7 @@ resource "aws_kms_key" "secrets" {
   deletion_window_in_days = 30
   policy = jsonencode({
     Version = "2012-10-17"
-    # Whoever may use it is decided by IAM. EKS gets a grant when the cluster is created.
+    # IAM decides who may use it. EKS gets a grant when the cluster is created.
     Statement = [{
       Effect    = "Allow"
       Principal = { AWS = "arn:${var.partition}:iam::${var.account_id}:root" }

@@ -1,7 +1,7 @@
-# What Auto Mode brings and a cluster with node groups needs: nodes, network, DNS, volumes, and identities of pods.
+# What node groups need and Auto Mode brings: nodes, network, DNS, volumes, and identities of pods.
 
 locals {
-  # These run on the host's network, and a node is not ready without them.
+  # Nodes need these to become ready.
   addons_before = toset(local.auto ? [] : ["eks-pod-identity-agent", "kube-proxy", "vpc-cni"])
   addons_after  = toset(local.auto ? [] : ["aws-ebs-csi-driver", "coredns"])
 
@@ -44,7 +44,7 @@ resource "aws_eks_node_group" "this" {
   }
 
   lifecycle {
-    # An autoscaler, if somebody installs one, decides about it.
+    # An autoscaler may own it.
     ignore_changes = [scaling_config[0].desired_size]
   }
 
@@ -57,7 +57,7 @@ resource "aws_launch_template" "nodes" {
   name        = "${var.name}-nodes"
   description = "Nodes of the cluster ${var.name}"
 
-  # With one hop, no pod reaches the node's credentials.
+  # With one hop, pods cannot get the node's credentials.
   metadata_options {
     http_endpoint               = "enabled"
     http_tokens                 = "required"

@@ -1,7 +1,10 @@
-# The role of every node: join the cluster and pull images.
+# The role of the nodes, which join the cluster and pull images.
 
 locals {
-  node_policies = local.auto ? ["AmazonEKSWorkerNodeMinimalPolicy", "AmazonEC2ContainerRegistryPullOnly"] : ["AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly"]
+  node_policies = [
+    local.auto ? "AmazonEKSWorkerNodeMinimalPolicy" : "AmazonEKSWorkerNodePolicy",
+    "AmazonEC2ContainerRegistryPullOnly",
+  ]
 }
 
 resource "aws_iam_role" "nodes" {
@@ -23,13 +26,13 @@ resource "aws_iam_role_policy_attachment" "nodes" {
   policy_arn = "arn:${var.partition}:iam::aws:policy/${each.key}"
 }
 
-# The HorizontalPodAutoscaler asks it. Neither EKS nor Auto Mode brings it.
+# HorizontalPodAutoscalers need it, and not even Auto Mode brings it.
 resource "aws_eks_addon" "metrics_server" {
   cluster_name                = aws_eks_cluster.this.name
   addon_name                  = "metrics-server"
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
 
-  # Without nodes it never becomes active.
+  # It becomes active only with nodes.
   depends_on = [aws_eks_node_group.this]
 }

@@ -34,7 +34,7 @@ variable "compute" {
 }
 
 variable "node_group" {
-  description = "The nodes, if they are no business of Auto Mode."
+  description = "The node group, for compute = \"node_groups\"."
   type = object({
     ami_type       = string
     instance_types = list(string)
@@ -45,7 +45,7 @@ variable "node_group" {
 }
 
 variable "api_cidrs" {
-  description = "Networks from which the public endpoint of the API is reachable. Empty for a private endpoint alone."
+  description = "Networks from which the public endpoint of the API is reachable. Empty for a private endpoint only."
   type        = list(string)
 }
 

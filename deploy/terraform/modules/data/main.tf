@@ -1,8 +1,8 @@
-# What must not be lost: DVC's objects and the prediction log.
+# The data that must not be lost: DVC's objects and the prediction log.
 #
-# Both buckets refuse writes that could replace an object: DVC names objects by their content, and the service gives each
-# file of the log a name of its own. Object Lock would not do, because it protects versions: an overwrite only adds one,
-# which readers then get.
+# Both buckets refuse writes that could replace an object. DVC names objects by their content, and the service gives each
+# file of the log a unique name. Object Lock would not help: it protects versions, and an overwrite adds a new one, which
+# readers then get.
 
 module "dvc" {
   source = "../bucket"
@@ -13,7 +13,7 @@ module "dvc" {
   kms_key_arn = local.key_arn
   write_once  = true
 
-  # A bucket that is not empty survives a destroy. So must its key, which therefore goes after it.
+  # The key is destroyed after the bucket, so that it stays when a bucket that is not empty stays.
   depends_on = [aws_kms_key.this]
 }
 
@@ -41,7 +41,7 @@ resource "aws_kms_key" "this" {
   deletion_window_in_days = 30
   policy = jsonencode({
     Version = "2012-10-17"
-    # Whoever may use it is decided by IAM.
+    # IAM decides who may use it.
     Statement = [{
       Effect    = "Allow"
       Principal = { AWS = "arn:${var.partition}:iam::${var.account_id}:root" }

@@ -29,6 +29,6 @@ variable "predictions_days" {
 }
 
 variable "kms" {
-  description = "Whether a key of one's own encrypts the objects, instead of S3's."
+  description = "Whether to encrypt the objects with a customer managed key instead of S3's key."
   type        = bool
 }

@@ -27,10 +27,9 @@ resource "aws_ecr_repository" "images" {
   }
 }
 
-# cosign keeps the signatures of an image in a manifest with the tag sha256-DIGEST.sig, and a second signature moves that
-# tag. Immutable tags with an exception for sha256-* would need a newer provider than the oldest that we support, so
-# signatures have a repository of their own (COSIGN_REPOSITORY). Whoever can write there can remove a signature, and can
-# forge none.
+# cosign keeps the signatures of an image under the tag sha256-DIGEST.sig, and a second signature moves that tag. Provider
+# 5.100 cannot except tags from immutability, so signatures have their own repository (COSIGN_REPOSITORY). A writer of it
+# can hide a signature, but cannot forge one.
 resource "aws_ecr_repository" "signatures" {
   #checkov:skip=CKV_AWS_51:A second signature of an image moves the tag of the first
   name                 = local.repositories.signatures
@@ -46,10 +45,9 @@ resource "aws_ecr_repository" "signatures" {
   }
 }
 
-# There is no lifecycle policy, and nobody can add one. Its rules know tags, ages and counts, and not git: any rule for
-# tagged images removes in the end a digest that production runs or a rollback names, and one for untagged images removes
-# the manifests that refer to an image, such as its signatures, or an image that only has such manifests. What would
-# be saved is little, because all images share their layers but the model's.
+# There is no lifecycle policy, and nobody can add one, because its rules know tags, ages and counts but not git. A rule for
+# tagged images eventually removes a digest that production runs or a rollback names. A rule for untagged images removes
+# signatures that refer to an image, or an image whose tag is gone. It would save little: images share all layers but one.
 resource "aws_ecr_repository_policy" "this" {
   for_each = { images = aws_ecr_repository.images.name, signatures = aws_ecr_repository.signatures.name }
 

@@ -1,4 +1,4 @@
-# Three roles, each for certain jobs of one repository, by exact subject. README.md says which job makes which calls.
+# Three roles, each for certain jobs of one repository, by exact subject. README.md lists the calls of each job.
 
 locals {
   issuer       = "token.actions.githubusercontent.com"
@@ -30,7 +30,7 @@ locals {
         Principal = { Federated = local.provider_arn }
         Action    = "sts:AssumeRoleWithWebIdentity"
         Condition = {
-          # StringLike would also match other repositories, whose names somebody else chooses.
+          # StringLike could match repositories of other owners.
           StringEquals = {
             "${local.issuer}:aud" = "sts.amazonaws.com"
             "${local.issuer}:sub" = subjects
@@ -52,7 +52,7 @@ locals {
     }
   }
 
-  # Object by object, for sources that lie in S3: `data.source: s3://…` of a model.
+  # For models whose source is in S3 (`data.source: s3://…`).
   sources = [
     for source in var.data_sources : "arn:${var.partition}:s3:::${trimprefix(source, "s3://")}"
   ]
@@ -63,7 +63,7 @@ locals {
         Sid      = "LogIn"
         Effect   = "Allow"
         Action   = "ecr:GetAuthorizationToken"
-        Resource = "*" # it knows no resource
+        Resource = "*" # the action takes no resource
       },
       {
         Sid    = "PullAndPush"
@@ -90,7 +90,7 @@ locals {
           Resource = "${local.bucket_arn}/${var.dvc.prefix}/*"
         },
       ],
-      [for arns in [local.sources] : { Sid = "Sources", Effect = "Allow", Action = "s3:GetObject", Resource = arns } if length(arns) > 0],
+      length(local.sources) == 0 ? [] : [{ Sid = "Sources", Effect = "Allow", Action = "s3:GetObject", Resource = local.sources }],
       [for arn in compact([var.dvc.kms_key_arn]) : {
         Sid       = "Encrypt"
         Effect    = "Allow"
@@ -139,7 +139,7 @@ resource "aws_iam_role" "this" {
   name               = "${var.name}-${each.key}"
   description        = "GitHub Actions of ${var.github.repository}: ${join(", ", local.jobs[each.key])}"
   assume_role_policy = jsonencode(each.value)
-  # Training may take longer than the hour that a session otherwise lasts, and its outputs are pushed at its end.
+  # Training may take longer than the default hour of a session, and pushes its outputs at the end.
   max_session_duration = each.key == "data" ? 3 * 3600 : 3600
 
   depends_on = [aws_iam_openid_connect_provider.github]

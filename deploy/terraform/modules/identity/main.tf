@@ -1,19 +1,22 @@
-# The roles of what runs in the cluster and uses AWS: each model's service, which stores its prediction log. Every model in
-# every environment has a role of its own, with one right under one prefix.
+# The roles of the pods that use AWS: each model's service, which stores its prediction log. Every model in every
+# environment has its own role, with one right under one prefix.
 
 locals {
+  names = {
+    for server in var.servers : "${server.environment}/${server.model}" => "${var.name}-${server.environment}-${server.model}"
+  }
+
   servers = {
     for server in var.servers : "${server.environment}/${server.model}" => {
       namespace       = "espalier-${server.environment}"
       service_account = "${server.model}-server"
       prefix          = "${server.environment}/${server.model}"
-      # A role's name has at most 64 characters, and names of models may be as long.
-      role = (
-        length("${var.name}-${server.environment}-${server.model}") <= 64
-        ? "${var.name}-${server.environment}-${server.model}"
-        : "${substr("${var.name}-${server.environment}-${server.model}", 0, 55)}-${substr(sha256("${server.environment}/${server.model}"), 0, 8)}"
-      )
     }
+  }
+
+  # IAM takes at most 64 characters, and a model's name alone may have as many.
+  roles = {
+    for key, name in local.names : key => length(name) <= 64 ? name : "${substr(name, 0, 55)}-${substr(sha256(key), 0, 8)}"
   }
 
   trust = {
@@ -23,7 +26,7 @@ locals {
         Effect    = "Allow"
         Principal = { Service = "pods.eks.amazonaws.com" }
         Action    = ["sts:AssumeRole", "sts:TagSession"]
-        # Whoever may create associations cannot give the role to other pods.
+        # An association of the role with other pods is of no use.
         Condition = {
           StringEquals = {
             "aws:RequestTag/eks-cluster-arn"            = var.cluster_arn
@@ -60,7 +63,7 @@ locals {
 resource "aws_iam_role" "servers" {
   for_each = local.servers
 
-  name               = each.value.role
+  name               = local.roles[each.key]
   description        = "${each.value.service_account} in ${each.value.namespace}: stores predictions"
   assume_role_policy = jsonencode(local.trust[each.key])
 }

@@ -1,4 +1,4 @@
-# Which addresses talked to which, if somebody wants to know: at some traffic it costs more than the NAT gateway.
+# Flow logs are optional, because they are billed by the gigabyte.
 
 locals {
   flow_logs_group = "/aws/vpc/${var.name}/flow-logs"

@@ -3,8 +3,8 @@
 locals {
   zones = length(var.zones) > 0 ? var.zones : slice(data.aws_availability_zones.here[0].names, 0, 3)
 
-  # The network has four quarters. Three are the private subnets. The public subnets lie together in a quarter of the
-  # fourth, so that one CIDR names all load balancers and no pod.
+  # Three quarters of the network are the private subnets. The public subnets share one block in the first quarter, so that
+  # one CIDR covers all load balancers and no pod.
   public_block = cidrsubnet(var.cidr, 4, 0)
   public       = { for index, zone in local.zones : zone => cidrsubnet(local.public_block, 2, index) }
   private      = { for index, zone in local.zones : zone => cidrsubnet(var.cidr, 2, index + 1) }
@@ -17,10 +17,10 @@ data "aws_availability_zones" "here" {
   count = length(var.zones) > 0 ? 0 : 1
 
   state = "available"
-  # EKS has no control plane in these.
+  # EKS does not run in these.
   exclude_zone_ids = ["cac1-az3", "use1-az3", "usw1-az2"]
 
-  # Local zones have to be asked for.
+  # Excludes local zones.
   filter {
     name   = "opt-in-status"
     values = ["opt-in-not-required"]
@@ -42,7 +42,7 @@ resource "aws_vpc" "this" {
   tags = { Name = var.name }
 }
 
-# Without rules: whatever is given no group of its own reaches nothing.
+# Without rules, so that a resource without a security group has no network access.
 resource "aws_default_security_group" "this" {
   vpc_id = aws_vpc.this.id
 
@@ -121,7 +121,7 @@ resource "aws_route_table_association" "public" {
   subnet_id      = each.value.id
 }
 
-# One a zone also with one NAT gateway, so that a change to one gateway per zone replaces routes alone.
+# One per zone even with one NAT gateway, so that more gateways change routes only.
 resource "aws_route_table" "private" {
   for_each = local.private
 
@@ -145,7 +145,7 @@ resource "aws_route_table_association" "private" {
   subnet_id      = each.value.id
 }
 
-# Images, their layers (which lie in S3), data and predictions do not pass the NAT gateway, which costs by the gigabyte.
+# Images, whose layers are in S3, data and predictions bypass the NAT gateway, which is billed by the gigabyte.
 resource "aws_vpc_endpoint" "s3" {
   vpc_id            = aws_vpc.this.id
   service_name      = "com.amazonaws.${var.region}.s3"
