@@ -384,7 +384,7 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     [
         ("base/rollout.yaml", "runAsNonRoot: true", "runAsNonRoot: true", None),
         ("base/rollout.yaml", "drop: [ALL]", "add: [SYS_ADMIN]", "CKV_K8S_28"),
-        ("terraform/modules/data/main.tf", "= true\n  deletion", "= false\n  deletion", "CKV_AWS_7"),
+        ("terraform/modules/cluster/main.tf", "= true\n  deletion", "= false\n  deletion", "CKV_AWS_7"),
     ],
     ids=["clean", "broken manifest", "broken infrastructure"],
 )
