@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=OUTPUT, help="folder for the manifests (default: %(default)s)"
     )
-    parser.add_argument("--scan", action="store_true", help="have checkov look at them and at Terraform (20 s; needs uv)")
+    parser.add_argument(
+        "--scan", action="store_true", help="have checkov look at them and at Terraform (20 s; needs uv)"
+    )
     options = parser.parse_args()
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,7 @@ run "auto_mode" {
       && aws_cloudwatch_log_group.control_plane.name == "/aws/eks/espalier-eu-central-1/cluster"
       && aws_cloudwatch_log_group.control_plane.retention_in_days == 90
     )
-    error_message = "The control plane's logs are incomplete, or are kept for ever."
+    error_message = "The control plane's logs are incomplete, or are kept forever."
   }
 
   assert {
