@@ -288,6 +288,10 @@ def _stack_problems(applications: Sequence[Document], monitoring: Sequence[Docum
             yield f"{title(each)}: Grafana does not see it without {sidecar['label']}: {sidecar['labelValue']}"
         if sidecar["folderAnnotation"] not in each["metadata"].get("annotations", {}):
             yield f"{title(each)}: it is in no folder without the annotation {sidecar['folderAnnotation']}"
+    if not values["grafana"].get("admin", {}).get("existingSecret"):
+        yield f"{title(stack)}: the chart gives Grafana a known password; name a Secret in grafana.admin.existingSecret"
+    if '"storageClassName": ""' in json.dumps(values):
+        yield f"{title(stack)}: an empty storageClassName is no class at all; leave it out for the default class"
     alertmanager = values.get("alertmanager", {})
     services = {each["metadata"]["name"]: each for each in monitoring if each["kind"] == "Service"}
     for receiver in alertmanager.get("config", {}).get("receivers", []):

@@ -30,15 +30,18 @@ def title(document: Document) -> str:
 
 
 def collect(checks: Iterable[Callable[[Any], Iterator[str]]], subject: Documents) -> list[str]:
-    """What the checks find; a check that lacks a field says which."""
+    """What the checks find; a check that lacks a field, or cannot read it, says so."""
     found: list[str] = []
     for check in checks:
+        name = check.__name__.strip("_").replace("_", " ")
         try:
             found += check(subject)
         except KeyError as error:
             # Its kind does not require the field, but without it the names cannot be followed.
-            name = check.__name__.strip("_").replace("_", " ")
             found.append(f"{name}: a field is missing that others refer to: {error}")
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            # The schema names the field; the other checks go on.
+            found.append(f"{name}: a field is not of its kind's form: {error}")
     return found
 
 

@@ -20,6 +20,8 @@ def _namespace(it: Documents) -> Iterator[str]:
     name = namespaces[0]["metadata"]["name"]
     if namespaces[0]["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce") != "restricted":
         yield f"Namespace {name}: it does not enforce restricted pods"
+    if int(namespaces[0]["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0)) >= 0:
+        yield f"Namespace {name}: it must come before what is in it, in a negative sync-wave"
     for each in it.documents:
         if each["kind"] != "Namespace" and each["metadata"].get("namespace") != name:
             yield f"{title(each)}: namespace {each['metadata'].get('namespace')}, and not {name}"

@@ -256,3 +256,9 @@ def isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
     }
     for name, value in settings.items():
         patch.setenv(name, value)
+
+
+def copy_manifests(folder: Path) -> None:
+    """What `python -m deploy.manifests` needs: the manifests, its own code, and the service's settings."""
+    for name in ("app", "common", "deploy", "monitoring"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,8 +1,9 @@
-"""Rendered manifests, made wrong in one place."""
+"""Files and rendered manifests, made wrong in one place."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 REMOVE = object()
 """Instead of a value: take away what the pointer leads to."""
@@ -29,3 +30,18 @@ def spoil(documents: list[dict[str, Any]], document: dict[str, Any], pointer: st
         del inside[key]
     else:
         inside[key] = value
+
+
+class Plant(NamedTuple):
+    """A text in a file, what stands there instead, and what the check says then."""
+
+    file: str
+    old: str
+    new: str
+    said: str
+
+    def put(self, root: Path) -> None:
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
+        assert self.old in text, f"{self.file} has no {self.old!r}"
+        path.write_text(text.replace(self.old, self.new, 1), encoding="utf-8")

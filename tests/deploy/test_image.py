@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.contract import Bundle, read_bundle, sha256, version_of, write_bundle
 from common import models
 from deploy.errors import DeployError
 from deploy.image.__main__ import Record, checked, main, read_record, record_file
@@ -818,6 +820,68 @@ def test_a_build_that_fails_says_why(built: Built, spare: Path) -> None:
     with pytest.raises(ImageError, match=r"^`podman build` failed.*lockfile .* needs to be updated"):
         main(["build", "--tool", "podman"], spare)
     assert record_file("iris", spare).read_text() == former
+
+
+def _miss_a_package(clone: Path) -> None:
+    _change(clone / "app/main.py", r"^import ", "import pandas\nimport ")
+
+
+def _leave_a_module_out(clone: Path) -> None:
+    file = clone / ".dockerignore"
+    file.write_text(file.read_text() + "app/cells.py\n")
+
+
+def _need_a_newer_runtime(clone: Path) -> None:
+    bundle = read_bundle(clone / "model")
+    model = onnx.load_from_string(bundle.model)
+    model.opset_import[0].version = 999
+    content = model.SerializeToString()
+    described = bundle.manifest.model.model_copy(update={"sha256": sha256(content)})
+    manifest = bundle.manifest.model_copy(update={"model": described})
+    manifest = manifest.model_copy(update={"digest": manifest.computed_digest()})
+    manifest = manifest.model_copy(update={"version": version_of(manifest.digest)})
+    write_bundle(Bundle(manifest=manifest, model=content), clone / "model")
+
+
+def _mistake_a_checksum(clone: Path) -> None:
+    _change(clone / "uv.lock", r"(/orjson-[\w.-]+whl\", hash = \"sha256:)\w{8}", r"\g<1>00000000")
+
+
+def _change(file: Path, pattern: str, replacement: str) -> None:
+    text, count = re.subn(pattern, replacement, file.read_text(), flags=re.MULTILINE)
+    assert count
+    file.write_text(text)
+
+
+PLANTED = {
+    34: (_miss_a_package, "No module named 'pandas'"),
+    35: (_leave_a_module_out, "app.cells"),
+    37: (_need_a_newer_runtime, "opset"),
+    39: (_mistake_a_checksum, "Hash mismatch for `orjson"),
+}
+"""By the number in docs/first-deployment.md: what breaks the build, and what is said."""
+
+
+@LONG
+@pytest.mark.parametrize("number", PLANTED)
+def test_a_build_finds_what_broke_elsewhere(
+    number: int, built: Built, spare: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plant, said = PLANTED[number]
+    plant(spare)
+    with pytest.raises(ImageError):
+        main(["build", "--tool", built.record.tool], spare)
+    assert said in capfd.readouterr().err
+
+
+@LONG
+def test_a_program_that_writes_to_its_own_files_does_not_start(built: Built, spare: Path) -> None:
+    """Number 40 of docs/first-deployment.md."""
+    file = spare / "app/main.py"
+    file.write_text(file.read_text() + '\nopen("/app/state", "w").close()\n')
+    main(["build", "--tool", built.record.tool], spare)
+    with pytest.raises(containers.ContainerError, match="Read-only file system"):
+        containers.container(read_record("iris", spare).reference).__enter__()
 
 
 @LONG

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from deploy.manifests import render, schema
 from deploy.schemas.__main__ import PACKAGES, file_name
 from tests.deploy import rendered
 from tests.deploy.conftest import Call
-from tests.deploy.project import MODEL, ROOT
+from tests.deploy.project import MODEL, ROOT, copy_manifests
+from tests.deploy.spoiling import Plant
 from tests.tools import require
 
 Document = dict[str, Any]
@@ -356,7 +357,7 @@ def test_the_command_writes_what_it_rendered(
 @pytest.mark.long("deploy", "tests/deploy/test_manifests.py")
 def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     """A copy of the project in which the readiness probe is misspelt."""
-    _copy_project(tmp_path)
+    copy_manifests(tmp_path)
     rollout = tmp_path / "deploy" / "base" / "rollout.yaml"
     rollout.write_text(rollout.read_text().replace("readinessProbe:", "readyProbe:"))
     done = subprocess.run(
@@ -370,6 +371,16 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+SCANNED = {
+    29: Plant("deploy/base/rollout.yaml", 'cpu: "2"\n', "", "CKV_K8S_11"),
+    33: Plant("deploy/base/rollout.yaml", "drop: [ALL]", "add: [SYS_ADMIN]", "CKV_K8S_28"),
+}
+"""By the number in docs/first-deployment.md."""
+INFRASTRUCTURE = Plant(
+    "deploy/terraform/modules/cluster/main.tf", "= true\n  deletion", "= false\n  deletion", "CKV_AWS_7"
+)
+
+
 # The job `manifests` of the workflow `ci` scans at every push; here it is shown that a scan can fail.
 @pytest.mark.long(
     ".checkov.yaml",
@@ -379,24 +390,13 @@ def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     "deploy/overlays",
     "deploy/terraform",
 )
-@pytest.mark.parametrize(
-    ("file", "old", "new", "said"),
-    [
-        ("base/rollout.yaml", "runAsNonRoot: true", "runAsNonRoot: true", None),
-        ("base/rollout.yaml", "drop: [ALL]", "add: [SYS_ADMIN]", "CKV_K8S_28"),
-        ("terraform/modules/cluster/main.tf", "= true\n  deletion", "= false\n  deletion", "CKV_AWS_7"),
-    ],
-    ids=["clean", "broken manifest", "broken infrastructure"],
-)
-def test_checkov_looks_at_what_is_rendered(
-    file: str, old: str, new: str, said: str | None, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("plants", [(), (*SCANNED.values(), INFRASTRUCTURE)], ids=["clean", "broken"])
+def test_checkov_looks_at_what_is_rendered(plants: Sequence[Plant], tmp_path: Path) -> None:
     require("uv")
-    _copy_project(tmp_path)
-    shutil.copy(render.FOLDER.parent / ".checkov.yaml", tmp_path)
-    path = tmp_path / "deploy" / file
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
+    copy_manifests(tmp_path)
+    shutil.copy(ROOT / ".checkov.yaml", tmp_path)
+    for plant in plants:
+        plant.put(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "deploy.manifests", "--scan"],
         cwd=tmp_path,
@@ -404,13 +404,6 @@ def test_checkov_looks_at_what_is_rendered(
         text=True,
         check=False,
     )
-    assert done.returncode == (0 if said is None else 1), done.stdout + done.stderr
-    assert (said or "checkov finds no fault") in done.stdout
-
-
-def _copy_project(folder: Path) -> None:
-    """What the command needs: the manifests, its own code, and the service's settings."""
-    for name in ("app", "common", "deploy", "monitoring"):
-        shutil.copytree(
-            render.FOLDER.parent / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
+    assert done.returncode == (1 if plants else 0), done.stdout + done.stderr
+    assert [each for each in plants if each.said not in done.stdout] == []
+    assert plants or "checkov finds no fault" in done.stdout
