@@ -86,6 +86,21 @@ class Reference:
         return f"{self.name}@{self.digest}"
 
 
+def split_repository(text: str) -> tuple[str, str]:
+    """Registry and path of REGISTRY/NAME.
+
+    Raises:
+        RegistryError: it is something else.
+    """
+    found = _REFERENCE.fullmatch(text)
+    if found is None or not _is_host(found["host"]) or found["tag"] or found["digest"]:
+        raise RegistryError(
+            f"{text!r} does not name a repository of images: it must be REGISTRY/NAME in lower case, without tag "
+            "and digest, such as ghcr.io/owner/name"
+        )
+    return found["host"], found["path"]
+
+
 @dataclass(frozen=True)
 class ImageInfo:
     """What a registry says about an image."""
@@ -317,8 +332,9 @@ def _entry(key: str) -> str:
 
 
 def _stored(entries: dict[str, Any], host: str, path: str, file: Path) -> Credentials | None:
-    # The most specific entry first: HOST/TEAM/NAME, HOST/TEAM, HOST.
+    # The most specific entry first: HOST/TEAM/NAME, HOST/TEAM, HOST. docker has another name for its own registry.
     names = [f"{host}/{path}", *(f"{host}/{parent}" for parent in PurePosixPath(path).parents), host]
+    names += ["index.docker.io"] if host == "docker.io" else []
     whole = next((name for name in names if entries.get(name)), None)
     if whole is None:
         return None

@@ -14,11 +14,13 @@ import shutil
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,9 @@ TOOLS = {
 PATIENCE = 30
 """Seconds until something that does not start or end has failed."""
 BASE = "localhost/espalier-base:trixie"
+USER, PASSWORD = "rehearsal", "rehearsal"
+_HASH = "$2b$05$abcdefghijklmnopqrstuuJJJe5RxCDT7k6nKby9oXQblnVsj3UvG"
+"""PASSWORD by bcrypt."""
 SUITE, PACKAGES = "trixie", ("ca-certificates", "python3", "python3-venv")
 # As in the official image, the standard library has no byte code and pip is installed.
 _PREPARE = r"""
@@ -77,6 +82,7 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
         "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
         "CONTAINERS_CONF": str(folder / "containers.conf"),
         "BUILDAH_ISOLATION": "chroot",
+        "REGISTRY_AUTH_FILE": str(new_logins(folder / "auth.json")),
         "IMAGE_BASE": BASE,
         "IMAGE_BUILD_ARGS": _certificates(),
     }
@@ -103,14 +109,19 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def registry(folder: Path) -> Iterator[str]:
-    """A registry on loopback that keeps its images in a folder; yields HOST:PORT."""
+    """A registry on loopback that keeps its images in a folder and lets USER in alone; yields HOST:PORT.
+
+    podman is logged in until the end, so this is used inside of `storage`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "htpasswd").write_text(f"{USER}:{_HASH}\n", encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     config = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "images")}, "delete": {"enabled": True}},
         "http": {"addr": address},
+        "auth": {"htpasswd": {"realm": "rehearsal", "path": str(folder / "htpasswd")}},
     }
     # JSON is YAML too.
     (folder / "config.yml").write_text(json.dumps(config), encoding="utf-8")
@@ -121,10 +132,18 @@ def registry(folder: Path) -> Iterator[str]:
         )
     try:
         _wait_for(f"http://{address}/v2/", lambda: process.poll() is None, (folder / "log").read_text)
+        call("podman", "login", "--tls-verify=false", f"--username={USER}", f"--password={PASSWORD}", address)
         yield address
     finally:
         process.terminate()
         process.wait(timeout=PATIENCE)
+
+
+def new_logins(file: Path) -> Path:
+    """A file for REGISTRY_AUTH_FILE without a login; podman does not accept one that is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('{"auths": {}}', encoding="utf-8")
+    return file
 
 
 @dataclass(frozen=True)
@@ -262,6 +281,8 @@ def _wait_for(url: str, alive: Callable[[], bool], log: Callable[[], str]) -> No
         try:
             urllib.request.urlopen(url, timeout=PATIENCE).close()
         except OSError as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.UNAUTHORIZED:
+                return
             if not alive():
                 raise ContainerError(f"{url}: it ended: {log()}") from None
             if time.monotonic() > deadline:

@@ -77,5 +77,6 @@ def _repository() -> dict[str, Any]:
         "html_url": ADDRESS,
         "default_branch": DEFAULT_BRANCH,
         "private": False,
+        "visibility": "public",
         "fork": False,
     }

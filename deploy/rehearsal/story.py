@@ -166,7 +166,7 @@ class Story:
             "workflow_dispatch",
             events.by_hand(),
             at="main",
-            inputs={"model": self.model, "to": ""},
+            inputs={"model": self.model, "environment": "production", "to": ""},
         )
         _must_succeed(run)
         self._merge_the_open_one()

@@ -132,8 +132,18 @@ class World:
             event,
             payload,
             variables=self.variables(),
-            secrets={"APP_PRIVATE_KEY": "rehearsal", "GITHUB_TOKEN": "rehearsal"},
-            environment={**self.environment(), "REHEARSAL_RUN": str(folder)},
+            secrets={
+                "APP_PRIVATE_KEY": "rehearsal",
+                "GITHUB_TOKEN": "rehearsal",
+                "REGISTRY_USER": containers.USER,
+                "REGISTRY_PASSWORD": containers.PASSWORD,
+            },
+            environment={
+                **self.environment(),
+                "REHEARSAL_RUN": str(folder),
+                # A run has its own logins.
+                "REGISTRY_AUTH_FILE": str(containers.new_logins(folder / "auth.json")),
+            },
             folder=folder,
             inputs=inputs,
         )
@@ -147,6 +157,7 @@ class World:
             "AWS_ROLE_DATA": role + "data",
             "AWS_ROLE_DATA_READ": role + "data-read",
             "AWS_ROLE_RELEASE": role + "release",
+            "COSIGN_REPOSITORY": f"{self.image}-signatures",
             "DVC_ENDPOINT_URL": self.s3,
             "DVC_REMOTE_URL": "s3://espalier/dvc",
             "REGISTRY": self.image,
