@@ -1,7 +1,8 @@
 """Tells which models must be released at a commit: output `models`, a list as JSON, and `release`, true unless it is empty.
 
 It fails if the commit may not be released: it must be in main, and CI green for it. A model must be released if
-`deploy.release needed` says so at that commit. This runs on main, so that the commit cannot change the rules for itself.
+`deploy.release needed` says so at that commit, and staging does not run a newer one. This runs on main, so that the commit
+cannot change the rules for itself. `deploy.release set` decides again when the image is there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from common.command import run
 from deploy.ci import steps
 from deploy.errors import DeployError, ReleaseError
 from deploy.git import Git
-from deploy.release.commands import require_check
+from deploy.release import deployments
+from deploy.release.commands import STAGING, require_check
 
 REQUIRED_CHECK = "gate"
 """The job of ci that sums up all others."""
@@ -29,11 +31,26 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.ci.releasable", description=__doc__)
     parser.add_argument("commit", help="all 40 digits")
-    commit = parser.parse_args().commit
-    git = Git.around(Path.cwd())
+    parser.add_argument(
+        "--by-hand",
+        action="store_true",
+        help="refuse a commit if staging has gone past it, instead of skipping it",
+    )
+    arguments = parser.parse_args()
+    commit, git = arguments.commit, Git.around(Path.cwd())
     check(git, commit)
+    newer = overtaken(git, commit)
     git.run("checkout", "--quiet", "--detach", commit)
-    found = _needed()
+    found = [model for model in _needed() if model not in newer]
+    for model, revision in newer.items():
+        print(f"{model}: staging runs {revision[:12]}, which contains {commit[:12]}: left as it is")
+    if arguments.by_hand and newer and not found:
+        model, revision = next(iter(newer.items()))
+        raise ReleaseError(
+            f"{commit[:12]} is older than {revision[:12]}, which staging runs of {model}, and would displace it: release "
+            "a newer commit, or start the workflow rollback with the environment staging (`python -m deploy.release "
+            f"rollback staging --model {model} --pull-request`)"
+        )
     steps.output(models=json.dumps(found), release=bool(found))
 
 
@@ -50,6 +67,19 @@ def check(git: Git, commit: str) -> None:
     if git.commit(commit) is None or not git.contains("HEAD", commit):
         raise ReleaseError(f"{commit[:12]} is not part of main: merge it first")
     require_check(REQUIRED_CHECK, commit)
+
+
+def overtaken(git: Git, commit: str) -> dict[str, str]:
+    """The models of which staging runs a newer commit, with that commit; HEAD is main."""
+    head = git.require("HEAD")
+    found = {}
+    for model in deployments.owners(git, head).get(STAGING, ()):
+        running = deployments.current(git, head, STAGING, model)
+        if running is None or running.revision == commit or git.commit(running.revision) is None:
+            continue
+        if git.contains(running.revision, commit):
+            found[model] = running.revision
+    return found
 
 
 def _needed() -> list[str]:

@@ -193,7 +193,9 @@ class Set:
                 if git.contains(running.revision, new.revision)
                 else f"does not contain {running.revision[:12]}, which {self.environment} runs"
             )
-            raise ReleaseError(f"revision {new.revision[:12]} {how}: use rollback, or --force")
+            raise ReleaseError(
+                f"revision {new.revision[:12]} {how}: use `python -m deploy.release rollback {self.environment}`, or --force"
+            )
         return True
 
     def _newer(self, revision: str, than: str) -> bool:

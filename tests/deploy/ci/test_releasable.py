@@ -16,6 +16,7 @@ from tests.deploy.conftest import Call
 from tests.deploy.project import MODEL
 from tests.e2e.clone import ROOT
 
+RELEASE = Release("registry.example.com/espalier", f"sha256:{'a' * 64}", "0123456789ab", "b" * 40)
 LOCK = "stages:\n  select:\n    outs:\n    - path: model\n      md5: {:032x}.dir\n"
 
 
@@ -39,15 +40,15 @@ def main(origin: Origin) -> Clone:
     return clone
 
 
-Ask = Callable[[Clone, str], subprocess.CompletedProcess[str]]
+Ask = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def ask(call: Call) -> Ask:
     """The release tool, which it starts, is ours too."""
 
-    def asked(clone: Clone, commit: str) -> subprocess.CompletedProcess[str]:
-        return call(releasable.main, clone.folder, commit, PYTHONPATH=str(ROOT))
+    def asked(clone: Clone, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return call(releasable.main, clone.folder, *arguments, PYTHONPATH=str(ROOT))
 
     return asked
 
@@ -92,6 +93,67 @@ def test_when_staging_runs_the_same_there_is_nothing_to_do(
     done = ask(main, changed)
     assert done.stdout.endswith("release=true\n"), done.stderr
     assert "app/main.py" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_commit_that_staging_has_gone_past_is_not_released_again(
+    ask: Ask, main: Clone, github: GitHubActions
+) -> None:
+    """With an old release tool, too, which would release whatever differs from staging."""
+    older = main.git("rev-parse", "HEAD")
+    newer = main.commit("Change the service", {"app/main.py": "app = 3\n"})
+    release = Release("registry.example.com/espalier", f"sha256:{'a' * 64}", "0123456789ab", newer)
+    main.commit("Release", {overlays.path("staging", MODEL): str(release)})
+    main.git("push", "--quiet", "origin", "main")
+    github.add_check_run(older, "gate")
+    github.add_check_run(newer, "gate")
+
+    # Ci of the older commit was slower: nothing is to be done.
+    done = ask(main, older)
+    assert done.returncode == 0, done.stderr
+    assert f"{MODEL}: staging runs {newer[:12]}, which contains {older[:12]}: left as it is" in done.stdout
+    assert done.stdout.endswith("release=false\n")
+
+    # Somebody asks for it.
+    main.git("checkout", "--quiet", "main")
+    done = ask(main, older, "--by-hand")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {older[:12]} is older than {newer[:12]}, which staging runs of {MODEL}, and would displace it: release a "
+        "newer commit, or start the workflow rollback with the environment staging (`python -m deploy.release rollback "
+        f"staging --model {MODEL} --pull-request`)\n"
+    )
+    assert "release=" not in done.stdout
+
+    # What staging runs may be asked for again, and is there already.
+    main.git("checkout", "--quiet", "main")
+    done = ask(main, newer, "--by-hand")
+    assert (done.returncode, done.stdout.endswith("release=false\n")) == (0, True)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_behind_is_released_and_one_that_is_ahead_is_left(
+    ask: Ask, main: Clone, github: GitHubActions
+) -> None:
+    other = "plants"
+    main.commit(
+        "Add a model",
+        {
+            f"models/{other}/params.yaml": f"name: {other}\n",
+            f"models/{other}/dvc.lock": LOCK.format(2),
+            f"{overlays.folder('staging', other)}/kustomization.yaml": "",
+        },
+    )
+    older = main.git("rev-parse", "HEAD")
+    newer = main.commit("Change the service", {"app/main.py": "app = 3\n"})
+    release = Release("registry.example.com/espalier", f"sha256:{'a' * 64}", "0123456789ab", newer)
+    main.commit("Release one of them", {overlays.path("staging", MODEL): str(release)})
+    main.git("push", "--quiet", "origin", "main")
+    github.add_check_run(older, "gate")
+    done = ask(main, older, "--by-hand")
+    assert done.returncode == 0, done.stderr
+    assert f"{MODEL}: staging runs {newer[:12]}" in done.stdout
+    assert done.stdout.endswith(f'models=["{other}"]\nrelease=true\n')
 
 
 @pytest.mark.parametrize("conclusion", ["failure", "cancelled", "skipped", "timed_out", None])
@@ -149,8 +211,11 @@ def test_when_it_cannot_be_told_what_is_needed_that_is_no_no(
     ask: Ask, main: Clone, github: GitHubActions
 ) -> None:
     commit = main.commit("Break the overlay", {overlays.path("staging", MODEL): "images: []\n"})
+    main.commit("Repair it", {overlays.path("staging", MODEL): str(RELEASE)})
     main.git("push", "--quiet", "origin", "main")
     github.add_check_run(commit, "gate")
+    # The commit's release tool reads the overlay of origin, so origin's is broken for it.
+    main.git("update-ref", "refs/remotes/origin/main", commit)
     done = ask(main, commit)
     assert done.returncode == 1
     assert "`python -m deploy.release needed` failed with 2" in done.stderr
