@@ -1,46 +1,59 @@
 """Keeps one issue open while a workflow fails: opens it, comments on further failures, and closes it at success.
 
-NEEDS holds the workflow's `toJSON(needs)`, as for deploy.ci.required.
+It is about a run that has ended, and knows from GitHub which jobs of it failed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 from common.command import run
 from deploy import github
-from deploy.ci import required, steps
 
 LABEL = "alarm"
+FAILED = ("failure", "timed_out", "startup_failure")
 _BODY = "{}\n\nThe run's page says what failed. This issue is closed by the first run that succeeds.\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.ci.alarm", description=__doc__)
-    parser.add_argument("--title", required=True, help="the issue's title, by which it is found again")
-    parser.add_argument("--run-url", required=True, help="the run's page")
-    arguments = parser.parse_args()
-    print(tell(arguments.title, required.read(steps.environment("NEEDS")), arguments.run_url))
+    parser.add_argument("--run", type=int, required=True, metavar="ID", help="the run that has ended")
+    print(tell(github.get(f"actions/runs/{parser.parse_args().run}")))
 
 
-def tell(title: str, results: Mapping[str, str], run_url: str) -> str:
-    """Open, comment on or close the issue, and return what was done. A cancelled run changes nothing."""
-    failed = sorted(job for job, result in results.items() if result == "failure")
-    issue = _find(title)
-    if failed:
-        what = f"`{'`, `'.join(failed)}` failed: {run_url}"
+def tell(ended: github.Json) -> str:
+    """Open, comment on or close the issue, and return what was done. A cancelled run changes nothing.
+
+    Raises:
+        GitHubError: GitHub refuses.
+    """
+    address, conclusion = ended["html_url"], ended["conclusion"]
+    issue = _find(title(ended))
+    if conclusion in FAILED:
+        what = f"{_failures(ended)}: {address}"
         if issue is None:
-            opened = github.send("POST", "issues", title=title, body=_BODY.format(what), labels=[LABEL])
+            body = _BODY.format(what)
+            opened = github.send("POST", "issues", title=title(ended), body=body, labels=[LABEL])
             return f"opened {opened['html_url']}"
         github.send("POST", f"issues/{issue['number']}/comments", body=f"Again: {what}")
         return f"added to {issue['html_url']}"
-    if issue is None or "success" not in results.values():
+    if issue is None or conclusion != "success":
         return "nothing to tell"
-    github.send("POST", f"issues/{issue['number']}/comments", body=f"All is well again: {run_url}")
+    github.send("POST", f"issues/{issue['number']}/comments", body=f"All is well again: {address}")
     github.send("PATCH", f"issues/{issue['number']}", state="closed")
     return f"closed {issue['html_url']}"
+
+
+def title(ended: github.Json) -> str:
+    """By which the issue is found again. After a push a workflow may have other jobs than by schedule."""
+    return f"Workflow {ended['name']} fails{' after a push' if ended['event'] == 'push' else ''}"
+
+
+def _failures(ended: github.Json) -> str:
+    answer = github.get(f"actions/runs/{int(ended['id'])}/jobs", filter="latest", per_page=100)
+    failed = sorted(each["name"] for each in answer["jobs"] if each["conclusion"] in FAILED)
+    return f"`{'`, `'.join(failed)}` failed" if failed else f"no job could start ({ended['conclusion']})"
 
 
 def _find(title: str) -> dict[str, Any] | None:

@@ -1,16 +1,16 @@
-"""Adds to the played GitHub what the steps of workflows ask besides: issues, and the artifacts of runs."""
+"""Adds to the played GitHub what the steps of workflows ask besides: issues, runs with their jobs and artifacts."""
 
 from __future__ import annotations
 
 from email.message import Message
 from pathlib import Path
 
-from deploy.rehearsal.github import HOST, Answer, Json, Refused, Request, Response, Route
+from deploy.rehearsal.github import HOST, Answer, Json, Refused, Request, Response, Route, by_id
 from tests.deploy.github import FakeGitHub
 
 
 class GitHubActions(FakeGitHub):
-    """As its base, with issues and artifacts."""
+    """As its base, with issues, runs and artifacts."""
 
     def __init__(
         self,
@@ -20,6 +20,8 @@ class GitHubActions(FakeGitHub):
     ) -> None:
         super().__init__(repository, origin, tokens)
         self.issues: list[Json] = []
+        self.runs: list[Json] = []
+        """`jobs` gives the conclusion of each by name."""
         self.artifacts: list[Json] = []
         """`run` is the run's id, `content` the archive."""
 
@@ -40,6 +42,20 @@ class GitHubActions(FakeGitHub):
                 "content": content,
             }
         )
+
+    def add_run(self, name: str, conclusion: str, event: str = "schedule", **jobs: str) -> int:
+        """A run that has ended, and its id."""
+        number = next(self._ids)
+        address = f"https://{HOST}/{self.repository}/actions/runs/{number}"
+        run: Json = {
+            "id": number,
+            "name": name,
+            "event": event,
+            "conclusion": conclusion,
+            "html_url": address,
+        }
+        self.runs.append({**run, "jobs": jobs})
+        return number
 
     def open_fork_pull(self, number: int, owner: str, branch: str, commit: str) -> None:
         """A pull request from a fork, whose branch this repository does not have."""
@@ -68,6 +84,8 @@ class GitHubActions(FakeGitHub):
             ("GET", "issues", self._list_issues),
             ("POST", "issues", self._create_issue),
             ("PATCH", r"issues/(\d+)", self._update_issue),
+            ("GET", r"actions/runs/(\d+)", self._get_run),
+            ("GET", r"actions/runs/(\d+)/jobs", self._list_jobs),
             ("GET", r"actions/runs/(\d+)/artifacts", self._list_artifacts),
         ]
 
@@ -100,6 +118,14 @@ class GitHubActions(FakeGitHub):
         issue = self._pull(int(number))
         issue.update(request.body)
         return Answer(issue)
+
+    def _get_run(self, request: Request, run: str) -> Answer:
+        return Answer({key: value for key, value in by_id(self.runs, run).items() if key != "jobs"})
+
+    def _list_jobs(self, request: Request, run: str) -> Answer:
+        found = by_id(self.runs, run)["jobs"]
+        shown = [{"name": name, "conclusion": conclusion} for name, conclusion in found.items()]
+        return Answer({"total_count": len(shown), "jobs": shown})
 
     def _list_artifacts(self, request: Request, run: str) -> Answer:
         shown = [
