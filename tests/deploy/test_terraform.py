@@ -22,7 +22,7 @@ ROOTS = ("aws", "bootstrap")
 PROVIDER = Path("registry.terraform.io/hashicorp/aws")
 MIRRORS = ("/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins", "/opt/*")
 """Where providers may lie on a machine without a registry, beside ~/.terraform.d/plugins."""
-PEOPLE_SET = {"APP_ID", "DVC_ENDPOINT_URL", "PROMETHEUS_URL"}
+PEOPLE_SET = {"APP_ID", "ATTESTATIONS", "DVC_ENDPOINT_URL", "PROMETHEUS_URL", "RUNNER"}
 """Variables on GitHub that are not about AWS."""
 LONG = pytest.mark.long("deploy/overlays", "deploy/terraform", "tests/deploy/test_terraform.py")
 
@@ -178,7 +178,9 @@ def _assumptions() -> list[tuple[str, str, str, set[str]]]:
         events = workflow.get("on") or workflow[True]
         for job, settings in workflow["jobs"].items():
             for step in settings["steps"]:
-                role = (step.get("with") or {}).get("role-to-assume")
+                given = step.get("with") or {}
+                # Our own actions have a shorter name for it.
+                role = given.get("role-to-assume") or given.get("role")
                 if role is not None:
                     (name,) = re.findall(r"vars\.AWS_ROLE_(\w+)", role)
                     found.append(

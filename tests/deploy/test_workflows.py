@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from common import overlays
+from deploy.ci import touched
 from deploy.yaml_loader import LOADER
 from tests.e2e.clone import ROOT
 
@@ -31,8 +32,8 @@ PINS = {
     "anchore/sbom-action": ("v0.24.0", "e22c389904149dbc22b58101806040fa8d37a610"),
     "anchore/scan-action": ("v7.4.0", "e1165082ffb1fe366ebaf02d8526e7c4989ea9d2"),
     "astral-sh/setup-uv": ("v10.0.1", "20cfd1bf945f4377ade1205e4dbc17946fc9a30d"),
-    "aws-actions/amazon-ecr-login": ("v2.1.7", "03f1aad4c6c7ffd436567f42f9384779290529bd"),
     "aws-actions/configure-aws-credentials": ("v6.2.3", "e6de054238d6b7531b4efff3b6587d9aade6a06c"),
+    "docker/login-action": ("v4.1.0", "4907a6ddec9925e35a0a9e82d7399ccc52663121"),
     "hashicorp/setup-terraform": ("v4.0.1", "dfe3c3f87815947d99a8997f908cb6525fc44e9e"),
     "sigstore/cosign-installer": ("v4.1.2", "6f9f17788090df1f26f669e9d70d6ae9567deba6"),
 }
@@ -47,14 +48,14 @@ PUSHING = {
 RELEASING = {("promote", "promote"), ("release", "build"), ("release", "stage"), ("rollback", "rollback")}
 """The only jobs in the environment that a branch cannot get into."""
 WITHOUT_PACKAGES = {
+    ("alarm", "tell"),
     ("ci", "gate"),
-    ("nightly", "tell"),
+    ("ci", "touched"),
     ("report", "report"),
     ("reproduce", "record"),
     ("reproduce", "reproduced"),
     ("reproduce", "touched"),
     ("retrain", "propose"),
-    ("verify", "tell"),
 }
 """Jobs that make no environment: some hold a token that can write, the others are to be quick."""
 
@@ -92,6 +93,7 @@ def test_there_are_the_workflows_that_the_documentation_lists() -> None:
     }
     names = {file.stem for file in WORKFLOWS}
     assert {
+        "alarm",
         "ci",
         "reproduce",
         "report",
@@ -166,7 +168,7 @@ def test_nothing_is_granted_to_a_whole_workflow(file: Path) -> None:
 @pytest.mark.parametrize(("workflow", "name", "job"), JOBS)
 def test_each_job_has_its_grants_with_a_reason_and_an_end(workflow: str, name: str, job: Job) -> None:
     assert job["timeout-minutes"] <= 180
-    assert job["runs-on"] == "ubuntu-24.04"
+    assert job["runs-on"] == "${{ vars.RUNNER || 'ubuntu-24.04' }}", "one variable moves all jobs"
     text = (ROOT / f".github/workflows/{workflow}.yml").read_text()
     block = re.search(rf"^  {name}:\n(.*?)(?=^  \w|\Z)", text, re.MULTILINE | re.DOTALL)
     assert block is not None
@@ -205,8 +207,11 @@ def test_secrets_are_in_environments_and_the_strong_one_is_for_main_alone() -> N
             assert environment == "release", where
         if "vars.AWS_ROLE_DATA }}" in text:
             assert environment == "pipeline", where
-        if "configure-aws-credentials" in text:
+        if "vars.AWS_ROLE_" in text:
             assert job["permissions"]["id-token"] == "write", where
+        if "vars.AWS_ROLE_DATA }}" in text:
+            (step,) = (step for step in job["steps"] if "role-to-assume" in step.get("with", {}))
+            assert step["with"]["role-duration-seconds"] == 3 * 3600, "training may take as long as the job"
     for workflow in {workflow for workflow, _ in RELEASING}:
         started = set(load(ROOT / f".github/workflows/{workflow}.yml")["on"])
         assert started <= {"workflow_run", "workflow_dispatch"}, "none is started from a pull request"
@@ -215,7 +220,7 @@ def test_secrets_are_in_environments_and_the_strong_one_is_for_main_alone() -> N
 def test_training_code_never_runs_beside_a_token_that_can_write() -> None:
     for workflow, name, job in jobs():
         where, used = f"{workflow}.{name}", json.dumps(job["steps"])
-        made = "./.github/actions/setup" in used
+        made = "./.github/actions/setup" in used or "./.github/actions/image" in used
         assert made is ((workflow, name) not in WITHOUT_PACKAGES), where
         writes = [
             each for each, level in job["permissions"].items() if level == "write" and each != "id-token"
@@ -230,16 +235,14 @@ def test_training_code_never_runs_beside_a_token_that_can_write() -> None:
             )
 
 
-def test_a_strangers_code_gets_nothing() -> None:
-    fork = load(ROOT / ".github/workflows/reproduce.yml")["jobs"]["fork"]
-    assert fork["permissions"] == {"contents": "read"}
-    text = json.dumps(fork)
-    assert "secrets." not in text
-    assert "vars." not in text
-    assert "configure-aws-credentials" not in text
-    own = load(ROOT / ".github/workflows/reproduce.yml")["jobs"]["reproduce"]
-    assert "head.repo.full_name == github.repository" in own["if"]
-    assert "head.repo.full_name != github.repository" in fork["if"]
+@pytest.mark.parametrize(("workflow", "name"), [("reproduce", "fork"), ("ci", "image-untrusted")])
+def test_a_strangers_code_gets_nothing(workflow: str, name: str) -> None:
+    """Which events start these jobs: test_starts.py."""
+    stranger = load(ROOT / f".github/workflows/{workflow}.yml")["jobs"][name]
+    assert stranger["permissions"] == {"contents": "read"}
+    text = json.dumps(stranger["steps"])
+    for forbidden in ("secrets.", "vars.", "configure-aws-credentials"):
+        assert forbidden not in text
 
 
 def test_workflows_that_run_after_others_check_out_main_and_look_at_what_came_before() -> None:
@@ -250,7 +253,7 @@ def test_workflows_that_run_after_others_check_out_main_and_look_at_what_came_be
         for each in started["workflow_run"]["workflows"]:
             assert (ROOT / f".github/workflows/{each}.yml").exists(), f"{file.name} waits for {each}"
         first = next(iter(load(file)["jobs"].values()))
-        assert "github.event.workflow_run.event ==" in first["if"]
+        assert re.search(r"github\.event\.workflow_run\.event [=!]=", first["if"])
         assert "head_repository.full_name" in first["if"]
         checkout = next(step for step in first["steps"] if "checkout@" in step.get("uses", ""))
         assert checkout["with"]["ref"] == "main"
@@ -281,6 +284,7 @@ def test_release_ignores_red_runs_pull_requests_and_forks() -> None:
 def test_the_commit_of_a_release_starts_no_build() -> None:
     ignored = load(ROOT / ".github/workflows/ci.yml")["on"]["push"]["paths-ignore"]
     assert ignored == [overlays.path("*", "*")]
+    assert load(ROOT / ".github/workflows/verify.yml")["on"]["push"]["paths-ignore"] == ignored
     # A pull request that promotes is checked like any other, or its required check would never come.
     assert load(ROOT / ".github/workflows/ci.yml")["on"]["pull_request"] is None
 
@@ -331,7 +335,13 @@ def test_needs_and_outputs_name_what_there_is(workflow: str, name: str, job: Job
     identified = {step["id"] for step in job["steps"] if "id" in step}
     assert set(re.findall(r"steps\.([\w-]+)\.", json.dumps(job))) <= identified
     secrets = set(re.findall(r"secrets\.(\w+)", json.dumps(job)))
-    assert secrets <= {"APP_PRIVATE_KEY", "PROMETHEUS_TOKEN", "WANDB_API_KEY"}
+    assert secrets <= {
+        "APP_PRIVATE_KEY",
+        "PROMETHEUS_TOKEN",
+        "REGISTRY_PASSWORD",
+        "REGISTRY_USER",
+        "WANDB_API_KEY",
+    }
 
 
 @pytest.mark.parametrize(("workflow", "gate"), [("ci", "gate"), ("reproduce", "reproduced")])
@@ -341,7 +351,8 @@ def test_a_required_check_always_runs_and_needs_all_the_others(workflow: str, ga
     assert set(all_jobs[gate]["needs"]) == set(all_jobs) - {gate}
     assert all_jobs[gate]["name"] == gate
     script = all_jobs[gate]["steps"][-1]["run"]
-    named = {each for part in re.findall(r"--(?:may-skip|one-of) ([\w ]+)", script) for each in part.split()}
+    parts = re.findall(r"--(?:may-skip|one-of)((?: \w[\w-]*)+)", script)
+    named = {each for part in parts for each in part.split()}
     assert named <= set(all_jobs[gate]["needs"])
     # A job that has no condition cannot have been skipped for a reason.
     for each in named:
@@ -349,6 +360,15 @@ def test_a_required_check_always_runs_and_needs_all_the_others(workflow: str, ga
     started = load(ROOT / f".github/workflows/{workflow}.yml")["on"]
     assert started["pull_request"] is None, "a filter would leave the required check waiting"
     assert "merge_group" in started
+
+
+def test_a_job_of_ci_is_skipped_only_where_it_cannot_be_affected() -> None:
+    all_jobs = load(ROOT / ".github/workflows/ci.yml")["jobs"]
+    decided = set(all_jobs) - {"touched", "gate"}
+    assert decided == {*touched.JOBS, "image-untrusted"}
+    for name in decided:
+        kind = name.removesuffix("-untrusted")
+        assert all_jobs[name]["if"].startswith(f"contains(fromJSON(needs.touched.outputs.jobs), '{kind}')")
 
 
 def test_names_of_required_checks_are_nobody_elses() -> None:
@@ -364,7 +384,8 @@ def test_variables_and_secrets_are_those_of_the_documentation() -> None:
     }
     for kind, names in used.items():
         table = SETUP.partition(f"| {kind} | where |")[2].partition("\n\n")[0]
-        documented = set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE))
+        cells = re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE)
+        documented = set(re.findall(r"`([A-Z_]+)`", " ".join(cells)))
         assert documented == names, kind
 
 

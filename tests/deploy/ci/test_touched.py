@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from common import overlays
 from common.git import GitError
 from deploy.ci import patches, touched
 from tests.deploy.ci.conftest import Origin
+from tests.deploy.conftest import Call
 from tests.e2e.clone import ROOT
 
 PATHS = touched.pipeline_paths((ROOT / "dvc.yaml").read_text())
@@ -82,6 +85,41 @@ def test_a_shallow_clone_is_told_what_it_lacks(
 )
 def test_paths(path: str, counts: bool) -> None:
     assert is_of_pipeline(path) is counts
+
+
+EVERY = list(touched.JOBS)
+RELEASES = [overlays.path("production", "iris"), overlays.path("staging", "churn")]
+
+
+@pytest.mark.parametrize(
+    ("paths", "jobs"),
+    [
+        (RELEASES, ["check", "manifests"]),
+        ([RELEASES[0], "deploy/overlays/production/iris/kustomization.yaml"], ["check", "test", "manifests", "dashboards"]),
+        (["deploy/overlays/production/release/kustomization.yaml"], ["check", "test", "manifests", "dashboards"]),
+        ([*RELEASES, "README.md"], EVERY),
+        (["deploy/base/rollout.yaml"], EVERY),
+        (["docs/deploy/overlays/production/iris/release/kustomization.yaml"], EVERY),
+        (["deploy/overlays"], EVERY),
+        ([], EVERY),
+    ],
+)  # fmt: skip
+def test_jobs_that_a_change_can_affect(paths: list[str], jobs: list[str]) -> None:
+    assert touched.affected(paths) == jobs
+
+
+@pytest.mark.slow
+def test_a_promotion_skips_what_it_cannot_affect(
+    origin: Origin, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = origin.clone("work")
+    base = clone.commit("Add a pipeline", {"dvc.yaml": "stages: {}\n"})
+    clone.commit("Promote", {RELEASES[0]: "images: []\n"})
+    done = call(touched.main, clone.folder, "--base", base)
+    assert (done.returncode, done.stdout) == (0, 'pipeline=false\njobs=["check", "manifests"]\n')
+    # Main has no base, and is released only if every job passed.
+    done = call(touched.main, clone.folder, "--base", "")
+    assert done.stdout == f"pipeline=true\njobs={json.dumps(EVERY)}\n"
 
 
 def test_the_list_is_that_of_dvc_yaml() -> None:
