@@ -21,7 +21,10 @@ def push(before: str, after: str) -> dict[str, Any]:
     }
 
 
-def pull_request(number: int, branch: str, head: str, base: str) -> dict[str, Any]:
+def pull_request(
+    number: int, branch: str, head: str, base: str, *, author: str = "engineer", owner: str = OWNER
+) -> dict[str, Any]:
+    """A push of the engineer to a pull request's branch, whoever opened it; `owner` has the repository of the branch."""
     return {
         "action": "synchronize",
         "number": number,
@@ -30,13 +33,24 @@ def pull_request(number: int, branch: str, head: str, base: str) -> dict[str, An
             "state": "open",
             "draft": False,
             "title": branch,
-            "user": {"login": "engineer", "type": "User"},
-            "head": {"ref": branch, "sha": head, "repo": _repository()},
+            "user": {"login": author, "type": "Bot" if author.endswith("[bot]") else "User"},
+            "head": {"ref": branch, "sha": head, "repo": _repository(owner)},
             "base": {"ref": DEFAULT_BRANCH, "sha": base, "repo": _repository()},
         },
         "repository": _repository(),
         "sender": {"login": "engineer", "type": "User"},
     }
+
+
+def merge_group(head: str, base: str) -> dict[str, Any]:
+    branch = f"refs/heads/gh-readonly-queue/{DEFAULT_BRANCH}/pr-1-{base}"
+    group = {
+        "head_sha": head,
+        "head_ref": branch,
+        "base_sha": base,
+        "base_ref": f"refs/heads/{DEFAULT_BRANCH}",
+    }
+    return {"action": "checks_requested", "merge_group": group, "repository": _repository()}
 
 
 def ci_completed(head: str, conclusion: str = "success") -> dict[str, Any]:
@@ -68,13 +82,13 @@ def by_hand() -> dict[str, Any]:
     }
 
 
-def _repository() -> dict[str, Any]:
+def _repository(owner: str = OWNER) -> dict[str, Any]:
     return {
         "id": 1,
         "name": NAME,
-        "full_name": REPOSITORY,
-        "owner": {"login": OWNER, "id": 1},
-        "html_url": ADDRESS,
+        "full_name": f"{owner}/{NAME}",
+        "owner": {"login": owner, "id": 1},
+        "html_url": f"https://github.com/{owner}/{NAME}",
         "default_branch": DEFAULT_BRANCH,
         "private": False,
         "visibility": "public",

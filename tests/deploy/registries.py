@@ -178,7 +178,7 @@ class TokenServer:
         )
 
     def token(self, scope: str) -> str:
-        kind, name, actions = scope.split(":")
+        """For a scope as `repository:NAME:pull,push`, or for none, as a login asks for."""
         certificate = (self.folder / "certificate.pem").read_text()
         now = int(time.time())
         head = {"alg": "RS256", "typ": "JWT", "x5c": ["".join(certificate.splitlines()[1:-1])]}
@@ -190,8 +190,11 @@ class TokenServer:
             "nbf": now - 10,
             "iat": now,
             "jti": "1",
-            "access": [{"type": kind, "name": name, "actions": actions.split(",")}],
+            "access": [],
         }
+        if scope:
+            kind, name, actions = scope.split(":")
+            claims["access"] = [{"type": kind, "name": name, "actions": actions.split(",")}]
         signed = b".".join(_base64(json.dumps(part).encode()) for part in (head, claims))
         signature = self._run("dgst", "-sha256", "-sign", str(self.folder / "key.pem"), content=signed)
         return (signed + b"." + _base64(signature)).decode()
@@ -211,7 +214,9 @@ class TokenServer:
                 tokens.requests.append((self.command, asked, authorization))
                 values = {key: value[0] for key, value in parse_qs(asked).items()}
                 right = authorization == basic(USER, PASSWORD) or values.get("refresh_token") == "identity"
-                content = json.dumps({"token": tokens.token(values["scope"])} if right else {}).encode()
+                content = json.dumps(
+                    {"token": tokens.token(values.get("scope", ""))} if right else {}
+                ).encode()
                 self.send_response(200 if right else 401)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
