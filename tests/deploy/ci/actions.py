@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from email.message import Message
 from pathlib import Path
 
@@ -20,8 +21,6 @@ class GitHubActions(FakeGitHub):
     ) -> None:
         super().__init__(repository, origin, tokens)
         self.issues: list[Json] = []
-        self.runs: list[Json] = []
-        """`jobs` gives the conclusion of each by name."""
         self.artifacts: list[Json] = []
         """`run` is the run's id, `content` the archive."""
 
@@ -43,19 +42,12 @@ class GitHubActions(FakeGitHub):
             }
         )
 
-    def add_run(self, name: str, conclusion: str, event: str = "schedule", **jobs: str) -> int:
-        """A run that has ended, and its id."""
-        number = next(self._ids)
-        address = f"https://{HOST}/{self.repository}/actions/runs/{number}"
-        run: Json = {
-            "id": number,
-            "name": name,
-            "event": event,
-            "conclusion": conclusion,
-            "html_url": address,
-        }
-        self.runs.append({**run, "jobs": jobs})
-        return number
+    def add_ended_run(self, name: str, conclusion: str, event: str = "schedule", **jobs: str) -> int:
+        """A run that has ended, with the conclusion of each job by its name; gives its id."""
+        now = datetime.now(UTC)
+        run = self.add_run(name, now, now, conclusion, name=name, event=event, jobs=jobs)
+        run["html_url"] = f"https://{HOST}/{self.repository}/actions/runs/{run['id']}"
+        return int(run["id"])
 
     def open_fork_pull(self, number: int, owner: str, branch: str, commit: str) -> None:
         """A pull request from a fork, whose branch this repository does not have."""

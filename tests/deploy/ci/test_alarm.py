@@ -14,7 +14,7 @@ TITLE = "Workflow release fails"
 @pytest.mark.slow
 def test_one_issue_for_as_long_as_it_fails(github: GitHubActions, call: Call, tmp_path: Path) -> None:
     def tell(conclusion: str, **jobs: str) -> str:
-        run = github.add_run("release", conclusion, "workflow_run", **jobs)
+        run = github.add_ended_run("release", conclusion, "workflow_run", **jobs)
         done = call(alarm.main, tmp_path, "--run", str(run))
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -37,12 +37,12 @@ def test_one_issue_for_as_long_as_it_fails(github: GitHubActions, call: Call, tm
 
 @pytest.mark.slow
 def test_other_issues_are_left_alone(github: GitHubActions) -> None:
-    alarm.tell(github.runs[-1] if github.add_run("verify", "failure", scratch="failure") else {})
+    alarm.tell(github.runs[-1] if github.add_ended_run("verify", "failure", scratch="failure") else {})
     github.issues.append({**github.issues[0], "number": 500, "title": TITLE, "user": {"type": "User"}})
-    github.add_run("release", "success")
+    github.add_ended_run("release", "success")
     assert alarm.tell(github.runs[-1]) == "nothing to tell"
     # Its jobs are others after a push, so they do not speak for the scheduled ones.
-    github.add_run("verify", "success", "push", current="success")
+    github.add_ended_run("verify", "success", "push", current="success")
     assert alarm.tell(github.runs[-1]) == "nothing to tell"
     assert {each["state"] for each in github.issues} == {"open"}
 
