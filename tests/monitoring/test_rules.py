@@ -28,6 +28,7 @@ PROMISED = {
         "OutOfSync",
         "RolloutAborted",
         "CanaryWaits",
+        "ReleaseFailed",
         "RetrainingFailed",
         "DeliveryUnknown",
         "PredictionLogDropping",
