@@ -108,21 +108,22 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """A registry on loopback that keeps its images in a folder and lets USER in alone; yields HOST:PORT.
+def registry(folder: Path, *, closed: bool = False) -> Iterator[str]:
+    """A registry on loopback that keeps its images in a folder; yields HOST:PORT.
 
-    podman is logged in until the end, so this is used inside of `storage`.
+    A closed one admits USER alone, as whom podman is logged in: use it inside of `storage`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "htpasswd").write_text(f"{USER}:{_HASH}\n", encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
-    config = {
+    config: dict[str, Any] = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "images")}, "delete": {"enabled": True}},
         "http": {"addr": address},
-        "auth": {"htpasswd": {"realm": "rehearsal", "path": str(folder / "htpasswd")}},
     }
+    if closed:
+        (folder / "htpasswd").write_text(f"{USER}:{_HASH}\n", encoding="utf-8")
+        config["auth"] = {"htpasswd": {"realm": "rehearsal", "path": str(folder / "htpasswd")}}
     # JSON is YAML too.
     (folder / "config.yml").write_text(json.dumps(config), encoding="utf-8")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
@@ -132,7 +133,15 @@ def registry(folder: Path) -> Iterator[str]:
         )
     try:
         _wait_for(f"http://{address}/v2/", lambda: process.poll() is None, (folder / "log").read_text)
-        call("podman", "login", "--tls-verify=false", f"--username={USER}", f"--password={PASSWORD}", address)
+        if closed:
+            call(
+                "podman",
+                "login",
+                "--tls-verify=false",
+                f"--username={USER}",
+                f"--password={PASSWORD}",
+                address,
+            )
         yield address
     finally:
         process.terminate()

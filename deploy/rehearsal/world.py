@@ -170,7 +170,7 @@ def world(folder: Path) -> Iterator[World]:
     with ExitStack() as stack:
         github = stack.enter_context(GitHub(events.REPOSITORY, origin=folder / "origin.git"))
         variables = stack.enter_context(containers.storage(folder / "containers"))
-        registry = stack.enter_context(containers.registry(folder / "registry"))
+        registry = stack.enter_context(containers.registry(folder / "registry", closed=True))
         made = World(folder, github, registry, variables)
         branch = events.DEFAULT_BRANCH
         made.git("init", "--quiet", "--bare", "--initial-branch", branch, str(made.origin), cwd=folder)
