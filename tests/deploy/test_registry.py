@@ -289,6 +289,13 @@ def test_logins_are_found_as_docker_and_podman_write_them(logins: Path, key: str
     assert credentials_for("registry.example.com", "team/espalier") == expected
 
 
+def test_dockers_own_registry_has_another_name_in_a_login(logins: Path) -> None:
+    auth = base64.b64encode(b"user:secret").decode()
+    logins.write_text(json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": auth}}}))
+    assert credentials_for("docker.io", "team/espalier") == Credentials("user", "secret")
+    assert credentials_for("registry.example.com", "espalier") is None
+
+
 def test_the_login_for_the_path_is_before_that_for_the_registry(logins: Path) -> None:
     hosts = {
         "registry.example.com": {"auth": auth("all", "x")},

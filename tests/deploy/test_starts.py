@@ -28,7 +28,26 @@ OVERLAY = "deploy/overlays/production/iris/kustomization.yaml"
 CODE = "training/base/changed.py"
 DEPENDABOT = "dependabot[bot]"
 EVERY = {"touched", "check", "test", "manifests", "dashboards", "gate"}
+Step = dict[str, Any]
 Payload = Callable[[str, str], dict[str, Any]]
+
+
+def _without_effect(steps: list[Step]) -> list[Step]:
+    return [{"run": "true"}]
+
+
+def _releasable(steps: list[Step]) -> list[Step]:
+    """Ends as if a model were to be released."""
+    return [{"id": "releasable", "run": 'printf \'release=true\\nmodels=["iris"]\\n\' >> "$GITHUB_OUTPUT"'}]
+
+
+def _attesting(steps: list[Step]) -> list[Step]:
+    """Those that depend on whether there are attestations; an action only says that it would run."""
+    kept = [step for step in steps if "env.ATTEST" in step.get("if", "")]
+    return [step if "run" in step else {"if": step["if"], "run": "echo ATTESTS"} for step in kept]
+
+
+STEPS = {("release", "check"): _releasable, ("release", "build"): _attesting}
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,16 @@ class Repository:
         )
         return done.stdout.strip()
 
-    def start(self, workflow: str, event: str, payload: Payload, branch: str, tmp_path: Path) -> runner.Run:
+    def start(
+        self,
+        workflow: str,
+        event: str,
+        payload: Payload,
+        branch: str,
+        tmp_path: Path,
+        variables: dict[str, str] | None = None,
+        inputs: dict[str, str] | None = None,
+    ) -> runner.Run:
         checkout = tmp_path / "checkout"
         shutil.copytree(self.clone, checkout)
         subprocess.run(["git", "checkout", "-q", branch], cwd=checkout, check=True)
@@ -54,7 +82,7 @@ class Repository:
             workflow,
             event,
             payload(self.git("rev-parse", branch), self.git("rev-parse", "main")),
-            variables={"DVC_REMOTE_URL": "s3://bucket/dvc"},
+            variables={"DVC_REMOTE_URL": "s3://bucket/dvc", **(variables or {})},
             secrets={},
             environment={
                 "GIT_CONFIG_COUNT": "1",
@@ -64,6 +92,7 @@ class Repository:
                 "XDG_CACHE_HOME": str(tmp_path / "cache"),
             },
             folder=tmp_path / "run",
+            inputs=inputs,
         )
         assert run.succeeded, "\n".join(run.failed or run.output)
         return run
@@ -86,7 +115,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
         document = yaml.safe_load(workflow.read_text())
         for name, job in document["jobs"].items():
             if name not in DECIDING:
-                job["steps"] = [{"run": "true"}]
+                job["steps"] = STEPS.get((workflow.stem, name), _without_effect)(job["steps"])
         # YAML 1.1 reads the key `on` as true.
         document["on"] = document.pop(True)
         workflow.write_text(yaml.safe_dump(document, sort_keys=False))
@@ -153,3 +182,23 @@ def test_reproduce(
     permissions = {name: job["permissions"] for name, job in yaml.safe_load(file.read_text())["jobs"].items()}
     for name in jobs & {"fork", "queue"}:
         assert permissions[name] == {"contents": "read"}
+
+
+@pytest.mark.parametrize(
+    ("visibility", "variable", "attests"),
+    [("public", "", True), ("internal", "", True), ("private", "", False), ("private", "true", True)],
+)
+def test_a_private_repository_is_released_without_attestations(
+    repository: Repository, tmp_path: Path, visibility: str, variable: str, attests: bool
+) -> None:
+    def payload(head: str, base: str) -> dict[str, Any]:
+        made = events.by_hand()
+        made["repository"]["visibility"] = visibility
+        return made
+
+    variables = {"REGISTRY": "ghcr.io/espalier-ml/espalier", "ATTESTATIONS": variable}
+    inputs = {"commit": repository.git("rev-parse", "main")}
+    run = repository.start("release", "workflow_dispatch", payload, "main", tmp_path, variables, inputs)
+    assert started(run) == {"check", "build", "stage"}
+    assert sum("ATTESTS" in line for line in run.output) == (2 if attests else 0)
+    assert run.says("No attestations for iris") is not attests
