@@ -37,6 +37,7 @@ LONGEST = (
     "e2e/test_rehearsal",
     "e2e/test_pipeline",
     "e2e/test_models",
+    "deploy/test_applied",
     "deploy/test_image",
     "e2e/test_install",
 )

@@ -3,80 +3,29 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.deploy.project import ROOT
-from tests.tools import missing, require
+from tests.deploy.terraform import ROOTS, Program, copied
+from tests.tools import require
 
 TERRAFORM = ROOT / "deploy/terraform"
-ROOTS = ("aws", "bootstrap")
-"""The configurations that are applied, with their tests."""
-PROVIDER = Path("registry.terraform.io/hashicorp/aws")
-MIRRORS = ("/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins", "/opt/*")
-"""Where providers may lie on a machine without a registry, beside ~/.terraform.d/plugins."""
 PEOPLE_SET = {"APP_ID", "ATTESTATIONS", "DVC_ENDPOINT_URL", "PROMETHEUS_URL", "RUNNER"}
 """Variables on GitHub that are not about AWS."""
 LONG = pytest.mark.long("deploy/overlays", "deploy/terraform", "tests/deploy/test_terraform.py")
 
 
-@dataclass(frozen=True)
-class Program:
-    """Terraform in a copy of deploy/, because it writes beside what it reads."""
-
-    path: str
-    deploy: Path
-    environment: dict[str, str]
-
-    def __call__(self, root: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.path, *arguments, "-no-color"],
-            cwd=self.deploy / "terraform" / root,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            check=False,
-        )
-
-
 @pytest.fixture(scope="module")
 def terraform(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    path, folder = require("terraform"), tmp_path_factory.mktemp("terraform")
-    for name in ("overlays", "terraform"):
-        ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*")
-        shutil.copytree(ROOT / "deploy" / name, folder / "deploy" / name, ignore=ignored)
-    configuration = folder / "terraformrc"
-    configuration.write_text(_installation())
-    program = Program(
-        path,
-        folder / "deploy",
-        {"HOME": str(folder), "PATH": "/usr/bin:/bin", "TF_CLI_CONFIG_FILE": str(configuration)},
-    )
+    program = copied(tmp_path_factory.mktemp("terraform"))
     for root in ROOTS:
-        done = program(root, "init", "-backend=false", "-input=false")
-        if done.returncode and "provider" in done.stdout:
-            missing("terraform's provider hashicorp/aws")
-        assert done.returncode == 0, done.stdout
+        program.done(root, "init", "-backend=false", "-input=false")
     return program
-
-
-def _installation() -> str:
-    """How Terraform gets its providers: from a mirror, if the machine has one."""
-    places = [Path.home() / ".terraform.d/plugins"]
-    places += [found for mirror in MIRRORS for found in Path("/").glob(mirror[1:])]
-    mirror = next((place for place in places if (place / PROVIDER).is_dir()), None)
-    if mirror is None:
-        return ""
-    return f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n'
 
 
 def test_it_is_formatted() -> None:
@@ -92,16 +41,14 @@ def test_it_is_formatted() -> None:
 @LONG
 @pytest.mark.parametrize("root", ROOTS)
 def test_it_is_valid(root: str, terraform: Program) -> None:
-    done = terraform(root, "validate")
-    assert done.returncode == 0, done.stdout
+    terraform.done(root, "validate")
 
 
 @LONG
 @pytest.mark.parametrize("root", ROOTS)
 def test_its_own_tests_pass(root: str, terraform: Program) -> None:
-    done = terraform(root, "test")
-    assert done.returncode == 0, done.stdout
-    assert re.search(r"^Success! [1-9]\d* passed, 0 failed\.$", done.stdout, re.MULTILINE), done.stdout
+    said = terraform.done(root, "test")
+    assert re.search(r"^Success! [1-9]\d* passed, 0 failed\.$", said, re.MULTILINE), said
 
 
 @LONG
