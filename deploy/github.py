@@ -53,7 +53,7 @@ def check_runs(commit: str, name: str) -> list[Json]:
 
 
 def get(path: str, **parameters: str | int) -> Any:
-    """The JSON at a path of the repository.
+    """The JSON at a path of the repository, or of GitHub where the path begins with a slash.
 
     Raises:
         GitHubError: GitHub refuses or cannot be reached; one line with what it said and the remedy.
@@ -90,9 +90,26 @@ def get_bytes(path: str, limit: int) -> bytes:
     return content
 
 
-def send(method: Literal["POST", "PATCH", "PUT"], path: str, **body: Any) -> Any:
+def send(method: Literal["POST", "PATCH", "PUT", "DELETE"], path: str, **body: Any) -> Any:
     """Send a JSON body, in which gh interprets nothing."""
     return _request(method, path, "--input", "-", content=json.dumps(body).encode())
+
+
+def set_secret(environment: str, name: str, value: str) -> None:
+    """Store a secret of an environment; gh encrypts it, and no argument holds it.
+
+    Raises:
+        GitHubError: GitHub refuses it.
+    """
+    command = [_gh(), "secret", "set", name, "--env", environment]
+    try:
+        done = subprocess.run(
+            command, input=value.encode(), capture_output=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise GitHubError(f"GitHub does not answer within {SECONDS} s (secret {name})") from None
+    if done.returncode:
+        raise GitHubError(_reason("PUT", f"secret {name} of {environment}", done.stdout, done.stderr))
 
 
 def _request(
@@ -104,7 +121,9 @@ def _request(
 ) -> Any:
     if parameters:
         path += "?" + urlencode(parameters, quote_via=quote, safe="")
-    command = [_gh(), "api", "--method", method, _REPOSITORY + path, *options]
+    # GitHub does not know its own paths with a slash at the end.
+    whole = path if path.startswith("/") else (_REPOSITORY + path).rstrip("/")
+    command = [_gh(), "api", "--method", method, whole, *options]
     command += ["--header", "Accept: application/vnd.github+json"]
     try:
         done = subprocess.run(command, input=content, capture_output=True, timeout=SECONDS, check=False)

@@ -9,20 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from deploy import adopt
-from deploy.adopt import AdoptError, Names, replaced
+from deploy.adopt import __main__ as adopt
+from deploy.adopt import names
+from deploy.adopt.errors import AdoptError
+from deploy.adopt.names import Names, replaced
 from deploy.manifests import render
 from tests.deploy.conftest import Call
 
 ROOT = render.FOLDER.parent
 MINE = Names(
     repository="https://github.com/acme/flowers",
+    account_id="123456789012",
     region="us-east-2",
     # One is part of the other.
     host="flowers.acme.io",
     staging_host="staging.flowers.acme.io",
     argocd_url="https://argocd.acme.io",
-    vpc_cidr="172.20.0.0/16",
+    load_balancer_cidr="172.21.0.0/20",
 )
 
 
@@ -56,27 +59,27 @@ def _options(names: Names) -> list[str]:
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:
-    paths = [path for place in adopt.PLACES for path in (folder / place, *(folder / place).rglob("*"))]
+    paths = [path for place in names.PLACES for path in (folder / place, *(folder / place).rglob("*"))]
     files = [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 @pytest.mark.long(".github", "app", "deploy", "monitoring", "tests/deploy/test_adopt.py")
 def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
-    former = adopt.current(copy)
+    former = names.current(copy)
     done = _start(copy, "deploy.adopt", *_options(MINE))
     assert (done.returncode, done.stderr) == (0, "")
-    assert adopt.current(copy) == MINE
+    assert names.current(copy) == MINE
     for path, content in _contents(copy).items():
         # Tests have made-up names.
-        if path.suffix != ".py" and "tests" not in path.parts:
+        if path.suffix not in (".py", ".tf") and "tests" not in path.parts:
             found = [name for name in MINE.replacements(former) if name.encode() in content]
             assert found == [], path
     checked = _start(copy, "deploy.manifests")
     assert (checked.returncode, checked.stderr) == (0, "")
     rendered = (copy / "build/manifests/production.iris.yaml").read_text()
     assert "host: iris.flowers.acme.io" in rendered
-    assert "cidr: 172.20.0.0/16" in rendered
+    assert "cidr: 172.21.0.0/20" in rendered
     assert "host: iris.staging.flowers.acme.io" in (copy / "build/manifests/staging.iris.yaml").read_text()
     watching = (copy / "build/manifests/monitoring.yaml").read_text()
     assert "--repository=acme/flowers" in watching
@@ -88,7 +91,7 @@ def test_nothing_of_ours_is_left_and_all_still_fits(copy: Path) -> None:
 
 
 def test_again_it_changes_nothing_and_there_is_a_way_back(call: Call, copy: Path) -> None:
-    original, former = _contents(copy), adopt.current(copy)
+    original, former = _contents(copy), names.current(copy)
     call(adopt.main, copy, *_options(MINE))
     adopted = _contents(copy)
     done = call(adopt.main, copy, *_options(MINE))
@@ -99,7 +102,7 @@ def test_again_it_changes_nothing_and_there_is_a_way_back(call: Call, copy: Path
 
 
 def test_what_terraform_keeps_is_left_alone(call: Call, copy: Path) -> None:
-    terraform, region = copy / "deploy/terraform", adopt.current(copy).region.encode()
+    terraform, region = copy / "deploy/terraform", names.current(copy).region.encode()
     kept = {
         terraform / "aws/.terraform/providers/aws": b"\xff " + region,
         terraform / "bootstrap/terraform.tfstate": region,
@@ -116,10 +119,10 @@ def test_what_terraform_keeps_is_left_alone(call: Call, copy: Path) -> None:
 
 
 def test_one_name_alone(call: Call, copy: Path) -> None:
-    former = adopt.current(copy)
+    former = names.current(copy)
     done = call(adopt.main, copy, "--host", "flowers.acme.io")
     assert done.returncode == 0
-    assert adopt.current(copy) == Names(**{**vars(former), "host": "flowers.acme.io"})
+    assert names.current(copy) == Names(**{**vars(former), "host": "flowers.acme.io"})
     assert "deploy/overlays/production/iris/kustomization.yaml" in done.stdout
     assert "deploy/overlays/staging" not in done.stdout
 
@@ -139,8 +142,19 @@ def test_one_name_alone(call: Call, copy: Path) -> None:
         ("--host", "", "a host's full name"),
         ("--argocd-url", "argocd.acme.io", "is not https://HOST of Argo CD"),
         ("--argocd-url", "https://argocd.acme.io/", "is not https://HOST of Argo CD"),
-        ("--vpc-cidr", "10.0.0.1/16", "has host bits set"),
-        ("--vpc-cidr", "everywhere", "a network such as"),
+        ("--account-id", "12345678901", "an account's number of twelve digits"),
+        ("--account-id", "1234-5678-9012", "an account's number of twelve digits"),
+        ("--load-balancer-cidr", "10.0.0.1/16", "has host bits set"),
+        ("--load-balancer-cidr", "everywhere", "not a network with a mask"),
+        ("--load-balancer-cidr", "10.0.0.0", "not a network with a mask"),
+        ("--load-balancer-cidr", "10.0.0.0/255.255.240.0", "not a network with a mask"),
+        ("--load-balancer-cidr", "10.0.0.0/33", "is not a valid netmask"),
+        ("--vpc-cidr", "0.0.0.0/0", "is too wide: the mask must have at least /16"),
+        ("--vpc-cidr", "10.0.0.0/8", "is too wide"),
+        ("--admin", "arn:aws:sts::123456789012:assumed-role/a/b", "is not arn:aws:iam::ACCOUNT:role/NAME"),
+        ("--admin", "arn:aws:iam::123456789012:role/platform", "--account-id is missing"),
+        ("--api-cidr", "0.0.0.0/0", "is too wide: the mask must have at least /8"),
+        ("--api-cidr", "0.0.0.0/1", "is too wide"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(
@@ -155,15 +169,27 @@ def test_what_cannot_be_meant_is_refused(
     assert _contents(untouched) == before
 
 
+def test_a_name_that_is_nowhere_is_said(call: Call, copy: Path) -> None:
+    owners = copy / ".github/CODEOWNERS"
+    owners.write_text(owners.read_text().replace("@espalier-ml/", "@others/"))
+    done = call(adopt.main, copy, "--repository", "https://github.com/acme/flowers")
+    assert done.returncode == 0
+    assert [line for line in done.stdout.splitlines() if line.startswith("note: ")] == [
+        "note: nothing names @espalier-ml"
+    ]
+    assert 'image.source="https://github.com/acme/flowers"' in (copy / "app/Dockerfile").read_text()
+    assert "git clone https://github.com/acme/flowers" in (copy / "docs/tutorial.md").read_text()
+
+
 def test_the_environments_have_hosts_of_their_own(call: Call, untouched: Path) -> None:
-    done = call(adopt.main, untouched, "--host", adopt.current(untouched).staging_host)
+    done = call(adopt.main, untouched, "--host", names.current(untouched).staging_host)
     assert done.returncode == 1
     assert "each environment has its own" in done.stderr
 
 
 def test_outside_the_project_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(AdoptError, match="run this in the top folder"):
-        adopt.current(tmp_path)
+        names.current(tmp_path)
 
 
 @pytest.mark.parametrize(

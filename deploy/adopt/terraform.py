@@ -1,0 +1,81 @@
+"""Puts what Terraform made into deploy/: region, load balancers' network, platform, and where predictions are stored.
+
+PLACES says what goes where. A server's log is set in overlays that have the component prediction-log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common import files
+from deploy.adopt import names, outputs, variables
+from deploy.adopt.errors import AdoptError
+from deploy.adopt.names import Names
+from deploy.adopt.outputs import Outputs
+
+PLATFORMS = {"auto": "eks-auto", "node_groups": "eks"}
+"""Folders of deploy/platforms, by the output `compute`."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Values in files that are not names which stand in many files."""
+
+    glob: str
+    pattern: str
+    """Its first group is the value."""
+    value: Callable[[Outputs, Path], str | None]
+    """None: leave it."""
+
+
+PLACES = (
+    Place("deploy/clusters.yaml", r"^ +platform: (eks\S*)$", lambda made, _: PLATFORMS[made.compute]),
+    Place(
+        "deploy/overlays/*/*/kustomization.yaml",
+        r"/value, value: [\"']?(s3://[^\s\"'}]+)",
+        lambda made, path: made.predictions.get("/".join(path.parts[-3:-1])),
+    ),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    outputs.add_options(parser)
+
+
+def main(options: argparse.Namespace) -> None:
+    root, made = Path(), outputs.read(options.outputs)
+    former = names.current(root)
+    wanted = replace(former, **_names(made))
+    wanted.check()
+    if former.account_id not in (made.account_id, variables.EXAMPLE):
+        raise AdoptError(
+            f"the outputs are of account {made.account_id}, and deploy/ is adopted for {former.account_id}"
+        )
+    changed, _ = names.adopt(root, former, wanted)
+    for path, number in _fill(root, made).items():
+        changed[path] = changed.get(path, 0) + number
+    names.report(root, [], changed)
+
+
+def _names(made: Outputs) -> dict[str, str]:
+    return {name: getattr(made, name) for name in Names.__dataclass_fields__ if name in Outputs.model_fields}
+
+
+def _fill(root: Path, made: Outputs) -> dict[Path, int]:
+    changed: dict[Path, int] = {}
+    for place in PLACES:
+        for path in sorted(root.glob(place.glob)):
+            value = place.value(made, path)
+            text = path.read_text(encoding="utf-8")
+            spans = [found.span(1) for found in re.finditer(place.pattern, text, re.MULTILINE)]
+            stale = [span for span in spans if value is not None and text[slice(*span)] != value]
+            for start, end in reversed(stale):
+                text = text[:start] + (value or "") + text[end:]
+            if stale:
+                files.write_text(path, text)
+                changed[path.relative_to(root)] = len(stale)
+    return changed
