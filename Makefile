@@ -14,6 +14,7 @@ MODEL ?=
 # Tests wait for other processes a third of the time.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 MONITOR_ARGS ?=
+TERRAFORM ?= terraform
 
 # Tools come from the project's environment. uv comes from the machine, or from PyPI if the machine has none.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.uv/bin
@@ -108,6 +109,17 @@ test-long: setup estimators ## Run the long tests; PYTEST_ARGS="--changed-since=
 explore: setup estimators ## Run the property tests on random examples; `make test` always uses the same
 	@mkdir -p build
 	python -m pytest -n $(WORKERS) -m hypothesis --hypothesis-profile=explore $(PYTEST_ARGS) | tee build/explore.txt
+
+.PHONY: infrastructure
+infrastructure: ## Create or change what deploy/terraform describes on AWS; asks before each (TERRAFORM=tofu)
+	@# Its bucket holds the state of everything else, and is created once.
+	@[[ -f deploy/terraform/aws/backend.hcl ]] || { set -x; $(TERRAFORM) -chdir=deploy/terraform/bootstrap init -input=false \
+	  && $(TERRAFORM) -chdir=deploy/terraform/bootstrap apply \
+	  && mkdir -p build && $(TERRAFORM) -chdir=deploy/terraform/bootstrap output -raw backend > build/backend.hcl \
+	  && mv build/backend.hcl deploy/terraform/aws/backend.hcl; }
+	$(TERRAFORM) -chdir=deploy/terraform/aws init -input=false -backend-config=backend.hcl
+	$(TERRAFORM) -chdir=deploy/terraform/aws apply
+	python -m deploy.adopt terraform --program $(TERRAFORM)
 
 .PHONY: docs
 docs: $(UV) ## Build the documentation into build/site; a broken link fails

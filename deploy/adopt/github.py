@@ -125,7 +125,7 @@ def _make(found: Iterator[Change], *, dry: bool = False) -> int:
 def _wanted(options: argparse.Namespace) -> Wanted:
     variables = {}
     if options.outputs != outputs.NONE:
-        variables = outputs.read(options.outputs).github_variables or {}
+        variables = outputs.read(options).github_variables or {}
     read = {
         name
         for path in Path(".github").rglob("*.yml")

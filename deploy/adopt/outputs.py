@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,7 +23,7 @@ class Outputs(BaseModel):
 
     account_id: str
     region: str
-    compute: str
+    compute: Literal["auto", "node_groups"]
     load_balancer_cidr: str
     predictions: dict[str, str]
     """The prefix of each server's log, by ENVIRONMENT/MODEL."""
@@ -35,17 +35,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--outputs",
         metavar="FILE",
-        help=f"what `terraform output -json` printed, - for stdin; without it, terraform or tofu runs in {AWS}",
+        help=f"what `terraform output -json` printed, - for stdin; without it, it runs in {AWS}",
+    )
+    parser.add_argument(
+        "--program", metavar="NAME", help="terraform or tofu; without it, whichever is installed"
     )
 
 
-def read(file: str | None) -> Outputs:
+def read(options: argparse.Namespace) -> Outputs:
     """The outputs.
 
     Raises:
         AdoptError: there are none, or they are not those of deploy/terraform/aws.
     """
-    text = _run() if file is None else _read(file)
+    file: str | None = options.outputs
+    text = _run(options.program) if file is None else _read(file)
     try:
         values: dict[str, Any] = {name: each["value"] for name, each in json.loads(text).items()}
         if not values:
@@ -72,10 +76,11 @@ def _read(file: str) -> str:
         raise AdoptError(f"--outputs {file}: {error}") from None
 
 
-def _run() -> str:
-    program = shutil.which("terraform") or shutil.which("tofu")
-    if program is None:
-        raise AdoptError("terraform is not installed, nor tofu: install one, or name --outputs FILE")
+def _run(program: str | None) -> str:
+    names = [program] if program else ["terraform", "tofu"]
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        raise AdoptError(f"{' or '.join(names)} is not installed: install it, or name --outputs FILE")
     if not (AWS / ".terraform").is_dir():
         raise AdoptError(f"{AWS} is not initialised: run `make infrastructure` first, or name --outputs FILE")
-    return call([program, f"-chdir={AWS}", "output", "-json", "-no-color"], whole=True)
+    return call([path, f"-chdir={AWS}", "output", "-json", "-no-color"], whole=True)

@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    root, made = Path(), outputs.read(options.outputs)
+    root, made = Path(), outputs.read(options)
     former = names.current(root)
     wanted = replace(former, **_names(made))
     wanted.check()

@@ -31,7 +31,7 @@ OUTPUTS = {
     "predictions": {},
     "github_variables": VARIABLES,
 }
-pytestmark = pytest.mark.slow
+LONG = pytest.mark.long(".github", "deploy/adopt", "deploy/github.py", "tests/deploy/test_adopt_github.py")
 
 
 @pytest.fixture
@@ -75,6 +75,7 @@ APPS = [
 ]
 
 
+@LONG
 def test_all_is_set_once(call: Call, copy: Path, server: SettingsGitHub) -> None:
     server.add_app("ada-pipeline")
     release = server.add_app("ada-release")
@@ -118,6 +119,7 @@ def test_all_is_set_once(call: Call, copy: Path, server: SettingsGitHub) -> None
     assert [each for each in server.requests if not each.startswith("GET ")] == []
 
 
+@LONG
 def test_what_somebody_changed_is_set_again(call: Call, copy: Path, server: SettingsGitHub) -> None:
     command = ["github", "--outputs", "outputs.json"]
     assert call(adopt.main, copy, *command).returncode == 0
@@ -141,6 +143,7 @@ def test_what_somebody_changed_is_set_again(call: Call, copy: Path, server: Sett
     assert _state(server) == settled
 
 
+@LONG
 def test_secrets_are_replaced_on_request(call: Call, copy: Path, server: SettingsGitHub) -> None:
     server.add_app("ada-pipeline")
     server.add_app("ada-release")
@@ -154,6 +157,7 @@ def test_secrets_are_replaced_on_request(call: Call, copy: Path, server: Setting
     ]
 
 
+@LONG
 @pytest.mark.parametrize("writers", [["ada"], ["ada", "grace"]])
 def test_a_person_without_teams(call: Call, copy: Path, server: SettingsGitHub, writers: list[str]) -> None:
     server.owner_type, server.writers = "User", writers
@@ -176,6 +180,7 @@ def test_a_person_without_teams(call: Call, copy: Path, server: SettingsGitHub, 
     assert call(adopt.main, copy, "github", "--outputs", "none").stdout == "nothing to do\n"
 
 
+@LONG
 @pytest.mark.parametrize("owner", ["User", "Organization"])
 def test_apps_are_created_with_a_browser(
     call: Call, copy: Path, server: SettingsGitHub, monkeypatch: pytest.MonkeyPatch, owner: str

@@ -65,8 +65,8 @@ def test_an_installation_lives_and_is_destroyed_only_without_data(
     applied = terraform.done("aws", "apply", "planned")
     state = json.loads(account.get(STATE))
     managed = [each for each in state["resources"] if each["mode"] == "managed"]
-    assert sum(len(each["instances"]) for each in managed) == 77
-    assert "77 added, 0 changed, 0 destroyed" in applied
+    assert sum(len(each["instances"]) for each in managed) == 80
+    assert "80 added, 0 changed, 0 destroyed" in applied
     second = terraform("aws", "plan", "-detailed-exitcode")
     assert second.returncode == 0, second.stdout
 

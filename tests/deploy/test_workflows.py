@@ -444,26 +444,10 @@ def test_owners_have_paths_that_exist_and_production_has_its_own() -> None:
         assert owners, path
         assert path == "*" or (ROOT / path.strip("/")).exists(), path
         for owner in owners:
-            assert f"`{owner}`" in SETUP, f"{owner} is not among the placeholders"
+            assert f"`{owner.partition('/')[2]}`" in SETUP, f"setup does not name the team {owner}"
     assert lines[0][0] == "*"
     # The last line that fits counts.
     assert lines[-1] == ["/deploy/overlays/production/", "@espalier-ml/production"]
-
-
-def test_policies_in_the_documentation_are_json_and_trust_exact_subjects() -> None:
-    policies = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", SETUP, re.DOTALL)]
-    assert len(policies) == 3
-    trust = policies[0]["Statement"][0]["Condition"]
-    assert set(trust) == {"StringEquals"}
-    subjects = trust["StringEquals"]["token.actions.githubusercontent.com:sub"]
-    assert subjects == [
-        "repo:espalier-ml/espalier:environment:release",
-        "repo:espalier-ml@OWNER_ID/espalier@REPOSITORY_ID:environment:release",
-    ]
-    assert "*" not in json.dumps(policies[0])
-    actions = json.dumps(policies[1:])
-    for dangerous in ('"s3:*"', '"ecr:*"', "Delete", '"*"'):
-        assert dangerous not in actions.replace('"Action": "ecr:GetAuthorizationToken", "Resource": "*"', "")
 
 
 def _names_in_first_cell(line: str) -> list[str]:

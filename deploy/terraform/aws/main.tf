@@ -60,6 +60,7 @@ module "cluster" {
   admins             = var.admins
   viewers            = var.viewers
   log_retention_days = var.log_retention_days
+  image_caches       = var.image_caches
 }
 
 module "data" {
@@ -105,6 +106,11 @@ module "identity" {
   region             = var.region
   cluster_name       = module.cluster.pod_identity
   cluster_arn        = module.cluster.arn
+  account_id         = var.account_id
+  vpc_id             = module.network.vpc_id
+  compute            = var.compute
+  secrets_prefix     = var.secrets_prefix
+  hosted_zone_id     = var.hosted_zone_id
   servers            = local.servers
   predictions_bucket = module.data.predictions_bucket
   kms_key_arn        = module.data.kms_key_arn

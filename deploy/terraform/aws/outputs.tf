@@ -55,6 +55,11 @@ output "predictions" {
   value       = module.identity.predictions
 }
 
+output "image_caches" {
+  description = "Where the copies of other registries' images are, by registry."
+  value       = { for prefix, cache in var.image_caches : cache.registry => "${var.account_id}.dkr.ecr.${var.region}.amazonaws.com${local.partition == "aws-cn" ? ".cn" : ""}/${prefix}" }
+}
+
 output "github_variables" {
   description = "Variables of the repository on GitHub. null where delivery is off."
   value = one([

@@ -275,6 +275,42 @@ variable "viewers" {
   }
 }
 
+variable "secrets_prefix" {
+  description = "What names of the secrets in Secrets Manager begin with, before a slash, that External Secrets may read. null: it has no role."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.secrets_prefix == null ? true : can(regex("^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", var.secrets_prefix))
+    error_message = "secrets_prefix must be the beginning of names such as espalier, without wildcards and without a slash at its end."
+  }
+}
+
+variable "hosted_zone_id" {
+  description = "The zone of Route 53 in which external-dns may write. null: it has no role."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.hosted_zone_id == null ? true : can(regex("^Z[A-Z0-9]+$", var.hosted_zone_id))
+    error_message = "hosted_zone_id must be the number of a zone, such as Z0123456789ABC."
+  }
+}
+
+variable "image_caches" {
+  description = "Registries whose images ECR keeps copies of, by the prefix of their repositories. Docker Hub asks for credentials: a secret whose name begins with ecr-pullthroughcache/."
+  type = map(object({
+    registry       = string
+    credential_arn = optional(string)
+  }))
+  default = {}
+
+  validation {
+    condition     = alltrue([for prefix, cache in var.image_caches : can(regex("^[a-z0-9][a-z0-9-]{1,29}$", prefix)) && can(regex("^[a-z0-9-]+(\\.[a-z0-9-]+)+$", cache.registry))])
+    error_message = "image_caches must be hosts such as registry-1.docker.io, by a prefix of 2 to 30 characters of a-z, 0-9 and hyphens."
+  }
+}
+
 variable "log_retention_days" {
   description = "How long the logs of the control plane and of the VPC are kept."
   type        = number

@@ -38,6 +38,9 @@ variables {
   api_cidrs            = []
   private_api_cidrs    = ["10.8.0.0/24"]
   admins               = ["arn:aws:iam::111122223333:role/platform"]
+  secrets_prefix       = "espalier"
+  hosted_zone_id       = "Z123"
+  image_caches         = { quay = { registry = "quay.io" } }
   viewers              = ["arn:aws:iam::111122223333:role/developers"]
 }
 
@@ -57,6 +60,11 @@ run "everything" {
       "staging/iris" = [["kms:Decrypt", "kms:GenerateDataKey"]]
     }
     error_message = "Who writes to the buckets may encrypt and decrypt, who reads may decrypt, and nobody else either."
+  }
+
+  assert {
+    condition     = output.image_caches == { "quay.io" = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/quay" }
+    error_message = "The images' copies are elsewhere."
   }
 
   assert {

@@ -187,3 +187,30 @@ run "private_endpoint_alone" {
     error_message = "The VPN does not reach the API."
   }
 }
+
+run "image_caches" {
+  command = plan
+  module { source = "../modules/cluster" }
+  variables {
+    image_caches = {
+      quay       = { registry = "quay.io" }
+      docker-hub = { registry = "registry-1.docker.io", credential_arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:ecr-pullthroughcache/docker-hub" }
+    }
+  }
+
+  assert {
+    condition = { for prefix, rule in aws_ecr_pull_through_cache_rule.this : prefix => rule.upstream_registry_url } == {
+      quay = "quay.io", docker-hub = "registry-1.docker.io"
+    }
+    error_message = "Images would come from elsewhere."
+  }
+
+  assert {
+    condition = jsondecode(aws_iam_role_policy.image_caches[0].policy).Statement == [{
+      Effect   = "Allow"
+      Action   = ["ecr:BatchImportUpstreamImage", "ecr:CreateRepository"]
+      Resource = ["arn:aws:ecr:eu-central-1:111122223333:repository/docker-hub/*", "arn:aws:ecr:eu-central-1:111122223333:repository/quay/*"]
+    }]
+    error_message = "Nodes cannot fill the caches, or may make other repositories."
+  }
+}

@@ -2,3 +2,7 @@
 kms       = true
 flow_logs = true
 compute   = "node_groups"
+
+secrets_prefix = "espalier"
+hosted_zone_id = "Z123"
+image_caches   = { quay = { registry = "quay.io" } }

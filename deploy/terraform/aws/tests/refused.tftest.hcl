@@ -49,6 +49,9 @@ run "wrong_forms" {
     admins               = [] # nobody could ever use the cluster
     viewers              = ["arn:aws:iam::111122223333:role/*"]
     log_retention_days   = 100
+    secrets_prefix       = "espalier/*"
+    hosted_zone_id       = "example.com"
+    image_caches         = { quay = { registry = "https://quay.io" } }
   }
   expect_failures = [
     var.account_id,
@@ -71,6 +74,9 @@ run "wrong_forms" {
     var.admins,
     var.viewers,
     var.log_retention_days,
+    var.secrets_prefix,
+    var.hosted_zone_id,
+    var.image_caches,
   ]
 }
 

@@ -68,3 +68,12 @@ variable "log_retention_days" {
   description = "How long the control plane's logs are kept."
   type        = number
 }
+
+variable "image_caches" {
+  description = "Registries whose images ECR keeps copies of, by the prefix of their repositories."
+  type = map(object({
+    registry       = string
+    credential_arn = optional(string)
+  }))
+  default = {}
+}

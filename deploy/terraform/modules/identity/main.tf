@@ -1,26 +1,26 @@
-# The roles of the pods that use AWS: each model's service, which stores its prediction log. Every model in every
-# environment has its own role, with one right under one prefix.
+# The roles of the pods that use AWS. Each model's service in each environment has its own, with one right under one prefix,
+# to store its prediction log. platform.tf has the roles of controllers.
 
 locals {
-  names = {
-    for server in var.servers : "${server.environment}/${server.model}" => "${var.name}-${server.environment}-${server.model}"
-  }
-
   servers = {
     for server in var.servers : "${server.environment}/${server.model}" => {
+      role            = "${var.name}-${server.environment}-${server.model}"
+      description     = "stores predictions"
       namespace       = "espalier-${server.environment}"
       service_account = "${server.model}-server"
       prefix          = "${server.environment}/${server.model}"
     }
   }
 
+  pods = merge(local.servers, local.controllers)
+
   # IAM takes at most 64 characters, and a model's name alone may have as many.
   roles = {
-    for key, name in local.names : key => length(name) <= 64 ? name : "${substr(name, 0, 55)}-${substr(sha256(key), 0, 8)}"
+    for key, pod in local.pods : key => length(pod.role) <= 64 ? pod.role : "${substr(pod.role, 0, 55)}-${substr(sha256(key), 0, 8)}"
   }
 
   trust = {
-    for key, server in local.servers : key => {
+    for key, pod in local.pods : key => {
       Version = "2012-10-17"
       Statement = [{
         Effect    = "Allow"
@@ -30,18 +30,18 @@ locals {
         Condition = {
           StringEquals = {
             "aws:RequestTag/eks-cluster-arn"            = var.cluster_arn
-            "aws:RequestTag/kubernetes-namespace"       = server.namespace
-            "aws:RequestTag/kubernetes-service-account" = server.service_account
+            "aws:RequestTag/kubernetes-namespace"       = pod.namespace
+            "aws:RequestTag/kubernetes-service-account" = pod.service_account
           }
         }
       }]
     }
   }
 
-  policies = {
-    for key, server in local.servers : key => {
-      Version = "2012-10-17"
-      Statement = concat(
+  statements = merge(
+    local.controller_statements,
+    {
+      for key, server in local.servers : key => concat(
         [{
           Sid      = "Store"
           Effect   = "Allow"
@@ -56,33 +56,35 @@ locals {
           Condition = { StringEquals = { "kms:ViaService" = "s3.${var.region}.amazonaws.com" } }
         }],
       )
-    }
-  }
+    },
+  )
+
+  policies = { for key, statements in local.statements : key => { Version = "2012-10-17", Statement = statements } }
 }
 
-resource "aws_iam_role" "servers" {
-  for_each = local.servers
+resource "aws_iam_role" "pods" {
+  for_each = local.pods
 
   name               = local.roles[each.key]
-  description        = "${each.value.service_account} in ${each.value.namespace}: stores predictions"
+  description        = "${each.value.service_account} in ${each.value.namespace}: ${each.value.description}"
   assume_role_policy = jsonencode(local.trust[each.key])
 }
 
-resource "aws_iam_role_policy" "servers" {
-  for_each = local.servers
+resource "aws_iam_role_policy" "pods" {
+  for_each = local.pods
 
-  name   = "predictions"
-  role   = aws_iam_role.servers[each.key].name
+  name   = "pods"
+  role   = aws_iam_role.pods[each.key].name
   policy = jsonencode(local.policies[each.key])
 }
 
-resource "aws_eks_pod_identity_association" "servers" {
-  for_each = local.servers
+resource "aws_eks_pod_identity_association" "pods" {
+  for_each = local.pods
 
   cluster_name    = var.cluster_name
   namespace       = each.value.namespace
   service_account = each.value.service_account
-  role_arn        = aws_iam_role.servers[each.key].arn
+  role_arn        = aws_iam_role.pods[each.key].arn
 
-  depends_on = [aws_iam_role_policy.servers]
+  depends_on = [aws_iam_role_policy.pods]
 }

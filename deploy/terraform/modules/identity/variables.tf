@@ -13,9 +13,36 @@ variable "region" {
   type        = string
 }
 
-variable "cluster_name" {
-  description = "The cluster."
+variable "account_id" {
+  description = "The account."
   type        = string
+}
+
+variable "cluster_name" {
+  description = "The cluster, once associations of pods with roles work in it."
+  type        = string
+}
+
+variable "vpc_id" {
+  description = "The VPC."
+  type        = string
+}
+
+variable "compute" {
+  description = "auto or node_groups."
+  type        = string
+}
+
+variable "secrets_prefix" {
+  description = "What names of the secrets begin with that External Secrets may read, or null."
+  type        = string
+  default     = null
+}
+
+variable "hosted_zone_id" {
+  description = "The zone of Route 53 in which external-dns may write, or null."
+  type        = string
+  default     = null
 }
 
 variable "cluster_arn" {
