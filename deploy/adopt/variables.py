@@ -35,6 +35,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a network from which the cluster's API is reachable, such as 203.0.113.7/32; may be repeated",
     )
 
+    parser.add_argument(
+        "--hosted-zone",
+        metavar="ID",
+        help="the zone of Route 53 that has both domains: they get certificates, and external-dns a role",
+    )
+
 
 def current(root: Path) -> dict[str, str]:
     """The strings of the variables file, or of the example while there is no file."""
@@ -53,11 +59,15 @@ def write(root: Path, account: str, repository: str, options: argparse.Namespace
             raise AdoptError(f"--admin {arn!r} is not arn:aws:iam::ACCOUNT:role/NAME or …:user/NAME")
     for cidr in options.api_cidr or []:
         check_network("--api-cidr", cidr, widest=8)
+    if options.hosted_zone and not re.fullmatch(r"Z[A-Z0-9]+", options.hosted_zone):
+        raise AdoptError(
+            f"--hosted-zone {options.hosted_zone!r} is not the number of a zone, such as Z0123456789ABC"
+        )
     before, values = _text(root), _given(options)
     if account == EXAMPLE:
         if values:
             raise AdoptError(
-                "--account-id is missing: --admin and --api-cidr are for the infrastructure of an account"
+                "--account-id is missing: --admin, --api-cidr and --hosted-zone are for an account"
             )
         return []
     path, exists = root / AWS / "terraform.tfvars", (root / AWS / "terraform.tfvars").exists()
@@ -70,7 +80,11 @@ def write(root: Path, account: str, repository: str, options: argparse.Namespace
     text = before.replace("Copy to terraform.tfvars and fill in. ", "")
     for name, value in values.items():
         lines = text.splitlines(keepends=True)
-        text = "".join(re.sub(rf"^({name} *= *).*", rf"\g<1>{json.dumps(value)}", line) for line in lines)
+        # The example has optional ones as comments.
+        pattern, new = rf"^(?:# )?({name} *= *).*", rf"\g<1>{json.dumps(value)}"
+        text = "".join(re.sub(pattern, new, line) for line in lines)
+    if options.hosted_zone:
+        text = re.sub(r"^# (domains *= )", r"\1", text, flags=re.MULTILINE)
     written = []
     if not exists or text != before:
         files.write_text(path, text)
@@ -86,7 +100,11 @@ def write(root: Path, account: str, repository: str, options: argparse.Namespace
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     return {
         name: value
-        for name, value in (("admins", options.admin), ("api_cidrs", options.api_cidr))
+        for name, value in (
+            ("admins", options.admin),
+            ("api_cidrs", options.api_cidr),
+            ("hosted_zone_id", options.hosted_zone),
+        )
         if value is not None
     }
 

@@ -153,6 +153,7 @@ def test_one_name_alone(call: Call, copy: Path) -> None:
         ("--vpc-cidr", "10.0.0.0/8", "is too wide"),
         ("--admin", "arn:aws:sts::123456789012:assumed-role/a/b", "is not arn:aws:iam::ACCOUNT:role/NAME"),
         ("--admin", "arn:aws:iam::123456789012:role/platform", "--account-id is missing"),
+        ("--hosted-zone", "acme.io", "is not the number of a zone"),
         ("--api-cidr", "0.0.0.0/0", "is too wide: the mask must have at least /8"),
         ("--api-cidr", "0.0.0.0/1", "is too wide"),
     ],

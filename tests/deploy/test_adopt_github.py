@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,6 +271,38 @@ def test_without_gh(call: Call, copy: Path, server: SettingsGitHub, monkeypatch:
 def test_the_infrastructure_comes_first(call: Call, copy: Path, server: SettingsGitHub) -> None:
     done = call(adopt.main, copy, "github")
     assert "run `make infrastructure` first" in done.stderr or "terraform is not installed" in done.stderr
+
+
+def test_the_variables_of_terraform_are_written_once(call: Call, copy: Path, server: SettingsGitHub) -> None:
+    admin = "arn:aws:iam::123456789012:role/platform"
+    command = ["--account-id", "123456789012", "--region", "us-east-1", "--host", "flowers.acme.io"]
+    more = ["--admin", admin, "--api-cidr", "203.0.113.7/32", "--hosted-zone", "Z42"]
+    done = call(adopt.main, copy, *command, *more)
+    assert done.returncode == 0, done.stderr
+    folder = copy / "deploy/terraform"
+    text = (folder / "aws/terraform.tfvars").read_text()
+    written = dict(re.findall(r"^(\w+) *= *(.*)$", text, re.MULTILINE))
+    assert written == {
+        "account_id": '"123456789012"',
+        "region": '"us-east-1"',
+        "github_repository": '"ada/flowers"',
+        "github_owner_id": "4242",
+        "github_repository_id": "777",
+        "admins": f'["{admin}"]',
+        "api_cidrs": '["203.0.113.7/32"]',
+        "hosted_zone_id": '"Z42"',
+        "domains": '["flowers.acme.io", "espalier.staging.example.com"]',
+    }
+    bootstrap = (folder / "bootstrap/terraform.tfvars").read_text()
+    assert bootstrap == 'account_id = "123456789012"\nregion     = "us-east-1"\n'
+    (folder / "aws/terraform.tfvars").write_text(text + "kms = true\n")
+    again = call(adopt.main, copy, *command, *more)
+    assert (again.returncode, again.stdout) == (0, "nothing to change\n")
+    other = call(adopt.main, copy, "--api-cidr", "198.51.100.0/24")
+    assert other.returncode == 0
+    assert (folder / "aws/terraform.tfvars").read_text() == text.replace(
+        "203.0.113.7/32", "198.51.100.0/24"
+    ) + "kms = true\n"
 
 
 def test_a_path_of_the_repository_has_no_slash_at_its_end(server: SettingsGitHub) -> None:

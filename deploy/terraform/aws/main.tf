@@ -98,6 +98,14 @@ module "delivery" {
   data_sources = var.data_sources
 }
 
+module "domain" {
+  source = "../modules/domain"
+  count  = length(var.domains) > 0 ? 1 : 0
+
+  hosted_zone_id = var.hosted_zone_id
+  domains        = var.domains
+}
+
 module "identity" {
   source = "../modules/identity"
 
@@ -112,6 +120,7 @@ module "identity" {
   secrets_prefix     = var.secrets_prefix
   hosted_zone_id     = var.hosted_zone_id
   servers            = local.servers
+  readers            = var.prediction_readers
   predictions_bucket = module.data.predictions_bucket
   kms_key_arn        = module.data.kms_key_arn
 }

@@ -104,6 +104,17 @@ variable "kms" {
   default     = false
 }
 
+variable "prediction_readers" {
+  description = "ARNs of the roles and users who may assume the role that reads the prediction log. Features may be personal data."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.prediction_readers : can(regex("^arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[^*]+$", arn))])
+    error_message = "prediction_readers must be ARNs of roles or users (arn:aws:iam::ACCOUNT:role/NAME), and not of sessions."
+  }
+}
+
 variable "predictions_days" {
   description = "Age at which predictions are deleted, because features may be personal data. null: never."
   type        = number
@@ -294,6 +305,22 @@ variable "hosted_zone_id" {
   validation {
     condition     = var.hosted_zone_id == null ? true : can(regex("^Z[A-Z0-9]+$", var.hosted_zone_id))
     error_message = "hosted_zone_id must be the number of a zone, such as Z0123456789ABC."
+  }
+}
+
+variable "domains" {
+  description = "Domains below which models answer, at MODEL.DOMAIN. Each gets a certificate, proven in the zone hosted_zone_id."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for domain in var.domains : can(regex("^[a-z0-9-]+(\\.[a-z0-9-]+)+$", domain))])
+    error_message = "domains must be domains such as espalier.example.com, without wildcards."
+  }
+
+  validation {
+    condition     = length(var.domains) == 0 || var.hosted_zone_id != null
+    error_message = "domains need hosted_zone_id, where their certificates are proven."
   }
 }
 

@@ -13,6 +13,17 @@ mock_provider "aws" {
   mock_resource "aws_iam_role" {
     defaults = { arn = "arn:aws:iam::111122223333:role/mocked" }
   }
+  mock_resource "aws_acm_certificate" {
+    defaults = {
+      arn = "arn:aws:acm:eu-central-1:111122223333:certificate/mocked"
+      domain_validation_options = [{
+        domain_name           = "*.espalier.example.com"
+        resource_record_name  = "_proof.espalier.example.com."
+        resource_record_type  = "CNAME"
+        resource_record_value = "_value.acm-validations.aws."
+      }]
+    }
+  }
   mock_resource "aws_launch_template" {
     defaults = { id = "lt-0123456789abcdef0" }
   }
@@ -40,6 +51,7 @@ variables {
   admins               = ["arn:aws:iam::111122223333:role/platform"]
   secrets_prefix       = "espalier"
   hosted_zone_id       = "Z123"
+  domains              = ["espalier.example.com", "espalier.staging.example.com"]
   image_caches         = { quay = { registry = "quay.io" } }
   viewers              = ["arn:aws:iam::111122223333:role/developers"]
 }

@@ -25,6 +25,11 @@ run "one_role_for_each_server" {
   module { source = "../modules/identity" }
 
   assert {
+    condition     = length(aws_iam_role.readers) == 0
+    error_message = "Somebody may read predictions without being named."
+  }
+
+  assert {
     condition = { for key, association in aws_eks_pod_identity_association.pods : key => "${association.namespace}/${association.service_account}" } == {
       "argo-rollouts"   = "argo-rollouts/argo-rollouts"
       "staging/iris"    = "espalier-staging/iris-server"
@@ -70,7 +75,18 @@ run "one_role_for_each_server" {
 run "with_a_key" {
   command = plan
   module { source = "../modules/identity" }
-  variables { kms_key_arn = "arn:aws:kms:eu-central-1:111122223333:key/k" }
+  variables {
+    kms_key_arn = "arn:aws:kms:eu-central-1:111122223333:key/k"
+    readers     = ["arn:aws:iam::111122223333:role/analysts"]
+  }
+
+  assert {
+    condition = (
+      [for statement in jsondecode(aws_iam_role_policy.readers[0].policy).Statement : statement.Action] == ["s3:ListBucket", "s3:GetObject", "kms:Decrypt"]
+      && jsondecode(aws_iam_role.readers[0].assume_role_policy).Statement[0].Principal == { AWS = ["arn:aws:iam::111122223333:role/analysts"] }
+    )
+    error_message = "Readers may write, or others may read."
+  }
 
   assert {
     condition = jsondecode(aws_iam_role_policy.pods["staging/iris"].policy).Statement[1] == {

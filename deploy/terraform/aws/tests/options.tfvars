@@ -5,4 +5,5 @@ compute   = "node_groups"
 
 secrets_prefix = "espalier"
 hosted_zone_id = "Z123"
+domains        = ["espalier.example.com"]
 image_caches   = { quay = { registry = "quay.io" } }

@@ -49,6 +49,7 @@ run "wrong_forms" {
     admins               = [] # nobody could ever use the cluster
     viewers              = ["arn:aws:iam::111122223333:role/*"]
     log_retention_days   = 100
+    prediction_readers   = ["*"]
     secrets_prefix       = "espalier/*"
     hosted_zone_id       = "example.com"
     image_caches         = { quay = { registry = "https://quay.io" } }
@@ -74,6 +75,7 @@ run "wrong_forms" {
     var.admins,
     var.viewers,
     var.log_retention_days,
+    var.prediction_readers,
     var.secrets_prefix,
     var.hosted_zone_id,
     var.image_caches,
@@ -89,10 +91,12 @@ run "almost_right" {
     vpc_cidr          = "10.0.0.1/16" # an address in a network
     zones             = ["eu-west-1a", "eu-west-1b", "eu-west-1c"]
     api_cidrs         = ["0.0.0.0/0"]
+    hosted_zone_id    = "Z123"
+    domains           = ["*.example.com"]
     admins            = ["arn:aws:sts::111122223333:assumed-role/platform/alice"]
   }
   expect_failures = [
-    var.account_id, var.name, var.github_repository, var.vpc_cidr, var.zones, var.api_cidrs, var.admins,
+    var.account_id, var.name, var.github_repository, var.vpc_cidr, var.zones, var.api_cidrs, var.admins, var.domains,
   ]
 }
 
@@ -113,6 +117,7 @@ run "too_small" {
     vpc_cidr         = "10.0.0.0/24"
     predictions_days = 1.5
     zones            = ["eu-central-1a", "eu-central-1b"]
+    domains          = ["espalier.example.com"] # without the zone
   }
-  expect_failures = [var.vpc_cidr, var.predictions_days, var.zones]
+  expect_failures = [var.vpc_cidr, var.predictions_days, var.zones, var.domains]
 }

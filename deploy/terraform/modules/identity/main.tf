@@ -14,6 +14,9 @@ locals {
 
   pods = merge(local.servers, local.controllers)
 
+  bucket_arn = "arn:${var.partition}:s3:::${var.predictions_bucket}"
+  via_s3     = { StringEquals = { "kms:ViaService" = "s3.${var.region}.amazonaws.com" } }
+
   # IAM takes at most 64 characters, and a model's name alone may have as many.
   roles = {
     for key, pod in local.pods : key => length(pod.role) <= 64 ? pod.role : "${substr(pod.role, 0, 55)}-${substr(sha256(key), 0, 8)}"
@@ -46,14 +49,14 @@ locals {
           Sid      = "Store"
           Effect   = "Allow"
           Action   = "s3:PutObject"
-          Resource = "arn:${var.partition}:s3:::${var.predictions_bucket}/${server.prefix}/*"
+          Resource = "${local.bucket_arn}/${server.prefix}/*"
         }],
         [for arn in compact([var.kms_key_arn]) : {
           Sid       = "Encrypt"
           Effect    = "Allow"
           Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
           Resource  = arn
-          Condition = { StringEquals = { "kms:ViaService" = "s3.${var.region}.amazonaws.com" } }
+          Condition = local.via_s3
         }],
       )
     },
@@ -87,4 +90,33 @@ resource "aws_eks_pod_identity_association" "pods" {
   role_arn        = aws_iam_role.pods[each.key].arn
 
   depends_on = [aws_iam_role_policy.pods]
+}
+
+# People who join the log with true labels: python -m monitoring.labels.
+resource "aws_iam_role" "readers" {
+  count = length(var.readers) > 0 ? 1 : 0
+
+  name        = "${var.name}-predictions-read"
+  description = "People: read the prediction log"
+  assume_role_policy = jsonencode({
+    Version   = "2012-10-17"
+    Statement = [{ Effect = "Allow", Principal = { AWS = var.readers }, Action = "sts:AssumeRole" }]
+  })
+}
+
+resource "aws_iam_role_policy" "readers" {
+  count = length(var.readers) > 0 ? 1 : 0
+
+  name = "predictions"
+  role = aws_iam_role.readers[0].name
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat(
+      [
+        { Sid = "List", Effect = "Allow", Action = "s3:ListBucket", Resource = local.bucket_arn },
+        { Sid = "Read", Effect = "Allow", Action = "s3:GetObject", Resource = "${local.bucket_arn}/*" },
+      ],
+      [for arn in compact([var.kms_key_arn]) : { Sid = "Decrypt", Effect = "Allow", Action = "kms:Decrypt", Resource = arn, Condition = local.via_s3 }],
+    )
+  })
 }

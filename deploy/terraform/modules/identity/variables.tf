@@ -55,6 +55,12 @@ variable "servers" {
   type        = set(object({ environment = string, model = string }))
 }
 
+variable "readers" {
+  description = "ARNs of the roles and users of people who may read the prediction log."
+  type        = list(string)
+  default     = []
+}
+
 variable "predictions_bucket" {
   description = "The bucket of the prediction log."
   type        = string
