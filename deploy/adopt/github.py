@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def main(options: argparse.Namespace) -> None:
             f"you are not an admin of {repository['full_name']}: sign in as one with `gh auth login`, or adopt your own name first"
         )
     made = _make(changes(root, repository, wanted), dry=options.dry_run)
-    print("nothing to do" if not made else f"{made} changes" + (" to make" if options.dry_run else ""))
+    number = f"{made} change{'s' if made > 1 else ''}" + (" to make" if options.dry_run else "")
+    print(number if made else "nothing to do")
 
 
 def changes(root: Path, repository: Json, wanted: Wanted) -> Iterator[Change]:
@@ -103,7 +105,7 @@ def changes(root: Path, repository: Json, wanted: Wanted) -> Iterator[Change]:
         if wanted.create_apps and not _has_app(environment, exists or environment == "pipeline"):
             yield Change(
                 f"create the App of {environment}",
-                lambda environment=environment: wanted.keep(environment, apps.create(environment, owner)),  # type: ignore[misc]
+                partial(_create_app, environment, owner, wanted),
             )
         yield from _app(environment, wanted, exists=exists)
     alone = owner["type"] == "User"
@@ -169,20 +171,24 @@ def _actions() -> Iterator[Change]:
     if not github.get("actions/permissions")["enabled"]:
         yield Change(
             "enable Actions",
-            lambda: github.send("PUT", "actions/permissions", enabled=True, allowed_actions="all"),
+            partial(github.send, "PUT", "actions/permissions", enabled=True, allowed_actions="all"),
         )
     read = {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": False}
     found = github.get("actions/permissions/workflow")
     if {key: found[key] for key in read} != read:
         yield Change(
             "let workflows only read, unless a job says more",
-            lambda: github.send("PUT", "actions/permissions/workflow", **read),
+            partial(github.send, "PUT", "actions/permissions/workflow", **read),
         )
+
+
+def _create_app(environment: str, owner: Json, wanted: Wanted) -> None:
+    wanted.keep(environment, apps.create(environment, owner))
 
 
 def _environments(existing: dict[str, Json]) -> Iterator[Change]:
     if "pipeline" not in existing:
-        yield Change("create the environment pipeline", lambda: github.send("PUT", "environments/pipeline"))
+        yield Change("create the environment pipeline", partial(github.send, "PUT", "environments/pipeline"))
     policies = "environments/release/deployment-branch-policies"
     restricted = existing.get("release", {}).get("deployment_branch_policy") == MAIN_ONLY
     if not restricted:
@@ -190,18 +196,18 @@ def _environments(existing: dict[str, Json]) -> Iterator[Change]:
             "restrict the environment release to chosen branches"
             if "release" in existing
             else "create the environment release",
-            lambda: github.send("PUT", "environments/release", deployment_branch_policy=MAIN_ONLY),
+            partial(github.send, "PUT", "environments/release", deployment_branch_policy=MAIN_ONLY),
         )
     branches = _listed(policies, "branch_policies") if restricted else []
     if not any(each["name"] == "main" for each in branches):
         yield Change(
-            "let main use the environment release", lambda: github.send("POST", policies, name="main")
+            "let main use the environment release", partial(github.send, "POST", policies, name="main")
         )
     for each in branches:
         if each["name"] != "main":
             yield Change(
                 f"keep {each['name']} out of the environment release",
-                lambda number=each["id"]: github.send("DELETE", f"{policies}/{number}"),  # type: ignore[misc]
+                partial(github.send, "DELETE", f"{policies}/{each['id']}"),
             )
 
 
@@ -232,7 +238,7 @@ def _app(environment: str, wanted: Wanted, *, exists: bool) -> Iterator[Change]:
         if where == environment and new:
             yield Change(
                 f"set the secret {name} of {environment}",
-                lambda name=name, value=value: github.set_secret(environment, name, value),  # type: ignore[misc]
+                partial(github.set_secret, environment, name, value),
             )
 
 
@@ -242,12 +248,12 @@ def _variables(path: str, values: dict[str, str], whose: str, *, exists: bool = 
         if name not in found:
             yield Change(
                 f"set the variable {name} {whose} to {value}",
-                lambda name=name, value=value: github.send("POST", path, name=name, value=value),  # type: ignore[misc]
+                partial(github.send, "POST", path, name=name, value=value),
             )
         elif found[name] != value:
             yield Change(
                 f"change the variable {name} {whose} from {found[name]} to {value}",
-                lambda name=name, value=value: github.send("PATCH", f"{path}/{name}", name=name, value=value),  # type: ignore[misc]
+                partial(github.send, "PATCH", f"{path}/{name}", name=name, value=value),
             )
 
 
@@ -257,7 +263,7 @@ def _owners(root: Path, login: str) -> Iterator[Change]:
     if (new := owners.without_teams(text, login)) != text:
         yield Change(
             f"write {owners.FILE}: @{login} in place of teams, which a user does not have",
-            lambda: files.write_text(path, new),
+            partial(files.write_text, path, new),
         )
 
 
@@ -271,7 +277,14 @@ def _rules(root: Path, release: App | None, alone: bool) -> Iterator[Change]:
     rules: Json = json.loads((root / RULESET).read_text(encoding="utf-8"))
     if alone:
         rules = owners.for_one_person(rules)
-    known = next((each for each in github.get_all("rulesets") if each["name"] == rules["name"]), None)
+    known = next(
+        (
+            each
+            for each in github.get_all("rulesets", includes_parents="false")
+            if each["name"] == rules["name"]
+        ),
+        None,
+    )
     found = github.get(f"rulesets/{known['id']}") if known else {}
     if release:
         rules["bypass_actors"] = [
@@ -281,9 +294,9 @@ def _rules(root: Path, release: App | None, alone: bool) -> Iterator[Change]:
         rules["bypass_actors"] = found.get("bypass_actors", [])
     named = f"the rules of {rules['name']}" + (", for one person" if alone else "")
     if not known:
-        yield Change(f"set {named}", lambda: github.send("POST", "rulesets", **rules))
+        yield Change(f"set {named}", partial(github.send, "POST", "rulesets", **rules))
     elif not _covers(found, rules) or len(found["rules"]) != len(rules["rules"]):
-        yield Change(f"change {named}", lambda: github.send("PUT", f"rulesets/{known['id']}", **rules))
+        yield Change(f"change {named}", partial(github.send, "PUT", f"rulesets/{known['id']}", **rules))
 
 
 def _covers(found: Any, wanted: Any) -> bool:
