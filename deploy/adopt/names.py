@@ -57,6 +57,12 @@ class Names:
         """OWNER/NAME."""
         return urlsplit(self.repository).path.strip("/")
 
+    @property
+    def registry(self) -> str:
+        """Of the account in the region."""
+        suffix = ".cn" if self.region.startswith("cn-") else ""
+        return f"{self.account_id}.dkr.ecr.{self.region}.amazonaws.com{suffix}"
+
     def check(self) -> None:
         """Refuse malformed values.
 
@@ -83,6 +89,7 @@ class Names:
             "path": self.path,
             # Teams, as CODEOWNERS has them.
             "teams": f"@{self.path.split('/')[0]}",
+            "registry": self.registry,
         }
 
 
@@ -119,7 +126,8 @@ def main(options: argparse.Namespace) -> None:
     written = variables.write(root, wanted.account_id, wanted.path, options)
     changed, counts = adopt(root, former, wanted)
     report(root, written, changed)
-    for name in sorted(wanted.replacements(former).keys() - counts.keys()):
+    # Only options name images of ECR.
+    for name in sorted(wanted.replacements(former).keys() - counts.keys() - {former.registry}):
         print(f"note: nothing names {name}")
 
 

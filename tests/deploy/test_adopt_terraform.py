@@ -56,6 +56,8 @@ def copy(tmp_path: Path) -> Path:
         "- cluster: in-cluster\n  region: eu-central-1\n  platform: eks-auto\n- cluster: other\n  platform: gke\n"
     )
     (tmp_path / "outputs.json").write_text(_printed(OUTPUTS))
+    registry = f"{names.current(tmp_path).account_id}.dkr.ecr.{names.current(tmp_path).region}.amazonaws.com"
+    (tmp_path / "deploy/components/copies.yaml").write_text(f"newName: {registry}/ecr-public/python\n")
     return tmp_path
 
 
@@ -76,6 +78,8 @@ def test_each_value_goes_to_its_place(call: Call, copy: Path) -> None:
     overlay = (copy / "deploy/overlays/production/iris/kustomization.yaml").read_text()
     assert 'value: "s3://predictions/production/iris"}' in overlay
     assert (copy / "deploy/overlays/staging/iris/kustomization.yaml").read_text() == staging
+    copies = (copy / "deploy/components/copies.yaml").read_text()
+    assert copies == "newName: 123456789012.dkr.ecr.us-east-2.amazonaws.com/ecr-public/python\n"
     clusters = (copy / "deploy/clusters.yaml").read_text()
     assert clusters.splitlines()[1:3] == ["  region: us-east-2", "  platform: eks"]
     assert "platform: gke" in clusters
