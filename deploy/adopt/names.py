@@ -23,11 +23,8 @@ from deploy.adopt.networks import check_network
 PLACES = ("deploy", "monitoring", ".github", "app/Dockerfile", "docs", "README.md", "zensical.toml")
 _SKIPPED = ("__pycache__", "schemas", "tests", ".terraform")
 _OTHER = (".py", ".tf", ".tfstate", ".png", ".jpg", ".gif", ".webp", ".ico")
-_NETWORKS = (
-    # Where requests of load balancers are let in; the first that exists.
-    "deploy/components/load-balancer/networkpolicy.yaml",
-    "deploy/components/ingress-alb/kustomization.yaml",
-)
+_NETWORK = "deploy/components/load-balancer/networkpolicy.yaml"
+"""Where requests of load balancers are let in."""
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _PATTERNS = {
     "repository": (r"https://[\w.-]+/[\w.-]+/[\w.-]+(?<!\.git)", "https://github.com/OWNER/NAME"),
@@ -150,7 +147,7 @@ def current(root: Path) -> Names:
         messages = yaml.safe_load((root / "deploy/argocd/notifications.yaml").read_text(encoding="utf-8"))[
             "data"
         ]
-        network = next(root / each for each in _NETWORKS if (root / each).exists())
+        network = (root / _NETWORK).read_text(encoding="utf-8")
         log = (root / "deploy/components/prediction-log/kustomization.yaml").read_text(encoding="utf-8")
         return Names(
             repository=project["spec"]["sourceRepos"][0],
@@ -159,7 +156,7 @@ def current(root: Path) -> Names:
             host=_host(root, "production"),
             staging_host=_host(root, "staging"),
             argocd_url=yaml.safe_load(messages["context"])["argocdUrl"],
-            load_balancer_cidr=re.findall(r"cidr: ([0-9./]+)", network.read_text(encoding="utf-8"))[0],
+            load_balancer_cidr=re.findall(r"cidr: ([0-9./]+)", network)[0],
         )
     except (OSError, KeyError, IndexError, StopIteration, TypeError) as error:
         raise AdoptError(

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from common.command import run
 from deploy.errors import DeployError
-from deploy.manifests import argocd, environment, model, monitoring, render, schema
+from deploy.manifests import argocd, environment, model, monitoring, platform, render, schema
 from deploy.manifests.documents import Document
 from deploy.programs import find
 
@@ -75,25 +75,38 @@ def main() -> None:
 def render_all() -> Iterator[Rendered]:
     """Environments and their models as committed, one with every set of components, monitoring, then Argo CD's part."""
     with render.copied() as root:
-        shared = {name: _environment(name, root) for name in render.ENVIRONMENTS}
+        environments = render.environments(root)
+        shared = {name: _environment(name, root) for name in environments}
         yield from shared.values()
         models = []
-        for each in render.ENVIRONMENTS:
+        for each in environments:
             here = [_model(each, name, root, shared[each]) for name in render.deployed(each, root)]
             models += _with_host_problems(here)
         # Components patch base, which is the same for all models: one of them is enough.
-        for each in render.ENVIRONMENTS:
+        for each in environments:
             for name in render.deployed(each, root)[:1]:
                 for components in render.VARIANTS:
                     render.choose(root / "overlays" / each / name, components)
                     models.append(_model(each, name, root, shared[each], "+".join(components) or "plain"))
         yield from models
+        platforms = [
+            _rendered(f"platform.{name}", root / "platforms" / name, platform.problems)
+            for name in render.PLATFORMS
+        ]
+        yield from platforms
         watching = _rendered("monitoring", render.MONITORING, monitoring.problems)
         yield watching
 
         def argocd_problems(documents: Sequence[Document]) -> list[str]:
-            deployed = [each.documents for each in (*shared.values(), *models)]
-            return argocd.problems(documents, deployed, watching.documents, root)
+            return argocd.problems(
+                documents,
+                argocd.Deployed(
+                    [each.documents for each in (*shared.values(), *models)],
+                    [each.documents for each in platforms],
+                    watching.documents,
+                    root,
+                ),
+            )
 
         yield _rendered("argocd", render.ARGOCD, argocd_problems)
 

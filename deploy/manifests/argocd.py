@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
+from deploy.clusters import CLUSTERS
 from deploy.manifests import render, schema
 from deploy.manifests.documents import Document, Documents, title
 from deploy.yaml_loader import LOADER
@@ -22,28 +26,34 @@ _FIELD = re.compile(
 )
 _CONTEXT = re.compile(r"\.context\.(\w+)")
 _CHART_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_STACK = "kube-prometheus-stack"
 _CLUSTER_KINDS = ("Namespace",)
 """The kinds that environments have and that belong to no namespace."""
 
 
-def problems(
-    documents: Sequence[Document],
-    environments: Sequence[Sequence[Document]],
-    monitoring: Sequence[Document],
-    released: Path,
-    root: Path = render.FOLDER,
-) -> list[str]:
+@dataclass(frozen=True)
+class Deployed:
+    """What the applications deploy, rendered."""
+
+    environments: Sequence[Sequence[Document]]
+    """Of every environment, and of every model with every set of components."""
+    platforms: Sequence[Sequence[Document]]
+    monitoring: Sequence[Document]
+    released: Path
+    """A copy of the folder deploy/, in which every overlay has a release."""
+
+
+def problems(documents: Sequence[Document], deployed: Deployed, root: Path = render.FOLDER) -> list[str]:
     """One line for each mistake, which names the object.
 
     Args:
         documents: the manifests of Argo CD.
-        environments: those of every environment, and of every model with every set of components.
-        monitoring: those of the folder monitoring/.
-        released: a copy of the folder deploy/, in which every overlay has a release.
+        deployed: what its applications deploy.
         root: the folder deploy/.
     """
+    environments, monitoring = deployed.environments, deployed.monitoring
     try:
-        applications = list(_applications(documents, released))
+        applications = list(_applications(documents, deployed.released))
     except (KeyError, ValueError) as error:
         return [f"ApplicationSet: {error}"]
     found = [
@@ -59,9 +69,12 @@ def problems(
     ]
     return [
         *found,
+        *_name_problems(applications),
+        *_cluster_problems(applications),
         *_environment_problems(applications, environments),
         *_whitelist_problems(documents, "espalier", environments),
         *_whitelist_problems(documents, "espalier-monitoring", [monitoring]),
+        *_whitelist_problems(documents, "espalier-platform", deployed.platforms),
         *_notification_problems(documents),
         *_address_problems(applications, environments),
         *_stack_problems(applications, monitoring),
@@ -69,36 +82,42 @@ def problems(
 
 
 def applications_of(application_set: Document, released: Path) -> Iterator[dict[str, Any]]:
-    """The applications that a list generator makes, or one that is combined with files of this repository.
+    """The applications that a generator of files in this repository makes, or two that are combined.
 
     Raises:
         KeyError: a template names a field that an element lacks; Argo CD would refuse too, by missingkey=error.
         ValueError: the template has more in braces than fields, `toJson` and `index`.
     """
     spec = application_set["spec"]
-    for element in _elements(spec["generators"][0], released):
+    generator = spec["generators"][0]
+    combined = generator["matrix"]["generators"] if "matrix" in generator else [generator]
+    for element in _elements(combined, {}, released.parent):
         made = _load(_filled(yaml.safe_dump(spec["template"], width=10_000), element))
         patch = _load(_filled(spec.get("templatePatch", "{}"), element))
         yield {"apiVersion": application_set["apiVersion"], "kind": "Application", **_merged(made, patch)}
 
 
-def _elements(generator: Document, released: Path) -> Iterator[dict[str, Any]]:
-    """What the templates are filled with: the list's elements, each with every file of a git generator."""
-    if "list" in generator:
-        yield from generator["list"]["elements"]
+def _elements(generators: Sequence[Document], known: dict[str, Any], root: Path) -> Iterator[dict[str, Any]]:
+    """What the templates are filled with: each entry of the first generator's files, with each of the next one's."""
+    if not generators:
+        yield known
         return
-    root = released.parent
-    first, second = generator["matrix"]["generators"]
-    for element in first["list"]["elements"]:
-        for file in second["git"]["files"]:
-            for found in sorted(root.glob(_filled(file["path"], element))):
-                segments = found.parent.relative_to(root).parts
-                path = {"path": "/".join(segments), "basename": segments[-1], "segments": list(segments)}
-                known = {**element, "path": path}
-                values = {
-                    name: _filled(value, known) for name, value in second["git"].get("values", {}).items()
-                }
-                yield {**known, "values": values}
+    git = generators[0]["git"]
+    for pattern in git["files"]:
+        for file in sorted(root.glob(_filled(pattern["path"], known))):
+            segments = file.parent.relative_to(root).parts
+            path = {"path": "/".join(segments), "basename": segments[-1], "segments": list(segments)}
+            place = {git["pathParamPrefix"]: {"path": path}} if "pathParamPrefix" in git else {"path": path}
+            content = _load(file.read_text(encoding="utf-8"))
+            for entry in content if isinstance(content, list) else [content]:
+                own = {**known, **entry, **place}
+                values = {name: _filled(value, own) for name, value in git.get("values", {}).items()}
+                # Of fields with one name, the first generator's stays.
+                yield from _elements(
+                    generators[1:],
+                    {**entry, **place, **({"values": values} if values else {}), **known},
+                    root,
+                )
 
 
 def _applications(documents: Sequence[Document], released: Path) -> Iterator[Document]:
@@ -120,8 +139,12 @@ def _project_problems(application: Document, documents: Sequence[Document]) -> I
     if spec["source"]["repoURL"] not in project["spec"]["sourceRepos"]:
         yield f"project {spec['project']} does not allow {spec['source']['repoURL']}"
     destination = spec["destination"]
-    if destination not in project["spec"]["destinations"]:
-        yield f"project {spec['project']} does not allow {destination['namespace']} on {destination['server']}"
+    if not any(
+        fnmatchcase(destination["name"], each["name"])
+        and fnmatchcase(destination["namespace"], each["namespace"])
+        for each in project["spec"]["destinations"]
+    ):
+        yield f"project {spec['project']} does not allow {destination['namespace']} on {destination['name']}"
 
 
 def _source_problems(application: Document, root: Path) -> Iterator[str]:
@@ -178,6 +201,30 @@ def _namespace_problems(application: Document, environments: Sequence[Sequence[D
         yield f"no overlay makes the namespace {application['spec']['destination']['namespace']}"
 
 
+def _name_problems(applications: Sequence[Document]) -> Iterator[str]:
+    """Two applications of one name would take each other's place."""
+    names = [each["metadata"]["name"] for each in applications]
+    for name in sorted({each for each in names if names.count(each) > 1}):
+        yield f"{names.count(name)} Applications are called {name}"
+
+
+def _cluster_problems(applications: Sequence[Document]) -> Iterator[str]:
+    """A cluster with an environment has what environments stand on."""
+    used = {
+        each["spec"]["destination"]["name"]
+        for each in applications
+        if "/overlays/" in each["spec"]["source"].get("path", "")
+    }
+    for chart in ("argo-rollouts", _STACK):
+        there = {
+            each["spec"]["destination"]["name"]
+            for each in applications
+            if each["spec"]["source"].get("chart") == chart
+        }
+        for name in sorted(used - there):
+            yield f"nothing deploys {chart} to {name}: look at its entry in {CLUSTERS}"
+
+
 def _environment_problems(
     applications: Sequence[Document], environments: Sequence[Sequence[Document]]
 ) -> Iterator[str]:
@@ -206,13 +253,22 @@ def _whitelist_problems(
         (each["group"], each["kind"], each.get("name", ""))
         for each in [*spec["clusterResourceWhitelist"], *spec["namespaceResourceWhitelist"]]
     }
-    for group, kind, own in sorted(used - allowed):
-        yield f"AppProject {name}: it does not allow {_kind(kind, group, own)}"
-    for group, kind, own in sorted(allowed - used):
-        yield f"AppProject {name}: it allows {_kind(kind, group, own)}, which is deployed nowhere"
+    for kind in sorted(used):
+        if not any(_covers(pattern, kind) for pattern in allowed):
+            yield f"AppProject {name}: it does not allow {_kind(*kind)}"
+    for pattern in sorted(allowed):
+        if not any(_covers(pattern, kind) for kind in used):
+            yield f"AppProject {name}: it allows {_kind(*pattern)}, which is deployed nowhere"
+    for pattern in allowed:
+        if pattern[2].startswith("*"):
+            yield f"AppProject {name}: it allows {_kind(*pattern)}, which are all there are"
 
 
-def _kind(kind: str, group: str, name: str) -> str:
+def _covers(pattern: tuple[str, str, str], each: tuple[str, str, str]) -> bool:
+    return pattern[:2] == each[:2] and fnmatchcase(each[2], pattern[2])
+
+
+def _kind(group: str, kind: str, name: str) -> str:
     return " ".join(each for each in (kind, name or group) if each)
 
 
@@ -247,7 +303,7 @@ def _address_problems(
     """Analyses ask the Prometheus that the chart makes, and the service lets exactly that one in."""
     stack = _stack(applications)
     if stack is None:
-        yield "no Application deploys kube-prometheus-stack"
+        yield f"no Application deploys {_STACK}"
         return
     release = stack["spec"]["source"]["helm"]["releaseName"]
     namespace = stack["spec"]["destination"]["namespace"]
@@ -264,7 +320,8 @@ def _address_problems(
                 for source in rule["from"]
                 if "namespaceSelector" in source
             }
-            if namespace not in allowed:
+            # A policy for load balancers alone adds to the others.
+            if allowed and namespace not in allowed:
                 yield f"{title(each)}: it keeps Prometheus out, which is in {namespace}"
 
 
@@ -292,9 +349,15 @@ def _stack_problems(applications: Sequence[Document], monitoring: Sequence[Docum
         yield f"{title(stack)}: the chart gives Grafana a known password; name a Secret in grafana.admin.existingSecret"
     if '"storageClassName": ""' in json.dumps(values):
         yield f"{title(stack)}: an empty storageClassName is no class at all; leave it out for the default class"
-    alertmanager = values.get("alertmanager", {})
+    alertmanager = values.get("alertmanager", {}).get("alertmanagerSpec", {})
+    secret = Documents(monitoring).named("Secret", alertmanager.get("configSecret", ""))
+    if secret is None or not alertmanager.get("useExistingSecret"):
+        yield f"{title(stack)}: Alertmanager takes its configuration from no Secret of monitoring/"
+        return
+    text = b64decode(secret["data"].get("alertmanager.yaml", "")).decode()
+    config = _load(text) or {}
     services = {each["metadata"]["name"]: each for each in monitoring if each["kind"] == "Service"}
-    for receiver in alertmanager.get("config", {}).get("receivers", []):
+    for receiver in config.get("receivers", []):
         for webhook in receiver.get("webhook_configs", []):
             address = urlsplit(webhook.get("url", ""))
             name, _, where = (address.hostname or "").partition(".")
@@ -302,8 +365,8 @@ def _stack_problems(applications: Sequence[Document], monitoring: Sequence[Docum
             ports = {port["port"] for port in service["spec"]["ports"]} if service else set()
             if where.split(".")[0] != namespace or address.port not in ports:
                 yield f"{title(stack)}: receiver {receiver['name']}: there is no Service at {webhook.get('url')}"
-    mounted = set(alertmanager.get("alertmanagerSpec", {}).get("secrets", []))
-    named = set(re.findall(r"/etc/alertmanager/secrets/([^/']+)/", str(alertmanager.get("config", {}))))
+    mounted = set(alertmanager.get("secrets", []))
+    named = set(re.findall(r"/etc/alertmanager/secrets/([^/']+)/", str(config)))
     for name in sorted(named - mounted):
         yield f"{title(stack)}: Alertmanager's configuration names the Secret {name}, which is not mounted"
     for name in sorted(mounted - named):
@@ -311,9 +374,7 @@ def _stack_problems(applications: Sequence[Document], monitoring: Sequence[Docum
 
 
 def _stack(applications: Sequence[Document]) -> Document | None:
-    return next(
-        (a for a in applications if a["spec"]["source"].get("chart") == "kube-prometheus-stack"), None
-    )
+    return next((a for a in applications if a["spec"]["source"].get("chart") == _STACK), None)
 
 
 def _filled(template: str, element: Document) -> str:

@@ -63,6 +63,14 @@ class Model(Documents):
         )
 
     @property
+    def versions(self) -> dict[str, str]:
+        """The Services of the stable version and of the canary, by the field of the Rollout that names them."""
+        pair, names = ("stableService", "canaryService"), self.canary
+        if "pingPong" in self.canary:
+            pair, names = ("pingService", "pongService"), self.canary["pingPong"]
+        return {role: names.get(role, "") for role in pair}
+
+    @property
     def variables(self) -> dict[str, str]:
         return {each["name"]: each.get("value", "") for each in self.container.get("env", [])}
 
@@ -287,10 +295,15 @@ def _network_policies(it: Model) -> Iterator[str]:
     policies = it.all("NetworkPolicy")
     if not any(each["spec"].get("ingress") for each in policies):
         yield "NetworkPolicy: none lets a request in"
-    for each in policies:
+    shared = [each for each in it.shared.all("NetworkPolicy") if each["spec"].get("ingress")]
+    for each in [*policies, *shared]:
         if not selects(each["spec"]["podSelector"].get("matchLabels", {}), it.workload):
             yield f"{title(each)}: its selector matches no pod"
         yield from policy_port_problems(each, it.workload)
+    if it.all("Ingress") and not any(
+        "ipBlock" in source for each in shared for rule in each["spec"]["ingress"] for source in rule["from"]
+    ):
+        yield "NetworkPolicy: the environment lets no load balancer in; add the component load-balancer to it"
 
 
 def _routes(it: Model) -> Iterator[str]:
@@ -303,7 +316,9 @@ def _routes(it: Model) -> Iterator[str]:
         # Argo Rollouts writes this one.
         routed = it.canary.get("trafficRouting", {}).get("alb", {})
         if routed.get("ingress") == ingress["metadata"]["name"]:
-            actions.add(routed.get("rootService", it.canary.get("stableService")))
+            actions.add(routed["rootService"])
+        if ingress["spec"].get("ingressClassName", "invalid") == "invalid":
+            yield f"{title(ingress)}: no component has set its class, so nobody makes a load balancer"
         for rule in ingress["spec"]["rules"]:
             yield from _host(ingress, rule["host"])
             for path in rule["http"]["paths"]:
@@ -328,22 +343,24 @@ def _routes(it: Model) -> Iterator[str]:
 def _canaries(it: Model) -> Iterator[str]:
     if it.workload["kind"] != "Rollout":
         return
-    for role in ("stableService", "canaryService"):
-        if it.named("Service", it.canary.get(role, "")) is None:
-            yield f"{title(it.workload)}: there is no {role} {it.canary.get(role)}"
+    for role, name in it.versions.items():
+        if it.named("Service", name) is None:
+            yield f"{title(it.workload)}: there is no {role} {name}"
     routing = it.canary.get("trafficRouting", {})
     if "alb" in routing:
         alb = routing["alb"]
         if it.named("Ingress", alb["ingress"]) is None:
             yield f"{title(it.workload)}: there is no Ingress {alb['ingress']}"
-        for service in (alb["rootService"], it.canary["stableService"], it.canary["canaryService"]):
+        if "pingPong" not in it.canary:
+            yield f"{title(it.workload)}: the load balancer answers 503 when a Service changes its pods; use pingPong"
+        for service in (alb["rootService"], *it.versions.values()):
             if not it.service_has(service, alb["servicePort"]):
                 yield f"{title(it.workload)}: there is no Service {service} with port {alb['servicePort']}"
     for each in routing.get("plugins", {}).get("argoproj-labs/gatewayAPI", {}).get("httpRoutes", []):
         route = it.named("HTTPRoute", each["name"])
         rules = route["spec"]["rules"] if route else []
         backends = {backend["name"] for rule in rules for backend in rule.get("backendRefs", [])}
-        if not {it.canary["stableService"], it.canary["canaryService"]} <= backends:
+        if not set(it.versions.values()) <= backends:
             yield f"{title(it.workload)}: there is no HTTPRoute {each['name']} to both of its Services"
     managed = {each["name"] for each in routing.get("managedRoutes", [])}
     for step in it.canary["steps"]:

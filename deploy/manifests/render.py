@@ -19,17 +19,19 @@ from ruamel.yaml import YAML
 
 from common import models, overlays
 from common.overlays import Release
+from deploy import clusters
 from deploy.errors import DeployError
 from deploy.programs import find
 from deploy.yaml_loader import LOADER
 
 FOLDER = Path(__file__).parents[1]
-ENVIRONMENTS = ("staging", "production")
 PLACEHOLDER = Release("registry.example.com/espalier", f"sha256:{'0' * 64}", "none", "0" * 40)
 WAYS = ("ingress-alb", "gateway-api", "deployment", "prediction-log")
 """The components that an overlay may list, beside its environment's and its release."""
 ARGOCD = FOLDER / "argocd"
 MONITORING = FOLDER.parent / "monitoring"
+PLATFORMS = ("eks", "eks-auto")
+"""Those that need something in a cluster."""
 VARIANTS: tuple[tuple[str, ...], ...] = (
     (),
     ("ingress-alb",),
@@ -45,6 +47,16 @@ VARIANTS: tuple[tuple[str, ...], ...] = (
 
 class RenderError(DeployError):
     """Kustomize refuses a kustomization."""
+
+
+def environments(root: Path = FOLDER) -> list[str]:
+    """The names of the environments, by wave."""
+
+    def text_of(path: str) -> str | None:
+        file = root.parent / path
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    return [each.name for each in clusters.read(text_of)]
 
 
 def deployed(environment: str, root: Path = FOLDER) -> list[str]:
@@ -78,8 +90,10 @@ def copied(root: Path = FOLDER) -> Iterator[Path]:
     """A copy of deploy/ in which every overlay has a release."""
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / "deploy"
-        for name in ("base", "components", "environment", "overlays"):
+        for name in ("base", "components", "environment", "overlays", "platforms"):
             shutil.copytree(root / name, copy / name)
+        for path in (clusters.CLUSTERS, clusters.ENVIRONMENTS):
+            shutil.copy(root.parent / path, copy.parent / path)
         for overlay in copy.glob("overlays/*/*/kustomization.yaml"):
             release = overlay.parent / overlays.FILE
             if not release.exists():
@@ -89,12 +103,21 @@ def copied(root: Path = FOLDER) -> Iterator[Path]:
 
 
 def choose(overlay: Path, components: Sequence[str]) -> None:
-    """Have an overlay list these components in place of those that it has of WAYS."""
+    """Have an overlay list these components in place of those that it, or a component of it, has of WAYS."""
+    chosen = [f"../../../components/{each}" for each in components]
+    for each in _replace_components(overlay, chosen):
+        if each.startswith("../../../components/") and each not in chosen:
+            _replace_components(overlay / each, [])
+
+
+def _replace_components(folder: Path, chosen: Sequence[str]) -> list[str]:
     editor = YAML()
-    path = overlay / "kustomization.yaml"
+    path = folder / "kustomization.yaml"
     content = editor.load(path.read_text(encoding="utf-8"))
-    known = {f"../../../components/{each}" for each in WAYS}
-    others = [each for each in content["components"] if each not in known]
-    content["components"] = [*(f"../../../components/{each}" for each in components), *others]
+    if "components" not in content:
+        return []
+    others = [each for each in content["components"] if each.rpartition("/")[2] not in WAYS]
+    content["components"] = [*chosen, *others]
     with path.open("w", encoding="utf-8") as stream:
         editor.dump(content, stream)
+    return list(content["components"])

@@ -166,7 +166,7 @@ def show(status: Status, now: datetime | None = None, details: bool = True) -> N
             removed = found.environments[name].removed
             console.print(
                 f"[yellow]{escape(model)} was removed from {name} on {removed:%Y-%m-%d}[/], and runs there until somebody "
-                f"deletes its application: argocd app delete espalier-{name}-{model}"
+                f"deletes its application: argocd app delete espalier-{name}.{model}"
             )
     console.print(f"[dim]as of {status.ref} {status.commit[:12]}[/]")
 

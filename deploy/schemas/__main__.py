@@ -90,6 +90,8 @@ PACKAGES = (
         "config/crd/standard",
     ),
 )
+HANDWRITTEN = ("eks.amazonaws.com_v1_IngressClassParams", "elbv2.k8s.aws_v1beta1_IngressClassParams")
+"""Schemas of kinds whose definition no registry has."""
 KUBERNETES = "https://kubernetes.io/api/_definitions.json#/$defs/"
 """How kubernetes-validate names Kubernetes' own definitions."""
 _FROM_KUBERNETES = {

@@ -37,7 +37,7 @@ SELECTORS = {
     "CONTAINER": f'{NAMESPACE}, pod=~"$model-server-.+", container="espalier"',
     "AUTOSCALER": f'{NAMESPACE}, horizontalpodautoscaler=~"$model-server"',
     "ROLLOUT": f'{NAMESPACE}, name=~"$model-server"',
-    "APPLICATIONS": 'name=~"espalier-[^-]+(-$model)?", dest_namespace=~"$namespace|"',
+    "APPLICATIONS": 'name=~"espalier-[^.]+([.]$model)?", dest_namespace=~"$namespace|"',
     "ALERT": 'alertstate="firing", team="espalier", environment=~"$environment|", model=~"$model|"',
     "OF_VERSION": 'version=~"$model_version"',
 }

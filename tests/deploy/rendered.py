@@ -28,5 +28,5 @@ def variants() -> list[list[Document]]:
     return [
         documents(f"{environment}.{MODEL}.{'+'.join(components) or 'plain'}")
         for components in render.VARIANTS
-        for environment in render.ENVIRONMENTS
+        for environment in render.environments()
     ]

@@ -223,7 +223,7 @@ def test_a_query_that_is_wrong_is_an_error(prometheus: Prometheus) -> None:
         prometheus.query("sum(up")
 
 
-@pytest.mark.parametrize("environment", render.ENVIRONMENTS)
+@pytest.mark.parametrize("environment", render.environments())
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("result", [[], [float("nan")], [0.0], [1.0], [float("inf")]], ids=str)
 def test_no_measurement_passes_and_fails_at_once(environment: str, name: str, result: list[float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from base64 import b64decode, b64encode
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,30 +18,42 @@ from tests.deploy.project import MODEL
 from tests.deploy.spoiling import REMOVE, spoil
 
 Document = dict[str, Any]
-ROLLOUTS, MONITORING = "Application argo-rollouts", "Application kube-prometheus-stack"
+ROLLOUTS, MONITORING = "ApplicationSet argo-rollouts", "ApplicationSet kube-prometheus-stack"
 SET, SHARED = "ApplicationSet espalier-models", "ApplicationSet espalier"
 CONFIG = "ConfigMap argocd-notifications-cm"
 NOTES, MATRIX = "/spec/template/metadata/annotations", "/spec/generators/0/matrix/generators"
-ELEMENT, SHARED_ELEMENT = f"{MATRIX}/0/list/elements/0", "/spec/generators/0/list/elements/0"
 GIT = f"{MATRIX}/1/git"
 WATCHED = f"{NOTES}/argocd.argoproj.io~1manifest-generate-paths"
 SUBSCRIBE = f"{NOTES}/notifications.argoproj.io~1subscribe"
 PROMETHEUS = "and Prometheus is at http://"
 PROJECT, SPEC = "AppProject espalier", "/spec/template/spec"
-WATCHING, WATCHED_BY = "AppProject espalier-monitoring", "Application espalier-monitoring"
-VALUES = "/spec/source/helm/valuesObject"
-WEBHOOK = f"{VALUES}/alertmanager/config/receivers/3/webhook_configs/0/url"
+WATCHING, WATCHED_BY = "AppProject espalier-monitoring", "ApplicationSet espalier-monitoring"
+VALUES = f"{SPEC}/source/helm/valuesObject"
 
 
 def _rendered() -> list[Document]:
     return rendered.documents("argocd")
 
 
-def _problems(documents: list[Document], root: Path = render.FOLDER) -> list[str]:
-    environments = [rendered.documents(name) for name in render.ENVIRONMENTS]
+def _problems(
+    documents: list[Document],
+    root: Path = render.FOLDER,
+    listed: dict[str, str] | None = None,
+    watching: list[Document] | None = None,
+) -> list[str]:
+    """With other text in files of the repository, or other manifests of monitoring."""
+    environments = [rendered.documents(name) for name in render.environments()]
+    platforms = [rendered.documents(f"platform.{name}") for name in render.PLATFORMS]
     with render.copied() as copy:
-        deployed = [*environments, *rendered.variants()]
-        return argocd.problems(documents, deployed, rendered.documents("monitoring"), copy, root)
+        for path, text in (listed or {}).items():
+            (copy.parent / path).write_text(text)
+        deployed = argocd.Deployed(
+            [*environments, *rendered.variants()],
+            platforms,
+            watching or rendered.documents("monitoring"),
+            copy,
+        )
+        return argocd.problems(documents, deployed, root)
 
 
 def _get(documents: list[Document], which: str) -> Document:
@@ -48,24 +61,24 @@ def _get(documents: list[Document], which: str) -> Document:
     return next(each for each in documents if each["kind"] == kind and each["metadata"]["name"] == name)
 
 
-def _applications(documents: list[Document], released: Path | None = None) -> dict[str, Document]:
+def _applications(
+    documents: list[Document], released: Path | None = None, sets: tuple[str, ...] = (SHARED, SET)
+) -> dict[str, Document]:
     """By name. Where no folder is given, every model that has an overlay is released."""
     if released is None:
         with render.copied() as copy:
-            return _applications(documents, copy)
-    made = [
-        each for name in (SHARED, SET) for each in argocd.applications_of(_get(documents, name), released)
-    ]
+            return _applications(documents, copy, sets)
+    made = [each for name in sets for each in argocd.applications_of(_get(documents, name), released)]
     return {each["metadata"]["name"]: each for each in made}
 
 
 @pytest.mark.slow
 def test_there_is_an_application_for_each_overlay() -> None:
     overlays = {path.parent.name for path in render.FOLDER.glob("overlays/*/kustomization.yaml")}
-    assert overlays == set(render.ENVIRONMENTS)
+    assert overlays == set(render.environments())
     expected = {f"espalier-{each}": each for each in overlays}
     expected |= {
-        f"espalier-{each}-{name}": f"{each}/{name}" for each in overlays for name in render.deployed(each)
+        f"espalier-{each}.{name}": f"{each}/{name}" for each in overlays for name in render.deployed(each)
     }
     assert expected
     found = _applications(_rendered())
@@ -74,6 +87,7 @@ def test_there_is_an_application_for_each_overlay() -> None:
         spec = found[name]["spec"]
         assert spec["source"]["path"] == f"deploy/overlays/{path}"
         assert spec["destination"]["namespace"] == f"espalier-{path.partition('/')[0]}"
+        assert spec["destination"]["name"] == "in-cluster"
         assert spec["project"] == "espalier"
         assert schema.problems(found[name]) == []
 
@@ -81,19 +95,20 @@ def test_there_is_an_application_for_each_overlay() -> None:
 def test_a_model_that_was_never_released_is_deployed_nowhere(tmp_path: Path) -> None:
     root = tmp_path / "deploy"
     shutil.copytree(render.FOLDER / "overlays", root / "overlays", ignore=shutil.ignore_patterns("release"))
-    environments = {f"espalier-{each}" for each in render.ENVIRONMENTS}
+    shutil.copy(render.FOLDER / "environments.yaml", root)
+    environments = {f"espalier-{each}" for each in render.environments()}
     assert _applications(_rendered(), root).keys() == environments
     released = root / "overlays/staging" / MODEL / "release/kustomization.yaml"
     released.parent.mkdir()
     released.write_text(str(render.PLACEHOLDER))
-    assert _applications(_rendered(), root).keys() == {*environments, f"espalier-staging-{MODEL}"}
+    assert _applications(_rendered(), root).keys() == {*environments, f"espalier-staging.{MODEL}"}
 
 
 def test_each_environment_has_its_sync_policy() -> None:
     found = _applications(_rendered())
     policies = {name: each["spec"]["syncPolicy"] for name, each in found.items() if name.endswith(MODEL)}
-    assert policies[f"espalier-staging-{MODEL}"]["automated"] == {"prune": True, "selfHeal": True}
-    assert policies[f"espalier-production-{MODEL}"]["automated"] == {"prune": False, "selfHeal": True}
+    assert policies[f"espalier-staging.{MODEL}"]["automated"] == {"prune": True, "selfHeal": True}
+    assert policies[f"espalier-production.{MODEL}"]["automated"] == {"prune": False, "selfHeal": True}
     for each in policies.values():
         # The patch adds to what the template has.
         assert "RespectIgnoreDifferences=true" in each["syncOptions"]
@@ -106,7 +121,7 @@ def test_nothing_that_runs_goes_with_its_description() -> None:
         assert policy == {"applicationsSync": "create-update", "preserveResourcesOnDeletion": True}
     for each in _rendered():
         assert "finalizers" not in each["metadata"]
-    for environment in render.ENVIRONMENTS:
+    for environment in render.environments():
         namespace = next(each for each in rendered.documents(environment) if each["kind"] == "Namespace")
         options = namespace["metadata"]["annotations"]["argocd.argoproj.io/sync-options"]
         assert options == "Prune=false,Delete=false"
@@ -127,7 +142,7 @@ def test_what_is_needed_comes_first() -> None:
 
 @pytest.mark.parametrize("components", render.VARIANTS, ids="+".join)
 def test_kinds_that_another_application_brings_need_no_dry_run(components: tuple[str, ...]) -> None:
-    documents = rendered.variants()[render.VARIANTS.index(components) * len(render.ENVIRONMENTS)]
+    documents = rendered.variants()[render.VARIANTS.index(components) * len(render.environments())]
     for each in documents:
         group = each["apiVersion"].rpartition("/")[0]
         options = each["metadata"]["annotations"].get("argocd.argoproj.io/sync-options", "")
@@ -137,7 +152,7 @@ def test_kinds_that_another_application_brings_need_no_dry_run(components: tuple
 
 def test_what_argo_rollouts_writes_is_left_alone() -> None:
     """Each field that it writes into an object of ours, by what the Rollouts say of routing."""
-    ignored = _applications(_rendered())[f"espalier-production-{MODEL}"]["spec"]["ignoreDifferences"]
+    ignored = _applications(_rendered())[f"espalier-production.{MODEL}"]["spec"]["ignoreDifferences"]
     paths = {
         (each["kind"], path)
         for each in ignored
@@ -307,17 +322,18 @@ def test_a_sync_that_fails_is_told_while_it_is_tried_again() -> None:
 
 
 def test_alertmanager_is_given_what_is_tested() -> None:
-    tested = yaml.safe_load((render.MONITORING / "alertmanager/alertmanager.yml").read_text())
-    values = _get(_rendered(), MONITORING)["spec"]["source"]["helm"]["valuesObject"]["alertmanager"]
-    assert values["config"] == tested
+    tested = (render.MONITORING / "alertmanager/alertmanager.yml").read_bytes()
+    values = _get(_rendered(), MONITORING)["spec"]["template"]["spec"]["source"]["helm"]["valuesObject"]
+    specification = values["alertmanager"]["alertmanagerSpec"]
+    secret = _get(rendered.documents("monitoring"), f"Secret {specification['configSecret']}")
+    assert b64decode(secret["data"]["alertmanager.yaml"]) == tested
     documented = (render.FOLDER.parent / "docs" / "operations.md").read_text()
-    for secret in values["alertmanagerSpec"]["secrets"]:
-        assert f"kubectl create secret generic {secret} -n monitoring" in documented
+    for name in specification["secrets"]:
+        assert f"kubectl create secret generic {name} -n monitoring" in documented
 
 
 MISTAKES: list[tuple[str, str, object, str]] = [
     (SET, "/spec/goTemplateOptions", REMOVE, "set missingkey=error"),
-    (SHARED, SHARED_ELEMENT, REMOVE, "no Application deploys espalier-staging"),
     (SHARED, f"{SPEC}/source/path", "deploy/overlays", "there is no deploy/overlays/kustomization"),
     (SET, f"{GIT}/values/model", "{{ .path.name }}", "no field path.name"),
     (
@@ -328,35 +344,40 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     ),
     (SET, f"{SPEC}/source/path", "deploy/overlays/{{ .env }}", "no field env"),
     (SET, f"{SPEC}/source/path", "deploy/overlays/{{ .environment | lower }}", "more template than"),
-    (SHARED, f"{SHARED_ELEMENT}/environment", "qa", "there is no deploy/overlays/qa/kustomization"),
-    (SHARED, f"{SHARED_ELEMENT}/environment", "qa", "does not allow espalier-qa"),
-    (SHARED, f"{SHARED_ELEMENT}/environment", "qa", "no overlay makes the namespace espalier-qa"),
-    (SET, f"{ELEMENT}/server", "https://other", "on https://other"),
-    (SET, f"{ELEMENT}/automated", {"prun": True}, "'prun' was unexpected"),
+    (SET, "/spec/templatePatch", "spec: {syncPolicy: {automated: {prun: true}}}", "'prun' was unexpected"),
+    (
+        SET,
+        f"{SPEC}/destination/namespace",
+        "qa-{{ .environment }}",
+        "does not allow qa-staging on in-cluster",
+    ),
+    (SET, f"{SPEC}/destination/namespace", "espalier-qa", "no overlay makes the namespace espalier-qa"),
+    (SHARED, "/spec/template/metadata/name", "espalier", "2 Applications are called espalier"),
+    (PROJECT, "/spec/destinations/0/name", "other", "does not allow espalier-staging on in-cluster"),
     (SET, f"{SPEC}/project", "default", "there is no AppProject default"),
     (SET, f"{SPEC}/source/repoURL", "https://github.com/a/b", "does not allow https://github.com/a/b"),
     (SET, WATCHED, "/deploy/base", "components/ingress-alb would go unnoticed"),
     (SET, WATCHED, "/deploy/bases", "there is no /deploy/bases"),
     (SET, f"{SUBSCRIBE}.on-sync.slack", "x", "there is no trigger on-sync"),
     (SET, f"{SUBSCRIBE}.on-deployed.teams", "x", "there is no notification service teams"),
-    (ROLLOUTS, "/spec/source/targetRevision", "2.*", "chart argo-rollouts is not pinned"),
-    (ROLLOUTS, "/spec/destination/namespace", "default", "does not allow default"),
+    (ROLLOUTS, f"{SPEC}/source/targetRevision", "2.*", "chart argo-rollouts is not pinned"),
+    (ROLLOUTS, f"{SPEC}/destination/namespace", "default", "does not allow default"),
     (
         ROLLOUTS,
-        "/spec/source/repoURL",
+        f"{SPEC}/source/repoURL",
         "https://charts.example.com",
         "does not allow https://charts.example.com",
     ),
     (
         MONITORING,
-        "/spec/destination/namespace",
+        f"{SPEC}/destination/namespace",
         "kube-system",
         f"{PROMETHEUS}kube-prometheus-stack-prometheus.kube-",
     ),
-    (MONITORING, "/spec/destination/namespace", "kube-system", "it keeps Prometheus out"),
+    (MONITORING, f"{SPEC}/destination/namespace", "kube-system", "it keeps Prometheus out"),
     (
         MONITORING,
-        "/spec/source/helm/releaseName",
+        f"{SPEC}/source/helm/releaseName",
         "prometheus",
         f"{PROMETHEUS}prometheus-prometheus.monitoring",
     ),
@@ -368,8 +389,8 @@ MISTAKES: list[tuple[str, str, object, str]] = [
         "Secret",
         "it allows Secret, which is deployed nowhere",
     ),
-    (PROJECT, "/spec/clusterResourceWhitelist/1", REMOVE, "it does not allow Namespace espalier-production"),
-    (PROJECT, "/spec/clusterResourceWhitelist/1/name", "*", "it allows Namespace *"),
+    (PROJECT, "/spec/clusterResourceWhitelist/0", REMOVE, "it does not allow Namespace espalier-production"),
+    (PROJECT, "/spec/clusterResourceWhitelist/0/name", "*", "it allows Namespace *, which are all there are"),
     (PROJECT, "", REMOVE, "there is no AppProject espalier"),
     (
         WATCHING,
@@ -380,8 +401,8 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     (
         WATCHING,
         "/spec/namespaceResourceWhitelist/0/kind",
-        "Secret",
-        "it allows Secret, which is deployed nowhere",
+        "Pod",
+        "it allows Pod, which is deployed nowhere",
     ),
     (
         WATCHING,
@@ -390,10 +411,10 @@ MISTAKES: list[tuple[str, str, object, str]] = [
         "espalier-monitoring does not allow monitoring on",
     ),
     (WATCHING, "", REMOVE, "there is no AppProject espalier-monitoring"),
-    (WATCHED_BY, "/spec/source/path", "watching", "there is no watching/kustomization.yaml"),
+    (WATCHED_BY, f"{SPEC}/source/path", "watching", "there is no watching/kustomization.yaml"),
     (
         WATCHED_BY,
-        "/metadata/annotations/argocd.argoproj.io~1manifest-generate-paths",
+        "/spec/template/metadata/annotations/argocd.argoproj.io~1manifest-generate-paths",
         "/deploy",
         "a change of /monitoring would go unnoticed",
     ),
@@ -412,7 +433,7 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     ),
     (
         MONITORING,
-        "/spec/destination/namespace",
+        f"{SPEC}/destination/namespace",
         "kube-system",
         "it is not in kube-system, where the stack is",
     ),
@@ -428,23 +449,12 @@ MISTAKES: list[tuple[str, str, object, str]] = [
         "pager",
         "Secret pager is mounted, and nothing",
     ),
+    (MONITORING, f"{VALUES}/alertmanager/alertmanagerSpec/useExistingSecret", REMOVE, "from no Secret of"),
     (
         MONITORING,
-        WEBHOOK,
-        "http://espalier-relay.monitoring:80/",
-        "no Service at http://espalier-relay.monitoring:80/",
-    ),
-    (
-        MONITORING,
-        WEBHOOK,
-        "http://relay.monitoring:9099/",
-        "there is no Service at http://relay.monitoring:9099/",
-    ),
-    (
-        MONITORING,
-        WEBHOOK,
-        "http://espalier-relay.default:9099/",
-        "there is no Service at http://espalier-relay.def",
+        f"{VALUES}/alertmanager/alertmanagerSpec/configSecret",
+        "other",
+        "from no Secret of monitoring/",
     ),
     (CONFIG, "/data/context", REMOVE, "template deployed would say <no value>: no argocdUrl in context"),
     (CONFIG, "/data/context", "argocdURL: x", "template sync-failed would say <no value>: no argocdUrl"),
@@ -468,6 +478,47 @@ def test_a_mistake_is_found(which: str, pointer: str, value: object, complaint: 
     assert complaint in "\n".join(_problems(documents))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("espalier-relay.monitoring:9099", "espalier-relay.monitoring:80"),
+        ("espalier-relay.monitoring:9099", "relay.monitoring:9099"),
+        ("espalier-relay.monitoring:9099", "espalier-relay.default:9099"),
+    ],
+)
+def test_a_webhook_that_leads_nowhere_is_found(old: str, new: str) -> None:
+    watching = deepcopy(rendered.documents("monitoring"))
+    secret = _get(watching, "Secret espalier-alertmanager")
+    text = b64decode(secret["data"]["alertmanager.yaml"]).decode()
+    assert old in text
+    secret["data"]["alertmanager.yaml"] = b64encode(text.replace(old, new).encode()).decode()
+    assert f"there is no Service at http://{new}/" in "\n".join(_problems(_rendered(), watching=watching))
+
+
+LISTED: list[tuple[str, str, str]] = [
+    (
+        "deploy/environments.yaml",
+        "[{environment: production, cluster: in-cluster, wave: 0, prune: false}]",
+        "no Application deploys espalier-staging",
+    ),
+    (
+        "deploy/environments.yaml",
+        "[{environment: qa, cluster: in-cluster, wave: 0, prune: true}]",
+        "there is no deploy/overlays/qa/kustomization",
+    ),
+    ("deploy/environments.yaml", "[{environment: staging, wave: 0, prune: true}]", "no field cluster"),
+    ("deploy/clusters.yaml", "[{cluster: a, region: b, platform: eks}, {cluster: a, region: c, platform: eks}]", "2 Applications are called argo-rollouts.a"),
+    ("deploy/clusters.yaml", "[{cluster: a, region: b, platform: kind}]", "nothing deploys kube-prometheus-stack to in-cluster"),
+    ("deploy/clusters.yaml", "[{cluster: a, platform: eks}]", "no field region"),
+    ("deploy/clusters.yaml", "[{cluster: in-cluster, region: b, platform: aks}]", "nothing deploys argo-rollouts to in-cluster"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "text", "complaint"), LISTED, ids=[each[-1] for each in LISTED])
+def test_a_mistake_in_a_list_is_found(path: str, text: str, complaint: str) -> None:
+    assert complaint in "\n".join(_problems(_rendered(), listed={path: text}))
+
+
 def test_a_component_outside_the_watched_folders_is_found(tmp_path: Path) -> None:
     """An overlay that draws from elsewhere, from which Argo CD would not hear of changes."""
     root = tmp_path / "deploy"
@@ -481,6 +532,6 @@ def test_a_component_outside_the_watched_folders_is_found(tmp_path: Path) -> Non
     shutil.copy(render.MONITORING / "kustomization.yaml", tmp_path / "monitoring")
     found = _problems(_rendered(), root)
     assert found == [
-        f"Application espalier-staging-{MODEL}: argocd.argoproj.io/manifest-generate-paths: "
+        f"Application espalier-staging.{MODEL}: argocd.argoproj.io/manifest-generate-paths: "
         "a change of /shared would go unnoticed"
     ]

@@ -41,15 +41,16 @@ def _manifests(*components: str) -> Manifests:
     return deepcopy(_rendered(components))
 
 
+def _is_shared(document: Document) -> bool:
+    """A mistake may have taken the label of a release away."""
+    metadata = document["metadata"]
+    return VERSION_LABEL not in metadata.get("labels", {}) and not metadata["name"].startswith(f"{MODEL}-")
+
+
 def _problems(manifests: Manifests) -> list[str]:
-    shared, own = (
-        [each for each in manifests if (VERSION_LABEL in each["metadata"].get("labels", {})) == released]
-        for released in (False, True)
-    )
-    # A mistake may have taken the label away.
-    lost = [each for each in shared if each["metadata"]["name"].startswith(f"{MODEL}-")]
-    shared = [each for each in shared if each not in lost]
-    return [*environment.problems(shared), *checks.problems([*own, *lost], shared, MODEL)]
+    shared = [each for each in manifests if _is_shared(each)]
+    own = [each for each in manifests if each not in shared]
+    return [*environment.problems(shared), *checks.problems(own, shared, MODEL)]
 
 
 def _get(manifests: Manifests, kind: str, name: str | None = None) -> Document:
@@ -203,6 +204,19 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
     (GATEWAY, "HTTPRoute", "", REMOVE, "no HTTPRoute iris-server to both"),
     (GATEWAY, "Rollout", f"{CANARY}/trafficRouting/managedRoutes", [], "canary-by-header is not among"),
     (PLAIN, "Service iris-canary", "", REMOVE, "there is no canaryService"),
+    (ALB, "Service iris-pong", "", REMOVE, "there is no pongService iris-pong"),
+    (ALB, "Rollout", f"{CANARY}/pingPong/pingService", "iris-stable", "there is no pingService iris-stable"),
+    (ALB, "Rollout", f"{CANARY}/pingPong", REMOVE, "answers 503 when a Service changes its pods"),
+    (ALB, "Ingress", "/spec/ingressClassName", "invalid", "no component has set its class"),
+    (ALB, "NetworkPolicy load-balancer", "", REMOVE, "the environment lets no load balancer in"),
+    (ALB, "NetworkPolicy load-balancer", "/spec/ingress/0/ports/0/port", "web", "port web is none of"),
+    (
+        ALB,
+        "NetworkPolicy load-balancer",
+        "/spec/podSelector/matchLabels/a",
+        "b",
+        "balancer: its selector matches no",
+    ),
     (PLAIN, "Rollout", f"{CANARY}/stableService", REMOVE, "there is no stableService"),
     (ALB, "Ingress", "", REMOVE, "there is no Ingress iris-server"),
     (
@@ -210,7 +224,7 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
         "Rollout",
         f"{CANARY}/trafficRouting/alb/servicePort",
         8080,
-        "no Service iris-canary with port 8080",
+        "no Service iris-ping with port 8080",
     ),
     (PLAIN, "Rollout", f"{CANARY}/steps", [{"setWeight": 10}], "no step of its canary is judged"),
     (PLAIN, "AnalysisTemplate", "", REMOVE, "there is no AnalysisTemplate"),
@@ -238,7 +252,7 @@ def test_a_mistake_is_found(
     assert complaint in "\n".join(_problems(manifests))
 
 
-@pytest.mark.parametrize("name", render.ENVIRONMENTS)
+@pytest.mark.parametrize("name", render.environments())
 def test_prometheus_makes_the_labels_of_the_relabeling(name: str, tmp_path: Path) -> None:
     """Prometheus itself, given what it would discover, against the reading that the check relies upon."""
     relabelings = _get(_manifests(), "ServiceMonitor")["spec"]["endpoints"][0]["relabelings"]
@@ -278,6 +292,43 @@ def test_components_in_the_wrong_order_are_found() -> None:
     """A Deployment has nobody to write the weights, so its Ingress must name a port."""
     found = "\n".join(_problems(_manifests("deployment", "ingress-alb")))
     assert "nothing writes the annotation for iris-server" in found
+
+
+@pytest.mark.parametrize("components", render.VARIANTS, ids="+".join)
+def test_only_load_balancers_and_those_inside_who_ask_get_in(components: tuple[str, ...]) -> None:
+    """No policy lets a whole network in that pods have addresses of: their block is Terraform's `load_balancer_cidr`."""
+    blocks = [
+        source["ipBlock"]["cidr"]
+        for policy in _manifests(*components)
+        if policy["kind"] == "NetworkPolicy"
+        for rule in policy["spec"].get("ingress", [])
+        for source in rule["from"]
+        if "ipBlock" in source
+    ]
+    assert blocks == ["10.0.0.0/20"]
+
+
+def test_on_gke_its_load_balancers_get_in() -> None:
+    with render.copied() as root:
+        overlay = root / "overlays/production/kustomization.yaml"
+        overlay.write_text(overlay.read_text().replace("components/load-balancer", "components/gke"))
+        shared = render.parse(render.render(overlay.parent))
+    policy = _get(shared, "NetworkPolicy", "load-balancer")
+    sources = policy["spec"]["ingress"][0]["from"]
+    assert [each["ipBlock"]["cidr"] for each in sources] == ["35.191.0.0/16", "130.211.0.0/22"]
+    own = [each for each in _manifests("gateway-api") if not _is_shared(each)]
+    assert [*environment.problems(shared), *checks.problems(own, shared, MODEL)] == []
+
+
+def test_stable_pods_keep_their_service_behind_a_load_balancer() -> None:
+    """A Service whose selector changes loses its targets: argo-rollouts#2864, #4433."""
+    canary = _get(_manifests("ingress-alb"), "Rollout")["spec"]["strategy"]["canary"]
+    assert canary["pingPong"] == {"pingService": "iris-ping", "pongService": "iris-pong"}
+    assert not {"stableService", "canaryService"} & canary.keys()
+    # Pods get a gate for the load balancer when they are created, in both forms.
+    labels = _get(_manifests("ingress-alb"), "Namespace")["metadata"]["labels"]
+    for group in ("elbv2.k8s.aws", "eks.amazonaws.com"):
+        assert labels[f"{group}/pod-readiness-gate-inject"] == "enabled"
 
 
 def test_two_ways_in_at_once_are_refused() -> None:

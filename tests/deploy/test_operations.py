@@ -78,7 +78,7 @@ def test_the_limits_are_the_templates() -> None:
     assert "four of five measurements had no verdict" in _section("A canary waits")
 
 
-@pytest.mark.parametrize("environment", render.ENVIRONMENTS)
+@pytest.mark.parametrize("environment", render.environments())
 def test_a_restart_of_prometheus_aborts_nothing(environment: str) -> None:
     limits = {
         each["consecutiveErrorLimit"] for each in _one("AnalysisTemplate", environment)["spec"]["metrics"]
@@ -104,7 +104,7 @@ def test_deadlines_and_windows_are_the_rollouts() -> None:
 
 def test_a_drain_takes_as_many_pods_as_it_says() -> None:
     budgets = {
-        each: _one("PodDisruptionBudget", each)["spec"]["maxUnavailable"] for each in render.ENVIRONMENTS
+        each: _one("PodDisruptionBudget", each)["spec"]["maxUnavailable"] for each in render.environments()
     }
     assert budgets == {"staging": 1, "production": "20%"}
     assert "at most one pod of staging, and a fifth of production's" in _section("How a pod shuts down")

@@ -794,7 +794,7 @@ def test_status_shows_every_model_and_what_was_removed(project: Project) -> None
     rows = [line.split() for line in done.out.splitlines()]
     assert [row[0] for row in rows if row[1:2] == ["staging"]] == ["iris", "churn", "wine"]
     assert "wine was removed from staging on " in done.out
-    assert "argocd app delete espalier-staging-wine" in done.out
+    assert "argocd app delete espalier-staging.wine" in done.out
     assert_refused(project.me.release("status", "--model", "chrn"), "did you mean churn")
     (project.me.root / "models/new").mkdir()
     (project.me.root / "models/new/params.yaml").touch()

@@ -357,11 +357,11 @@ class Story:
                 yield Series("rollout_info", labels, np.where(then, 1.0, np.nan))
         first = self._manifest.name
         unwell = {
-            f"espalier-production-{first}": ("Synced", "Progressing"),
-            f"espalier-staging-{first}": ("OutOfSync", "Degraded"),
+            f"espalier-production.{first}": ("Synced", "Progressing"),
+            f"espalier-staging.{first}": ("OutOfSync", "Degraded"),
         }
         names = [f"espalier-{environment}" for environment in WHERE]
-        names += [f"espalier-{environment}-{model}" for environment, model in self._places()]
+        names += [f"espalier-{environment}.{model}" for environment, model in self._places()]
         for name in names:
             sync, health = unwell.get(name, ("Synced", "Healthy"))
             labels = {

@@ -217,9 +217,9 @@ def test_what_a_person_makes_is_documented() -> None:
 
 def test_prometheus_keeps_what_the_rules_look_back_over() -> None:
     documents = yaml.safe_load_all((ROOT / "deploy/argocd/monitoring.yaml").read_text())
-    values = next(each for each in documents if each["kind"] == "Application")["spec"]["source"]["helm"][
-        "valuesObject"
-    ]
+    values = next(each for each in documents if each["kind"] == "ApplicationSet")["spec"]["template"]["spec"][
+        "source"
+    ]["helm"]["valuesObject"]
     kept = int(values["prometheus"]["prometheusSpec"]["retention"].removesuffix("d"))
     windows = [
         int(number) * {"w": 7, "d": 1}[unit]
