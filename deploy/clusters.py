@@ -88,7 +88,7 @@ def _entries(path: str, text_of: Callable[[str], str | None]) -> list[tuple[int,
     try:
         content = yaml.load(text, LOADER)  # noqa: S506 - a safe one
     except yaml.YAMLError as error:
-        raise ClusterError(f"{path} is not YAML: {error}") from None
+        raise ClusterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, list) or not content or not all(isinstance(each, dict) for each in content):
         raise ClusterError(f"{path} must be a list with an entry for each, as `- cluster: NAME`")
     return list(enumerate(content, start=1))

@@ -72,9 +72,13 @@ def main() -> None:
         _scan(output)
 
 
-def render_all() -> Iterator[Rendered]:
-    """Environments and their models as committed, one with every set of components, monitoring, then Argo CD's part."""
-    with render.copied() as root:
+def render_all(folder: Path = render.FOLDER) -> Iterator[Rendered]:
+    """Environments and their models as committed, one with every set of components, monitoring, then Argo CD's part.
+
+    Args:
+        folder: the folder deploy/.
+    """
+    with render.copied(folder) as root:
         environments = render.environments(root)
         shared = {name: _environment(name, root) for name in environments}
         yield from shared.values()
@@ -94,7 +98,7 @@ def render_all() -> Iterator[Rendered]:
             for name in render.PLATFORMS
         ]
         yield from platforms
-        watching = _rendered("monitoring", render.MONITORING, monitoring.problems)
+        watching = _rendered("monitoring", folder.parent / "monitoring", monitoring.problems)
         yield watching
 
         def argocd_problems(documents: Sequence[Document]) -> list[str]:
@@ -106,9 +110,10 @@ def render_all() -> Iterator[Rendered]:
                     watching.documents,
                     root,
                 ),
+                folder,
             )
 
-        yield _rendered("argocd", render.ARGOCD, argocd_problems)
+        yield _rendered("argocd", folder / "argocd", argocd_problems)
 
 
 def _environment(name: str, root: Path) -> Rendered:

@@ -102,15 +102,18 @@ def _parser() -> argparse.ArgumentParser:
         help="pushes to try while others are faster (default: %(default)s)",
     )
 
-    one = add("promote", "propose that production runs what staging runs", PROMOTE)
+    one = add("promote", "propose that an environment runs what the wave before runs", PROMOTE)
     one.add_argument(
-        "--digest", type=_digest, metavar="sha256:…", help="refuse unless this is what staging runs"
+        "environment", metavar="ENV", nargs="?", help="of wave 1 or later (default: the first of wave 1)"
+    )
+    one.add_argument(
+        "--digest", type=_digest, metavar="sha256:…", help="refuse unless this is what the wave before runs"
     )
     one.add_argument(
         "--prometheus",
         metavar="URL",
         default=os.environ.get("PROMETHEUS_URL") or None,
-        help="the Prometheus that watches staging (PROMETHEUS_URL; a token in PROMETHEUS_TOKEN)",
+        help="the Prometheus that watches the wave before (PROMETHEUS_URL; a token in PROMETHEUS_TOKEN)",
     )
     one.add_argument(
         "--without-evidence",
@@ -120,10 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _proposing(one)
 
-    one = add("rollback", "propose that production runs what it ran before", ROLLBACK)
-    one.add_argument(
-        "environment", metavar="ENV", nargs="?", default=commands.PRODUCTION, help="default: production"
-    )
+    one = add("rollback", "propose that an environment runs what it ran before", ROLLBACK)
+    one.add_argument("environment", metavar="ENV", nargs="?", help="default: the first of wave 1")
     one.add_argument(
         "--to",
         dest="digest",
@@ -147,11 +148,11 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         metavar="NAME",
         default=models.ALL,
-        help="this one alone, with the commits that production lacks (default: all)",
+        help="this one alone, with the commits that each environment lacks (default: all)",
     )
     _base(one)
 
-    one = add("needed", "say which models' images at HEAD differ from what staging runs", NEEDED)
+    one = add("needed", "say which models' images at HEAD differ from what the first wave runs", NEEDED)
     one.add_argument(
         "--json", dest="as_json", action="store_true", help="print their names as the last line, for programs"
     )
@@ -216,10 +217,12 @@ Without --push, the release file in the working tree is written. With it, the ch
 branch and pushed, and both are repeated while others push too. If one of them released a newer image, nothing is
 changed."""
 PROMOTE = """\
-Propose that production runs the image of a model that staging runs, as origin has it now.
+Propose that an environment runs the image of a model that the wave before runs, as origin has it now. The waves are
+in deploy/environments.yaml: what is built runs in wave 0, which is staging.
 
-Prometheus must show that staging runs this image alone, that its canary succeeded, that it has run for the minutes in
-deploy/promotion.yaml, and that no alert pages for it. The pull request lists what was found.
+Prometheus must show that each environment of the wave before runs this image alone, that its canary succeeded, that
+it has run for the minutes in deploy/promotion.yaml, and that no alert pages for it. The pull request lists what was
+found.
 
 Writes a commit on a branch of its own; --pull-request pushes it and opens the pull request, whose text compares the
 two models. The same promotion again finds the same pull request. Its review is the approval."""
@@ -228,11 +231,12 @@ Propose that an environment runs what it ran of a model before, with its version
 
 A release that was rolled back is not restored: rolling back twice goes further back."""
 STATUS = """\
-Show what every environment runs of every model, since when and by whom, and how far production is behind staging.
+Show what every environment runs of every model, since when and by whom, and how far it is behind the first wave.
 
 It reads git alone: origin's branch at the last fetch. Argo CD shows whether the cluster has followed."""
 NEEDED = """\
-Say for each model whether the inputs of its image differ between HEAD and the revision that staging runs, and which.
+Say for each model whether the inputs of its image differ between HEAD and the revision that runs in the first
+wave, and which.
 
 Exit status: 0 when a release is needed, 1 when not, 2 on errors."""
 

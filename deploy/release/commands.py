@@ -14,14 +14,13 @@ from deploy import github, inputs
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
 from deploy.registry import ImageInfo, Reference, Registry
-from deploy.release import deployments, evidence, leaderboard, publish, words
+from deploy.release import deployments, evidence, leaderboard, publish, waves, words
 from deploy.release.deployments import Deployment
 from deploy.release.evidence import Evidence
 from deploy.release.publish import Edit
 from deploy.release.words import Change
 from monitoring.prometheus import Prometheus, PrometheusError
 
-STAGING, PRODUCTION = "staging", "production"
 REVISION_LABEL = "org.opencontainers.image.revision"
 VERSION_LABEL = "dev.espalier.model.version"
 NAME_LABEL = "dev.espalier.model.name"
@@ -75,10 +74,13 @@ class Set:
     def run(self) -> None:
         """Each image by itself, so that one that is refused does not stop the others."""
         self.git.require_history()
-        if self.environment == PRODUCTION and not self.force:
+        listed = waves.read(self.git, self.git.require("HEAD"))
+        if not self.force and any(
+            each.name == self.environment and each.wave for each in listed.environments
+        ):
             raise ReleaseError(
-                "production is released by promoting what staging runs: `python -m deploy.release promote` "
-                "(--force sets it all the same)"
+                f"{self.environment} is released by promoting what runs in the wave before: `python -m deploy.release "
+                f"promote {self.environment}` (--force sets it all the same)"
             )
         refused = []
         for image in self.images:
@@ -254,53 +256,80 @@ class Proposing(ABC):
 
 @dataclass(frozen=True)
 class Promote(Proposing):
-    """Let production run what staging runs."""
+    """Let an environment run what the wave before runs."""
 
+    environment: str | None
+    """The first of wave 1 if None."""
     prometheus: str | None
-    """The address of the Prometheus that watches staging."""
+    """The address of the Prometheus that watches the wave before."""
     without_evidence: str | None
     """Why the promotion is right although evidence is missing."""
 
     def _proposal(self, tip: str, base: str) -> Proposal:
         git, model = self.git, self.model
-        staging = deployments.current(git, tip, STAGING, model)
-        running = deployments.current(git, tip, PRODUCTION, model)
-        if staging is None:
-            raise ReleaseError(f"{model} was never released to staging, so there is nothing to promote")
-        if self.digest is not None and self.digest != staging.digest:
+        listed = waves.read(git, tip)
+        to = listed.promoted(self.environment)
+        if to.wave == 0:
+            raise ReleaseError(f"{to.name} is where releases go first: there is nothing before it to promote")
+        sources = [each for each in listed.before(to) if model in deployments.owners(git, tip).get(each, ())]
+        if not sources:
+            deployments.require_overlay(git, tip, listed.before(to)[0], model)
+        before = _and(sources)
+        staged = self._staged(tip, sources)
+        running = deployments.current(git, tip, to.name, model)
+        if self.digest is not None and self.digest != staged.digest:
             raise ReleaseError(
-                f"staging at {REMOTE}/{base} runs {model} {staging.digest}, not {self.digest}: only what staging runs is "
-                "promoted"
+                f"{before} at {REMOTE}/{base} runs {model} {staged.digest}, not {self.digest}: only what {before} runs is "
+                f"promoted to {to.name}"
             )
-        if running == staging:
+        if running == staged:
             raise ReleaseError(
-                f"production already runs what staging runs ({model} {staging.version}, {staging.digest}): nothing to "
-                "promote"
+                f"{to.name} already runs what {before} runs ({model} {staged.version}, {staged.digest}): nothing to promote"
             )
-        image = Reference.parse(staging.image)
+        image = Reference.parse(staged.image)
         found = candidate(self.registry.inspect(image), image)
-        if found != Candidate(staging, model):
+        if found != Candidate(staged, model):
             raise ReleaseError(
-                f"staging's overlay says {model} {staging.version} of {staging.revision[:12]}, but the image's labels say "
-                f"{_name(found)} of {found.release.revision[:12]}: release to staging again"
+                f"{before}'s overlay says {model} {staged.version} of {staged.revision[:12]}, but the image's labels say "
+                f"{_name(found)} of {found.release.revision[:12]}: release to {listed.first} again"
             )
-        found_evidence = self._evidence(staging)
-        change = Change.describe(git, "promote", PRODUCTION, model, running, staging)
-        abandoned = deployments.read(git, tip, PRODUCTION, model).abandoned.get(staging.digest)
-        since = deployments.read(git, tip, STAGING, model).current
+        found_evidence = self._evidence(staged, sources, to.name)
+        change = Change.describe(git, "promote", to.name, model, running, staged)
+        abandoned = deployments.read(git, tip, to.name, model).abandoned.get(staged.digest)
+        since = [(each, deployments.read(git, tip, each, model).current) for each in sources]
         return Proposal(
-            self.branch or f"promote/{PRODUCTION}-{model}-{_short(staging.digest)}",
+            self.branch or f"promote/{to.name}-{model}-{_short(staged.digest)}",
             Edit(
-                overlays.path(PRODUCTION, model),
-                str(staging),
+                overlays.path(to.name, model),
+                str(staged),
                 words.commit_message(change, self.without_evidence),
             ),
             change,
             words.promotion(git, change, since, abandoned, found_evidence, self.without_evidence),
-            f"production was taken back from this image in {abandoned.commit[:12]}" if abandoned else None,
+            f"{to.name} was taken back from this image in {abandoned.commit[:12]}" if abandoned else None,
         )
 
-    def _evidence(self, staging: Release) -> list[Evidence]:
+    def _staged(self, tip: str, sources: list[str]) -> Release:
+        """What the wave before runs.
+
+        Raises:
+            ReleaseError: an environment runs nothing, or they run several images.
+        """
+        running = {each: deployments.current(self.git, tip, each, self.model) for each in sources}
+        for name, release in running.items():
+            if release is None:
+                raise ReleaseError(
+                    f"{self.model} was never released to {name}, so there is nothing to promote"
+                )
+        releases = list(dict.fromkeys(each for each in running.values() if each is not None))
+        if len(releases) > 1:
+            said = ", ".join(f"{name} {each.version}" for name, each in running.items() if each is not None)
+            raise ReleaseError(
+                f"{self.model} is not the same in the whole wave before ({said}): promote it there first"
+            )
+        return releases[0]
+
+    def _evidence(self, staged: Release, sources: list[str], to: str) -> list[Evidence]:
         """What speaks for the promotion.
 
         Raises:
@@ -311,22 +340,26 @@ class Promote(Proposing):
             if self.without_evidence:
                 return []
             raise ReleaseError(
-                "no Prometheus is named that shows how staging does: give --prometheus or PROMETHEUS_URL, or "
+                f"no Prometheus is named that shows how {_and(sources)} does: give --prometheus or PROMETHEUS_URL, or "
                 "--without-evidence REASON, which the commit records"
             )
+        wanted = evidence.minutes(self.git.top)
+        found: list[Evidence] = []
         try:
             with Prometheus(self.prometheus, os.environ.get("PROMETHEUS_TOKEN")) as server:
-                found = evidence.collect(
-                    server, STAGING, self.model, staging.digest, evidence.minutes(self.git.top)
-                )
+                for name in sources:
+                    collected = evidence.collect(server, name, self.model, staged.digest, wanted)
+                    found += collected if len(sources) == 1 else [each.of(name) for each in collected]
         except PrometheusError as error:
             if self.without_evidence:
                 return [Evidence("Prometheus answers", False, str(error))]
-            raise ReleaseError(f"there is no evidence of how staging does: {error}; {remedy}") from None
+            raise ReleaseError(
+                f"there is no evidence of how {_and(sources)} does: {error}; {remedy}"
+            ) from None
         missing = [f"{each.requirement} ({each.found})" for each in found if not each.met]
         if missing and not self.without_evidence:
             raise ReleaseError(
-                f"{self.model} {staging.version} is not ready for production; missing: {'; '.join(missing)}: {remedy}"
+                f"{self.model} {staged.version} is not ready for {to}; missing: {'; '.join(missing)}: {remedy}"
             )
         return found
 
@@ -335,14 +368,16 @@ class Promote(Proposing):
 class Rollback(Proposing):
     """Let a model run in an environment what it ran there before."""
 
-    environment: str
+    environment: str | None
+    """The first of wave 1 if None."""
     ask_registry: bool
     """Whether to check that the image still exists."""
 
     def _proposal(self, tip: str, base: str) -> Proposal:  # noqa: ARG002 - the tip is enough here
-        git, environment, model = self.git, self.environment, self.model
+        git, model = self.git, self.model
+        environment = waves.read(git, tip).promoted(self.environment).name
         running = deployments.current(git, tip, environment, model)
-        target = self._target(deployments.read(git, tip, environment, model))
+        target = self._target(environment, deployments.read(git, tip, environment, model))
         if self.ask_registry:
             self.registry.require(Reference.parse(target.release.image))
         change = Change.describe(git, "rollback", environment, model, running, target.release)
@@ -353,8 +388,8 @@ class Rollback(Proposing):
             words.restoration(git, change, target),
         )
 
-    def _target(self, timeline: deployments.Timeline) -> Deployment:
-        environment, current = self.environment, timeline.current
+    def _target(self, environment: str, timeline: deployments.Timeline) -> Deployment:
+        current = timeline.current
         if current is None:
             raise ReleaseError(
                 f"{self.model} was never released to {environment}, so there is nothing to go back to"
@@ -386,14 +421,15 @@ class Rollback(Proposing):
 
 
 def needed(git: Git, base: str | None = None) -> list[str]:
-    """The models whose image at HEAD differs from the one that staging runs; prints why, one line each."""
+    """The models whose image at HEAD differs from the one that the first wave runs; prints why, one line each."""
     head = git.require("HEAD")
     branch = base or git.default_branch()
     # Origin's branch may have a release that this checkout lacks; a clone without a remote has only its HEAD.
     tip = git.commit(f"refs/remotes/{REMOTE}/{branch}") or head
     found = []
+    first = waves.read(git, tip).first
     for model in models.find(git.top):
-        is_needed, why = _needed(git, head, tip, model)
+        is_needed, why = _needed(git, head, tip, first, model)
         print(f"{model}: {'needed' if is_needed else 'not needed'}: {why}")
         found += [model] if is_needed else []
     if not found:
@@ -401,30 +437,30 @@ def needed(git: Git, base: str | None = None) -> list[str]:
     return found
 
 
-def _needed(git: Git, head: str, tip: str, model: str) -> tuple[bool, str]:
+def _needed(git: Git, head: str, tip: str, first: str, model: str) -> tuple[bool, str]:
     further = models.further(git.top / models.prefix(model, git.top))
     if inputs.bundle_hash(head, git.top, further) is None:
         return False, f"{head[:12]} has no trained model"
-    if model not in deployments.owners(git, tip).get(STAGING, ()):
-        return False, f"it has no overlay in {STAGING}: `python -m deploy.overlay {model}` writes it"
-    running = deployments.current(git, tip, STAGING, model)
+    if model not in deployments.owners(git, tip).get(first, ()):
+        return False, f"it has no overlay in {first}: `python -m deploy.overlay {model}` writes it"
+    running = deployments.current(git, tip, first, model)
     if running is None:
-        return True, "it was never released to staging"
+        return True, f"it was never released to {first}"
     if git.commit(running.revision) is None and not git.shallow:
-        return True, f"staging runs revision {running.revision[:12]}, which this repository does not have"
+        return True, f"{first} runs revision {running.revision[:12]}, which this repository does not have"
     revision = git.require(running.revision)
     if revision == head:
-        return False, f"staging runs {head[:12]}, which is this commit"
+        return False, f"{first} runs {head[:12]}, which is this commit"
     if git.contains(revision, head):
-        return False, f"staging runs {revision[:12]}, which contains {head[:12]}"
+        return False, f"{first} runs {revision[:12]}, which contains {head[:12]}"
     paths = inputs.changed(revision, head, git.top, further)
     if not paths:
         return (
             False,
-            f"nothing that goes into the image differs between {revision[:12]}, which staging runs, and {head[:12]}",
+            f"nothing that goes into the image differs between {revision[:12]}, which {first} runs, and {head[:12]}",
         )
     shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
-    return True, f"since {revision[:12]}, which staging runs, there changed {shown}"
+    return True, f"since {revision[:12]}, which {first} runs, there changed {shown}"
 
 
 def require_check(name: str, commit: str) -> None:
@@ -440,6 +476,10 @@ def require_check(name: str, commit: str) -> None:
 
 def _name(found: Candidate) -> str:
     return f"{found.model} {found.release.version}"
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(names)
 
 
 def _short(digest: str) -> str:

@@ -165,7 +165,7 @@ def require_overlay(git: Git, tip: str, environment: str, model: str) -> None:
 
 
 def owners(git: Git, tip: str) -> dict[str, tuple[str, ...]]:
-    """Every environment at a commit, staging and production first, with the models that have an overlay in it."""
+    """Every environment at a commit, with the models that have an overlay in it."""
     found: dict[str, list[str]] = {}
     for line in git.run("ls-tree", "-r", "--name-only", tip, f"{overlays.FOLDER}/").splitlines():
         environment, *rest = line.removeprefix(f"{overlays.FOLDER}/").split("/")
@@ -173,5 +173,4 @@ def owners(git: Git, tip: str) -> dict[str, tuple[str, ...]]:
             found.setdefault(environment, [])
         if len(rest) == 2 and rest[1] == "kustomization.yaml":
             found[environment].append(rest[0])
-    first = [name for name in ("staging", "production") if name in found]
-    return {name: tuple(found[name]) for name in (*first, *sorted(found.keys() - set(first)))}
+    return {name: tuple(models) for name, models in sorted(found.items())}

@@ -1,4 +1,4 @@
-"""What speaks for a promotion: Prometheus says what staging runs, how its canary ended, for how long, and what fires.
+"""What speaks for a promotion: Prometheus says what the wave before runs, how its canary ended, for how long, and what fires.
 
 Each query names a model's objects as deploy/base does, and the metrics are those of kube-state-metrics and Argo Rollouts.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -27,9 +27,13 @@ class Evidence:
     met: bool
     found: str
 
+    def of(self, environment: str) -> Evidence:
+        """The same, as one of several environments."""
+        return replace(self, requirement=f"{environment}: {self.requirement}")
+
 
 def minutes(root: Path) -> float:
-    """For how long a release must have run in staging.
+    """For how long a release must have run in the wave before.
 
     Raises:
         ReleaseError: the setting is missing or no number.
@@ -51,7 +55,7 @@ def collect(
 
     Args:
         prometheus: where metrics of the cluster are.
-        environment: staging.
+        environment: one of the wave before.
         model: the model's name.
         digest: what its overlay says that it runs.
         wanted: minutes for which it must have run.

@@ -1,4 +1,4 @@
-"""Shows what runs where, since when, by whom, and what production lacks, for a person or a program."""
+"""Shows what runs where, since when, by whom, and what each environment lacks, for a person or a program."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from common import models
 from common.overlays import Release
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
-from deploy.release import deployments, words
-from deploy.release.commands import PRODUCTION, STAGING
+from deploy.release import deployments, waves, words
 from deploy.release.deployments import Deployment, Timeline
+from deploy.release.waves import Waves
 
 MAX_COMMITS = 10
 
 
 @dataclass(frozen=True)
 class Behind:
-    """How production's revision relates to staging's."""
+    """How the revision of an environment relates to that of the first wave."""
 
     same: bool
     commits: tuple[tuple[str, str], ...] | None
-    """Commits that production lacks, newest first; None where this clone lacks a revision."""
+    """Commits that the environment lacks, newest first; None where this clone lacks a revision."""
     ahead: tuple[tuple[str, str], ...] = ()
-    """Commits that staging lacks, because it was rolled back."""
+    """Commits that the first wave lacks, because it was rolled back."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Model:
     """What the environments run of one model."""
 
     environments: dict[str, Timeline]
-    behind: Behind | None
-    """None unless both environments run something."""
+    behind: dict[str, Behind]
+    """Of each environment beyond the first wave, where it and the first wave run something."""
 
     @property
     def gone(self) -> list[str]:
@@ -48,6 +48,7 @@ class Model:
 class Status:
     ref: str
     commit: str
+    waves: Waves
     models: dict[str, Model]
 
 
@@ -66,10 +67,12 @@ def read(git: Git, base: str | None = None, fetch: bool = False, model: str = mo
     owners = deployments.owners(git, commit)
     if not owners:
         raise ReleaseError(f"{ref} has no environments")
+    listed = waves.read(git, commit)
     timelines = deployments.read_all(git, commit)
     found: dict[str, dict[str, Timeline]] = {}
     gone = {place: timeline for place, timeline in timelines.items() if timeline.removed is not None}
-    for environment in dict.fromkeys([*owners, *(environment for environment, _ in gone)]):
+    places = [each.name for each in listed.environments]
+    for environment in dict.fromkeys([*places, *owners, *(environment for environment, _ in gone)]):
         for name in owners.get(environment, ()):
             # The history skips files that cannot be read; the present one must be an error.
             deployments.current(git, commit, environment, name)
@@ -87,7 +90,12 @@ def read(git: Git, base: str | None = None, fetch: bool = False, model: str = mo
             )
         raise models.UnknownModelError(models.unknown(model, dict.fromkeys(found, git.top)))
     shown = [name for name in found if model in (models.ALL, name)]
-    return Status(ref, commit, {name: Model(found[name], _behind(git, name, found[name])) for name in shown})
+    return Status(
+        ref,
+        commit,
+        listed,
+        {name: Model(found[name], _behind(git, name, found[name], listed)) for name in shown},
+    )
 
 
 def document(status: Status) -> dict[str, Any]:
@@ -95,12 +103,15 @@ def document(status: Status) -> dict[str, Any]:
     return {
         "ref": status.ref,
         "commit": status.commit,
+        "environments": {
+            each.name: {"cluster": each.cluster.name, "region": each.cluster.region, "wave": each.wave}
+            for each in status.waves.environments
+        },
         "models": {name: _described(model) for name, model in status.models.items()},
     }
 
 
 def _described(model: Model) -> dict[str, Any]:
-    behind = model.behind
     return {
         "environments": {
             name: {
@@ -109,21 +120,26 @@ def _described(model: Model) -> dict[str, Any]:
                 "abandoned": sorted(timeline.abandoned),
                 "removed": None if timeline.removed is None else timeline.removed.isoformat(),
                 "deployments": [_entry(each) for each in timeline.deployments],
+                "compared": _compared(model.behind.get(name)),
             }
             for name, timeline in model.environments.items()
-        },
-        "production": None
-        if behind is None
-        else {
-            "runs_what_staging_runs": behind.same,
-            "lacks": None if behind.commits is None else [_listed(each) for each in behind.commits],
-            "has_beyond_staging": [_listed(each) for each in behind.ahead],
         },
     }
 
 
+def _compared(behind: Behind | None) -> dict[str, Any] | None:
+    """With what the first wave runs."""
+    if behind is None:
+        return None
+    return {
+        "same": behind.same,
+        "lacks": None if behind.commits is None else [_listed(each) for each in behind.commits],
+        "has_beyond": [_listed(each) for each in behind.ahead],
+    }
+
+
 def show(status: Status, now: datetime | None = None, details: bool = True) -> None:
-    """A table, and with `details` how production and staging differ, model by model."""
+    """A table, and with `details` how the environments differ, model by model."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -132,12 +148,18 @@ def show(status: Status, now: datetime | None = None, details: bool = True) -> N
     # Rich would give a log eighty columns, which break names.
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column in ("model", "environment", "version", "digest", "revision", "since", "by", "PR", "behind"):
+    clusters = {each.name: each.cluster for each in status.waves.environments}
+    several = len({each.name for each in clusters.values()}) > 1
+    places = ("environment", "cluster", "region") if several else ("environment",)
+    for column in ("model", *places, "version", "digest", "revision", "since", "by", "PR", "behind"):
         right = column in ("since", "PR", "behind")
         table.add_column(column, no_wrap=column != "by", justify="right" if right else "left")
     for model, found in status.models.items():
         for number, (name, timeline) in enumerate(found.environments.items()):
             head = [f"[bold]{escape(model)}[/]" if number == 0 else "", name]
+            if several:
+                there = clusters.get(name)
+                head += ["", ""] if there is None else [there.name, there.region]
             if timeline.current is None:
                 table.add_row(*head, "[dim]never released[/]")
                 continue
@@ -150,7 +172,7 @@ def show(status: Status, now: datetime | None = None, details: bool = True) -> N
                 age(each.time, now or datetime.now(UTC)),
                 escape(each.author),
                 f"#{each.pull_request}" if each.pull_request else "",
-                _lag(found.behind) if name == PRODUCTION else "",
+                _lag(found.behind.get(name)),
             )
     console.print(table)
     for model, found in status.models.items():
@@ -160,8 +182,8 @@ def show(status: Status, now: datetime | None = None, details: bool = True) -> N
             if details and timeline.previous is not None:
                 back = timeline.previous.release
                 console.print(f"{model}: {name} can go back to {_short(back)} (version {back.version})")
-        if details and found.behind is not None:
-            console.print(escape(f"{model}: {_difference(found.behind)}"))
+        for name, behind in found.behind.items() if details else ():
+            console.print(escape(f"{model}: {_difference(name, status.waves.first, behind)}"))
         for name in found.gone:
             removed = found.environments[name].removed
             console.print(
@@ -188,26 +210,29 @@ def main(git: Git, base: str | None, fetch: bool, as_json: bool, model: str) -> 
         show(status, details=len(status.models) == 1)
 
 
-def _behind(git: Git, model: str, timelines: dict[str, Timeline]) -> Behind | None:
-    """None unless both environments run something; git is asked only if they differ."""
-    staging, production = (
-        timelines[name].current if name in timelines else None for name in (STAGING, PRODUCTION)
-    )
-    if staging is None or production is None:
-        return None
-    new, old = staging.release, production.release
-    same = new.digest == old.digest
-    if git.commit(new.revision) is None or git.commit(old.revision) is None:
-        return Behind(same, None)
-    return Behind(
-        same,
-        tuple(words.between(git, model, old.revision, new.revision)),
-        tuple(words.between(git, model, new.revision, old.revision)),
-    )
+def _behind(git: Git, model: str, timelines: dict[str, Timeline], listed: Waves) -> dict[str, Behind]:
+    """Git is asked only about environments that run something else than the first wave."""
+    first = timelines.get(listed.first, Timeline()).current
+    found = {}
+    for each in listed.environments:
+        current = timelines.get(each.name, Timeline()).current
+        if each.wave == 0 or first is None or current is None:
+            continue
+        new, old = first.release, current.release
+        same = new.digest == old.digest
+        if git.commit(new.revision) is None or git.commit(old.revision) is None:
+            found[each.name] = Behind(same, None)
+            continue
+        found[each.name] = Behind(
+            same,
+            tuple(words.between(git, model, old.revision, new.revision)),
+            tuple(words.between(git, model, new.revision, old.revision)),
+        )
+    return found
 
 
 def _lag(behind: Behind | None) -> str:
-    """How far production is behind staging, for a cell of the table."""
+    """How far an environment is behind the first wave, for a cell of the table."""
     if behind is None or behind.same:
         return ""
     if behind.commits is None:
@@ -215,19 +240,19 @@ def _lag(behind: Behind | None) -> str:
     return str(len(behind.commits)) if behind.commits or not behind.ahead else f"-{len(behind.ahead)}"
 
 
-def _difference(behind: Behind) -> str:
+def _difference(name: str, first: str, behind: Behind) -> str:
     if behind.same:
-        return "production runs what staging runs"
+        return f"{name} runs what {first} runs"
     if behind.commits is None:
-        return "production runs another image than staging; a revision of theirs is not in this clone"
+        return f"{name} runs another image than {first}; a revision of theirs is not in this clone"
     lines = []
     for commits, what in ((behind.commits, "behind"), (behind.ahead, "ahead of")):
         if commits:
             count = f"{len(commits)} commit{'s' if len(commits) > 1 else ''}"
-            lines.append(f"production is {count} {what} staging:")
+            lines.append(f"{name} is {count} {what} {first}:")
             lines += [f"  {commit[:12]} {subject}" for commit, subject in commits[:MAX_COMMITS]]
             lines += [f"  … and {len(commits) - MAX_COMMITS} more"] if len(commits) > MAX_COMMITS else []
-    return "\n".join(lines) or "production runs another image than staging, built from the same files"
+    return "\n".join(lines) or f"{name} runs another image than {first}, built from the same files"
 
 
 def _taken_back(timeline: Timeline) -> list[str]:

@@ -97,17 +97,17 @@ def commit_message(change: Change, without_evidence: str | None = None) -> str:
 def promotion(
     git: Git,
     change: Change,
-    since: Deployment | None,
+    since: Sequence[tuple[str, Deployment | None]],
     abandoned: Deployment | None,
     evidence: Sequence[Evidence],
     without_evidence: str | None,
 ) -> str:
     """The description of a promotion: what, the evidence, its metrics, its commits, and the way back."""
-    lines = []
-    if since is not None:
-        lines.append(
-            f"Staging has been running this image since {since.time:%Y-%m-%d %H:%M} UTC ({since.commit[:12]})."
-        )
+    lines = [
+        f"{name.capitalize()} has been running this image since {each.time:%Y-%m-%d %H:%M} UTC ({each.commit[:12]})."
+        for name, each in since
+        if each is not None
+    ]
     if abandoned is not None:
         lines += [
             "",
@@ -117,13 +117,13 @@ def promotion(
     back = (
         "Nothing ran before it, so there is nothing to roll back to: close this if in doubt."
         if change.old is None
-        else "After the merge, run the workflow `rollback`, or `python -m deploy.release rollback --model "
-        f"{change.model} --pull-request`: it proposes to restore `{change.old.digest}` (version {change.old.version})."
+        else "After the merge, run the workflow `rollback`, or `python -m deploy.release rollback "
+        f"{change.environment} --model {change.model} --pull-request`: it proposes to restore `{change.old.digest}` (version {change.old.version})."
     )
     return _join(
         lines,
         _table(change),
-        _evidence(evidence, without_evidence),
+        _evidence(" and ".join(name for name, _ in since), evidence, without_evidence),
         _metrics(change),
         _commits(git, change),
         "### The way back\n\n" + back,
@@ -138,7 +138,7 @@ def restoration(git: Git, change: Change, restored: Deployment) -> str:
         "Image, version and revision are restored as they were; nothing is built."
     ]
     after = (
-        "### Afterwards\n\nStaging is left as it is. The image that is taken back counts as abandoned: another rollback "
+        "### Afterwards\n\nOther environments are left as they are. The image that is taken back counts as abandoned: another rollback "
         f"goes further back, and `python -m deploy.release status` says from what {change.environment} was taken back."
     )
     return _join(lines, _table(change), _metrics(change), _commits(git, change), after)
@@ -164,14 +164,14 @@ def _table(change: Change) -> str:
     return "\n".join([head, *(f"| {name} | {a} | {b} |" for name, a, b in rows), *names])
 
 
-def _evidence(evidence: Sequence[Evidence], without: str | None) -> str:
+def _evidence(names: str, evidence: Sequence[Evidence], without: str | None) -> str:
     rows = [
         f"| {'✅' if each.met else '❌'} | {prose(each.requirement)} | {prose(each.found)} |"
         for each in evidence
     ]
     table = ["| | required | found |", "|---|---|---|", *rows] if rows else ["None was collected."]
     reason = ["", f"Proposed without complete evidence, because: {prose(without)}"] if without else []
-    return "\n".join(["### Evidence from staging", "", *table, *reason])
+    return "\n".join([f"### Evidence from {names}", "", *table, *reason])
 
 
 def _metrics(change: Change) -> str:

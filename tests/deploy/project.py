@@ -19,6 +19,7 @@ import pytest
 
 from common import models, overlays
 from common.overlays import Release
+from deploy import clusters
 from deploy.release import __main__ as tool
 from deploy.release.commands import NAME_LABEL, REVISION_LABEL, VERSION_LABEL
 from tests.deploy.registries import Server
@@ -226,6 +227,8 @@ def _template() -> tempfile.TemporaryDirectory[str]:
             file = first.root / overlays.FOLDER / environment / name
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / overlays.FOLDER / environment / name, file)
+    for path in (clusters.CLUSTERS, clusters.ENVIRONMENTS):
+        shutil.copy(ROOT / path, first.root / path)
     (first.root / "params.yaml").write_text(f"name: {MODEL}\n")
     (first.root / "uv.lock").write_text("")
     (first.root / "pyproject.toml").write_text("")

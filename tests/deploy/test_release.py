@@ -161,7 +161,7 @@ def test_what_must_not_be_released_is_refused_and_nothing_changes(project: Proje
     assert_refused(
         project.me.release("set", "nowhere", "--image", newest, "--push"), "no environment 'nowhere' at"
     )
-    assert_refused(project.me.release("set", "nowhere", "--image", newest), "(staging, production)")
+    assert_refused(project.me.release("set", "nowhere", "--image", newest), "(production, staging)")
     assert_refused(
         project.me.release("set", "../base", "--image", newest, "--push"), "no environment '../base'"
     )
@@ -514,7 +514,7 @@ def test_a_promotion_is_proposed_with_all_that_a_reviewer_asks(project: Project,
         "### Commits added: 3",
         "Train model 2",
         "Mention &#64;&#8203;somebody and &#96;code&#96; &#124; pipes &#60;b&#62;",
-        "python -m deploy.release rollback --model iris --pull-request",
+        "python -m deploy.release rollback production --model iris --pull-request",
         "Proposed without complete evidence, because: nothing watches a test",
         project.runs("production").digest,
     ):
@@ -774,8 +774,14 @@ def test_status_shows_what_runs_where(project: Project, github: FakeGitHub) -> N
     assert current["by"] == "Grace [Hopper]"
     assert current["pull_request"] == 1
     assert iris["environments"]["production"]["previous"] is None
-    assert iris["production"]["runs_what_staging_runs"] is False
-    assert [each["subject"] for each in iris["production"]["lacks"]] == ["Train model 2"]
+    compared = iris["environments"]["production"]["compared"]
+    assert compared["same"] is False
+    assert [each["subject"] for each in compared["lacks"]] == ["Train model 2"]
+    assert document["environments"]["production"] == {
+        "cluster": "in-cluster",
+        "region": "eu-central-1",
+        "wave": 1,
+    }
     assert document["commit"] == project.at_origin("rev-parse", "main")
 
 

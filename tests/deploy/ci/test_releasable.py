@@ -9,6 +9,7 @@ import pytest
 
 from common import overlays
 from common.overlays import Release
+from deploy import clusters
 from deploy.ci import releasable
 from tests.deploy.ci.actions import GitHubActions
 from tests.deploy.ci.conftest import Clone, Origin
@@ -25,6 +26,8 @@ def main(origin: Origin) -> Clone:
     """Main as the job has it, with our own overlays in it; staging runs nothing yet."""
     clone = origin.clone("main")
     names = [
+        clusters.CLUSTERS,
+        clusters.ENVIRONMENTS,
         f"{overlays.FOLDER}/staging/kustomization.yaml",
         f"{overlays.folder('staging', MODEL)}/kustomization.yaml",
     ]
