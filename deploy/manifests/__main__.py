@@ -7,6 +7,7 @@ to be read or compared.
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -101,19 +102,28 @@ def render_all(folder: Path = render.FOLDER) -> Iterator[Rendered]:
         watching = _rendered("monitoring", folder.parent / "monitoring", monitoring.problems)
         yield watching
 
+        admission = _rendered("admission", folder / "admission", lambda _: [])
+        secrets = _rendered("secrets", folder.parent / "monitoring/secrets", monitoring.secret_problems)
+        yield from (admission, secrets)
+
         def argocd_problems(documents: Sequence[Document]) -> list[str]:
-            return argocd.problems(
-                documents,
-                argocd.Deployed(
-                    [each.documents for each in (*shared.values(), *models)],
-                    [each.documents for each in platforms],
-                    watching.documents,
-                    root,
-                ),
-                folder,
+            sets = {each["metadata"]["name"] for each in documents if each["kind"] == "ApplicationSet"}
+            deployed = argocd.Deployed(
+                [each.documents for each in (*shared.values(), *models)],
+                [
+                    each.documents
+                    for each in (*platforms, *([admission] if "espalier-admission" in sets else []))
+                ],
+                watching.documents,
+                root,
+                secrets.documents if "espalier-secrets" in sets else (),
             )
+            return argocd.problems(documents, deployed, folder)
 
         yield _rendered("argocd", folder / "argocd", argocd_problems)
+        shutil.copytree(folder / "argocd", root / "argocd")
+        render.switch_on(root / "argocd", [f"options/{each}" for each in render.OPTIONS])
+        yield _rendered("argocd.options", root / "argocd", argocd_problems)
 
 
 def _environment(name: str, root: Path) -> Rendered:

@@ -41,6 +41,8 @@ class Deployed:
     monitoring: Sequence[Document]
     released: Path
     """A copy of the folder deploy/, in which every overlay has a release."""
+    secrets: Sequence[Document] = ()
+    """Where the secrets of monitoring come from, with the option external-secrets."""
 
 
 def problems(documents: Sequence[Document], deployed: Deployed, root: Path = render.FOLDER) -> list[str]:
@@ -75,6 +77,7 @@ def problems(documents: Sequence[Document], deployed: Deployed, root: Path = ren
         *_whitelist_problems(documents, "espalier", environments),
         *_whitelist_problems(documents, "espalier-monitoring", [monitoring]),
         *_whitelist_problems(documents, "espalier-platform", deployed.platforms),
+        *(_whitelist_problems(documents, "espalier-secrets", [deployed.secrets]) if deployed.secrets else ()),
         *_notification_problems(documents),
         *_address_problems(applications, environments),
         *_stack_problems(applications, monitoring),
@@ -171,7 +174,7 @@ def _folders(folder: Path) -> Iterator[Path]:
     kustomization = folder / "kustomization.yaml"
     if kustomization.is_file():
         content = _load(kustomization.read_text(encoding="utf-8"))
-        for each in [*content.get("resources", []), *content.get("components", [])]:
+        for each in [*(content.get("resources") or ()), *(content.get("components") or ())]:
             if (folder / each).is_dir():
                 yield from _folders(folder / each)
 

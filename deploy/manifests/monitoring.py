@@ -26,6 +26,8 @@ from deploy.manifests.documents import (
 
 SECRETS = ("espalier-delivery-github", "espalier-relay-github")
 """Secrets that a person makes once, as docs/operations.md says."""
+STACK_SECRETS = ("alertmanager-slack", "grafana-admin")
+"""Those of the Prometheus stack."""
 _IMAGE = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 _CALLERS = {"espalier-delivery": {"prometheus"}, "espalier-relay": {"alertmanager", "prometheus"}}
 """The clients that each program's policy must let in, by the label app.kubernetes.io/name."""
@@ -35,6 +37,23 @@ def problems(documents: Sequence[Document]) -> list[str]:
     """One line for each mistake, which names the object."""
     checks = (_pods, _services, _scrapes, _network_policies, _dashboards, _rules)
     return collect(checks, Documents(documents))
+
+
+def secret_problems(documents: Sequence[Document]) -> list[str]:
+    """What is wrong with the secrets that an operator fetches."""
+    return collect((_fetched,), Documents(documents))
+
+
+def _fetched(it: Documents) -> Iterator[str]:
+    """Each Secret that a person otherwise makes comes from a store that is there."""
+    made = {each["spec"]["target"]["name"] for each in it.all("ExternalSecret")}
+    for name in (*SECRETS, *STACK_SECRETS):
+        if name not in made:
+            yield f"nothing fetches the Secret {name}"
+    for each in it.all("ExternalSecret"):
+        store = each["spec"]["secretStoreRef"]
+        if it.named(store["kind"], store["name"]) is None:
+            yield f"{title(each)}: there is no {store['kind']} {store['name']}"
 
 
 def _pods(it: Documents) -> Iterator[str]:

@@ -30,6 +30,8 @@ WAYS = ("ingress-alb", "gateway-api", "deployment", "prediction-log")
 """The components that an overlay may list, beside its environment's and its release."""
 ARGOCD = FOLDER / "argocd"
 MONITORING = FOLDER.parent / "monitoring"
+OPTIONS = ("admission", "external-secrets", "external-dns")
+"""What may be switched on in Argo CD's kustomization."""
 PLATFORMS = ("eks", "eks-auto")
 """Those that need something in a cluster."""
 VARIANTS: tuple[tuple[str, ...], ...] = (
@@ -108,6 +110,21 @@ def choose(overlay: Path, components: Sequence[str]) -> None:
     for each in _replace_components(overlay, chosen):
         if each.startswith("../../../components/") and each not in chosen:
             _replace_components(overlay / each, [])
+
+
+def switch_on(folder: Path, options: Sequence[str]) -> None:
+    """Have a kustomization list these components too, by taking the mark of a comment away.
+
+    Raises:
+        RenderError: it has no such line.
+    """
+    path = folder / "kustomization.yaml"
+    text = path.read_text(encoding="utf-8")
+    for each in options:
+        text = text.replace(f"\n# - {each}\n", f"\n- {each}\n")
+        if f"\n- {each}\n" not in text:
+            raise RenderError(f"{path} has no line `# - {each}`")
+    path.write_text(text, encoding="utf-8")
 
 
 def _replace_components(folder: Path, chosen: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Makes the JSON schemas of custom resources from the TypeScript types in npm's @kubernetes-models packages.
+"""Makes the JSON schemas of custom resources from the TypeScript types in npm's @kubernetes-models packages, or from their definitions.
 
 It is run to raise a version or to add a kind. The schemas are committed, so that manifests can be checked without node.
 Objects allow only fields of the types. Kubernetes' own definitions (pod templates, metadata) are referred to: the check
@@ -90,6 +90,44 @@ PACKAGES = (
         "config/crd/standard",
     ),
 )
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """A Go module with the definitions of kinds for which npm has no current types."""
+
+    describes: str
+    license: str
+    group: str
+    api_version: str
+    kinds: tuple[str, ...]
+    module: str
+    definitions: str
+    provider: str | None = None
+    """Of the providers that `spec.provider` may have, the one that is used here: the others are nine tenths of the file."""
+
+
+DEFINITIONS = (
+    Definitions(
+        "Kyverno 1.19",
+        "Apache-2.0",
+        "policies.kyverno.io",
+        "v1",
+        ("ImageValidatingPolicy",),
+        "github.com/kyverno/kyverno@v1.19.1",
+        "config/crds/policies.kyverno.io",
+    ),
+    Definitions(
+        "External Secrets Operator 1.3",
+        "Apache-2.0",
+        "external-secrets.io",
+        "v1",
+        ("ExternalSecret", "SecretStore"),
+        "github.com/external-secrets/external-secrets@v1.3.2",
+        "config/crds/bases",
+        "aws",
+    ),
+)
 HANDWRITTEN = ("eks.amazonaws.com_v1_IngressClassParams", "elbv2.k8s.aws_v1beta1_IngressClassParams")
 """Schemas of kinds whose definition no registry has."""
 KUBERNETES = "https://kubernetes.io/api/_definitions.json#/$defs/"
@@ -124,9 +162,18 @@ def main() -> None:
                 )
                 print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
         found: dict[str, dict[str, Any]] = {}
-        for package in PACKAGES:
-            told = call([go, "mod", "download", "-json", package.module], cwd=folder, whole=True)
-            found |= _defaults(package, Path(json.loads(told)["Dir"]) / package.definitions)
+        for source in (*PACKAGES, *DEFINITIONS):
+            told = call([go, "mod", "download", "-json", source.module], cwd=folder, whole=True)
+            for kind in source.kinds:
+                defined = _defined(source, kind, Path(json.loads(told)["Dir"]) / source.definitions)
+                name = file_name(source.group, source.api_version, kind)
+                found[name.removesuffix(".json")] = _defaults(defined)
+                if isinstance(source, Definitions):
+                    schema = _strict(source, kind, defined)
+                    (FOLDER / name).write_text(
+                        json.dumps(schema, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+                    )
+                    print(f"{name}: {(FOLDER / name).stat().st_size / 1024:.0f} KiB")
     DEFAULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{DEFAULTS.name}: {sum(map(len, found.values()))} defaults")
 
@@ -168,24 +215,66 @@ def _schema(package: Package, kind: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _defaults(package: Package, folder: Path) -> dict[str, dict[str, Any]]:
-    """By kind, the values that the server fills in inside lists, which Argo CD compares as a whole."""
-    found: dict[str, dict[str, Any]] = {}
-    for kind in package.kinds:
-        text = next(
-            t
-            for f in folder.glob("*.yaml")
-            if f"\n    kind: {kind}\n" in (t := f.read_text(encoding="utf-8"))
-        )
-        versions = YAML(typ="safe", pure=True).load(text)["spec"]["versions"]
-        schema = next(each["schema"] for each in versions if each["name"] == package.api_version)
-        name = file_name(package.group, package.api_version, kind).removesuffix(".json")
-        found[name] = {
-            path: value
-            for path, value in _filled_in(schema["openAPIV3Schema"], "")
-            if "[]" in path and not path.startswith("status")
-        }
-    return found
+def _defined(source: Package | Definitions, kind: str, folder: Path) -> dict[str, Any]:
+    """The schema in the definition of a kind."""
+    text = next(
+        t
+        for f in sorted(folder.glob("*.yaml"))
+        if f"\n    kind: {kind}\n" in (t := f.read_text(encoding="utf-8"))
+        and f"\n  group: {source.group}\n" in t
+    )
+    versions = YAML(typ="safe", pure=True).load(text)["spec"]["versions"]
+    schema = next(each["schema"] for each in versions if each["name"] == source.api_version)
+    defined: dict[str, Any] = schema["openAPIV3Schema"]
+    return defined
+
+
+def _defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    """The values that the server fills in inside lists, which Argo CD compares as a whole."""
+    return {
+        path: value
+        for path, value in _filled_in(schema, "")
+        if "[]" in path and not path.startswith("status")
+    }
+
+
+def _strict(source: Definitions, kind: str, defined: dict[str, Any]) -> dict[str, Any]:
+    """A definition as a JSON schema that allows no other fields."""
+    schema: dict[str, Any] = _closed(defined)
+    schema["properties"].pop("status", None)
+    schema["properties"] |= {
+        "apiVersion": {"const": f"{source.group}/{source.api_version}"},
+        "kind": {"const": kind},
+        "metadata": {"$ref": KUBERNETES + _FROM_KUBERNETES["IObjectMeta"]},
+    }
+    provider = schema["properties"]["spec"]["properties"].get("provider")
+    if source.provider and provider:
+        provider["properties"] = {source.provider: provider["properties"][source.provider]}
+    module, _, version = source.module.partition("@")
+    return {
+        "$comment": f"Made by python -m deploy.schemas from {module} {version} ({source.license}), the definitions of "
+        f"{source.describes}",
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+    }
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    closed = {
+        key: {name: _closed(each) for name, each in value.items()} if key == "properties" else _closed(value)
+        for key, value in schema.items()
+        if key not in ("description", "default", "format") and not key.startswith("x-kubernetes")
+    }
+    if "properties" in closed and "additionalProperties" not in closed:
+        closed["additionalProperties"] = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+    return closed
 
 
 def _filled_in(schema: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,7 @@ from common import overlays
 from common.overlays import Release
 from deploy.manifests import __main__ as manifests
 from deploy.manifests import render, schema
-from deploy.schemas.__main__ import HANDWRITTEN, PACKAGES, file_name
+from deploy.schemas.__main__ import DEFINITIONS, HANDWRITTEN, PACKAGES, file_name
 from tests.deploy import rendered
 from tests.deploy.conftest import Call
 from tests.deploy.project import MODEL, ROOT, copy_manifests
@@ -40,7 +40,7 @@ def test_everything_is_as_it_should_be() -> None:
     models = len(render.deployed("staging"))
     each_environment = 1 + models + len(render.VARIANTS)
     platforms = len(render.PLATFORMS)
-    assert len(rendered.everything()) == len(render.environments()) * each_environment + platforms + 2
+    assert len(rendered.everything()) == len(render.environments()) * each_environment + platforms + 5
 
 
 @pytest.mark.parametrize("environment", render.environments())
@@ -328,11 +328,14 @@ def test_every_schema_is_of_a_package_that_is_pinned() -> None:
     expected = {file_name(p.group, p.api_version, kind): p for p in PACKAGES for kind in p.kinds}
     found = {path.name: path.read_text() for path in schema.SCHEMAS.glob("*.json")}
     defaults = json.loads(found.pop(schema.DEFAULTS.name))
+    defined = {file_name(d.group, d.api_version, kind): d for d in DEFINITIONS for kind in d.kinds}
     handwritten = {f"{name}.json" for name in HANDWRITTEN}
-    assert found.keys() == expected.keys() | handwritten
-    assert expected.keys() == {f"{name}.json" for name in defaults}
+    assert found.keys() == expected.keys() | defined.keys() | handwritten
+    assert expected.keys() | defined.keys() == {f"{name}.json" for name in defaults}
     for name, package in expected.items():
         assert f"from {package.npm} {package.version} (MIT)" in found[name]
+    for name, source in defined.items():
+        assert f"from {source.module.replace('@', ' ')} (" in found[name]
 
 
 def test_a_missing_component_is_one_line() -> None:
