@@ -50,7 +50,7 @@ MANIFESTS = {
     20: Plant(ROLLOUT, "ESPALIER_DRAIN_SECONDS", "ESPALIER_DRAIN", "knows no variable ESPALIER_DRAIN"),
     21: Plant(ROLLOUT, "revisionHistoryLimit: 3", "revisionHistory: 3", "'revisionHistory' was unexpected"),
     22: Plant(AUTOSCALER, "maxReplicas: 4", 'maxReplicas: "4"', "is not of type 'integer'"),
-    26: Plant(STACK, "accessModes: [", 'storageClassName: ""\n                  accessModes: [', "an empty storageClassName"),
+    26: Plant(STACK, "accessModes: [", 'storageClassName: ""\n                      accessModes: [', "an empty storageClassName"),
     27: Plant(STACK, "existingSecret: grafana-admin", "password: admin", "known password"),
     28: Plant(NAMESPACE, "apiVersion", f"{GRAPHICS}apiVersion", "does not allow LimitRange"),
     42: Plant(NAMESPACE, 'sync-wave: "-1"', 'sync-wave: "1"', "it must come before what is in it"),

@@ -274,6 +274,22 @@ def _set(*path: str | int, value: object) -> Callable[[Document], None]:
         ),
         ("argocd", "AppProject", _set("spec", "sourceRepo", value=[]), "'sourceRepo' was unexpected"),
         ("argocd", "ConfigMap", _set("data", "number", value=5), "is not of type"),
+        (
+            "admission",
+            "ImageValidatingPolicy",
+            _set("spec", "attestors", 0, "cosign", "keyles", value={}),
+            "'keyles' was unexpected",
+        ),
+        ("secrets", "ExternalSecret", _set("spec", "secretStore", value={}), "'secretStore' was unexpected"),
+        ("secrets", "SecretStore", _set("spec", "provider", "vault", value={}), "'vault' was unexpected"),
+        ("platform.eks", "IngressClassParams", _set("spec", "groups", value={}), "'groups' was unexpected"),
+        (
+            "platform.eks-auto",
+            "IngressClassParams",
+            _set("spec", "certificateArn", value=[]),
+            "'certificateArn' was unexpected",
+        ),
+        ("platform.eks", "StorageClass", _set("provisoner", value="x"), "'provisoner' was unexpected"),
         ("staging.iris", "Rollout", _set("kind", value="Rolout"), "no schema for Rolout"),
         ("staging.iris", "Service", _set("apiVersion", value="v2"), "no schema for Service v2"),
         (
