@@ -15,6 +15,7 @@ MODEL ?=
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 MONITOR_ARGS ?=
 TERRAFORM ?= terraform
+TARGETS ?=
 
 # Tools come from the project's environment. uv comes from the machine, or from PyPI if the machine has none.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.uv/bin
@@ -200,6 +201,14 @@ monitor: setup ## Run the service with Prometheus and, if installed, Alertmanage
 .PHONY: load
 load: setup ## Run a load test of HOST with USERS for TIME; fails if it exceeds the budget
 	python -m tests.load.run --model "$(MODEL)" --host $(HOST) --users $(USERS) --time $(TIME)
+
+.PHONY: pull
+pull: setup ## Bring outputs of MODEL here from the DVC remote, or of all models; TARGETS="model data/test.parquet" for some
+	@$(IN) python -m training.remote pull $(TARGETS)
+
+.PHONY: push
+push: setup ## Add to the DVC remote what it lacks; nothing there is overwritten
+	@$(IN) python -m training.remote push $(TARGETS)
 
 .PHONY: storage
 storage: setup ## Start an S3 server on loopback and add it as a DVC remote

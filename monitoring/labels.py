@@ -112,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate_json(file.read_bytes())
     except OSError as error:
         raise EspalierError(
-            f"{file}: {error.strerror}; `dvc pull model` fetches the bundle, --model says where it is"
+            f"{file}: {error.strerror}; `make pull TARGETS=model` fetches the bundle, --model says where it is"
         ) from None
     except ValueError:
         raise EspalierError(f"{file} is no card of a model: --model must be the folder of a bundle") from None

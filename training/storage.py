@@ -62,10 +62,12 @@ def start() -> None:
     default = _set_remote(address)
     log.info("storage runs at %s, data in %s/data, log in %s/weed.log", address, FOLDER, FOLDER)
     if default == REMOTE:
-        log.info("`dvc push` and `dvc pull` use it: remote %r, s3://%s/dvc", REMOTE, BUCKET)
+        log.info("`make push` and `make pull` use it: remote %r, s3://%s/dvc", REMOTE, BUCKET)
     else:
         log.info(
-            "the default remote stays %r: add `--remote %s` to `dvc push` and `dvc pull`", default, REMOTE
+            "the default remote stays %r: `python -m training.remote --remote %s push` uses this one",
+            default,
+            REMOTE,
         )
 
 
@@ -252,6 +254,7 @@ def _set_remote(address: str) -> str:
             "endpointurl": address,
             "access_key_id": KEY,
             "secret_access_key": KEY,
+            "verify": True,
         }
     return default
 

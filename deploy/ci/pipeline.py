@@ -1,9 +1,12 @@
 """Runs DVC for the steps of workflows.
 
-remote    point DVC at DVC_REMOTE_URL (and DVC_ENDPOINT_URL, for an S3 that is not AWS), in this clone only
+offline   have this clone do without the DVC remote, because the job has no identity to reach it with
 current   fail unless dvc.lock is what `dvc repro` would write, for every model; needs no data
 bundle    get the bundle that a model's dvc.lock names, and its test split: from the remote, or by computing them
 scratch   compute every model again without a cache, and fail unless every hash is the one in its dvc.lock
+
+What the remote lacks is computed, and so is everything if there are no credentials for it. With credentials, a remote
+that cannot be reached is a failure.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,18 @@ import yaml
 
 from common import models
 from common.command import run
+from common.errors import EspalierError
 from common.git import attempt, git
 from common.lock import LOCK_FILE, stages
 from deploy.ci import steps
 from deploy.errors import DeployError
 from deploy.yaml_loader import LOADER
+from training.remote import command as remote
+from training.remote.objects import MissingError, NoCredentialsError, NoRemoteError
 
-REMOTE = "storage"
 PIPELINE_FILE = "dvc.yaml"
 BUNDLE = ("model", "data/test.parquet", "data/profile.json")
 """With the split on which the gate compares it with production's."""
-_MISSING = "error.dvc.org/missing-files"
-"""What DVC prints when neither cache nor remote has something."""
 _REMEDY = "run `make repro MODEL=all` and commit dvc.lock, metrics and reports"
 
 
@@ -42,7 +44,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=("remote", "current", "bundle", "scratch"))
+    parser.add_argument("command", choices=("offline", "current", "bundle", "scratch"))
     parser.add_argument(
         "--model",
         default="",
@@ -55,15 +57,18 @@ def main() -> None:
     elif options.command == "scratch":
         scratch(models.select(options.model or models.ALL, Path()))
     else:
-        {"remote": remote, "current": current}[options.command]()
+        {"offline": offline, "current": current}[options.command]()
 
 
-def remote() -> None:
-    """Write the remote into .dvc/config.local, which git ignores. Keys come from the environment (AWS_…)."""
-    url, endpoint = steps.environment("DVC_REMOTE_URL"), os.environ.get("DVC_ENDPOINT_URL")
-    with _configuration() as configuration, configuration.edit("local") as local:
-        local["remote"][REMOTE] = {"url": url} | ({"endpointurl": endpoint} if endpoint else {})
-        local["core"]["remote"] = REMOTE
+def offline() -> None:
+    """Switch off the remote in .dvc/config.local, which git ignores and which comes before .dvc/config."""
+    from dvc.config import Config, ConfigError
+
+    try:
+        with Config(dvc_dir=".dvc").edit("local") as local:
+            local["core"]["remote"] = ""
+    except ConfigError as error:
+        raise DeployError(f"DVC's configuration is broken: {' '.join(str(error).split())}") from None
 
 
 def current() -> None:
@@ -80,13 +85,15 @@ def bundle(selected: Mapping[str, Path]) -> None:
     Raises:
         DeployError: this commit computes another one than its dvc.lock records.
     """
-    if has_remote():
-        status, _ = dvc(
-            "pull", *((folder / each).as_posix() for folder in selected.values() for each in BUNDLE)
-        )
-        if status == 0:
-            return
-        print("the remote does not have it: computing it", flush=True)
+    targets = [(folder / each).as_posix() for folder in selected.values() for each in BUNDLE]
+    try:
+        remote.pull(targets)
+    except MissingError as error:
+        print(f"{error}: computing it", flush=True)
+    except (NoCredentialsError, NoRemoteError):
+        pass  # `reproduce` says so
+    else:
+        return
     locks = [folder / LOCK_FILE for folder in selected.values()]
     before = [lock.read_bytes() for lock in locks]
     status, said = reproduce(selected)
@@ -102,10 +109,13 @@ def reproduce(selected: Mapping[str, Path]) -> tuple[int, str]:
     Outputs in dvc.lock come from the remote, and those that it lacks, as before the first push, are computed. `repro
     --pull` would be shorter, but it skips outputs of unchanged stages, which later stages read.
     """
-    if has_remote():
-        status, said = dvc("pull", "--allow-missing", *_pipelines(selected))
-        if status and _MISSING not in said:
-            return status, said
+    try:
+        remote.pull(_pipelines(selected), allow_missing=True)
+    except (MissingError, NoCredentialsError, NoRemoteError) as error:
+        print(f"{error}: computing what is not here", flush=True)
+    except EspalierError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1, f"ERROR: {error}"
     return dvc("repro", *(_pipelines(selected) or ["--all-pipelines"]))
 
 
@@ -185,16 +195,6 @@ def dvc(*arguments: str) -> tuple[int, str]:
     return process.wait(), "".join(lines)
 
 
-def has_remote() -> bool:
-    """Whether DVC has a default remote.
-
-    Raises:
-        DeployError: DVC's configuration is broken; the message says where.
-    """
-    with _configuration() as configuration:
-        return bool(configuration["core"].get("remote"))
-
-
 def error_lines(said: str) -> str:
     """The lines in which a stage or DVC reports an error, each once; without any, the last line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
@@ -215,17 +215,6 @@ def _in_one_line(said: str) -> str:
 
 def _parsed(text: str) -> Any:
     return yaml.load(text, LOADER)  # noqa: S506 - a safe one
-
-
-@contextmanager
-def _configuration() -> Iterator[Any]:
-    """DVC's configuration. DVC itself takes two seconds to start."""
-    from dvc.config import Config, ConfigError
-
-    try:
-        yield Config(dvc_dir=".dvc")
-    except ConfigError as error:
-        raise DeployError(f"DVC's configuration is broken: {' '.join(str(error).split())}") from None
 
 
 if __name__ == "__main__":

@@ -86,7 +86,9 @@ def read_source(root: Path, model: str | None = None) -> Source:
     try:
         bundle = read_bundle(root / named)
     except BundleError as error:
-        raise ImageError(f"{error}; `dvc pull {named}` fetches the one that dvc.lock names") from None
+        raise ImageError(
+            f"{error}; `make pull TARGETS={named}` fetches the one that dvc.lock names"
+        ) from None
     linked = next((path for path in (root / named).iterdir() if path.is_symlink()), None)
     if linked:
         raise ImageError(f"{linked} is a link, and a builder does not follow it: run `dvc unprotect {named}`")

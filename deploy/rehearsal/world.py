@@ -24,6 +24,8 @@ from deploy.rehearsal.runner import Run
 from training import storage
 
 BIN = Path(sys.executable).parent
+REMOTE = "storage"
+"""The name of the DVC remote in docs/setup.md."""
 IDENTITY = {
     "GIT_AUTHOR_NAME": "engineer",
     "GIT_AUTHOR_EMAIL": "engineer@example.com",
@@ -158,8 +160,6 @@ class World:
             "AWS_ROLE_DATA_READ": role + "data-read",
             "AWS_ROLE_RELEASE": role + "release",
             "COSIGN_REPOSITORY": f"{self.image}-signatures",
-            "DVC_ENDPOINT_URL": self.s3,
-            "DVC_REMOTE_URL": "s3://espalier/dvc",
             "REGISTRY": self.image,
         }
 
@@ -177,13 +177,25 @@ def world(folder: Path) -> Iterator[World]:
         commit_working_tree(made.engineer)
         # Further models would be trained, and the story is about the first one.
         made.git("rm", "-rq", *(f"{models.FOLDER}/{name}" for name in list(models.find(made.engineer))[1:]))
+        made.call("python", "-m", "training.storage", "start")
+        stack.callback(made.call, "python", "-m", "training.storage", "stop", check=False)
+        _commit_remote(made)
         made.git("commit", "--quiet", "--amend", "--no-edit")
         made.git("remote", "add", "origin", events.ADDRESS)
         made.git("push", "--quiet", "--set-upstream", "origin", branch)
-        made.call("python", "-m", "training.storage", "start")
-        stack.callback(made.call, "python", "-m", "training.storage", "stop", check=False)
-        made.s3 = made.call("dvc", "config", "--local", f"remote.{storage.REMOTE}.endpointurl")
         yield made
+
+
+def _commit_remote(made: World) -> None:
+    """Have .dvc/config name the remote, and only the engineer's clone have keys for it."""
+    made.s3 = made.call("dvc", "config", "--local", f"remote.{storage.REMOTE}.endpointurl")
+    made.call("dvc", "config", "--local", "--unset", "core.remote")
+    made.call("dvc", "remote", "add", "--default", REMOTE, f"s3://{storage.BUCKET}/dvc")
+    for name, value in (("endpointurl", made.s3), ("verify", "true")):
+        made.call("dvc", "remote", "modify", REMOTE, name, value)
+    for name in ("access_key_id", "secret_access_key"):
+        made.call("dvc", "remote", "modify", "--local", REMOTE, name, storage.KEY)
+    made.git("add", ".dvc/config")
 
 
 def fill_storage(made: World) -> str:
@@ -198,5 +210,5 @@ def fill_storage(made: World) -> str:
     except CommandError:
         how = "computed"
     made.call("dvc", "repro", "--quiet")
-    made.call("dvc", "push", "--quiet")
+    made.call("python", "-m", "training.remote", "push")
     return how

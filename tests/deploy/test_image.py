@@ -171,7 +171,7 @@ def test_says_why_a_builder_that_is_there_does_not_work(
 
 def test_without_a_bundle_nothing_is_built(spare: Path) -> None:
     shutil.rmtree(spare / "model")
-    with pytest.raises(ImageError, match=r"no model bundle: .*model\.json.*`dvc pull model`"):
+    with pytest.raises(ImageError, match=r"no model bundle: .*model\.json.*`make pull TARGETS=model`"):
         main(["build"], spare)
     assert not (spare / "build").exists()
 
@@ -187,7 +187,9 @@ def test_a_model_that_is_not_there_is_corrected(spare: Path) -> None:
     with pytest.raises(models.UnknownModelError, match="no model 'plant': did you mean plants"):
         main(["build", "--model", "plant"], spare)
     shutil.rmtree(spare / "models/plants/model")
-    with pytest.raises(ImageError, match=r"no model bundle: .*plants.*`dvc pull models/plants/model`"):
+    with pytest.raises(
+        ImageError, match=r"no model bundle: .*plants.*`make pull TARGETS=models/plants/model`"
+    ):
         main(["build", "--model", "plants"], spare)
 
 

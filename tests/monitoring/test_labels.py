@@ -526,7 +526,7 @@ def spoil(name: str) -> Callable[[World], None]:
             "a log without labels",
             r"line 1 has no label: ESPALIER_PREDICTION_LOG_FIELDS must have id and label",
         ),
-        ("no model", r"model\.json: No such file or directory; `dvc pull model`"),
+        ("no model", r"model\.json: No such file or directory; `make pull TARGETS=model`"),
         ("another model.json", r"model\.json is no card of a model"),
     ],
 )

@@ -7,21 +7,16 @@ Nothing is checked out, locked or written, so `dvc repro` may run at the same ti
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from common.errors import EspalierError
 from common.git import attempt, trust_command
 from common.lock import LOCK_FILE, Entry, outputs
 from training.base.documents import parse_yaml
-
-_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
+from training.remote.objects import Objects, RemoteError
 
 
 class UnreachableError(EspalierError):
@@ -93,82 +88,31 @@ def outputs_of(lock: bytes, where: str = LOCK_FILE) -> dict[str, Entry]:
 
 
 class Store:
-    """The content that DVC keeps, by hash: this clone's cache, then its remote."""
+    """The content that DVC keeps, by hash: this clone's cache, then its remote.
+
+    Its methods raise UnreachableError where neither has the content, and ReplacedError where the remote has another one.
+    """
+
+    def __init__(self) -> None:
+        self._objects = Objects()
 
     def read(self, output: Entry) -> bytes:
-        """The content of a file.
-
-        Raises:
-            UnreachableError: neither cache nor remote has it, or their content does not match the hash.
-        """
-        return self._object(output.md5, output.path)
+        """The content of a file."""
+        with _reaching():
+            return self._objects.read(output)
 
     def read_folder(self, output: Entry) -> dict[str, Entry]:
         """The files in a folder, by path below it."""
-        listing = json.loads(self._object(output.md5, output.path))
-        return {each["relpath"]: Entry(f"{output.path}/{each['relpath']}", each["md5"]) for each in listing}
-
-    def _object(self, md5: str, path: str) -> bytes:
-        if not _MD5.match(md5):
-            raise UnreachableError(f"{path}: {md5!r} is not a hash that DVC writes")
-        cache = self._repo.cache.local
-        try:
-            content = Path(cache.oid_to_path(md5)).read_bytes()
-        except FileNotFoundError:
-            return self._from_remote(md5, path)
-        except OSError as error:
-            raise UnreachableError(f"cannot read {path} from DVC's cache: {error}") from None
-        if not _is(content, md5):
-            # The cached file is corrupt, and DVC would remove it; the remote may have the right one.
-            return self._from_remote(md5, path)
-        return content
-
-    def _from_remote(self, md5: str, path: str) -> bytes:
-        from dvc.config import NoRemoteError
-
-        try:
-            remote = self._repo.cloud.get_remote_odb(command="fetch")
-            with remote.fs.open(remote.oid_to_path(md5), "rb") as stream:
-                content: bytes = stream.read()
-        except NoRemoteError:
-            raise UnreachableError(
-                f"{path} ({md5[:10]}…) is not in DVC's cache and there is no remote to fetch it from: "
-                "`dvc remote add --default storage URL`, see docs/architecture.md"
-            ) from None
-        except FileNotFoundError:
-            raise UnreachableError(
-                f"{path} ({md5[:10]}…) is neither in DVC's cache nor in the remote: run `dvc push` where that "
-                "revision was reproduced, or check it out and run `dvc repro`"
-            ) from None
-        except Exception as error:
-            # Each kind of storage has exceptions of its own: no key, no permission, no such bucket, no network.
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise UnreachableError(
-                f"{path} ({md5[:10]}…) is not in DVC's cache and the remote does not give it ({said[:200]}): "
-                "check its address and your credentials with `dvc fetch`"
-            ) from None
-        if not _is(content, md5):
-            raise UnreachableError(
-                f"{path}: the remote's object {md5[:10]}… has other content than its name says: run `dvc push` where "
-                "that revision was reproduced"
-            )
-        return content
-
-    @cached_property
-    def _repo(self) -> Any:
-        from dvc.exceptions import NotDvcRepoError
-        from dvc.repo import Repo
-
-        try:
-            return Repo()
-        except NotDvcRepoError:
-            raise UnreachableError(
-                "there is no .dvc folder here; run this from the project's top folder"
-            ) from None
+        with _reaching():
+            return self._objects.members(output)
 
 
-def _is(content: bytes, md5: str) -> bool:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir")
+@contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        yield
+    except RemoteError as error:
+        raise UnreachableError(str(error)) from None
 
 
 def _remedy() -> str:

@@ -248,7 +248,7 @@ class _Present(_Side):
         try:
             return path.read_bytes()
         except OSError as error:
-            raise UnreachableError(f"cannot read {path} ({error.strerror}): run `dvc pull`") from None
+            raise UnreachableError(f"cannot read {path} ({error.strerror}): run `make pull`") from None
 
     def names(self, folder: Path) -> list[str]:
         return sorted(each.name for each in folder.glob("*.json"))

@@ -17,7 +17,7 @@ from deploy.ci import pipeline
 from tests.deploy.ci.conftest import Clone
 from tests.deploy.conftest import Call
 from tests.e2e.clone import BIN, ROOT
-from tests.tools import dvc
+from tests.tools import dvc, free_port
 
 STAGES = ["model.txt", "other.txt", "profile.json", "raw.txt", "test.parquet"]
 """What they write, by name."""
@@ -87,8 +87,15 @@ class Repository:
         return {
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "RAN": str(self.log),
-            "DVC_REMOTE_URL": str(self.remote),
         }
+
+    def add_remote(self) -> None:
+        """Commit a remote, as docs/setup.md says."""
+        self.dvc("remote", "add", "--quiet", "--default", "storage", str(self.remote))
+        self.clone.git("commit", "--quiet", "--all", "--message", "Remote")
+
+    def push(self) -> None:
+        shutil.copytree(self.clone.folder / ".dvc/cache/files", self.remote / "files", dirs_exist_ok=True)
 
     def dvc(self, *arguments: str) -> None:
         with pytest.MonkeyPatch.context() as monkeypatch:
@@ -189,27 +196,72 @@ def test_current_needs_no_data_and_names_the_remedy(repository: Repository) -> N
     assert repository.ran() == []
 
 
-def test_the_remote_is_of_this_clone_alone(repository: Repository) -> None:
-    before = (repository.clone.folder / ".dvc/config").read_text()
-    elsewhere = {"DVC_REMOTE_URL": "s3://bucket/dvc", "DVC_ENDPOINT_URL": "http://127.0.0.1:1"}
-    assert repository.pipeline("remote", **elsewhere).returncode == 0
-    local = (repository.clone.folder / ".dvc/config.local").read_text()
-    assert "url = s3://bucket/dvc" in local
-    assert "endpointurl = http://127.0.0.1:1" in local
-    assert (repository.clone.folder / ".dvc/config").read_text() == before
-    assert repository.clone.git("status", "--short") == ""
-    done = repository.start("deploy.ci.pipeline", "remote", DVC_REMOTE_URL="")
+@pytest.mark.slow
+def test_a_job_without_an_identity_computes(repository: Repository) -> None:
+    repository.add_remote()
+    repository.push()
+    assert repository.pipeline("offline").returncode == 0
+    assert repository.clone.git("status", "--short") == "", "it is of this clone alone"
+    repository.lose_data()
+    done = repository.pipeline("bundle")
+    assert done.returncode == 0, done.stderr
+    assert repository.ran() == STAGES
+    assert done.stdout.count("there is no remote: ") == 1
+
+
+@pytest.mark.slow
+def test_without_credentials_it_is_computed_and_with_them_a_failure_is_one(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(repository.clone.folder.parent))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    repository.dvc("remote", "add", "--quiet", "--default", "storage", "s3://bucket/dvc")
+    repository.dvc("remote", "modify", "--quiet", "storage", "endpointurl", f"http://127.0.0.1:{free_port()}")
+    repository.lose_data()
+    done = repository.pipeline("bundle")
+    assert done.returncode == 0, done.stderr
+    assert repository.ran() == STAGES
+    assert done.stdout.count("there are no credentials for the remote s3://bucket/dvc") == 1
+    repository.lose_data()
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-central-1"}
+    done = repository.pipeline("bundle", **keys)
     assert done.returncode == 1
-    assert done.stderr == "error: DVC_REMOTE_URL is not set: the workflow has to give it in `env`\n"
+    assert done.stderr.startswith("error: the remote s3://bucket/dvc/files/md5 does not give model (")
+    assert repository.ran() == []
 
 
-def test_a_broken_configuration_is_one_line(repository: Repository) -> None:
-    (repository.clone.folder / ".dvc/config.local").write_text("[[[")
-    for command in ("remote", "bundle"):
-        done = repository.pipeline(command)
-        assert done.returncode == 1
-        assert done.stderr.startswith("error: DVC's configuration is broken: config file error: Invalid line")
-        assert done.stderr.count("\n") == 1
+@pytest.mark.slow
+@pytest.mark.parametrize("planted", ["model/model.txt", "data/test.parquet", "model"])
+def test_replaced_bytes_are_neither_used_nor_computed_again(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    repository.add_remote()
+    repository.push()
+    files = {file.read_bytes(): file for file in repository.remote.rglob("*") if file.is_file()}
+    if planted == "model":
+        (object_,) = repository.remote.rglob("*.dir")
+    else:
+        object_ = files[(repository.clone.folder / planted).read_bytes()]
+    object_.chmod(0o644)
+    object_.write_bytes(b"replaced")
+    repository.lose_data()
+    monkeypatch.chdir(repository.clone.folder)
+    for name, value in repository.variables().items():
+        monkeypatch.setenv(name, value)
+    named = f"the remote has other content than the name says for {planted} (file://{object_})"
+    done = repository.pipeline("bundle")
+    assert done.returncode == 1
+    assert named in done.stderr.replace("local://", "file://").replace(f"({object_}", f"(file://{object_}")
+    status, said = pipeline.reproduce(models.select("", Path()))
+    assert status != 0
+    assert said.startswith("ERROR: the remote has other content than the name says for " + planted)
+    assert repository.ran() == []
+    assert not Path("model").exists()
+    assert not Path("data/test.parquet").exists()
+    assert b"replaced" not in [each.read_bytes() for each in Path(".dvc/cache").rglob("*") if each.is_file()]
 
 
 @pytest.mark.slow
@@ -218,12 +270,12 @@ def test_the_bundle_comes_from_the_remote_and_else_is_computed(repository: Repos
     done = repository.pipeline("bundle")
     assert done.returncode == 0, done.stderr
     assert repository.ran() == STAGES, "there is no remote"
-    assert repository.pipeline("remote").returncode == 0
+    repository.add_remote()
     repository.lose_data()
     done = repository.pipeline("bundle")
     assert done.returncode == 0, done.stderr
     assert "model.txt" in repository.ran(), "the remote is empty"
-    repository.dvc("push", "--quiet")
+    repository.push()
     repository.lose_data()
     assert repository.pipeline("bundle").returncode == 0
     assert repository.ran() == []
@@ -234,6 +286,7 @@ def test_the_bundle_comes_from_the_remote_and_else_is_computed(repository: Repos
 
 @pytest.mark.slow
 def test_a_bundle_that_the_lock_does_not_name_is_refused(repository: Repository) -> None:
+    repository.lose_data()
     deepen(repository)
     done = repository.pipeline("bundle")
     assert done.returncode == 1
@@ -248,8 +301,8 @@ def test_a_bundle_that_the_lock_does_not_name_is_refused(repository: Repository)
 def test_only_what_changed_is_computed_and_everything_is_there_afterwards(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert repository.pipeline("remote").returncode == 0
-    repository.dvc("push", "--quiet")
+    repository.add_remote()
+    repository.push()
     repository.lose_data()
     deepen(repository)
     monkeypatch.chdir(repository.clone.folder)
@@ -275,8 +328,8 @@ def test_only_what_changed_is_computed_and_everything_is_there_afterwards(
 def test_a_stage_that_fails_is_not_tried_twice(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert repository.pipeline("remote").returncode == 0
-    repository.dvc("push", "--quiet")
+    repository.add_remote()
+    repository.push()
     repository.clone.write(**{"params.yaml": "rows: 10\ndepth: 0\n"})
     monkeypatch.chdir(repository.clone.folder)
     for name, value in repository.variables().items():
@@ -316,10 +369,10 @@ def test_the_bundle_of_a_further_model_comes_alone(repository: Repository) -> No
     folder = repository.clone.folder
     assert "depth: 2" in (folder / "models/wine/model/model.txt").read_text()
     assert not (folder / "model").exists()
-    assert repository.pipeline("remote").returncode == 0
+    repository.add_remote()
     assert repository.pipeline("bundle", "--model", "all").returncode == 0
     assert repository.ran() == STAGES, "of the other"
-    repository.dvc("push", "--quiet")
+    repository.push()
     repository.lose_data()
     assert repository.pipeline("bundle", "--model", "wine").returncode == 0
     assert repository.ran() == []

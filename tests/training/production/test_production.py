@@ -24,6 +24,7 @@ from training.base.errors import ConfigError, DataError, GateError
 from training.production.command import ProductionSettings
 from training.production.comparison import exceeded_limits
 from training.production.revisions import UnreachableError
+from training.remote.objects import ReplacedError
 from training.sections.select import ProductionGateSettings
 
 pytestmark = pytest.mark.slow
@@ -255,7 +256,7 @@ class TestWhereTheBundleIsFound:
         released.forget()
         shutil.rmtree(remote)
         with pytest.raises(
-            UnreachableError, match="neither in DVC's cache nor in the remote: run `dvc push`"
+            UnreachableError, match="neither in DVC's cache nor in the remote: run `make push`"
         ):
             released.run("production")
 
@@ -267,8 +268,11 @@ class TestWhereTheBundleIsFound:
             if each.is_file():
                 each.chmod(0o644)
                 each.write_bytes(b"x")
-        with pytest.raises(UnreachableError, match="has other content than its name says"):
+        with pytest.raises(
+            ReplacedError, match=r"other content than the name says for model \(.*\.dir\): nothing"
+        ):
             released.run("production")
+        assert not Path(".dvc/cache/files").exists(), "nothing of it was kept"
 
     def test_in_a_remote_that_cannot_be_reached(
         self, released: Repository, monkeypatch: pytest.MonkeyPatch
@@ -281,7 +285,7 @@ class TestWhereTheBundleIsFound:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         with pytest.raises(
-            UnreachableError, match=r"the remote does not give it \(.*check its address and your"
+            UnreachableError, match=r"the remote s3://.* does not give model \(.*check its address and your"
         ):
             released.run("production")
 

@@ -1,0 +1,5 @@
+from training.base import cli
+from training.remote.command import main
+
+if __name__ == "__main__":
+    cli.run(main)
