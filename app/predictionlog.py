@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import getrandbits, random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import orjson
 from prometheus_client import CollectorRegistry
@@ -74,6 +74,12 @@ class PredictionLog:
     def __init__(self, settings: Settings, manifest: Manifest, registry: CollectorRegistry) -> None:
         self._formatter = _Formatter(settings, manifest)
         self._store = open_store(settings.prediction_log)
+        # A bucket may refuse writes that could replace an object. A directory may be on a file system without hard links.
+        self._mode: Literal["create", "overwrite"] = (
+            "create"
+            if "://" in settings.prediction_log and os.environ.get("AWS_CONDITIONAL_PUT") != "disabled"
+            else "overwrite"
+        )
         self._metrics = LogMetrics(registry)
         self._sample = settings.prediction_log_sample
         self._queue: deque[Prediction] = deque()
@@ -205,10 +211,14 @@ class PredictionLog:
     def _put(self, key: str, content: bytes) -> str | None:
         """Store a file, in several attempts; returns the reason if all fail."""
         from obstore import put
+        from obstore.exceptions import AlreadyExistsError
 
         for pause in (*_RETRY_SECONDS, None):
             try:
-                put(self._store, key, content, use_multipart=False)
+                put(self._store, key, content, use_multipart=False, mode=self._mode)
+            except AlreadyExistsError:
+                # The answer to an earlier attempt was lost: nobody else writes this name.
+                return None
             except Exception as error:
                 # Storage can raise anything; the thread must survive and report it.
                 reason = _first_line(error)
