@@ -190,7 +190,7 @@ def _commit_remote(made: World) -> None:
     """Have .dvc/config name the remote, and only the engineer's clone have keys for it."""
     made.s3 = made.call("dvc", "config", "--local", f"remote.{storage.REMOTE}.endpointurl")
     made.call("dvc", "config", "--local", "--unset", "core.remote")
-    made.call("dvc", "remote", "add", "--default", REMOTE, f"s3://{storage.BUCKET}/dvc")
+    made.call("dvc", "remote", "add", "--force", "--default", REMOTE, f"s3://{storage.BUCKET}/dvc")
     for name, value in (("endpointurl", made.s3), ("verify", "true")):
         made.call("dvc", "remote", "modify", REMOTE, name, value)
     for name in ("access_key_id", "secret_access_key"):

@@ -205,7 +205,7 @@ def test_storage(ready: Traced) -> None:
     )
     try:
         deadline = time.monotonic() + PATIENCE * 4
-        while ready.clone.dvc("push", check=False).returncode:
+        while ready.clone.dvc("push", "--remote", "local-storage", check=False).returncode:
             assert time.monotonic() < deadline
             time.sleep(1)
     finally:

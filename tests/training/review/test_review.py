@@ -21,6 +21,7 @@ from tests.training.repository import OVERLAY, Repository
 from training.base.errors import ConfigError, GateError
 from training.production.comparison import Answered, Comparison, Figure, Side
 from training.production.revisions import UnreachableError
+from training.remote.objects import ReplacedError
 from training.review import comment
 from training.review.model import Algorithm, Champion, Change, Confusion, Contestant, Review, State
 
@@ -329,6 +330,22 @@ class TestCommand:
         branch.commit()
         with pytest.raises(UnreachableError, match="have no common commit"):
             branch.run("review", "--base", "main")
+
+    def test_replaced_bytes_of_the_base_fail_it(self, branch: Repository) -> None:
+        remote = branch.remote()
+        branch.change(train__algorithms__decision_tree__max_depth=1)
+        branch.retrain("decision_tree")
+        branch.record()
+        branch.commit()
+        branch.forget()
+        for each in remote.rglob("*"):
+            if each.is_file():
+                each.chmod(0o644)
+                each.write_bytes(b"x")
+        with pytest.raises(ReplacedError, match=r"for (candidates|data|reports)/"):
+            branch.run("review", "--base", "main")
+        assert not Path("build/review").exists()
+        assert not Path(".dvc/cache/files").exists(), "nothing of it was kept"
 
     def test_the_verdict_is_no_exit_unless_asked(self, branch: Repository) -> None:
         arguments = ("--base", "main", "--failure", REFUSED)

@@ -31,6 +31,14 @@ run "policies" {
           Condition = { NumericLessThan = { "s3:TlsVersion" = "1.2" } }
         },
         {
+          Sid      = "OnlyItsEncryption", Effect = "Deny", Principal = "*", Action = "s3:PutObject"
+          Resource = "arn:aws:s3:::company-${name}/*"
+          Condition = {
+            Null            = { "s3:x-amz-server-side-encryption" = "false" }
+            StringNotEquals = { "s3:x-amz-server-side-encryption" = "AES256" }
+          }
+        },
+        {
           Sid       = "ObjectsAreWrittenOnce", Effect = "Deny", Principal = "*", Action = "s3:PutObject"
           Resource  = "arn:aws:s3:::company-${name}/*"
           Condition = { Null = { "s3:if-none-match" = "true" }, Bool = { "s3:ObjectCreationOperation" = "true" } }

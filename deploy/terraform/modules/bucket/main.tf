@@ -39,9 +39,37 @@ locals {
     },
   ]
 
+  algorithm = var.kms_key_arn == null ? "AES256" : "aws:kms"
+
+  # A write that asks for nothing gets the bucket's encryption. One that asks for another could not be read by others.
+  encryption = concat(
+    [{
+      Sid       = "OnlyItsEncryption"
+      Effect    = "Deny"
+      Principal = "*"
+      Action    = "s3:PutObject"
+      Resource  = "${local.arn}/*"
+      Condition = {
+        Null            = { "s3:x-amz-server-side-encryption" = "false" }
+        StringNotEquals = { "s3:x-amz-server-side-encryption" = local.algorithm }
+      }
+    }],
+    [for arn in compact([var.kms_key_arn]) : {
+      Sid       = "OnlyItsKey"
+      Effect    = "Deny"
+      Principal = "*"
+      Action    = "s3:PutObject"
+      Resource  = "${local.arn}/*"
+      Condition = {
+        Null            = { "s3:x-amz-server-side-encryption-aws-kms-key-id" = "false" }
+        StringNotEquals = { "s3:x-amz-server-side-encryption-aws-kms-key-id" = arn }
+      }
+    }],
+  )
+
   policy = {
     Version   = "2012-10-17"
-    Statement = concat(local.tls, var.write_once ? local.write_once : [])
+    Statement = concat(local.tls, local.encryption, var.write_once ? local.write_once : [])
   }
 }
 
@@ -81,7 +109,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
   rule {
     bucket_key_enabled = var.kms_key_arn != null
     apply_server_side_encryption_by_default {
-      sse_algorithm     = var.kms_key_arn == null ? "AES256" : "aws:kms"
+      sse_algorithm     = local.algorithm
       kms_master_key_id = var.kms_key_arn
     }
   }
