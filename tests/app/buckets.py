@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.app.processes import ROOT
-from tests.tools import require
+from tests.tools import free_port, require
+from training.storage import PORTS
 
 BUCKET = "espalier"
 
@@ -20,6 +22,10 @@ def bucket(folder: Path) -> Iterator[dict[str, str]]:
     """A server that keeps its data in a folder; gives the environment by which it is reached."""
     require("weed")
     (folder / ".dvc").mkdir(parents=True)
+    # Servers that start at the same moment would choose the same usual ports; those of the last time come first.
+    (folder / ".storage").mkdir()
+    ports = {name: free_port() for name in PORTS}
+    (folder / ".storage/state.json").write_text(json.dumps({"pid": 0, "ports": ports}))
 
     def storage(command: str) -> str:
         done = subprocess.run(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -178,8 +179,7 @@ class Objects:
         """The cached file of an object, if it has the content that the name says."""
         file = self._cached(entry.md5)
         try:
-            with file.open("rb") as stream:
-                return file if _holds(entry.md5, stream) else None
+            return file if _is_sound(entry.md5, file) else None
         except FileNotFoundError:
             return None
 
@@ -273,34 +273,44 @@ class Objects:
 
     def _fetch(self, entries: Iterable[Entry]) -> list[Entry]:
         wanted = {each.md5: each for each in entries if not self.cache.exists(each.md5)}
-        if not wanted:
-            return []
-        failed: dict[str, BaseException] = {}
-        with _progress("Fetching", len(wanted)) as callback:
-            # With `verify`, DVC hashes what it got, and removes what has another hash without a word.
-            self.cache.add(
-                [self.remote.oid_to_path(md5) for md5 in wanted],
-                self.remote.fs,
-                list(wanted),
-                verify=True,
-                on_error=failed.__setitem__,
-                batch_size=self.remote.fs.jobs,
-                callback=callback,
-            )
-        for md5, error in failed.items():
-            if not isinstance(error, FileNotFoundError):
-                raise self._error(error, f"does not give {wanted[md5].path} ({md5})")
-            self._check_bucket(error)
-        if replaced := [wanted[md5] for md5 in wanted if md5 not in failed and not self.cache.exists(md5)]:
+        missing: list[Entry] = []
+        replaced: list[Entry] = []
+
+        def fetch(entry: Entry) -> None:
+            file = self._cached(entry.md5)
+            temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+            self.cache.makedirs(str(file.parent))
+            try:
+                self.remote.fs.get_file(self.remote.oid_to_path(entry.md5), str(temporary))
+                if _is_sound(entry.md5, temporary):
+                    self.cache.protect(str(temporary))
+                    temporary.replace(file)
+                else:
+                    replaced.append(entry)
+            except FileNotFoundError as error:
+                self._check_bucket(error)
+                missing.append(entry)
+            except Exception as error:
+                raise self._error(error, f"does not give {entry.path} ({entry.md5})") from None
+            finally:
+                temporary.unlink(missing_ok=True)
+
+        self._each(wanted.values(), fetch, "Fetching")
+        if replaced:
             raise self._replaced(replaced)
-        return [wanted[md5] for md5 in failed]
+        return missing
 
     def _each(self, entries: Collection[Entry], call: Callable[[Entry], None], what: str) -> None:
         if not entries:
             return
         with _progress(what, len(entries)) as callback, ThreadPoolExecutor(self.remote.fs.jobs) as pool:
-            for _ in pool.map(call, entries):
-                callback.relative_update()
+            try:
+                for _ in pool.map(call, entries):
+                    callback.relative_update()
+            except BaseException:
+                # The others would fail alike, each after several attempts.
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def _replaced(self, entries: Collection[Entry]) -> ReplacedError:
         named = "; ".join(f"{each.path} ({self.address(each.md5)})" for each in entries)
@@ -331,7 +341,7 @@ class Objects:
             raise self._error(error, failure) from error
 
     def _error(self, error: BaseException, failure: str) -> RemoteError:
-        name = self.remote.fs.unstrip_protocol(self.remote.path)
+        name = self.remote.fs.unstrip_protocol(self.remote.path).removesuffix("/files/md5")
         if any(type(each).__name__ == "NoCredentialsError" for each in _causes(error)):
             return NoCredentialsError(f"there are no credentials for the remote {name}")
         return RemoteError(
@@ -341,6 +351,11 @@ class Objects:
 
 def _is(md5: str, content: bytes) -> bool:
     return hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir")
+
+
+def _is_sound(md5: str, file: Path) -> bool:
+    with file.open("rb") as stream:
+        return _holds(md5, stream)
 
 
 def _holds(md5: str, stream: IO[bytes]) -> bool:

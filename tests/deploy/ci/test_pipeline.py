@@ -229,7 +229,7 @@ def test_without_credentials_it_is_computed_and_with_them_a_failure_is_one(
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-central-1"}
     done = repository.pipeline("bundle", **keys)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: the remote s3://bucket/dvc/files/md5 does not give model (")
+    assert done.stderr.startswith("error: the remote s3://bucket/dvc does not give model (")
     assert repository.ran() == []
 
 
