@@ -29,6 +29,8 @@ class Outputs(BaseModel):
     """The prefix of each server's log, by ENVIRONMENT/MODEL."""
     github_variables: dict[str, str] | None = None
     """None in a further region."""
+    dvc_remote: str | None = None
+    """None in a further region."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

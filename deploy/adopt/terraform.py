@@ -1,4 +1,4 @@
-"""Puts what Terraform made into deploy/: region, load balancers' network, platform, and where predictions are stored.
+"""Puts what Terraform made into deploy/ and .dvc/config: region, network, platform, and the places of data and predictions.
 
 PLACES says what goes where. A server's log is set in overlays that have the component prediction-log.
 """
@@ -19,6 +19,8 @@ from deploy.adopt.outputs import Outputs
 
 PLATFORMS = {"auto": "eks-auto", "node_groups": "eks"}
 """Folders of deploy/platforms, by the output `compute`."""
+REMOTE = "storage"
+"""The name of the DVC remote."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def main(options: argparse.Namespace) -> None:
             f"the outputs are of account {made.account_id}, and deploy/ is adopted for {former.account_id}"
         )
     changed, _ = names.adopt(root, former, wanted)
-    for path, number in _fill(root, made).items():
+    for path, number in (*_fill(root, made).items(), *_name_remote(root, made).items()):
         changed[path] = changed.get(path, 0) + number
     names.report(root, [], changed)
 
@@ -79,3 +81,20 @@ def _fill(root: Path, made: Outputs) -> dict[Path, int]:
                 files.write_text(path, text)
                 changed[path.relative_to(root)] = len(stale)
     return changed
+
+
+def _name_remote(root: Path, made: Outputs) -> dict[Path, int]:
+    """Have .dvc/config name the remote for everybody."""
+    from dvc.config import Config, ConfigError
+
+    if made.dvc_remote is None:
+        return {}
+    file = Path(".dvc/config")
+    before = (root / file).read_bytes()
+    try:
+        with Config(dvc_dir=str(root / ".dvc")).edit("repo") as config:
+            config["core"]["remote"] = REMOTE
+            config["remote"][REMOTE] = {"url": made.dvc_remote, "region": made.region, "verify": True}
+    except ConfigError as error:
+        raise AdoptError(f"{file}: {' '.join(str(error).split())}") from None
+    return {} if (root / file).read_bytes() == before else {file: 1}

@@ -18,8 +18,8 @@ from common.command import run
 from deploy.ci import steps
 from deploy.errors import DeployError, ReleaseError
 from deploy.git import Git
-from deploy.release import deployments
-from deploy.release.commands import STAGING, require_check
+from deploy.release import deployments, waves
+from deploy.release.commands import require_check
 
 REQUIRED_CHECK = "gate"
 """The job of ci that sums up all others."""
@@ -72,9 +72,10 @@ def check(git: Git, commit: str) -> None:
 def overtaken(git: Git, commit: str) -> dict[str, str]:
     """The models of which staging runs a newer commit, with that commit; HEAD is main."""
     head = git.require("HEAD")
+    first = waves.read(git, head).first
     found = {}
-    for model in deployments.owners(git, head).get(STAGING, ()):
-        running = deployments.current(git, head, STAGING, model)
+    for model in deployments.owners(git, head).get(first, ()):
+        running = deployments.current(git, head, first, model)
         if running is None or running.revision == commit or git.commit(running.revision) is None:
             continue
         if git.contains(running.revision, commit):

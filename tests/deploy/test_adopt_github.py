@@ -21,7 +21,7 @@ from tests.tools import require
 
 VARIABLES = {
     "AWS_REGION": "us-east-2",
-    "DVC_REMOTE_URL": "s3://espalier-dvc-123456789012-us-east-2/dvc",
+    "AWS_ROLE_DATA": "arn:aws:iam::123456789012:role/espalier-us-east-2-data",
     "REGISTRY": "123456789012.dkr.ecr.us-east-2.amazonaws.com/espalier",
 }
 OUTPUTS = {
@@ -227,7 +227,7 @@ def test_a_browser_of_another_page_is_refused() -> None:
     ("options", "said"),
     [
         (["--variable", "REGISTRY"], "is not NAME=VALUE"),
-        (["--variable", "REGISTRI=x"], "is not NAME=VALUE with one of AWS_REGION"),
+        (["--variable", "REGISTRI=x"], "is not NAME=VALUE with one of ATTESTATIONS"),
         (["--outputs", "nowhere.json"], "No such file"),
         (["--outputs", "pipeline.pem"], "these are not the outputs of deploy/terraform/aws"),
         (["--pipeline-key", "outputs.json"], "is not a private key as GitHub gives it"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.config import Config
 
 from deploy.adopt import __main__ as adopt
 from deploy.adopt import names
@@ -16,6 +17,7 @@ from tests.deploy.conftest import Call
 from tests.deploy.project import ROOT
 
 FILES = (
+    ".dvc/config",
     "deploy/argocd/root.yaml",
     "deploy/argocd/notifications.yaml",
     "deploy/clusters.yaml",
@@ -33,6 +35,7 @@ OUTPUTS = {
         "staging/iris": "s3://predictions/staging/iris",
     },
     "github_variables": None,
+    "dvc_remote": "s3://objects/dvc",
     "vpc_cidr": "10.7.0.0/16",
 }
 LOG = """  - target: {kind: Rollout}
@@ -83,6 +86,10 @@ def test_each_value_goes_to_its_place(call: Call, copy: Path) -> None:
     clusters = (copy / "deploy/clusters.yaml").read_text()
     assert clusters.splitlines()[1:3] == ["  region: us-east-2", "  platform: eks"]
     assert "platform: gke" in clusters
+    remote = Config(dvc_dir=str(copy / ".dvc"), local_dvc_dir=str(copy / ".dvc"))
+    assert remote["core"]["remote"] == "storage"
+    expected = {"url": "s3://objects/dvc", "region": "us-east-2", "verify": True}
+    assert remote["remote"]["storage"].items() >= expected.items()
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     again = call(adopt.main, copy, "terraform", "--outputs", "outputs.json")
     assert (again.returncode, again.stdout) == (0, "nothing to change\n")

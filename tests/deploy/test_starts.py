@@ -82,7 +82,7 @@ class Repository:
             workflow,
             event,
             payload(self.git("rev-parse", branch), self.git("rev-parse", "main")),
-            variables={"DVC_REMOTE_URL": "s3://bucket/dvc", **(variables or {})},
+            variables=variables or {},
             secrets={},
             environment={
                 "GIT_CONFIG_COUNT": "1",

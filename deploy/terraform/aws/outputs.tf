@@ -69,10 +69,14 @@ output "github_variables" {
       AWS_ROLE_DATA_READ = delivery.role_arns["data-read"]
       AWS_ROLE_RELEASE   = delivery.role_arns["release"]
       COSIGN_REPOSITORY  = delivery.signatures
-      DVC_REMOTE_URL     = "s3://${module.data.dvc_bucket}/dvc"
       REGISTRY           = delivery.registry
     }
   ])
+}
+
+output "dvc_remote" {
+  description = "The DVC remote, for .dvc/config. null where delivery is off."
+  value       = var.delivery ? "s3://${module.data.dvc_bucket}/dvc" : null
 }
 
 output "policies" {

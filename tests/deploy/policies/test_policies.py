@@ -41,7 +41,8 @@ from tests.deploy.policies import gate
 from tests.deploy.policies.gate import Policies
 from tests.deploy.policies.iam import PolicyError, Request, refusal
 from tests.deploy.project import ROOT
-from tests.deploy.test_terraform import Program, terraform  # noqa: F401
+from tests.deploy.terraform import Program
+from tests.deploy.test_terraform import terraform  # noqa: F401
 from tests.tools import dvc, require
 from training.remote import command
 from training.remote.objects import RemoteError

@@ -30,10 +30,14 @@ run "first_region" {
       AWS_ROLE_DATA_READ = "arn:aws:iam::111122223333:role/espalier-eu-central-1-data-read"
       AWS_ROLE_RELEASE   = "arn:aws:iam::111122223333:role/espalier-eu-central-1-release"
       COSIGN_REPOSITORY  = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/espalier-signatures"
-      DVC_REMOTE_URL     = "s3://espalier-dvc-111122223333-eu-central-1/dvc"
       REGISTRY           = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/espalier"
     }
     error_message = "The variables for GitHub are not those that the workflows read: ${jsonencode(output.github_variables)}"
+  }
+
+  assert {
+    condition     = output.dvc_remote == "s3://espalier-dvc-111122223333-eu-central-1/dvc"
+    error_message = "The DVC remote is not the bucket."
   }
 
   assert {
