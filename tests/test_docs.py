@@ -57,7 +57,7 @@ PROGRAMS = [
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 NOT_FOR_USERS = {
-    *("CAN_PUSH", "DRIFT", "REASON", "RUN_URL", "TRIGGER"),  # from a workflow's step to its command
+    *("CAN_PUSH", "DRIFT", "GIVEN", "REASON", "RUN_URL", "TRIGGER"),  # from a workflow's step to its command
     *("HOME", "PYTHONPATH", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"),  # the system's own
 }
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +15,7 @@ from hypothesis import settings
 
 from common.ports import free_port
 
-__all__ = ["free_port", "missing", "require", "require_package"]
+__all__ = ["free_port", "missing", "require", "require_built", "require_package"]
 
 
 def require(tool: str) -> str:
@@ -35,10 +36,16 @@ def require_package(name: str) -> None:
         missing(name)
 
 
-def missing(what: str) -> NoReturn:
-    """Skip the test by the name of what it needs; under REQUIRE_TOOLS=1 fail it."""
-    if os.environ.get("REQUIRE_TOOLS") == "1":
-        pytest.fail(f"{what} is not installed, and REQUIRE_TOOLS=1 forbids to skip", pytrace=False)
+def require_built(tool: str, how: str) -> str:
+    """The path of a program that takes too long to build for each run of CI: only REQUIRE_TOOLS=all insists on it."""
+    return shutil.which(tool) or missing(f"{tool} ({how})", insists=("all",))
+
+
+def missing(what: str, insists: Collection[str] = ("1", "all")) -> NoReturn:
+    """Skip the test by the name of what it needs; where REQUIRE_TOOLS insists on it, fail it."""
+    wanted = os.environ.get("REQUIRE_TOOLS")
+    if wanted in insists:
+        pytest.fail(f"{what} is not installed, and REQUIRE_TOOLS={wanted} forbids to skip", pytrace=False)
     pytest.skip(f"{what} is not installed")
 
 

@@ -16,7 +16,7 @@ from deploy.manifests import render
 from tests.deploy import registries
 from tests.deploy.registries import Server
 from tests.deploy.sigstore import ISSUER, Sigstore
-from tests.tools import require, require_package
+from tests.tools import require_built, require_package
 
 Document = dict[str, Any]
 POLICY: Document = yaml.safe_load((render.FOLDER / "admission/policy.yaml").read_text())
@@ -103,7 +103,7 @@ def _pod(case: Case, registry: Server, sigstore: Sigstore, unsigned: str) -> Doc
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
     """Result and message by the name of a pod; the engine says nothing of pods that it is not asked about."""
-    kyverno, folder = require("kyverno"), tmp_path_factory.mktemp("admission")
+    kyverno, folder = require_built("kyverno", ".ci/kyverno builds it"), tmp_path_factory.mktemp("admission")
     require_package("cryptography")
     (folder / "registry").mkdir()
     sigstore = Sigstore()
