@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.deploy import test_image, test_manifests
+from tests.deploy import test_image, test_manifests, test_terraform
 from tests.deploy.project import ROOT, copy_manifests
 from tests.deploy.spoiling import Plant
 
@@ -57,7 +57,7 @@ MANIFESTS = {
 }  # fmt: skip
 
 
-BY_OTHERS = {*test_image.PLANTED, 40, *test_manifests.SCANNED}
+BY_OTHERS = {*test_image.PLANTED, 40, *test_manifests.SCANNED, *test_terraform.PLANTED, 48, 50}
 """Planted in tests that need more than Python, beside what they test anyway."""
 
 

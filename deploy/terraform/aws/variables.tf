@@ -245,6 +245,12 @@ variable "api_cidrs" {
     condition     = alltrue([for cidr in var.api_cidrs : try(tonumber(split("/", cidr)[1]) >= 8, true)])
     error_message = "api_cidrs must not open the cluster's API to the internet: 0.0.0.0/0 and masks below /8 are refused."
   }
+
+  validation {
+    # EKS refuses them after some minutes of an apply.
+    condition     = !anytrue([for cidr in var.api_cidrs : can(regex("^(10\\.|172\\.(1[6-9]|2[0-9]|3[01])\\.|192\\.168\\.)", cidr))])
+    error_message = "api_cidrs must be public networks; private ones belong to private_api_cidrs."
+  }
 }
 
 variable "private_api_cidrs" {

@@ -118,6 +118,7 @@ run "too_small" {
     predictions_days = 1.5
     zones            = ["eu-central-1a", "eu-central-1b"]
     domains          = ["espalier.example.com"] # without the zone
+    api_cidrs        = ["10.0.0.0/8"]           # nobody comes over the internet from there
   }
-  expect_failures = [var.vpc_cidr, var.predictions_days, var.zones, var.domains]
+  expect_failures = [var.api_cidrs, var.vpc_cidr, var.predictions_days, var.zones, var.domains]
 }

@@ -24,7 +24,7 @@ run "state" {
   }
 
   assert {
-    condition     = [for statement in output.policy.Statement : statement.Sid] == ["OnlyTls", "OnlyTls12"]
+    condition     = [for statement in output.policy.Statement : statement.Sid] == ["OnlyTls", "OnlyTls12", "OnlyItsEncryption"]
     error_message = "The state could be read without TLS, or could not be replaced."
   }
 }
