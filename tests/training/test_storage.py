@@ -117,7 +117,7 @@ def test_a_default_remote_that_was_chosen_stays(
     caplog.set_level("INFO")
     storage.start()
     assert "the default remote stays 'storage'" in caplog.text
-    assert f"`--remote {storage.REMOTE}`" in caplog.text
+    assert f"--remote {storage.REMOTE} push`" in caplog.text
     dvc(clone, "push")
     dvc(clone, "push", "--remote", storage.REMOTE)
     shutil.rmtree(tmp_path / "theirs")

@@ -292,6 +292,7 @@ def test_a_bundle_that_the_lock_does_not_name_is_refused(repository: Repository)
     assert done.returncode == 1
     assert "this commit comes to something else than its dvc.lock says" in done.stderr
     assert done.stderr.count("error: ") == 1
+    repository.lose_data()
     repository.clone.write(**{"params.yaml": "rows: 10\ndepth: 0\n"})
     done = repository.pipeline("bundle")
     assert "error: the bundle cannot be computed: the tree won but does not pass the gate" in done.stderr

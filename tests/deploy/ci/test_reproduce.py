@@ -33,8 +33,9 @@ place = pathlib.Path.cwd().name
 
 @pytest.fixture
 def reviewed(repository: Repository) -> Repository:
-    """With a module `training.review` that takes the real one's arguments; our own package comes from ROOT."""
-    repository.clone.write(**{"training/__init__.py": "", "training/review.py": REVIEW})
+    """With a module `training.review` that takes the real one's arguments; the rest of the package comes from ROOT."""
+    package = "from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n"
+    repository.clone.write(**{"training/__init__.py": package, "training/review.py": REVIEW})
     (repository.clone.folder / ".git/info/exclude").write_text("training\nbuild\n")
     return repository
 
