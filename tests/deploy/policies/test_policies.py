@@ -433,7 +433,7 @@ def test_the_registry(installation: Installation, tmp_path: Path, monkeypatch: p
         def buildah(*arguments: str) -> str:
             done = subprocess.run(
                 [require("buildah"), *arguments],
-                env={**os.environ, **environment},
+                env={**os.environ, **environment, "REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")},
                 capture_output=True,
                 text=True,
                 check=True,
