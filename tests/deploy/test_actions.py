@@ -114,7 +114,7 @@ def test_any_registry_is_logged_in_to_with_the_secrets(origin: Path, tmp_path: P
             origin, tmp_path, f"{server.host}/espalier", image, {**secrets, "REGISTRY_PASSWORD": "no"}
         )
         assert not run.succeeded
-        assert "invalid username/password" in "".join(run.failed)
+        assert "invalid username/password" in "\n".join([*run.failed, *run.output])
 
 
 def test_ecr_gets_a_role_and_no_user(origin: Path, tmp_path: Path) -> None:
