@@ -1,7 +1,7 @@
 """Tells which models must be released at a commit: output `models`, a list as JSON, and `release`, true unless it is empty.
 
 It fails if the commit may not be released: it must be in main, and CI green for it. A model must be released if
-`deploy.release needed` says so at that commit, and staging does not run a newer one. This runs on main, so that the commit
+`deploy.release needed` says so at that commit, and the environment of wave 0 does not run a newer one. This runs on main, so that the commit
 cannot change the rules for itself. `deploy.release set` decides again when the image is there.
 """
 
@@ -34,22 +34,22 @@ def main() -> None:
     parser.add_argument(
         "--by-hand",
         action="store_true",
-        help="refuse a commit if staging has gone past it, instead of skipping it",
+        help="refuse a commit if the environment of wave 0 has gone past it, instead of skipping it",
     )
     arguments = parser.parse_args()
     commit, git = arguments.commit, Git.around(Path.cwd())
     check(git, commit)
-    newer = overtaken(git, commit)
+    first, newer = overtaken(git, commit)
     git.run("checkout", "--quiet", "--detach", commit)
     found = [model for model in _needed() if model not in newer]
     for model, revision in newer.items():
-        print(f"{model}: staging runs {revision[:12]}, which contains {commit[:12]}: left as it is")
+        print(f"{model}: {first} runs {revision[:12]}, which contains {commit[:12]}: left as it is")
     if arguments.by_hand and newer and not found:
         model, revision = next(iter(newer.items()))
         raise ReleaseError(
-            f"{commit[:12]} is older than {revision[:12]}, which staging runs of {model}, and would displace it: release "
-            "a newer commit, or start the workflow rollback with the environment staging (`python -m deploy.release "
-            f"rollback staging --model {model} --pull-request`)"
+            f"{commit[:12]} is older than {revision[:12]}, which {first} runs of {model}, and would displace it: release "
+            f"a newer commit, or start the workflow rollback with the environment {first} (`python -m deploy.release "
+            f"rollback {first} --model {model} --pull-request`)"
         )
     steps.output(models=json.dumps(found), release=bool(found))
 
@@ -69,8 +69,8 @@ def check(git: Git, commit: str) -> None:
     require_check(REQUIRED_CHECK, commit)
 
 
-def overtaken(git: Git, commit: str) -> dict[str, str]:
-    """The models of which staging runs a newer commit, with that commit; HEAD is main."""
+def overtaken(git: Git, commit: str) -> tuple[str, dict[str, str]]:
+    """The environment of wave 0, and the newer commit of each model of which it runs one; HEAD is main."""
     head = git.require("HEAD")
     first = waves.read(git, head).first
     found = {}
@@ -80,7 +80,7 @@ def overtaken(git: Git, commit: str) -> dict[str, str]:
             continue
         if git.contains(running.revision, commit):
             found[model] = running.revision
-    return found
+    return first, found
 
 
 def _needed() -> list[str]:

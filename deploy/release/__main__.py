@@ -16,7 +16,7 @@ from pathlib import Path
 from common import command, models, overlays
 from deploy.git import Git
 from deploy.registry import Reference, Registry
-from deploy.release import commands, publish, status
+from deploy.release import commands, publish, status, waves
 from deploy.release.commands import Promote, Proposing, Rollback, Set
 
 LONGEST_REASON = 300
@@ -32,6 +32,8 @@ def main() -> None:
     git = Git.around(Path.cwd())
     if options.get("model") == "":
         options["model"] = models.name(git.top)
+    if options["command"] == "set" and options["environment"] is None:
+        options["environment"] = waves.read(git, git.require("HEAD")).first
     match options.pop("command"):
         case "status":
             status.main(git, **options)
@@ -55,8 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, summary: str, description: str) -> argparse.ArgumentParser:
         return parsers.add_parser(name, help=summary, description=description, formatter_class=form)
 
-    one = add("set", "let staging run an image that the registry has", SET)
-    one.add_argument("environment", metavar="ENV", help="a folder of deploy/overlays, as `staging`")
+    one = add("set", "let the environment of wave 0 run an image that the registry has", SET)
+    one.add_argument(
+        "environment",
+        metavar="ENV",
+        nargs="?",
+        help="a folder of deploy/overlays (default: the one of wave 0)",
+    )
     images = one.add_mutually_exclusive_group(required=True)
     images.add_argument(
         "--image",
@@ -218,7 +225,7 @@ branch and pushed, and both are repeated while others push too. If one of them r
 changed."""
 PROMOTE = """\
 Propose that an environment runs the image of a model that the wave before runs, as origin has it now. The waves are
-in deploy/environments.yaml: what is built runs in wave 0, which is staging.
+in deploy/environments.yaml: what is built runs in wave 0 first.
 
 Prometheus must show that each environment of the wave before runs this image alone, that its canary succeeded, that
 it has run for the minutes in deploy/promotion.yaml, and that no alert pages for it. The pull request lists what was

@@ -175,6 +175,17 @@ def test_releases_go_to_the_first_wave_alone(project: Project) -> None:
     )
 
 
+def test_the_first_wave_is_the_default_whatever_it_is_called(project: Project) -> None:
+    me, listed = project.me, project.me.root / clusters.ENVIRONMENTS
+    listed.write_text(listed.read_text().replace("environment: staging\n", "environment: trial\n"))
+    me.git("mv", f"{overlays.FOLDER}/staging", f"{overlays.FOLDER}/trial")
+    me.git("commit", "-q", "-a", "-m", "Rename an environment")
+    me.git("push", "-q", "origin", "HEAD:main")
+    done = me.release("set", "--image", project.made(1), "--push")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"trial runs {MODEL} ")
+
+
 CLUSTER = "[{cluster: a, region: r, platform: kind}]"
 ENVIRONMENT = "[{environment: e, cluster: a, wave: 0, prune: true}]"
 MISTAKES = [

@@ -289,6 +289,18 @@ def test_the_commit_of_a_release_starts_no_build() -> None:
     assert load(ROOT / ".github/workflows/ci.yml")["on"]["pull_request"] is None
 
 
+def test_workflows_write_to_environments_that_the_list_or_a_person_names() -> None:
+    """And what writes the same file waits for the other."""
+    both = [load(ROOT / f".github/workflows/{name}.yml") for name in ("promote", "rollback")]
+    inputs = [each["on"]["workflow_dispatch"]["inputs"]["environment"] for each in both]
+    assert inputs[0] == inputs[1]
+    assert inputs[0]["default"] == ""
+    assert both[0]["concurrency"] == both[1]["concurrency"]
+    written = [step["run"] for _, step in steps() if "deploy.release " in step.get("run", "")]
+    assert len(written) == 3
+    assert not any(re.search(r"staging|production", each) for each in written)
+
+
 def test_runs_of_main_are_never_cancelled() -> None:
     concurrency = load(ROOT / ".github/workflows/ci.yml")["concurrency"]
     assert concurrency["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
