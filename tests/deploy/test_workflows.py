@@ -94,6 +94,7 @@ def test_there_are_the_workflows_that_the_documentation_lists() -> None:
     names = {file.stem for file in WORKFLOWS}
     assert {
         "alarm",
+        "charts",
         "ci",
         "reproduce",
         "report",
@@ -258,6 +259,12 @@ def test_workflows_that_run_after_others_check_out_main_and_look_at_what_came_be
         checkout = next(step for step in first["steps"] if "checkout@" in step.get("uses", ""))
         assert checkout["with"]["ref"] == "main"
     assert "pull_request_target" not in "".join(file.read_text() for file in WORKFLOWS)
+
+
+def test_nobody_has_to_look_at_what_a_schedule_starts() -> None:
+    told = load(ROOT / ".github/workflows/alarm.yml")["on"]["workflow_run"]["workflows"]
+    scheduled = {file.stem for file in WORKFLOWS if "schedule" in load(file)["on"]}
+    assert {"charts", "nightly"} <= scheduled <= set(told)
 
 
 def test_release_ignores_red_runs_pull_requests_and_forks() -> None:
