@@ -25,6 +25,9 @@ class Outputs(BaseModel):
     region: str
     compute: Literal["auto", "node_groups"]
     load_balancer_cidr: str
+    cluster_name: str
+    """In EKS."""
+    vpc_id: str
     predictions: dict[str, str]
     """The prefix of each server's log, by ENVIRONMENT/MODEL."""
     github_variables: dict[str, str] | None = None

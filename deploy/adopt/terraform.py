@@ -1,4 +1,4 @@
-"""Puts what Terraform made into deploy/ and .dvc/config: region, network, platform, and the places of data and predictions.
+"""Puts what Terraform made into deploy/ and .dvc/config: region, network, platform, cluster, and the places of data and predictions.
 
 PLACES says what goes where. A server's log is set in overlays that have the component prediction-log.
 """
@@ -21,6 +21,8 @@ PLATFORMS = {"auto": "eks-auto", "node_groups": "eks"}
 """Folders of deploy/platforms, by the output `compute`."""
 REMOTE = "storage"
 """The name of the DVC remote."""
+_FIRST = r"\A(?:#.*\n)*- .*\n(?: .*\n)*?"
+"""Into the first entry of a list."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Place:
 
 PLACES = (
     Place("deploy/clusters.yaml", r"^ +platform: (eks\S*)$", lambda made, _: PLATFORMS[made.compute]),
+    Place("deploy/clusters.yaml", rf"{_FIRST} +eks: (\S+)$", lambda made, _: made.cluster_name),
+    Place("deploy/clusters.yaml", rf"{_FIRST} +vpc: (\S+)$", lambda made, _: made.vpc_id),
     Place(
         "deploy/overlays/*/*/kustomization.yaml",
         r"/value, value: [\"']?(s3://[^\s\"'}]+)",

@@ -27,6 +27,7 @@ _FIELD = re.compile(
 _CONTEXT = re.compile(r"\.context\.(\w+)")
 _CHART_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _STACK = "kube-prometheus-stack"
+_CONTROLLER = "aws-load-balancer-controller"
 _CLUSTER_KINDS = ("Namespace",)
 """The kinds that environments have and that belong to no namespace."""
 
@@ -73,6 +74,7 @@ def problems(documents: Sequence[Document], deployed: Deployed, root: Path = ren
         *found,
         *_name_problems(applications),
         *_cluster_problems(applications),
+        *_controller_problems(applications, root),
         *_environment_problems(applications, environments),
         *_whitelist_problems(documents, "espalier", environments),
         *_whitelist_problems(documents, "espalier-monitoring", [monitoring]),
@@ -226,6 +228,21 @@ def _cluster_problems(applications: Sequence[Document]) -> Iterator[str]:
         }
         for name in sorted(used - there):
             yield f"nothing deploys {chart} to {name}: look at its entry in {CLUSTERS}"
+
+
+def _controller_problems(applications: Sequence[Document], root: Path) -> Iterator[str]:
+    """Something makes the load balancers of the platform's classes."""
+    there = {
+        each["spec"]["destination"]["name"]
+        for each in applications
+        if each["spec"]["source"].get("chart") == _CONTROLLER
+    }
+    for each in applications:
+        name, path = each["spec"]["destination"]["name"], each["spec"]["source"].get("path", "")
+        if path.startswith(f"{root.name}/platforms/") and name not in there:
+            classes = root.parent / path / "load-balancers.yaml"
+            if classes.is_file() and "controller: ingress.k8s.aws/alb" in classes.read_text(encoding="utf-8"):
+                yield f"nothing deploys {_CONTROLLER} to {name}: {path} has no load-balancer-controller.yaml"
 
 
 def _environment_problems(

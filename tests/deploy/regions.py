@@ -18,7 +18,15 @@ def lists(root: Path) -> dict[str, str]:
     listed_clusters = yaml.safe_load((root / clusters.CLUSTERS).read_text())
     environments = yaml.safe_load((root / clusters.ENVIRONMENTS).read_text())
     for name, region in REGIONS.items():
-        listed_clusters.append({"cluster": region, "region": region, "platform": "eks"})
+        listed_clusters.append(
+            {
+                "cluster": region,
+                "region": region,
+                "platform": "eks",
+                "eks": f"espalier-{region}",
+                "vpc": "vpc-1",
+            }
+        )
         environments.append({"environment": name, "cluster": region, "wave": 2, "prune": False})
     return {
         clusters.CLUSTERS: yaml.safe_dump(listed_clusters),

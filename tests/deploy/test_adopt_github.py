@@ -29,6 +29,8 @@ OUTPUTS = {
     "region": "us-east-2",
     "compute": "auto",
     "load_balancer_cidr": "10.0.0.0/20",
+    "cluster_name": "espalier-eu-central-1",
+    "vpc_id": "vpc-1",
     "predictions": {},
     "github_variables": VARIABLES,
 }

@@ -30,6 +30,8 @@ OUTPUTS = {
     "region": "us-east-2",
     "compute": "node_groups",
     "load_balancer_cidr": "10.7.0.0/20",
+    "cluster_name": "espalier-us-east-2",
+    "vpc_id": "vpc-0123456789abcdef0",
     "predictions": {
         "production/iris": "s3://predictions/production/iris",
         "staging/iris": "s3://predictions/staging/iris",
@@ -56,7 +58,8 @@ def copy(tmp_path: Path) -> Path:
     with (tmp_path / "deploy/overlays/production/iris/kustomization.yaml").open("a") as overlay:
         overlay.write(LOG)
     (tmp_path / "deploy/clusters.yaml").write_text(
-        "- cluster: in-cluster\n  region: eu-central-1\n  platform: eks-auto\n- cluster: other\n  platform: gke\n"
+        "# Both.\n- cluster: in-cluster\n  region: eu-central-1\n  platform: eks-auto\n  eks: YOUR-CLUSTER\n  vpc: YOUR-VPC\n"
+        "- cluster: other\n  platform: gke\n  eks: other\n"
     )
     (tmp_path / "outputs.json").write_text(_printed(OUTPUTS))
     registry = f"{names.current(tmp_path).account_id}.dkr.ecr.{names.current(tmp_path).region}.amazonaws.com"
@@ -84,8 +87,15 @@ def test_each_value_goes_to_its_place(call: Call, copy: Path) -> None:
     copies = (copy / "deploy/components/copies.yaml").read_text()
     assert copies == "newName: 123456789012.dkr.ecr.us-east-2.amazonaws.com/ecr-public/python\n"
     clusters = (copy / "deploy/clusters.yaml").read_text()
-    assert clusters.splitlines()[1:3] == ["  region: us-east-2", "  platform: eks"]
-    assert "platform: gke" in clusters
+    assert clusters.splitlines()[2:] == [
+        "  region: us-east-2",
+        "  platform: eks",
+        "  eks: espalier-us-east-2",
+        "  vpc: vpc-0123456789abcdef0",
+        "- cluster: other",
+        "  platform: gke",
+        "  eks: other",
+    ]
     remote = Config(dvc_dir=str(copy / ".dvc"), local_dvc_dir=str(copy / ".dvc"))
     assert remote["core"]["remote"] == "storage"
     expected = {"url": "s3://objects/dvc", "region": "us-east-2", "verify": True}
@@ -134,7 +144,10 @@ def test_outputs_come_from_a_pipe(copy: Path) -> None:
         ("", "these are not the outputs of deploy/terraform/aws"),
         ("[]", "these are not the outputs of deploy/terraform/aws"),
         ("{}", "Terraform made nothing yet"),
-        ('{"bucket": {"value": "b"}}', "aws (account_id, region, compute, load_balancer_cidr, predictions)"),
+        (
+            '{"bucket": {"value": "b"}}',
+            "aws (account_id, region, compute, load_balancer_cidr, cluster_name, vpc_id, predictions)",
+        ),
         (_printed({**OUTPUTS, "load_balancer_cidr": "0.0.0.0/0"}), "is too wide"),
         (_printed({**OUTPUTS, "compute": "fargate"}), "(compute)"),
     ],

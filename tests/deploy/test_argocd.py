@@ -507,9 +507,10 @@ LISTED: list[tuple[str, str, str]] = [
         "there is no deploy/overlays/qa/kustomization",
     ),
     ("deploy/environments.yaml", "[{environment: staging, wave: 0, prune: true}]", "no field cluster"),
-    ("deploy/clusters.yaml", "[{cluster: a, region: b, platform: eks}, {cluster: a, region: c, platform: eks}]", "2 Applications are called argo-rollouts.a"),
+    ("deploy/clusters.yaml", "[{cluster: a, region: b, platform: kind}, {cluster: a, region: c, platform: kind}]", "2 Applications are called argo-rollouts.a"),
     ("deploy/clusters.yaml", "[{cluster: a, region: b, platform: kind}]", "nothing deploys kube-prometheus-stack to in-cluster"),
     ("deploy/clusters.yaml", "[{cluster: a, platform: eks}]", "no field region"),
+    ("deploy/clusters.yaml", "[{cluster: a, region: b, platform: eks}]", "no field eks"),
     ("deploy/clusters.yaml", "[{cluster: in-cluster, region: b, platform: aks}]", "nothing deploys argo-rollouts to in-cluster"),
 ]  # fmt: skip
 
@@ -517,6 +518,17 @@ LISTED: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(("path", "text", "complaint"), LISTED, ids=[each[-1] for each in LISTED])
 def test_a_mistake_in_a_list_is_found(path: str, text: str, complaint: str) -> None:
     assert complaint in "\n".join(_problems(_rendered(), listed={path: text}))
+
+
+def test_classes_of_load_balancers_need_a_controller() -> None:
+    listed = {"deploy/clusters.yaml": "[{cluster: in-cluster, region: b, platform: eks, eks: c, vpc: v}]"}
+    documents = deepcopy(_rendered())
+    assert _problems(documents, listed=listed) == []
+    documents.remove(_get(documents, "ApplicationSet aws-load-balancer-controller"))
+    (found,) = _problems(documents, listed=listed)
+    assert found.startswith(
+        "nothing deploys aws-load-balancer-controller to in-cluster: deploy/platforms/eks "
+    )
 
 
 def test_a_component_outside_the_watched_folders_is_found(tmp_path: Path) -> None:

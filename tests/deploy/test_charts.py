@@ -66,6 +66,7 @@ def _run(tmp_path: Path) -> subprocess.CompletedProcess[str]:
 def test_every_chart_is_watched(pinned: dict[str, str]) -> None:
     assert pinned.keys() == {
         "argo-rollouts",
+        "aws-load-balancer-controller",
         "external-dns",
         "external-secrets",
         "kube-prometheus-stack",

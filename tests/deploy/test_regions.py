@@ -50,12 +50,22 @@ def test_three_regions_are_rendered_and_nothing_is_missing(
     with render.copied(three) as copy:
         applications = [each for every in sets for each in argocd.applications_of(every, copy)]
     places = {each["metadata"]["name"]: each["spec"]["destination"]["name"] for each in applications}
-    # For each cluster the platform, Argo Rollouts, the Prometheus stack and monitoring; and the environments.
-    assert len(places) == len(applications) == 3 * 4 + len(ALL) * 2
+    # For each cluster the platform, Argo Rollouts, the Prometheus stack and monitoring; for those with node groups the controller
+    # of load balancers; and the environments.
+    assert len(places) == len(applications) == 3 * 4 + len(regions.REGIONS) + len(ALL) * 2
     for name, region in regions.REGIONS.items():
         assert places[f"espalier-{name}"] == places[f"espalier-{name}.{MODEL}"] == region
         assert places[f"argo-rollouts.{region}"] == places[f"kube-prometheus-stack.{region}"] == region
     assert places["espalier-production"] == "in-cluster"
+    controller = next(each for each in applications if each["metadata"]["name"].startswith("aws-load"))
+    values = controller["spec"]["source"]["helm"]["valuesObject"]
+    region = controller["spec"]["destination"]["name"]
+    assert (values["clusterName"], values["region"], values["vpcId"]) == (
+        f"espalier-{region}",
+        region,
+        "vpc-1",
+    )
+    assert not any(values[each] for each in ("enableShield", "enableWaf", "enableWafv2"))
     rollouts = next(each for each in applications if each["metadata"]["name"] == "argo-rollouts.us-east-1")
     controller = rollouts["spec"]["source"]["helm"]["valuesObject"]["controller"]
     assert controller["awsTargetGroupBindingAPIVersion"] == "elbv2.k8s.aws/v1beta1"
