@@ -123,4 +123,7 @@ module "identity" {
   readers            = var.prediction_readers
   predictions_bucket = module.data.predictions_bucket
   kms_key_arn        = module.data.kms_key_arn
+
+  # Those of the module delivery, also where another region has it.
+  admission_repositories = var.admission ? [var.name, "${var.name}-signatures"] : []
 }

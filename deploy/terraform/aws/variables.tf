@@ -292,6 +292,12 @@ variable "viewers" {
   }
 }
 
+variable "admission" {
+  description = "Whether Kyverno, which admits signed images alone, has a role: it may pull images and signatures."
+  type        = bool
+  default     = false
+}
+
 variable "secrets_prefix" {
   description = "What names of the secrets in Secrets Manager begin with, before a slash, that External Secrets may read. null: it has no role."
   type        = string

@@ -49,6 +49,7 @@ variables {
   api_cidrs            = []
   private_api_cidrs    = ["10.8.0.0/24"]
   admins               = ["arn:aws:iam::111122223333:role/platform"]
+  admission            = true
   secrets_prefix       = "espalier"
   hosted_zone_id       = "Z123"
   domains              = ["espalier.example.com", "espalier.staging.example.com"]

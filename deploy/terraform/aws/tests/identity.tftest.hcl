@@ -101,10 +101,11 @@ run "controllers" {
   command = plan
   module { source = "../modules/identity" }
   variables {
-    compute        = "node_groups"
-    secrets_prefix = "espalier"
-    hosted_zone_id = "Z123"
-    servers        = []
+    compute                = "node_groups"
+    secrets_prefix         = "espalier"
+    admission_repositories = ["espalier", "espalier-signatures"]
+    hosted_zone_id         = "Z123"
+    servers                = []
   }
 
   assert {
@@ -112,6 +113,7 @@ run "controllers" {
       argo-rollouts            = "argo-rollouts/argo-rollouts"
       external-dns             = "external-dns/external-dns"
       external-secrets         = "external-secrets/external-secrets"
+      kyverno                  = "kyverno/kyverno-admission-controller"
       load-balancer-controller = "kube-system/aws-load-balancer-controller"
     }
     error_message = "A controller has no role, or one that is not there has."
@@ -126,12 +128,24 @@ run "controllers" {
   }
 
   assert {
-    condition = alltrue([
-      for statement in jsondecode(aws_iam_role_policy.pods["argo-rollouts"].policy).Statement : alltrue([
-        for action in statement.Action : startswith(action, "elasticloadbalancing:Describe")
-      ])
-    ])
-    error_message = "Argo Rollouts may change load balancers."
+    condition = jsondecode(aws_iam_role_policy.pods["kyverno"].policy).Statement[1] == {
+      Sid    = "Pull"
+      Effect = "Allow"
+      Action = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+      Resource = [
+        "arn:aws:ecr:*:111122223333:repository/espalier",
+        "arn:aws:ecr:*:111122223333:repository/espalier-signatures",
+      ]
+    }
+    error_message = "Kyverno may do something else than pull from the two repositories."
+  }
+
+  assert {
+    # The interface ELBv2APIClient of Argo Rollouts has these calls, and no other.
+    condition = jsondecode(aws_iam_role_policy.pods["argo-rollouts"].policy).Statement[*].Action == [[
+      for what in ["Listeners", "LoadBalancers", "Rules", "Tags", "TargetGroups", "TargetHealth"] : "elasticloadbalancing:Describe${what}"
+    ]]
+    error_message = "Argo Rollouts may do something else than what it does to verify target groups."
   }
 
   # What changes something names what it may change, and all but listeners and new things carry the cluster's tag.

@@ -3,6 +3,7 @@ kms       = true
 flow_logs = true
 compute   = "node_groups"
 
+admission      = true
 secrets_prefix = "espalier"
 hosted_zone_id = "Z123"
 domains        = ["espalier.example.com"]

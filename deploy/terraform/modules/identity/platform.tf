@@ -17,6 +17,12 @@ locals {
       namespace       = "kube-system"
       service_account = "aws-load-balancer-controller"
     }
+    kyverno = {
+      wanted          = length(var.admission_repositories) > 0
+      description     = "looks for signatures of images"
+      namespace       = "kyverno"
+      service_account = "kyverno-admission-controller"
+    }
     external-secrets = {
       wanted          = var.secrets_prefix != null
       description     = "reads secrets"
@@ -68,6 +74,22 @@ locals {
       ]
       Resource = "*" # these actions take no resource
     }]
+
+    kyverno = [
+      {
+        Sid      = "LogIn"
+        Effect   = "Allow"
+        Action   = "ecr:GetAuthorizationToken"
+        Resource = "*" # the action takes no resource
+      },
+      {
+        # A further region takes its images from the first.
+        Sid      = "Pull"
+        Effect   = "Allow"
+        Action   = ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        Resource = [for name in var.admission_repositories : "arn:${var.partition}:ecr:*:${var.account_id}:repository/${name}"]
+      },
+    ]
 
     external-secrets = [{
       Sid      = "Read"

@@ -39,6 +39,12 @@ variable "secrets_prefix" {
   default     = null
 }
 
+variable "admission_repositories" {
+  description = "The repositories of images and signatures that Kyverno may pull from, in any region. Empty: it has no role."
+  type        = list(string)
+  default     = []
+}
+
 variable "hosted_zone_id" {
   description = "The zone of Route 53 in which external-dns may write, or null."
   type        = string
