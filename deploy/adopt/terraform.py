@@ -1,4 +1,5 @@
-"""Puts what Terraform made into deploy/ and .dvc/config: region, network, platform, cluster, and the places of data and predictions.
+"""Puts what Terraform made into deploy/ and .dvc/config: region, network, platform, cluster, and the places of data,
+predictions and signatures.
 
 PLACES says what goes where. A server's log is set in overlays that have the component prediction-log.
 """
@@ -40,6 +41,11 @@ PLACES = (
     Place("deploy/clusters.yaml", r"^ +platform: (eks\S*)$", lambda made, _: PLATFORMS[made.compute]),
     Place("deploy/clusters.yaml", rf"{_FIRST} +eks: (\S+)$", lambda made, _: made.cluster_name),
     Place("deploy/clusters.yaml", rf"{_FIRST} +vpc: (\S+)$", lambda made, _: made.vpc_id),
+    Place(
+        "deploy/admission/policy.yaml",
+        r"^ +repository: (\S+)$",
+        lambda made, _: (made.github_variables or {}).get("COSIGN_REPOSITORY"),
+    ),
     Place(
         "deploy/overlays/*/*/kustomization.yaml",
         r"/value, value: [\"']?(s3://[^\s\"'}]+)",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy.adopt import __main__ as adopt
 from deploy.adopt import names
@@ -100,6 +101,20 @@ def test_again_it_changes_nothing_and_there_is_a_way_back(call: Call, copy: Path
     assert _contents(copy) == adopted != original
     call(adopt.main, copy, *_options(former))
     assert _contents(copy) == original
+
+
+def test_options_are_adopted_although_they_are_off(call: Call, copy: Path) -> None:
+    assert call(adopt.main, copy, *_options(MINE)).returncode == 0
+    registry = "123456789012.dkr.ecr.us-east-2.amazonaws.com"
+    policy = yaml.safe_load((copy / "deploy/admission/policy.yaml").read_text())["spec"]
+    (attestor,) = policy["attestors"]
+    assert attestor["cosign"]["source"] == {"repository": f"{registry}/espalier-signatures"}
+    (identity,) = attestor["cosign"]["keyless"]["identities"]
+    assert identity["subject"] == f"{MINE.repository}/.github/workflows/release.yml@refs/heads/main"
+    (image,) = yaml.safe_load((copy / "monitoring/pull-through/kustomization.yaml").read_text())["images"]
+    assert image["newName"] == f"{registry}/ecr-public/docker/library/python"
+    store = yaml.safe_load((copy / "monitoring/secrets/store.yaml").read_text())
+    assert store["spec"]["provider"]["aws"]["region"] == "us-east-2"
 
 
 def test_what_terraform_keeps_is_left_alone(call: Call, copy: Path) -> None:

@@ -18,6 +18,7 @@ from tests.deploy.project import ROOT
 
 FILES = (
     ".dvc/config",
+    "deploy/admission",
     "deploy/argocd/root.yaml",
     "deploy/argocd/notifications.yaml",
     "deploy/clusters.yaml",
@@ -104,6 +105,21 @@ def test_each_value_goes_to_its_place(call: Call, copy: Path) -> None:
     again = call(adopt.main, copy, "terraform", "--outputs", "outputs.json")
     assert (again.returncode, again.stdout) == (0, "nothing to change\n")
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_signatures_are_looked_for_where_the_workflow_keeps_them(call: Call, copy: Path) -> None:
+    """The repository's name is a variable of Terraform. Elsewhere than in the first region it stays."""
+    policy = copy / "deploy/admission/policy.yaml"
+    assert call(adopt.main, copy, "terraform", "--outputs", "outputs.json").returncode == 0
+    assert (
+        "repository: 123456789012.dkr.ecr.us-east-2.amazonaws.com/espalier-signatures\n" in policy.read_text()
+    )
+    kept = "123456789012.dkr.ecr.us-east-2.amazonaws.com/flowers-signatures"
+    outputs = {**OUTPUTS, "github_variables": {"COSIGN_REPOSITORY": kept}}
+    (copy / "outputs.json").write_text(_printed(outputs))
+    done = call(adopt.main, copy, "terraform", "--outputs", "outputs.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert policy.read_text().count(f"repository: {kept}\n") == 1
 
 
 def test_a_network_of_terraform_stays(call: Call, copy: Path) -> None:
