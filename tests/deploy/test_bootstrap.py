@@ -121,7 +121,7 @@ def test_its_pods_are_restricted_as_the_namespace_demands(installed: list[Docume
 
 
 def test_two_commands_are_all_that_a_person_types() -> None:
-    documented = (render.FOLDER.parent / "docs/operations.md").read_text()
+    documented = (render.FOLDER.parent / "docs/setup.md").read_text()
     for command in ("apply --server-side -k deploy/argocd/bootstrap", "apply -f deploy/argocd/root.yaml"):
         assert f"kubectl {command}" in documented
 
