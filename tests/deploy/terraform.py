@@ -14,6 +14,8 @@ from tests.tools import missing, require
 ROOTS = ("aws", "bootstrap")
 """The configurations that are applied, with their tests."""
 PROVIDER = Path("registry.terraform.io/hashicorp/aws")
+OPENTOFU = Path("registry.opentofu.org/hashicorp/aws")
+"""Under which OpenTofu looks for the same provider."""
 MIRRORS = ("/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins", "/opt/*")
 """Where providers may lie on a machine without a registry, beside ~/.terraform.d/plugins."""
 
@@ -45,9 +47,9 @@ class Program:
         return done.stdout
 
 
-def copied(folder: Path, environment: Mapping[str, str] | None = None) -> Program:
-    """Terraform in a copy, with nothing of this machine's settings."""
-    path = require("terraform")
+def copied(folder: Path, environment: Mapping[str, str] | None = None, path: str | None = None) -> Program:
+    """Terraform, or the program at a path, in a copy, with nothing of this machine's settings."""
+    path = path or require("terraform")
     for name in ("overlays", "terraform"):
         ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*")
         shutil.copytree(ROOT / "deploy" / name, folder / "deploy" / name, ignore=ignored)
@@ -60,6 +62,8 @@ def providers(folder: Path) -> dict[str, str]:
     places = [Path.home() / ".terraform.d/plugins"]
     places += [found for mirror in MIRRORS for found in Path("/").glob(mirror[1:])]
     mirror = next((place for place in places if (place / PROVIDER).is_dir()), None)
+    if mirror:
+        mirror = _with_opentofus(mirror, folder / "mirror")
     configuration = folder / "terraformrc"
     configuration.write_text(
         f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n'
@@ -67,3 +71,13 @@ def providers(folder: Path) -> dict[str, str]:
         else ""
     )
     return {"TF_CLI_CONFIG_FILE": str(configuration)}
+
+
+def _with_opentofus(mirror: Path, folder: Path) -> Path:
+    """A mirror that has the provider under both names. Only the last folder of a path may be a link."""
+    for each in mirror.glob(f"{PROVIDER}/*/*"):
+        for name in (PROVIDER, OPENTOFU):
+            link = folder / name / each.relative_to(mirror / PROVIDER)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(each)
+    return folder

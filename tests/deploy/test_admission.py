@@ -103,7 +103,7 @@ def _pod(case: Case, registry: Server, sigstore: Sigstore, unsigned: str) -> Doc
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
     """Result and message by the name of a pod; the engine says nothing of pods that it is not asked about."""
-    kyverno, folder = require_built("kyverno", ".ci/kyverno builds it"), tmp_path_factory.mktemp("admission")
+    kyverno, folder = require_built("kyverno", ".ci/build builds it"), tmp_path_factory.mktemp("admission")
     require_package("cryptography")
     (folder / "registry").mkdir()
     sigstore = Sigstore()

@@ -14,7 +14,7 @@ import yaml
 from tests.deploy.project import ROOT
 from tests.deploy.spoiling import Plant
 from tests.deploy.terraform import ROOTS, Program, copied
-from tests.tools import require
+from tests.tools import require, require_built
 
 TERRAFORM = ROOT / "deploy/terraform"
 PEOPLE_SET = {"APP_ID", "ATTESTATIONS", "PROMETHEUS_URL", "RUNNER"}
@@ -51,6 +51,15 @@ def test_it_is_valid(root: str, terraform: Program) -> None:
 def test_its_own_tests_pass(root: str, terraform: Program) -> None:
     said = terraform.done(root, "test")
     assert re.search(r"^Success! [1-9]\d* passed, 0 failed\.$", said, re.MULTILINE), said
+
+
+@LONG
+@pytest.mark.parametrize("root", ROOTS)
+def test_opentofu_agrees(root: str, tmp_path: Path) -> None:
+    tofu = copied(tmp_path, path=require_built("tofu", ".ci/build builds it"))
+    tofu.done(root, "init", "-backend=false", "-input=false")
+    tofu.done(root, "validate")
+    assert re.search(r"^Success! [1-9]\d* passed, 0 failed\.$", tofu.done(root, "test"), re.MULTILINE)
 
 
 ROLES = "deploy/terraform/modules/delivery/roles.tf"

@@ -1,6 +1,12 @@
 # The cluster in Auto Mode and with node groups: access, encryption, logs, add-ons.
 
-mock_provider "aws" {}
+mock_provider "aws" {
+  # OpenTofu makes up what a plan cannot know, and the provider refuses a made-up ARN.
+  mock_resource "aws_iam_role" { defaults = { arn = "arn:aws:iam::111122223333:role/mocked" } }
+  mock_resource "aws_kms_key" { defaults = { arn = "arn:aws:kms:eu-central-1:111122223333:key/mocked" } }
+  mock_resource "aws_cloudwatch_log_group" { defaults = { arn = "arn:aws:logs:eu-central-1:111122223333:log-group:mocked" } }
+  mock_resource "aws_launch_template" { defaults = { id = "lt-0123456789abcdef0" } }
+}
 
 variables {
   name               = "espalier-eu-central-1"

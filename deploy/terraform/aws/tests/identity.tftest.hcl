@@ -1,6 +1,9 @@
 # The roles of the models' services.
 
-mock_provider "aws" {}
+mock_provider "aws" {
+  # OpenTofu makes up what a plan cannot know, and the provider refuses a made-up ARN.
+  mock_resource "aws_iam_role" { defaults = { arn = "arn:aws:iam::111122223333:role/mocked" } }
+}
 
 variables {
   name               = "espalier-eu-central-1"

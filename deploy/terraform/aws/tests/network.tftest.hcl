@@ -1,6 +1,9 @@
 # The network: zones, ways out, endpoints, and which addresses load balancers have.
 
 mock_provider "aws" {
+  # OpenTofu makes up what a plan cannot know, and the provider refuses a made-up ARN.
+  mock_resource "aws_iam_role" { defaults = { arn = "arn:aws:iam::111122223333:role/mocked" } }
+  mock_resource "aws_cloudwatch_log_group" { defaults = { arn = "arn:aws:logs:eu-central-1:111122223333:log-group:mocked" } }
   mock_data "aws_availability_zones" {
     defaults = { names = ["eu-central-1a", "eu-central-1b", "eu-central-1c", "eu-central-1d"] }
   }
