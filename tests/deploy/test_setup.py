@@ -128,6 +128,9 @@ def test_the_page_leads_from_a_clone_to_a_release(
     assert updated[:2] == ["eks", "update-kubeconfig"]
     name, region = updated[updated.index("--name") + 1], updated[updated.index("--region") + 1]
     assert ("clusters", name) in account.eks[region].objects
+    cluster = yaml.safe_load((clone / "deploy/clusters.yaml").read_text())[0]
+    assert (cluster["eks"], cluster["region"]) == (name, region)
+    assert cluster["vpc"].startswith("vpc-")
     applied = [each[1:] for each in given if each[0] == "kubectl"]
     assert [each[0] for each in applied] == ["apply", "apply"]
     assert (clone / applied[0][applied[0].index("-k") + 1] / "kustomization.yaml").is_file()
