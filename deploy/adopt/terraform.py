@@ -7,23 +7,26 @@ PLACES says what goes where. A server's log is set in overlays that have the com
 from __future__ import annotations
 
 import argparse
+import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from common import files
 from deploy.adopt import names, outputs, variables
 from deploy.adopt.errors import AdoptError
 from deploy.adopt.names import Names
 from deploy.adopt.outputs import Outputs
+from deploy.clusters import CLUSTERS
 
 PLATFORMS = {"auto": "eks-auto", "node_groups": "eks"}
 """Folders of deploy/platforms, by the output `compute`."""
 REMOTE = "storage"
 """The name of the DVC remote."""
-_FIRST = r"\A(?:#.*\n)*- .*\n(?: .*\n)*?"
-"""Into the first entry of a list."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,6 @@ class Place:
 
 
 PLACES = (
-    Place("deploy/clusters.yaml", r"^ +platform: (eks\S*)$", lambda made, _: PLATFORMS[made.compute]),
-    Place("deploy/clusters.yaml", rf"{_FIRST} +eks: (\S+)$", lambda made, _: made.cluster_name),
-    Place("deploy/clusters.yaml", rf"{_FIRST} +vpc: (\S+)$", lambda made, _: made.vpc_id),
     Place(
         "deploy/admission/policy.yaml",
         r"^ +repository: (\S+)$",
@@ -61,15 +61,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> None:
     root, made = Path(), outputs.read(options)
     former = names.current(root)
-    wanted = replace(former, **_names(made))
+    # In a further region nothing is called after it but its own cluster.
+    wanted = former if made.github_variables is None else replace(former, **_names(made))
     wanted.check()
     if former.account_id not in (made.account_id, variables.EXAMPLE):
         raise AdoptError(
             f"the outputs are of account {made.account_id}, and deploy/ is adopted for {former.account_id}"
         )
     changed, _ = names.adopt(root, former, wanted)
-    for path, number in (*_fill(root, made).items(), *_name_remote(root, made).items()):
-        changed[path] = changed.get(path, 0) + number
+    for part in (_fill, _describe_cluster, _name_remote):
+        for path, number in part(root, made).items():
+            changed[path] = changed.get(path, 0) + number
     names.report(root, [], changed)
 
 
@@ -91,6 +93,36 @@ def _fill(root: Path, made: Outputs) -> dict[Path, int]:
                 files.write_text(path, text)
                 changed[path.relative_to(root)] = len(stale)
     return changed
+
+
+def _describe_cluster(root: Path, made: Outputs) -> dict[Path, int]:
+    """Fill in the entry of the cluster: the first one, or for a further region the one that is there."""
+    editor, file = YAML(), Path(CLUSTERS)
+    editor.width = 10_000
+    try:
+        entries = editor.load((root / file).read_text(encoding="utf-8"))
+        further = [each for each in entries[1:] if each["region"] == made.region]
+    except (OSError, YAMLError, TypeError, KeyError) as error:
+        raise AdoptError(f"{file} is no list of clusters with their regions: {error!r}") from None
+    if made.github_variables is None and not further:
+        raise AdoptError(
+            f"{file} has no further cluster in {made.region}: add an entry for it, as docs/operations.md says"
+        )
+    entry = entries[0] if made.github_variables is not None else further[0]
+    described = {
+        "region": made.region,
+        "platform": PLATFORMS[made.compute],
+        "eks": made.cluster_name,
+        "vpc": made.vpc_id,
+    }
+    stale = {key: value for key, value in described.items() if entry.get(key) != value}
+    if not stale:
+        return {}
+    entry.update(stale)
+    text = io.StringIO()
+    editor.dump(entries, text)
+    files.write_text(root / file, text.getvalue())
+    return {file: len(stale)}
 
 
 def _name_remote(root: Path, made: Outputs) -> dict[Path, int]:

@@ -37,7 +37,7 @@ OUTPUTS = {
         "production/iris": "s3://predictions/production/iris",
         "staging/iris": "s3://predictions/staging/iris",
     },
-    "github_variables": None,
+    "github_variables": {},
     "dvc_remote": "s3://objects/dvc",
     "vpc_cidr": "10.7.0.0/16",
 }
@@ -60,7 +60,7 @@ def copy(tmp_path: Path) -> Path:
         overlay.write(LOG)
     (tmp_path / "deploy/clusters.yaml").write_text(
         "# Both.\n- cluster: in-cluster\n  region: eu-central-1\n  platform: eks-auto\n  eks: YOUR-CLUSTER\n  vpc: YOUR-VPC\n"
-        "- cluster: other\n  platform: gke\n  eks: other\n"
+        "- cluster: other\n  region: europe-west1\n  platform: gke\n"
     )
     (tmp_path / "outputs.json").write_text(_printed(OUTPUTS))
     registry = f"{names.current(tmp_path).account_id}.dkr.ecr.{names.current(tmp_path).region}.amazonaws.com"
@@ -94,8 +94,8 @@ def test_each_value_goes_to_its_place(call: Call, copy: Path) -> None:
         "  eks: espalier-us-east-2",
         "  vpc: vpc-0123456789abcdef0",
         "- cluster: other",
+        "  region: europe-west1",
         "  platform: gke",
-        "  eks: other",
     ]
     remote = Config(dvc_dir=str(copy / ".dvc"), local_dvc_dir=str(copy / ".dvc"))
     assert remote["core"]["remote"] == "storage"
@@ -120,6 +120,33 @@ def test_signatures_are_looked_for_where_the_workflow_keeps_them(call: Call, cop
     done = call(adopt.main, copy, "terraform", "--outputs", "outputs.json")
     assert (done.returncode, done.stderr) == (0, "")
     assert policy.read_text().count(f"repository: {kept}\n") == 1
+
+
+def test_a_further_region_changes_its_own_cluster_alone(call: Call, copy: Path) -> None:
+    assert call(adopt.main, copy, "terraform", "--outputs", "outputs.json").returncode == 0
+    before = {path: path.read_text() for path in copy.rglob("*") if path.is_file()}
+    further: dict[str, Any] = {
+        **OUTPUTS,
+        "region": "us-west-2",
+        "cluster_name": "espalier-us-west-2",
+        "predictions": {},
+    }
+    further |= {"compute": "auto", "load_balancer_cidr": "10.9.0.0/20"}
+    further |= {"github_variables": None, "dvc_remote": None}
+    (copy / "further.json").write_text(_printed(further))
+    done = call(adopt.main, copy, "terraform", "--outputs", "further.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "deploy/clusters.yaml has no further cluster in us-west-2: add an entry" in done.stderr
+    clusters = copy / "deploy/clusters.yaml"
+    clusters.write_text(clusters.read_text() + "- cluster: west\n  region: us-west-2\n  platform: eks\n")
+    assert call(adopt.main, copy, "terraform", "--outputs", "further.json").returncode == 0
+    after = clusters.read_text()
+    assert after.startswith(before.pop(clusters))
+    assert after.endswith(
+        "- cluster: west\n  region: us-west-2\n  platform: eks-auto\n  eks: espalier-us-west-2\n"
+        "  vpc: vpc-0123456789abcdef0\n"
+    )
+    assert {path: path.read_text() for path in before} == before
 
 
 def test_a_network_of_terraform_stays(call: Call, copy: Path) -> None:
