@@ -1,7 +1,6 @@
-"""Puts what Terraform made into deploy/ and .dvc/config: region, network, platform, cluster, and the places of data,
-predictions and signatures.
+"""Puts what Terraform made into deploy/ and .dvc/config.
 
-PLACES says what goes where. A server's log is set in overlays that have the component prediction-log.
+That is region, network, platform, cluster, and the places of data, predictions and signatures. PLACES says what goes where. A server's log is set in overlays that have the component prediction-log.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def write(root: Path, account: str, repository: str, options: argparse.Namespace
         if not _ARN.fullmatch(arn):
             raise AdoptError(f"--admin {arn!r} is not arn:aws:iam::ACCOUNT:role/NAME or …:user/NAME")
     for cidr in options.api_cidr or []:
-        check_network("--api-cidr", cidr, widest=8)
+        check_network("--api-cidr", cidr, widest=8, public=True)
     if options.hosted_zone and not re.fullmatch(r"Z[A-Z0-9]+", options.hosted_zone):
         raise AdoptError(
             f"--hosted-zone {options.hosted_zone!r} is not the number of a zone, such as Z0123456789ABC"

@@ -172,6 +172,8 @@ def test_one_name_alone(call: Call, copy: Path) -> None:
         ("--hosted-zone", "acme.io", "is not the number of a zone"),
         ("--api-cidr", "0.0.0.0/0", "is too wide: the mask must have at least /8"),
         ("--api-cidr", "0.0.0.0/1", "is too wide"),
+        ("--api-cidr", "10.0.0.0/8", "is private"),
+        ("--api-cidr", "172.31.0.0/16", "is private"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(
