@@ -6,7 +6,6 @@ from ipaddress import IPv4Network
 
 from deploy.adopt.errors import AdoptError
 
-
 _PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 
 
