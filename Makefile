@@ -29,6 +29,8 @@ READY := .venv/.ready
 ESTIMATORS := .venv/.estimators
 # What a command about MODEL begins with.
 IN = $(if $(MODEL),python -m common.models "$(MODEL)")
+# The first model's folder has those of all others below it, so a model is named by its pipeline.
+OUTPUTS = $(or $(TARGETS),$(if $(MODEL),dvc.yaml))
 # A module's tests stay in one process, because they share fixtures.
 PYTEST = python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
@@ -204,11 +206,11 @@ load: setup ## Run a load test of HOST with USERS for TIME; fails if it exceeds 
 
 .PHONY: pull
 pull: setup ## Bring outputs of MODEL here from the DVC remote, or of all models; TARGETS="model data/test.parquet" for some
-	@$(IN) python -m training.remote pull $(TARGETS)
+	@$(IN) python -m training.remote pull $(OUTPUTS)
 
 .PHONY: push
-push: setup ## Add to the DVC remote what it lacks; nothing there is overwritten
-	@$(IN) python -m training.remote push $(TARGETS)
+push: setup ## Add to the DVC remote what it lacks of MODEL, or of all models; nothing there is overwritten
+	@$(IN) python -m training.remote push $(OUTPUTS)
 
 .PHONY: storage
 storage: setup ## Start an S3 server on loopback and add it as a DVC remote

@@ -42,10 +42,10 @@ def main() -> None:
 def pull(
     targets: Collection[str] = (), *, allow_missing: bool = False, objects: Objects | None = None
 ) -> None:
-    """Bring outputs into the working directory.
+    """Bring outputs into the working directory, each of them whole or not at all.
 
     Raises:
-        MissingError: the remote lacks some, and that is not allowed.
+        MissingError: the remote lacks some, and that is not allowed; the others are here.
         ReplacedError: the remote has other content; the working directory and the cache are as before.
         RemoteError: the remote does not give them.
     """
@@ -54,15 +54,23 @@ def pull(
     objects = objects or Objects()
     entries = objects.outputs(targets)
     missing = objects.fetch(entries)
+    lacking = {each.path for each in missing}
+    # A file of a folder is below the folder's path.
+    whole = [
+        each.path
+        for each in entries
+        if each.path not in lacking and not any(path.startswith(f"{each.path}/") for path in lacking)
+    ]
+    try:
+        if whole:
+            objects.repo.checkout(whole, allow_missing=True)
+    except DvcException as error:
+        raise RemoteError(f"DVC cannot write the outputs: {' '.join(str(error).split())}") from None
+    log.info("%d outputs are as dvc.lock says", len(whole))
     if missing and not allow_missing:
         raise MissingError(
             f"the remote lacks {_paths(missing)}: run `make push` where they are, or `dvc repro`"
         )
-    try:
-        objects.repo.checkout([each.path for each in entries], allow_missing=True)
-    except DvcException as error:
-        raise RemoteError(f"DVC cannot write the outputs: {' '.join(str(error).split())}") from None
-    log.info("%d outputs are as dvc.lock says", len(entries) - len(missing))
 
 
 def push(targets: Collection[str], objects: Objects) -> None:

@@ -296,7 +296,7 @@ def test_a_folder_without_all_its_files_is_not_pushed(
     lose()
     with pytest.raises(MissingError, match="the remote lacks model: run `make push`"):
         run("pull")
-    assert found() == {}
+    assert found() == {"data/one": "one\n"}
 
 
 @pytest.mark.slow
