@@ -155,7 +155,12 @@ def _with_host_problems(rendered: Sequence[Rendered]) -> list[Rendered]:
 def _rendered(name: str, folder: Path, check: Callable[[Sequence[Document]], list[str]]) -> Rendered:
     text = render.render(folder)
     documents = render.parse(text)
-    return Rendered(name, text, documents, [*_schema_problems(documents), *check(documents)])
+    found = list(_schema_problems(documents))
+    try:
+        found += check(documents)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        found.append(f"the checks end at a field that is missing or of another form: {error!r}")
+    return Rendered(name, text, documents, found)
 
 
 def _schema_problems(documents: Sequence[Document]) -> Iterator[str]:

@@ -378,6 +378,23 @@ def test_the_command_writes_what_it_rendered(
 
 
 @pytest.mark.long("deploy", "tests/deploy/test_manifests.py")
+@pytest.mark.parametrize("new", ["grafanas:", "grafana: on", "grafana: {sidecar: {dashboards: []}}"])
+def test_a_value_of_another_form_is_named(new: str, tmp_path: Path) -> None:
+    """Here of a chart, whose values have no schema."""
+    copy_manifests(tmp_path)
+    file = tmp_path / "deploy/argocd/monitoring.yaml"
+    before, _, after = file.read_text().partition("            grafana:\n")
+    rest = after.partition("            kubeControllerManager:")[2]
+    file.write_text(f"{before}            {new}\n            kubeControllerManager:{rest}")
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.manifests"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "argocd: the checks end at a field that is missing or of another form" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.long("deploy", "tests/deploy/test_manifests.py")
 def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
     """A copy of the project in which the readiness probe is misspelt."""
     copy_manifests(tmp_path)
