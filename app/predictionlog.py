@@ -217,7 +217,7 @@ class PredictionLog:
             try:
                 put(self._store, key, content, use_multipart=False, mode=self._mode)
             except AlreadyExistsError:
-                # The answer to an earlier attempt was lost: nobody else writes this name.
+                # The answer to an earlier attempt was lost: only this process writes this name.
                 return None
             except Exception as error:
                 # Storage can raise anything; the thread must survive and report it.

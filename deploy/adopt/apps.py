@@ -55,7 +55,7 @@ def create(environment: str, owner: dict[str, Any]) -> App:
     """Have a person create an App.
 
     Raises:
-        AdoptError: nobody did in time.
+        AdoptError: it took too long.
     """
     host = os.environ.get("GH_HOST", "github.com")
     place = "settings" if owner["type"] == "User" else f"organizations/{owner['login']}/settings"
@@ -105,7 +105,7 @@ class Waiting(HTTPServer):
         while not self.code:
             self.handle_request()
             if self.expired:
-                raise AdoptError(f"nobody created the App within {SECONDS // 60} minutes: run it again")
+                raise AdoptError(f"the App was not created within {SECONDS // 60} minutes: run it again")
         return self.code
 
     def handle_timeout(self) -> None:

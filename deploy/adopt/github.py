@@ -51,7 +51,7 @@ class Wanted:
     replace_secrets: bool = False
 
     def keep(self, environment: str, app: App) -> None:
-        """Take an App with its key, which nobody can get again."""
+        """Take an App with its key, which GitHub gives once."""
         self.apps[environment] = app
         self.secrets[environment, KEY] = app.key
 
@@ -268,7 +268,7 @@ def _owners(root: Path, login: str) -> Iterator[Change]:
 
 
 def _has_one_writer() -> bool:
-    """Whether nobody but the owner can review."""
+    """Whether the owner alone could review."""
     writers = [each for each in github.get_all("collaborators") if each["permissions"]["push"]]
     return len(writers) <= 1
 

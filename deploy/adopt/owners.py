@@ -1,4 +1,4 @@
-"""Owners of code where one person has the project: a user has no teams, and nobody can review their own change."""
+"""Owners of code where one person has the project: a user has no teams, and GitHub lets no author approve their own change."""
 
 from __future__ import annotations
 

@@ -34,7 +34,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="a network from which the cluster's API is reachable, such as 203.0.113.7/32; may be repeated",
     )
-
     parser.add_argument(
         "--hosted-zone",
         metavar="ID",

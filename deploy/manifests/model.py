@@ -318,7 +318,7 @@ def _routes(it: Model) -> Iterator[str]:
         if routed.get("ingress") == ingress["metadata"]["name"]:
             actions.add(routed["rootService"])
         if ingress["spec"].get("ingressClassName", "invalid") == "invalid":
-            yield f"{title(ingress)}: no component has set its class, so nobody makes a load balancer"
+            yield f"{title(ingress)}: no component has set its class, so no controller makes a load balancer"
         for rule in ingress["spec"]["rules"]:
             yield from _host(ingress, rule["host"])
             for path in rule["http"]["paths"]:

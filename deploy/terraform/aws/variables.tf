@@ -272,7 +272,7 @@ variable "admins" {
 
   validation {
     condition     = length(var.admins) > 0
-    error_message = "admins must not be empty: nobody could use the cluster."
+    error_message = "admins must not be empty: the cluster could not be used."
   }
 
   validation {

@@ -90,7 +90,7 @@ def s3(
 
     def decide(handler: _Handler, body: bytes) -> str:
         found = _KEY.search(handler.headers.get("Authorization", ""))
-        role = found[1].replace(".", "/") if found else "(nobody)"
+        role = found[1].replace(".", "/") if found else "(anonymous)"
         reason = ""
         for operation, action, resource, more, kms in _operation(handler, body):
             context = {"aws:SecureTransport": str(tls is not None).lower(), **more}

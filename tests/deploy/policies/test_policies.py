@@ -242,7 +242,7 @@ def test_dvc(installation: Installation, clone: Path, monkeypatch: pytest.Monkey
     objects.add(large, Path("data/large"))
     assert "AbortMultipartUpload" in installation.seen("data")
     installation.allow(
-        "data", "`make push` of what another job has pushed meanwhile, whose upload is aborted"
+        "data", "`make push` of what another job pushed at the same time, whose upload is aborted"
     )
 
     lose()
@@ -366,8 +366,8 @@ def test_calls_of_s3_that_no_job_makes(installation: Installation) -> None:
         "add an object of DVC": lambda: server.put_object(Bucket=dvc_, Key="dvc/new", Body=b"x", **once),
     }.items():
         installation.refuse("staging/iris", call, attempt)
-    nobody = installation.client("nobody")
-    installation.refuse("(nobody)", "read an object", lambda: nobody.get_object(Bucket=dvc_, Key=key))
+    stranger = installation.client("stranger")
+    installation.refuse("(anonymous)", "read an object", lambda: stranger.get_object(Bucket=dvc_, Key=key))
 
 
 def test_the_prediction_log(

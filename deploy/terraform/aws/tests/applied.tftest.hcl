@@ -72,7 +72,7 @@ run "everything" {
       data-read      = ["kms:Decrypt"]
       "staging/iris" = [["kms:Decrypt", "kms:GenerateDataKey"]]
     }
-    error_message = "Who writes to the buckets may encrypt and decrypt, who reads may decrypt, and nobody else either."
+    error_message = "Who writes to the buckets may encrypt and decrypt, who reads may decrypt, and others may do neither."
   }
 
   assert {

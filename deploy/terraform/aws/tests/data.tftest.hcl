@@ -50,7 +50,7 @@ run "policies" {
 
   assert {
     condition     = output.kms_key_arn == null && length(aws_kms_key.this) == 0
-    error_message = "Nobody asked for a key."
+    error_message = "A key was not asked for."
   }
 }
 

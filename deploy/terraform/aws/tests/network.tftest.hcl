@@ -81,7 +81,7 @@ run "three_zones" {
 
   assert {
     condition     = length(aws_flow_log.this) == 0 && length(aws_iam_role.flow_logs) == 0
-    error_message = "Nobody asked for flow logs."
+    error_message = "Flow logs were not asked for."
   }
 }
 

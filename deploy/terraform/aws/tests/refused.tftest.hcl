@@ -51,7 +51,7 @@ run "wrong_forms" {
     node_group           = { min_size = 7 }
     api_cidrs            = ["203.0.113.7"] # without a mask
     private_api_cidrs    = ["0.0.0.0/0"]
-    admins               = [] # nobody could ever use the cluster
+    admins               = [] # the cluster could not be used
     viewers              = ["arn:aws:iam::111122223333:role/*"]
     log_retention_days   = 100
     prediction_readers   = ["*"]
@@ -123,7 +123,7 @@ run "too_small" {
     predictions_days = 1.5
     zones            = ["eu-central-1a", "eu-central-1b"]
     domains          = ["espalier.example.com"] # without the zone
-    api_cidrs        = ["10.0.0.0/8"]           # nobody comes over the internet from there
+    api_cidrs        = ["10.0.0.0/8"]           # no request comes over the internet from there
   }
   expect_failures = [var.api_cidrs, var.vpc_cidr, var.predictions_days, var.zones, var.domains]
 }

@@ -45,7 +45,7 @@ resource "aws_ecr_repository" "signatures" {
   }
 }
 
-# There is no lifecycle policy, and nobody can add one, because its rules know tags, ages and counts but not git. A rule for
+# There is no lifecycle policy, and to add one is forbidden, because its rules know tags, ages and counts but not git. A rule for
 # tagged images eventually removes a digest that production runs or a rollback names. A rule for untagged images removes
 # signatures that refer to an image, or an image whose tag is gone. It would save little: images share all layers but one.
 resource "aws_ecr_repository_policy" "this" {
