@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.cells import Cells, as_written
 from training.data.columns import as_numbers, as_text
 from training.draft.texts import HANDFUL, MOST_ODD, MOST_REPLACED, missing_share, times
-from training.prepare.checks import LARGEST
+from training.prepare.rules import LARGEST
 
 WIDENED = 0.25
 _IDENTIFIER = re.compile(

@@ -148,7 +148,7 @@ def bin_edges(values: NDArray[np.floating[Any]], step: float, bins: int = BINS) 
 
     Frequent values reduce the number of bins. If two values differ, there are at least two.
     """
-    distinct = np.unique(values)
+    distinct = values[np.append(True, values[1:] != values[:-1])] if len(values) else values
     if len(distinct) <= min(FEW_VALUES, bins):
         candidates = distinct[1:]
     else:
@@ -156,10 +156,11 @@ def bin_edges(values: NDArray[np.floating[Any]], step: float, bins: int = BINS) 
         candidates = np.unique(np.round(quantiles, _readable_digits(values, step)))
     edges: list[float] = []
     fewest = max(1.0, SMALLEST_SHARE * len(values))
-    for edge in candidates:
-        below = values if not edges else values[values >= edges[-1]]
-        if (below < edge).sum() >= fewest and (values >= edge).sum() >= fewest:
+    start = 0
+    for edge, place in zip(candidates, np.searchsorted(values, candidates), strict=True):
+        if place - start >= fewest and len(values) - place >= fewest:
             edges.append(float(edge))
+            start = int(place)
     if not edges and len(distinct) > 1:
         edges = [float(distinct[1])]
     return tuple(edges)

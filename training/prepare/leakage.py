@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from training.data.columns import moment_parts
 from training.data.dataset import LARGEST_SILENT_LOSS, Profile
+from training.data.table import Table, row_hashes
 
 PERFECT = 0.99
 """Share of the test rows whose class one feature tells, or R² that it reaches, from which it is suspicious."""
@@ -20,13 +21,13 @@ INTERVALS = 100
 """Into so many intervals of equal shares a number is cut."""
 DENSE = 0.9
 """A counter's values are distinct whole numbers that fill at least this share of their range."""
+MOST_ROWS = 200_000
+"""Of each split, in which a feature is searched for the answer."""
 FEWEST = 30
 """Rows below which every rule would hold by chance."""
 
 
-def signs(
-    profile: Profile, train: pd.DataFrame, test: pd.DataFrame, group: str | None = None
-) -> tuple[str, ...]:
+def signs(profile: Profile, train: Table, test: Table, group: str | None = None) -> tuple[str, ...]:
     """One sentence for each sign of leakage, with what to do.
 
     Args:
@@ -53,9 +54,10 @@ def _groups(profile: Profile, group: str | None) -> Iterator[str]:
         )
 
 
-def _equal_rows(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:
+def _equal_rows(profile: Profile, train: Table, test: Table) -> Iterator[str]:
     names = [each.name for each in profile.features]
-    count = int(np.isin(_hashes(test[names]), _hashes(train[names])).sum())
+    asked, seen = (row_hashes(each, names)[0] for each in (test, train))
+    count = int(np.isin(asked, seen).sum())
     if count > LARGEST_SILENT_LOSS * len(test):
         yield (
             f"{count:,} of {len(test):,} test rows equal a training row in all features: if such rows describe the same "
@@ -63,35 +65,40 @@ def _equal_rows(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> It
         )
 
 
-def _counters(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:
+def _counters(profile: Profile, train: Table, test: Table) -> Iterator[str]:
     for feature in profile.features:
         if feature.type != "number":
             continue
         values = np.concatenate([each[feature.name].dropna().to_numpy() for each in (train, test)])
         whole = len(values) >= DENSE * profile.rows and bool((values == np.round(values)).all())
-        distinct = len(np.unique(values)) == len(values)
-        if whole and distinct and len(values) >= DENSE * (values.max() - values.min() + 1):
+        dense = whole and len(values) >= DENSE * (values.max() - values.min() + 1)
+        if dense and len(np.unique(values)) == len(values):
             yield (
                 f"{feature.name!r} counts the rows: each value occurs once, without gaps; it knows the order of the file, so "
                 "leave it out of schema.features"
             )
 
 
-def _answers(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> Iterator[str]:
-    actual = test[profile.target].to_numpy()
+def _answers(profile: Profile, train: Table, test: Table) -> Iterator[str]:
     if profile.value is None and max(profile.class_shares) > TRIVIAL:
         return
+    known, places = _sample(train, profile), _sample(test, profile)
+    actual = test[profile.target].iloc[places].to_numpy()
+    answers = train[profile.target].iloc[known].reset_index(drop=True)
     for feature in profile.features:
-        columns = [each[feature.name] for each in (train, test)]
+        columns = [
+            each[feature.name].iloc[rows].reset_index(drop=True)
+            for each, rows in ((train, known), (test, places))
+        ]
         if feature.type == "datetime":
             columns = [_seconds(each) for each in columns]
         seen, asked = _cut(*columns, number=feature.type != "category")
-        groups = train[profile.target].groupby(seen)
+        groups = answers.groupby(seen)
         if profile.value is None:
             told = pd.Series(asked).map(groups.agg(lambda each: each.mode().iloc[0])).to_numpy()
             reached, what = float((told == actual).mean()), "tells the class of {:.1%} of the test rows"
         else:
-            told = pd.Series(asked).map(groups.mean()).fillna(train[profile.target].mean()).to_numpy()
+            told = pd.Series(asked).map(groups.mean()).fillna(answers.mean()).to_numpy()
             spread = float(((actual - actual.mean()) ** 2).sum())
             reached = 1 - float(((actual - told) ** 2).sum()) / spread if spread else 0.0
             what = "alone explains {:.1%} of the variance of the test rows"
@@ -117,5 +124,9 @@ def _seconds(column: pd.Series[Any]) -> pd.Series[float]:
     return pd.Series(moment_parts(column, ("elapsed",), "UTC")[:, 0], column.index)
 
 
-def _hashes(frame: pd.DataFrame) -> NDArray[np.uint64]:
-    return np.asarray(pd.util.hash_pandas_object(frame, index=False), dtype=np.uint64)
+def _sample(table: Table, profile: Profile) -> NDArray[np.intp]:
+    """Positions of rows in which a sign is looked for: of a large table, those of a random sample."""
+    if len(table) <= MOST_ROWS:
+        return np.arange(len(table))
+    seed = int(profile.origin.sha256[:8], 16)
+    return np.sort(np.random.default_rng(seed).choice(len(table), MOST_ROWS, replace=False))

@@ -15,6 +15,7 @@ from app.moments import DAY_SECONDS, EPOCH, written
 from training.base.errors import ConfigError
 from training.data.columns import as_moments, as_numbers, as_text, moment_parts
 from training.data.dataset import SLICE
+from training.data.table import Table
 from training.prepare.describe import bin_edges, bin_labels, bin_of, resolution
 
 INTERVALS = 4
@@ -22,7 +23,7 @@ INTERVALS = 4
 MOST_VALUES = 20
 
 
-def with_slices(frame: pd.DataFrame, raw: pd.DataFrame, names: Iterable[str], cells: Cells) -> pd.DataFrame:
+def with_slices(frame: Any, raw: Table, names: Iterable[str], cells: Cells) -> Any:
     """The rows with a column of labels for each named column of the raw data.
 
     Args:
@@ -42,7 +43,7 @@ def with_slices(frame: pd.DataFrame, raw: pd.DataFrame, names: Iterable[str], ce
             )
         column = raw[name].iloc[frame.index - 1].set_axis(frame.index)
         found[SLICE + name] = _labels(name, column, cells)
-    return frame.assign(**found)
+    return frame.assign(**found) if found else frame
 
 
 def _labels(name: str, column: pd.Series[Any], cells: Cells) -> pd.Series[Any]:

@@ -13,6 +13,7 @@ from app.cells import Cells
 from training.base.errors import ConfigError, DataError
 from training.data.columns import as_numbers, as_text, as_times
 from training.data.dataset import GROUP, TIME, WEIGHT, Division
+from training.data.table import Table, where
 from training.sections.schema import SchemaSettings
 from training.sections.split import SplitSettings
 
@@ -30,8 +31,8 @@ TRIES = 20
 
 
 def with_places(
-    frame: pd.DataFrame, raw: pd.DataFrame, settings: SplitSettings, cells: Cells, weight: str | None = None
-) -> pd.DataFrame:
+    frame: Any, raw: Table, settings: SplitSettings, cells: Cells, weight: str | None = None
+) -> Any:
     """The checked rows with the columns TIME, GROUP and WEIGHT, as far as the settings name them.
 
     Args:
@@ -70,8 +71,8 @@ def with_places(
     return frame
 
 
-def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split into train and test; rows keep their order.
+def split(frame: Any, target: str, settings: SplitSettings) -> tuple[Any, Any]:
+    """Split into train and test, which are tables as the given one; rows keep their order.
 
     - `random`: the classes' shares are kept. Every class with at least two rows is in both, however small the test share
       is. A target of numbers has no classes: the test rows are drawn from all rows.
@@ -86,10 +87,10 @@ def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd
     chosen = choose(frame, target, settings)
     kept = np.ones(len(frame), dtype=bool)
     if settings.by == "group_time":
-        kept = ~(chosen & frame[GROUP].isin(frame.loc[~chosen, GROUP]).to_numpy())
-    train, test = frame[~chosen & kept], frame[chosen & kept]
-    if train.empty or test.empty:
-        empty = "training" if train.empty else "test"
+        kept = ~(chosen & frame[GROUP].isin(frame[GROUP][~chosen]).to_numpy())
+    train, test = where(frame, ~chosen & kept), where(frame, chosen & kept)
+    if not len(train) or not len(test):
+        empty = "test" if len(train) else "training"
         reason = {
             "random": "there are too few rows",
             "group_time": "the columns have too few different values, or no group is new among the newest rows",
@@ -98,10 +99,10 @@ def split(frame: pd.DataFrame, target: str, settings: SplitSettings) -> tuple[pd
             f"split.by {settings.by} leaves no row for the {empty} split: {reason}; change split.test_share or split.by, or "
             "use more data"
         )
-    return train.reset_index(drop=True), test.reset_index(drop=True)
+    return train, test
 
 
-def division(train: pd.DataFrame, test: pd.DataFrame, settings: SplitSettings, rows: int) -> Division:
+def division(train: Table, test: Table, settings: SplitSettings, rows: int) -> Division:
     """What keeps the two apart, of so many rows."""
     found: dict[str, Any] = {"by": settings.by, "left_out": rows - len(train) - len(test)}
     if TIME in train:
@@ -111,21 +112,22 @@ def division(train: pd.DataFrame, test: pd.DataFrame, settings: SplitSettings, r
     return Division(**found)
 
 
-def _random(frame: pd.DataFrame, target: str, settings: SplitSettings) -> NDArray[np.bool_]:
-    labels = frame[target].to_numpy()
+def _random(frame: Table, target: str, settings: SplitSettings) -> NDArray[np.bool_]:
+    values = frame[target]
     generator = np.random.default_rng(settings.seed)
     chosen = np.zeros(len(frame), dtype=bool)
-    if frame[target].dtype == np.float64:
+    if values.dtype == np.float64:
         groups = [np.arange(len(frame))]
     else:
-        groups = [np.flatnonzero(labels == name) for name in np.unique(labels)]
+        codes, names = pd.factorize(values, sort=True)
+        groups = [np.flatnonzero(codes == each) for each in range(len(names))]
     sizes = np.array([len(each) for each in groups])
     for rows, count in zip(groups, _test_rows(sizes, settings.test_share), strict=True):
         chosen[generator.permutation(rows)[:count]] = True
     return chosen
 
 
-def _newest(frame: pd.DataFrame, _: str, settings: SplitSettings) -> NDArray[np.bool_]:
+def _newest(frame: Table, _: str, settings: SplitSettings) -> NDArray[np.bool_]:
     """The moments at the end whose rows come nearest to the share."""
     moments = frame[TIME].to_numpy()
     distinct, counts = np.unique(moments, return_counts=True)
@@ -136,7 +138,7 @@ def _newest(frame: pd.DataFrame, _: str, settings: SplitSettings) -> NDArray[np.
     return chosen
 
 
-def _groups(frame: pd.DataFrame, target: str, settings: SplitSettings) -> NDArray[np.bool_]:
+def _groups(frame: Table, target: str, settings: SplitSettings) -> NDArray[np.bool_]:
     """Whole groups, in the random order whose test rows come nearest to the share of each class."""
     codes, names = pd.factorize(frame[GROUP])
     if frame[target].dtype == np.float64:
@@ -174,9 +176,7 @@ def _fault(key: str, name: str, cells: pd.Series[Any], fault: str) -> str:
     )
 
 
-def check_size(
-    train: pd.DataFrame, test: pd.DataFrame, classes: Iterable[str], schema: SchemaSettings, folds: int
-) -> None:
+def check_size(train: Table, test: Table, classes: Iterable[str], schema: SchemaSettings, folds: int) -> None:
     """Raise DataError if the rows are too few for cross-validation, or a class is in one split only."""
     if schema.task == "regression":
         if len(train) < FEWEST_ROWS_PER_FOLD * folds:
@@ -187,7 +187,7 @@ def check_size(
     rare = too_rare(train[schema.target], classes, folds)
     if rare:
         raise DataError(_rare_message(rare, schema, folds))
-    absent = sorted(set(classes) - set(test[schema.target]))
+    absent = sorted(set(classes) - set(test[schema.target].unique()))
     if absent:
         raise DataError(
             f"{schema.target}: the test split has no row of {', '.join(map(repr, absent))}: use a larger "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 
-import pandas as pd
 from pydantic import Field, ValidationError
 
 from app.cells import PLAIN, Cells
@@ -27,6 +26,7 @@ from training.data.dataset import (
     Profile,
     write_profile,
 )
+from training.data.table import ParquetTable, Table
 from training.prepare import describe, leakage, summary
 from training.prepare.checks import Checked, check
 from training.prepare.slices import with_slices
@@ -65,8 +65,8 @@ def main() -> None:
             "leakage": leakage.signs(profile, train, test, settings.split.group),
         }
     )
-    files.write_parquet(TRAIN_FILE, train)
-    files.write_parquet(TEST_FILE, test)
+    train.write(TRAIN_FILE)
+    test.write(TEST_FILE)
     write_profile(profile)
     used = {schema.weight, settings.split.time, settings.split.group, *settings.evaluate.slices}
     left_out = [each for each in checked.left_out if each not in used]
@@ -86,9 +86,9 @@ def main() -> None:
     )
 
 
-def read_raw() -> tuple[pd.DataFrame, Origin]:
+def read_raw() -> tuple[ParquetTable, Origin]:
     try:
-        return pd.read_parquet(RAW_FILE), Origin.model_validate_json(ORIGIN_FILE.read_bytes())
+        return ParquetTable(RAW_FILE), Origin.model_validate_json(ORIGIN_FILE.read_bytes())
     except (OSError, ValidationError) as error:
         raise DataError(f"cannot use {RAW_FILE} and {ORIGIN_FILE}: {error}; run `dvc repro fetch`") from None
 
@@ -97,8 +97,8 @@ def resolve(
     checked: Checked,
     schema: SchemaSettings,
     origin: Origin,
-    train: pd.DataFrame,
-    test: pd.DataFrame,
+    train: Table,
+    test: Table,
     cells: Cells = PLAIN,
 ) -> Profile:
     """Fill in what the schema leaves to the data."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -11,14 +13,15 @@ from app.moments import written
 from common.markdown import code, prose, table
 from training.data.columns import moments
 from training.data.dataset import Division, Profile
+from training.data.table import Table
 from training.prepare.describe import short
 
 BAR = 24
 """Characters in the longest bar."""
 
 
-def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[str]) -> str:
-    both = pd.concat([train, test], ignore_index=True)
+def render(profile: Profile, train: Table, test: Table, left_out: Sequence[str]) -> str:
+    both = _Both(train, test)
     numbers = [each for each in profile.features if isinstance(each, NumberFeature)]
     categories = [each for each in profile.features if isinstance(each, CategoryFeature)]
     parts = [
@@ -35,6 +38,17 @@ def render(profile: Profile, train: pd.DataFrame, test: pd.DataFrame, left_out: 
     described = [*profile.features, *([profile.value] if profile.value else [])]
     parts += ["## Bins for drift", _bins(described)]
     return "\n\n".join(parts) + "\n"
+
+
+@dataclass(frozen=True)
+class _Both:
+    """The columns of both splits, one after another."""
+
+    train: Table
+    test: Table
+
+    def __getitem__(self, name: str) -> pd.Series[Any]:
+        return pd.concat([self.train[name], self.test[name]], ignore_index=True)
 
 
 def _opening(profile: Profile, left_out: Sequence[str]) -> str:
@@ -86,22 +100,22 @@ def _what(profile: Profile) -> str:
     return "a class" if profile.task == "classification" else "a value"
 
 
-def _target(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> list[str]:
+def _target(profile: Profile, train: Table, test: Table) -> list[str]:
     if profile.value is None:
         return [f"## Classes of {code(profile.target)}", _classes(profile, train, test)]
-    parts = {"all": pd.concat([train, test]), "train": train, "test": test}
+    parts: dict[str, Any] = {"all": _Both(train, test), "train": train, "test": test}
     rows = []
     for name, part in parts.items():
         values = part[profile.target]
         quantiles = [values.min(), *values.quantile([0.25, 0.5, 0.75]), values.max()]
         shown = [*quantiles, values.mean(), values.std()]
-        rows.append([name, str(len(part)), *(f"{each:.6g}" for each in shown)])
+        rows.append([name, str(len(values)), *(f"{each:.6g}" for each in shown)])
     head = ["split", "rows", "lowest", "25 %", "median", "75 %", "highest", "mean", "std"]
     unit = f" in {prose(profile.value.unit)}" if profile.value.unit else ""
     return [f"## Values of {code(profile.target)}{unit}", table(head, rows, align="lrrrrrrrr")]
 
 
-def _classes(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> str:
+def _classes(profile: Profile, train: Table, test: Table) -> str:
     in_train, in_test = train[profile.target].value_counts(), test[profile.target].value_counts()
     counts = {name: (int(in_train[name]), int(in_test[name])) for name in profile.classes}
     most = max(sum(each) for each in counts.values())
@@ -118,7 +132,7 @@ def _classes(profile: Profile, train: pd.DataFrame, test: pd.DataFrame) -> str:
     return table(["class", "rows", "train", "test", "share", ""], rows, align="lrrrrl")
 
 
-def _numbers(features: list[NumberFeature], both: pd.DataFrame, profile: Profile) -> str:
+def _numbers(features: list[NumberFeature], both: _Both, profile: Profile) -> str:
     rows = []
     for each in features:
         values = both[each.name]
@@ -142,7 +156,7 @@ def _numbers(features: list[NumberFeature], both: pd.DataFrame, profile: Profile
     )
 
 
-def _categories(features: list[CategoryFeature], both: pd.DataFrame, profile: Profile) -> str:
+def _categories(features: list[CategoryFeature], both: _Both, profile: Profile) -> str:
     rows = []
     for each in features:
         counts = both[each.name].value_counts()
@@ -151,7 +165,7 @@ def _categories(features: list[CategoryFeature], both: pd.DataFrame, profile: Pr
     return table(["feature", "rows by category", "missing"], rows, align="llr")
 
 
-def _datetimes(features: list[DatetimeFeature], both: pd.DataFrame, profile: Profile) -> str:
+def _datetimes(features: list[DatetimeFeature], both: _Both, profile: Profile) -> str:
     rows = []
     for each in features:
         seen = [moment for moment in moments(both[each.name], each.timezone) if moment is not None]
