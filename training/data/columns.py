@@ -48,8 +48,34 @@ def as_numbers(column: pd.Series[Any], cells: Cells = PLAIN) -> tuple[pd.Series[
         values = pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index)
         return values.mask(values.isin(cells.missing_numbers)), column.isna() & False
     missing = cells.words()
+    if isinstance(column.dtype, pd.StringDtype):
+        values, rest = _plain_numbers(column, cells, missing)
+        wrong = pd.Series(False, column.index)
+        if rest.any():
+            converted, wrong[rest] = _convert(column[rest], lambda value: _number(value, cells, missing))
+            values[rest] = converted.astype(np.float64)
+        return values, wrong
     converted, wrong = _convert(column, lambda value: _number(value, cells, missing))
     return converted.astype(np.float64), wrong
+
+
+def _plain_numbers(
+    column: pd.Series[Any], cells: Cells, missing: Set[str]
+) -> tuple[pd.Series[float], NDArray[np.bool_]]:
+    """The numbers of texts that are written in the usual way, and a mask of other texts, which are to be read one by one."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    mark = re.escape(cells.decimal)
+    # With fewer digits than a float can overflow by.
+    plain = rf"^[+-]?(\d{{1,30}}({mark}\d{{0,30}})?|{mark}\d{{1,30}})([eE][+-]?\d{{1,2}})?$"
+    texts = pc.utf8_trim_whitespace(pa.array(column, pa.large_string(), from_pandas=True))
+    empty = pc.or_(pc.is_null(texts), pc.is_in(texts, pa.array(sorted(missing), pa.large_string())))
+    read = pc.and_(pc.invert(empty), pc.fill_null(pc.match_substring_regex(texts, plain), False))
+    written = pc.replace_substring(pc.utf8_ltrim(texts, "+"), cells.decimal, ".")
+    values = pc.cast(pc.if_else(read, written, None), pa.float64()).to_numpy(zero_copy_only=False)
+    rest = pc.invert(pc.or_(empty, read)).to_numpy(zero_copy_only=False)
+    return pd.Series(values, column.index), rest
 
 
 def as_text(
@@ -102,6 +128,9 @@ def as_moments(
         cells: how its cells are written.
         timezone: an IANA name.
     """
+    if types.is_datetime64_any_dtype(column.dtype) and (column.dt.tz is not None or timezone == "UTC"):
+        aware = column.dt.tz_localize("UTC") if column.dt.tz is None else column.dt.tz_convert("UTC")
+        return aware.dt.floor("us").dt.as_unit("us"), column.isna() & False
     missing = cells.words()
     local = clock(timezone)
 

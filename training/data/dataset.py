@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from app.cells import PLAIN, Cells
 from app.contract import MISSING_CATEGORY, Feature, Frozen, Layout, NumberFeature, Task, columns_of
 from common import files
 from training.base.errors import DataError
+from training.data import memory
 from training.data.columns import moment_parts
+from training.data.table import ParquetTable, frames, take
 
 RAW_FILE = Path("data/raw.parquet")
 ORIGIN_FILE = Path("data/raw.json")
@@ -134,7 +137,7 @@ class Split:
         numbers: float64 of shape (rows, columns of `Layout.numbers`), NaN where missing.
         categories: strings as objects of shape (rows, categorical features), "" where missing.
         target: of shape (rows,): indices into the profile's classes as int64, or values as float64.
-        frame: the same rows as in the file.
+        frame: the same rows as in the file: a `pandas.DataFrame`, or of a large file a table that reads a column at a time.
         times: int64 or float64 of shape (rows,), later is larger; None unless time keeps rows apart.
         groups: int64 of shape (rows,); None unless groups keep rows apart.
     """
@@ -142,7 +145,12 @@ class Split:
     numbers: NDArray[np.float64]
     categories: NDArray[np.object_]
     target: NDArray[Any]
-    frame: pd.DataFrame
+    frame: Any
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the rows are kept in files, because memory may not hold them several times."""
+        return memory.is_large(self.numbers)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -150,14 +158,18 @@ class Split:
     @property
     def weights(self) -> NDArray[np.float64] | None:
         """How much each row counts; None if all count alike."""
-        return self.frame[WEIGHT].to_numpy() if WEIGHT in self.frame else None
+        if WEIGHT not in self.frame:
+            return None
+        weights: NDArray[np.float64] = self.frame[WEIGHT].to_numpy()
+        return weights
 
     @property
     def times(self) -> NDArray[Any] | None:
         if TIME not in self.frame:
             return None
         column = self.frame[TIME]
-        return column.to_numpy() if column.dtype == np.float64 else column.astype("int64").to_numpy()
+        times: NDArray[Any] = (column if column.dtype == np.float64 else column.astype("int64")).to_numpy()
+        return times
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
@@ -165,7 +177,23 @@ class Split:
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Split:
         """The rows at the given positions."""
-        return Split(self.numbers[rows], self.categories[rows], self.target[rows], self.frame.iloc[rows])
+        return Split(
+            memory.take(self.numbers, rows), self.categories[rows], self.target[rows], take(self.frame, rows)
+        )
+
+    def answers_only(self) -> Split:
+        """The rows without their features, which may take much memory."""
+        return replace(self, numbers=self.numbers[:, :0].copy(), categories=self.categories[:, :0].copy())
+
+    def sample(self, most: int, seed: int) -> Split:
+        """All rows if there are at most so many, else so many at random, in their order."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
+
+
+NO_COLUMNS = pd.DataFrame()
+"""The frame of rows of which only features and target are known."""
 
 
 def write_profile(profile: Profile) -> None:
@@ -181,41 +209,54 @@ def read_profile() -> Profile:
 
 def read_split(path: Path, profile: Profile) -> Split:
     try:
-        frame = pd.read_parquet(path)
+        table = ParquetTable(path)
+        split = as_split(table, profile)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}; run `dvc repro prepare`") from None
-    return as_split(frame, profile)
+    return split if split.is_large else replace(split, frame=table.whole())
 
 
-def as_split(frame: pd.DataFrame, profile: Profile) -> Split:
-    """Convert a frame of raw values (features and target by name) to tensors."""
-    layout = profile.layout
-    parts: dict[str, NDArray[np.float64]] = {}
-    for each in profile.features:
-        if each.type == "datetime":
-            made = moment_parts(frame[each.name], each.parts, each.timezone)
-            parts |= dict(zip(columns_of(each), made.T, strict=True))
-    categories = frame[list(layout.categories)].astype(object)
-    return Split(
-        numbers=frame.assign(**parts)[list(layout.numbers)].to_numpy(dtype=np.float64),
-        categories=categories.where(categories.notna(), MISSING_CATEGORY).to_numpy(dtype=object),
-        target=_target(frame[profile.target], profile),
-        frame=frame,
-    )
+def as_split(table: Any, profile: Profile) -> Split:
+    """Convert a frame or a file of raw values (features and target by name) to tensors."""
+    layout, rows = profile.layout, len(table)
+    numbers = memory.empty((rows, len(layout.numbers)), np.float64)
+    categories = np.empty((rows, len(layout.categories)), dtype=object)
+    target = np.empty(rows, dtype=np.int64 if profile.task == "classification" else np.float64)
+    for block, frame in frames(table):
+        parts: dict[str, NDArray[np.float64]] = {}
+        for each in profile.features:
+            if each.type == "datetime":
+                made = moment_parts(frame[each.name], each.parts, each.timezone)
+                parts |= dict(zip(columns_of(each), made.T, strict=True))
+        for column, name in enumerate(layout.numbers):
+            numbers[block, column] = parts[name] if name in parts else frame[name].to_numpy(np.float64)
+        for column, name in enumerate(layout.categories):
+            categories[block, column] = _texts(frame[name])
+        target[block] = _target(frame[profile.target], profile)
+    return Split(numbers, categories, target, table)
+
+
+def _texts(column: pd.Series[Any]) -> NDArray[np.object_]:
+    """Equal texts are one object: there may be millions of them."""
+    codes, words = pd.factorize(column)
+    found = [*(sys.intern(each) if isinstance(each, str) else each for each in words), MISSING_CATEGORY]
+    return np.array(found, dtype=object)[codes]
 
 
 def _target(column: pd.Series[Any], profile: Profile) -> NDArray[Any]:
     if profile.task == "regression":
         return column.to_numpy(dtype=np.float64)
-    index = {name: position for position, name in enumerate(profile.classes)}
-    return np.array([index[each] for each in column], dtype=np.int64)
+    places = pd.Index(profile.classes, dtype=object).get_indexer(pd.Index(column.astype(object)))
+    if (places < 0).any():
+        raise KeyError(column[places < 0].iloc[0])
+    return places.astype(np.int64)
 
 
 def joined(first: Split, second: Split) -> Split:
-    """The rows of both."""
+    """The features and targets of both, which memory must hold."""
     return Split(
         np.concatenate([first.numbers, second.numbers]),
         np.concatenate([first.categories, second.categories]),
         np.concatenate([first.target, second.target]),
-        pd.concat([first.frame, second.frame]),
+        NO_COLUMNS,
     )

@@ -49,8 +49,9 @@ def take(array: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
     return taken
 
 
-def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
-    """So many rows in pieces."""
+def blocks(rows: int, size: int | None = None) -> Iterator[slice]:
+    """So many rows in pieces; of `BLOCK` rows unless a size is given."""
+    size = size or BLOCK
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 

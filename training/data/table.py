@@ -60,6 +60,61 @@ class ParquetTable:
         for batch in self._file.iter_batches(CHUNK, columns=[name]):
             yield _as_frame(pa.Table.from_batches([batch]))[name]
 
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """All columns in blocks of rows."""
+        for batch in self._file.iter_batches(memory.BLOCK):
+            yield _as_frame(pa.Table.from_batches([batch]))
+
+    def whole(self) -> pd.DataFrame:
+        return _as_frame(self._file.read())
+
+    def sample(self, most: int, seed: int = 0) -> pd.DataFrame:
+        """All rows if there are at most so many, else so many at random, in their order."""
+        if len(self) <= most:
+            return self.whole()
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[np.random.default_rng(seed).choice(len(self), most, replace=False)] = True
+        return pd.concat([frame[chosen[rows]] for rows, frame in frames(self)], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Some rows of a table, by their positions."""
+
+    table: Table
+    rows: NDArray[Any]
+
+    @property
+    def columns(self) -> Any:
+        return self.table.columns
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.table
+
+    def __getitem__(self, name: str) -> pd.Series[Any]:
+        return self.table[name].iloc[self.rows].reset_index(drop=True)
+
+
+def take(table: Any, rows: NDArray[Any]) -> Any:
+    """Some rows of a table by their positions; of a file, its columns are read when they are asked for."""
+    if isinstance(table, pd.DataFrame):
+        return table.iloc[rows]
+    return (
+        TableRows(table.table, table.rows[rows]) if isinstance(table, TableRows) else TableRows(table, rows)
+    )
+
+
+def frames(table: Any) -> Iterator[tuple[slice, pd.DataFrame]]:
+    """All columns of a frame or a `ParquetTable` in blocks of rows, with their positions."""
+    start = 0
+    blocks = table.frames() if isinstance(table, ParquetTable) else [table]
+    for frame in blocks:
+        yield slice(start, start + len(frame)), frame
+        start += len(frame)
+
 
 def chunks(table: Table, name: str) -> Iterator[tuple[slice, pd.Series[Any]]]:
     """A column in pieces, with their positions; the index of a piece counts the rows from 1."""
@@ -130,9 +185,9 @@ class Collector:
 
     def _plain(self, piece: pd.Series[Any]) -> NDArray[Any]:
         if isinstance(piece.dtype, pd.DatetimeTZDtype):
-            return piece.dt.tz_localize(None).to_numpy().astype("datetime64[us]").view(np.int64)
+            return np.asarray(piece.dt.tz_localize(None), dtype="datetime64[us]").view(np.int64)
         if piece.dtype == np.float64:
-            return piece.to_numpy()
+            return np.asarray(piece)
         codes, found = pd.factorize(piece.astype("str"))
         if self._words is None:
             self._words = pd.Index(found, dtype="str")
@@ -140,8 +195,7 @@ class Collector:
         new = found[places < 0]
         places[places < 0] = len(self._words) + np.arange(len(new))
         self._words = self._words.append(pd.Index(new, dtype="str"))
-        coded: NDArray[Any] = np.append(places, -1)[codes].astype(np.int32)
-        return coded
+        return np.asarray(np.append(places, -1)[codes], dtype=np.int32)
 
 
 class Columns:
@@ -206,15 +260,13 @@ class Columns:
     def write(self, path: Path) -> None:
         """Write the rows as Parquet."""
         with files.replacing(path) as temporary:
-            first = pa.Table.from_pandas(
-                self.frame(slice(0, min(len(self), memory.BLOCK))), preserve_index=False
-            )
-            with pq.ParquetWriter(temporary, first.schema) as writer:
-                writer.write_table(first)
-                for block in [*memory.blocks(len(self))][1:]:
-                    writer.write_table(
-                        pa.Table.from_pandas(self.frame(block), schema=first.schema, preserve_index=False)
-                    )
+            writer: pq.ParquetWriter | None = None
+            for block in [*memory.blocks(len(self))] or [slice(0)]:
+                rows = pa.Table.from_pandas(self.frame(block), preserve_index=False)
+                writer = writer or pq.ParquetWriter(temporary, rows.schema)
+                writer.write_table(rows)
+            if writer is not None:
+                writer.close()
 
 
 def where(table: Any, mask: NDArray[np.bool_]) -> Any:

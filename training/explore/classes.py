@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def class_balance(table: Table) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
-    counts = table.frame[table.target].value_counts(sort=False)
+    counts = np.array(table.counts or table.frame[table.target].value_counts(sort=False))
     figure = blank(6, 0.34 * len(counts) + 0.6)
     axes = figure.subplots()
     bars = axes.barh(range(len(counts)), counts, color=list(table.palette().values()))
@@ -39,7 +39,7 @@ def class_balance(table: Table) -> Figure:
     axes.set_xlabel("rows")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    heading(figure, f"Class balance: {len(table.frame):,} training rows by {table.target}")
+    heading(figure, f"Class balance: {table.rows or len(table.frame):,} training rows by {table.target}")
     return arrange(figure)
 
 
@@ -58,7 +58,7 @@ def distributions(table: Table) -> Figure:
         caption = "Share of each class's rows: a class adds up to 100%, however many rows it has."
     else:
         caption = "Shade: share of the class's rows in that bin, on a square-root scale; darker is more."
-    title = f"Distributions by {table.target}, {len(table.frame):,} training rows"
+    title = f"Distributions by {table.target}, {table.training_rows}"
     heading(figure, title, caption, selection(table, chosen))
     return arrange(figure)
 

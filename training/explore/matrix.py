@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,9 +77,8 @@ def scatter_matrix(table: Table) -> Figure:
         legend(figure, table, 1.2 / count, 7)
     elif len(diagonal) > 1:
         _colour_bar(figure, table, diagonal[0])
-    title = f"Scatter matrix of {len(frame):,} training rows"
-    if len(frame) < len(table.frame):
-        title = title.replace(" training", f" of {len(table.frame):,} training")
+    rows = table.rows or len(table.frame)
+    title = f"Scatter matrix of {replace(table, frame=frame, rows=rows if rows > len(frame) else None).training_rows}"
     heading(figure, title, _scatter_caption(table, chosen))
     return figure
 

@@ -22,12 +22,16 @@ from app.contract import Task
 from common import files
 from training.base import cli
 from training.data import dataset
+from training.data.table import ParquetTable
 from training.explore import classes, matrix, values
 from training.explore.canvas import blank, png
 from training.explore.table import Table, tabulate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+MOST_ROWS = 100_000
+"""Of more, so many at random are drawn; the classes are counted in all."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +54,9 @@ PICTURES: Mapping[Task, Mapping[str, Callable[[Table], Figure]]] = {
 def main() -> None:
     cli.parser("training.explore", __doc__).parse_args()
     profile = dataset.read_profile()
-    table = tabulate(dataset.read_split(dataset.TRAIN_FILE, profile).frame, profile)
+    train = ParquetTable(dataset.TRAIN_FILE)
+    sample = train.sample(MOST_ROWS)
+    table = tabulate(sample, profile, train[profile.target] if len(sample) < len(train) else None)
     with files.replacing(dataset.EXPLORE) as folder:
         folder.mkdir()
         for name, picture in PICTURES[table.task].items():

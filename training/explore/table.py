@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,12 +45,22 @@ class Table:
         target: its column of classes or values; the others are features in the order of the schema.
         steps: the resolution of each number.
         dates: which of the numbers are days.
+        rows: how many there are, if the frame has only some of them at random.
+        counts: of them, by class.
     """
 
     frame: pd.DataFrame
     target: str
     steps: Mapping[str, float]
     dates: frozenset[str] = frozenset()
+    rows: int | None = None
+    counts: Sequence[int] | None = None
+
+    @property
+    def training_rows(self) -> str:
+        """How many rows are drawn, for a title."""
+        some = f"{len(self.frame):,}"
+        return f"{some} training rows" if self.rows is None else f"{some} of {self.rows:,} training rows"
 
     @property
     def task(self) -> Task:
@@ -89,8 +99,14 @@ class Table:
         return {each: MARKERS[(index + index // count) % count] for index, each in enumerate(self.classes)}
 
 
-def tabulate(rows: pd.DataFrame, profile: dataset.Profile) -> Table:
-    """The rows of a split as they are drawn."""
+def tabulate(rows: pd.DataFrame, profile: dataset.Profile, target: pd.Series[Any] | None = None) -> Table:
+    """The rows of a split as they are drawn.
+
+    Args:
+        rows: of the split, or some of them.
+        profile: of the data.
+        target: of all rows, if these are only some of them.
+    """
     described = [*profile.features, *([profile.value] if profile.value else [])]
     titles = [
         f"{shorten(each.name)} ({each.unit})" if each.unit else shorten(each.name) for each in described
@@ -111,7 +127,11 @@ def tabulate(rows: pd.DataFrame, profile: dataset.Profile) -> Table:
             columns[name] = _categorical(values, feature.categories, 18)
     if profile.value is None:
         columns[shown[-1]] = _categorical(rows[profile.target], profile.classes)
-    return Table(pd.DataFrame(columns), shown[-1], steps, frozenset(dates))
+    whole = Table(pd.DataFrame(columns), shown[-1], steps, frozenset(dates))
+    if target is None:
+        return whole
+    counts = target.value_counts().reindex(list(profile.classes), fill_value=0)
+    return replace(whole, rows=len(target), counts=tuple(counts))
 
 
 def bin_edges(values: pd.Series[Any], step: float) -> Floats:

@@ -60,7 +60,7 @@ def target(table: Table) -> Figure:
     beyond = len(whole) - len(shown)
     heading(
         figure,
-        f"Distribution of {table.target}: {len(whole):,} training rows",
+        f"Distribution of {table.target}: {table.training_rows}",
         f"The line is the median, {_short(median)}; half of the rows are in the band, from {_short(low)} to {_short(high)}.",
         f"{beyond:,} rows are beyond what is drawn." if beyond else "",
     )
@@ -85,7 +85,7 @@ def against_target(table: Table) -> Figure:
         figure.supylabel(table.target, size=8.5)
     heading(
         figure,
-        f"{table.target} by feature, {len(table.frame):,} training rows",
+        f"{table.target} by feature, {table.training_rows}",
         "Median, middle half and middle 80% of the rows: along a number in groups of equal size, otherwise for each value.",
         selection(table, chosen),
     )

@@ -7,6 +7,7 @@ by matrix products, so that a thousand resamples cost milliseconds; a test holds
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ from training.sections.metrics import Metric
 
 Groups = NDArray[np.int64]
 """To which group each row belongs."""
+MOST_ROWS = 50_000
+"""From which resamples are drawn; of more, so many at random."""
 _CHUNK = 4_000_000
 """Weights held at once, in numbers (32 MB): rows times resamples may be far more."""
 
@@ -86,9 +89,13 @@ def with_intervals(
     The rows of a classification are drawn within each class, so that no resample misses a class. Rows of a group are alike, so
     whole groups are drawn; of a classification, within those whose most frequent class is the same.
     """
-    drawn = _resampled(scoring, [answers], target, resamples, seed, weights, groups)[0]
+    few = _few(target, seed, weights, groups)
+    drawn = _resampled(scoring, [few.of(answers)], few.target, resamples, seed, few.weights, few.groups)[0]
+    middle = few.middle(scoring, answers)
     return {
-        str(name): _around(value, drawn[name], confidence, decimals(name, target))
+        str(name): _around(
+            value, few.scaled(drawn[name], middle[name], value), confidence, decimals(name, target)
+        )
         for name, value in point(scoring, target, answers, weights).items()
     }
 
@@ -110,13 +117,20 @@ def paired(
     Both are measured on each resample: how hard the drawn rows are cancels out, and the interval is much
     narrower than those of the two models would suggest.
     """
-    before, after = _resampled(scoring, [first, second], target, resamples, seed, weights, groups)
+    few = _few(target, seed, weights, groups)
+    before, after = _resampled(
+        scoring, [few.of(first), few.of(second)], few.target, resamples, seed, few.weights, few.groups
+    )
     points = point(scoring, target, first, weights), point(scoring, target, second, weights)
+    middles = few.middle(scoring, first), few.middle(scoring, second)
     found = {}
     for name in scoring.metrics:
         digits = decimals(name, target)
         value = rounded(points[1][name] - points[0][name], digits)
-        found[str(name)] = _around(value, after[name] - before[name], confidence, digits)
+        middle = middles[1][name] - middles[0][name]
+        found[str(name)] = _around(
+            value, few.scaled(after[name] - before[name], middle, value), confidence, digits
+        )
     return found
 
 
@@ -134,12 +148,63 @@ def proportion(
     value = rounded(np.average(hits, weights=weights))
     if weights is None and groups is None:
         return _around(value, random.binomial(len(hits), hits.mean(), resamples) / len(hits), confidence)
-    counted = np.ones(len(hits)) if weights is None else weights
+    few = _few(hits, seed, weights, groups)
+    counted = np.ones(len(few.target)) if few.weights is None else few.weights
     found = [
-        each @ (counted * hits) / (each @ counted)
-        for each in _draws(random, [np.arange(len(hits))], groups, resamples)
+        each @ (counted * few.target) / (each @ counted)
+        for each in _draws(random, [np.arange(len(few.target))], few.groups, resamples)
     ]
-    return _around(value, np.concatenate(found), confidence)
+    middle = float(np.average(few.target, weights=counted))
+    return _around(value, few.scaled(np.concatenate(found), middle, value), confidence)
+
+
+@dataclass(frozen=True)
+class _Few:
+    """The rows that are drawn from, if there are too many to draw from all.
+
+    The deviation of a mean falls with the root of the number of rows, so the resamples of a part are scaled to the whole.
+    """
+
+    rows: NDArray[np.intp] | None
+    target: NDArray[Any]
+    weights: Floats | None
+    groups: Groups | None
+    scale: float
+
+    def of(self, answers: Answers) -> Answers:
+        return answers if self.rows is None else tuple(each[self.rows] for each in answers)
+
+    def middle(self, scoring: Scoring, answers: Answers) -> dict[Metric, float]:
+        """The metrics of these rows themselves."""
+        if self.rows is None:
+            return dict.fromkeys(scoring.metrics, 0.0)
+        return point(scoring, self.target, self.of(answers), self.weights)
+
+    def scaled(self, drawn: Floats, middle: float, value: float) -> Floats:
+        return drawn if self.rows is None else value + (drawn - middle) * self.scale
+
+
+def _few(target: NDArray[Any], seed: int, weights: Floats | None, groups: Groups | None) -> _Few:
+    """All rows if there are at most `MOST_ROWS`, else so many at random; of groups, whole ones."""
+    if len(target) <= MOST_ROWS:
+        return _Few(None, target, weights, groups, 1.0)
+    random = np.random.default_rng(seed)
+    if groups is None:
+        rows = np.sort(random.choice(len(target), MOST_ROWS, replace=False))
+        scale = (MOST_ROWS / len(target)) ** 0.5
+    else:
+        known, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        order = random.permutation(len(known))
+        count = max(2, int(np.searchsorted(np.cumsum(sizes[order]), MOST_ROWS)))
+        rows = np.flatnonzero(np.isin(numbers, order[:count]))
+        scale = (min(count, len(known)) / len(known)) ** 0.5
+    return _Few(
+        rows,
+        target[rows],
+        None if weights is None else weights[rows],
+        None if groups is None else groups[rows],
+        scale,
+    )
 
 
 def _resampled(

@@ -23,7 +23,7 @@ from training.train.folds import folds
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows that a fold was not fitted on, and what its model file and the baseline say of them."""
+    """Rows that a fold was not fitted on, without their features, and what its model file and the baseline say of them."""
 
     held_out: Split
     answers: Answers
@@ -38,7 +38,7 @@ def cross_validate(task: Task) -> list[Fold]:
         rows, held_out = train.take(inner), train.take(outer)
         fitted, parameters, _ = fit_searched(task, rows)
         answers = task.answerer(exported(task, fitted, parameters))(held_out)
-        found.append(Fold(held_out, answers, baseline.answers(rows, held_out)))
+        found.append(Fold(held_out.answers_only(), answers, baseline.answers(rows, held_out)))
     return found
 
 

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from app.contract import Explanation, ModelFile, sha256
 from app.predictor import Explainer
 from training.base.errors import ParityError
-from training.data.dataset import Split, joined
+from training.data.dataset import Split
 from training.results.report import Explained
 from training.train.algorithms import ESTIMATOR, inputs, origins
 from training.train.decision import positive_class
@@ -21,7 +21,7 @@ from training.train.onnx import contributions, export, linear
 from training.train.onnx.contributions import Contributions
 from training.train.onnx.ensembles import Ensemble, Floats, Link, Tree
 from training.train.onnx.readers import read
-from training.train.parity import blocks, generated_rows
+from training.train.parity import MOST_ROWS, blocks, compared_rows, generated_rows
 
 TOLERANCE = 1e-6
 """Largest difference between base plus contributions and the estimator's score: in log-odds, in probabilities or in standard
@@ -106,7 +106,7 @@ def _explained(task: Task, fitted: Pipeline, positive: int | None) -> tuple[Pipe
             each[..., [positive]] - each[..., [1 - positive]] for each in (weights, intercepts)
         )
     rest = Pipeline(compacted.steps[:-1])
-    means = _transformed(rest, task.train).mean(axis=0)
+    means = _transformed(rest, task.train.sample(MOST_ROWS, task.evaluate.seed)).mean(axis=0)
     return rest, contributions.of_terms(weights, intercepts, means, features, count), LOG_ODDS
 
 
@@ -129,7 +129,7 @@ def _check(
     Returns:
         How many rows were compared, and the largest difference.
     """
-    whole = joined(task.train, task.test)
+    whole = compared_rows(task.train, task.test, task.evaluate.seed)
     unit = float(whole.target.std()) or 1.0 if task.profile.value else 1.0
     explainer = Explainer(file, task.profile.layout)
     generated = generated_rows(task.profile, whole, GENERATED_ROWS, task.evaluate.seed)

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import sklearn
 from sklearn.pipeline import Pipeline
 
 from training.data.dataset import Split
+from training.data.table import row_hashes
 from training.sections.algorithms import SearchSettings
 
 FOLDER = Path("build/search")
@@ -51,7 +51,7 @@ class Ledger:
         code: Mapping[str, str],
     ) -> Ledger:
         """The ledger of a search; other rows, settings, parameters or code of the model's own have another one."""
-        rows = pd.util.hash_pandas_object(split.frame, index=False).to_numpy()
+        rows = row_hashes(split.frame, list(split.frame.columns))
         # A function or an object without a text of its own is shown with its place in memory.
         parameters = re.sub(r" at 0x[0-9a-f]+", "", repr(pipeline.get_params()))
         inputs = [settings.model_dump_json(), score, parameters, sklearn.__version__, dict(code)]

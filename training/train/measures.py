@@ -34,6 +34,17 @@ from training.train.onnx import export
 
 SHUFFLES = 10
 """Shuffles of each feature for its importance."""
+SHUFFLED_ROWS = 6_000_000
+"""Predictions for the importance of all features together."""
+FEWEST_SHUFFLED_ROWS = 5000
+"""Of each shuffle."""
+MOST_TRAIN_ROWS = 200_000
+"""On which the figures of the training split are measured; of more, so many at random."""
+
+
+def importance_rows(features: int) -> int:
+    """The most rows on which the importance of so many features is measured."""
+    return max(FEWEST_SHUFFLED_ROWS, SHUFFLED_ROWS // (SHUFFLES * features))
 
 
 def measure(
@@ -51,7 +62,8 @@ def measure(
     """
     profile, train, test, evaluate = task.profile, task.train, task.test, task.evaluate
     answer = task.answerer(model)
-    on_train, on_test = answer(train), answer(test)
+    fitted = train.sample(MOST_TRAIN_ROWS, evaluate.seed)
+    on_train, on_test = answer(fitted), answer(test)
     result = Report(
         algorithm=task.name,
         parameters={
@@ -64,7 +76,7 @@ def measure(
         cv=fold_scores(task, cv),
         train={
             key: Score(value=value)
-            for key, value in scores.point(task.scoring, train.target, on_train, train.weights).items()
+            for key, value in scores.point(task.scoring, fitted.target, on_train, fitted.weights).items()
         },
         test=scores.with_intervals(
             task.scoring, test.target, on_test, **_counted(test), **_bootstrap(evaluate)
@@ -162,7 +174,8 @@ def _interval(task: Task, cv: Sequence[Fold], answers: Answers) -> dict[str, Any
 
 def _importance(task: Task, answer: Callable[[Split], Answers]) -> dict[str, Importance]:
     """How much worse the score gets when a feature's values are shuffled among the rows of the test split."""
-    test, layout = task.test, task.profile.layout
+    layout = task.profile.layout
+    test = task.test.sample(importance_rows(len(task.profile.features)), task.evaluate.seed)
     random = np.random.default_rng(task.evaluate.seed)
     sign = -1.0 if task.score in LOWER_IS_BETTER else 1.0
 

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from app.contract import MISSING_CATEGORY, CategoryFeature, DatetimeFeature, Feature
 from app.moments import EPOCH, clock, maker
 from training.base.errors import ParityError
-from training.data.dataset import Profile, Split
+from training.data.dataset import NO_COLUMNS, Profile, Split, joined
 from training.results.figures import Answers
 from training.results.report import Parity
 from training.train.algorithms import inputs
@@ -22,12 +22,19 @@ TOLERANCE = 1e-6
 """Largest difference between a probability of the file and of the estimator, or between values in standard deviations of
 the target."""
 
+MOST_ROWS = 200_000
+"""Of each split, which are compared; of a larger one, so many at random."""
 PARITY_BLOCK = 10_000
 """Rows that are compared at once."""
 EARLIEST, LATEST = EPOCH.replace(year=2), EPOCH.replace(year=9999)
 """Of generated moments; every time zone has them."""
 MOST_CELLS = 8_000_000
 """Generated values that are held at once (64 MB)."""
+
+
+def compared_rows(train: Split, test: Split, seed: int) -> Split:
+    """The rows of both splits, as far as they are compared."""
+    return joined(train.sample(MOST_ROWS, seed), test.sample(MOST_ROWS, seed))
 
 
 def check_parity(
@@ -96,7 +103,7 @@ def blocks(split: Split) -> Iterator[Split]:
     """Pieces of a split, because the encoder of wide categories needs memory for all rows at once."""
     for start in range(0, len(split), PARITY_BLOCK):
         rows = slice(start, start + PARITY_BLOCK)
-        yield Split(split.numbers[rows], split.categories[rows], split.target[rows], split.frame.iloc[rows])
+        yield Split(split.numbers[rows], split.categories[rows], split.target[rows], NO_COLUMNS)
 
 
 def generated_rows(profile: Profile, seen: Split, rows: int, seed: int) -> Iterator[Split]:
@@ -143,7 +150,7 @@ def grid_rows(profile: Profile, seen: Split, rows: int, *, fraction: int, seed: 
     for column, name in enumerate(layout.categories):
         choices = _choices(features[name])
         categories[:, column] = choices[random.integers(0, len(choices), rows)]
-    return Split(numbers, categories, np.zeros(rows, dtype=seen.target.dtype), seen.frame.iloc[:0])
+    return Split(numbers, categories, np.zeros(rows, dtype=seen.target.dtype), NO_COLUMNS)
 
 
 def _moments(

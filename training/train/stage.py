@@ -23,7 +23,7 @@ from common import files
 from training.base import cli, config
 from training.base.errors import ConfigError, ParityError
 from training.base.section import Settings
-from training.data.dataset import TEST_FILE, TRAIN_FILE, joined, read_profile, read_split
+from training.data.dataset import TEST_FILE, TRAIN_FILE, read_profile, read_split
 from training.results import report
 from training.results.report import Parity, Report
 from training.sections.algorithms import AlgorithmsSettings
@@ -37,7 +37,7 @@ from training.train.explanation import UnexplainedError, explain
 from training.train.fitting import Task, exported, fit, fit_searched, refusal, where
 from training.train.measures import measure
 from training.train.onnx import export
-from training.train.parity import check_parity, generated_rows
+from training.train.parity import check_parity, compared_rows, generated_rows
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def _check_repeatable(task: Task, model: bytes, parameters: Mapping[str, Any]) -
 
 def _parity(task: Task, fitted: Pipeline, model: bytes, parameters: Mapping[str, Any]) -> Parity:
     """Compare file and estimator on all data, on the features' grid, and on the half steps between."""
-    whole = joined(task.train, task.test)
+    whole = compared_rows(task.train, task.test, task.evaluate.seed)
     generated = generated_rows(task.profile, whole, task.evaluate.parity_rows, task.evaluate.seed)
     try:
         return check_parity(fitted, task.answerer(model), whole, generated)

@@ -22,6 +22,7 @@ from training.sections.metrics import LOWER_IS_BETTER, Metric
 from training.train.algorithms import described, fit, inputs, reason
 from training.train.folds import Rows, folds
 from training.train.ledger import Ledger
+from training.train.parity import blocks
 
 Candidate = dict[str, Any]
 
@@ -91,7 +92,12 @@ class Trial:
             warnings.simplefilter("always", ConvergenceWarning)
             fitted = fit(pipeline, inner)
         self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
-        answers = self._scoring.fitted_answers(fitted, inputs(outer), self._score)
+        # All at once, so that small data gives the same bits as ever.
+        parts = blocks(outer) if inner.is_large else [outer]
+        answered = [self._scoring.fitted_answers(fitted, inputs(each), self._score) for each in parts]
+        answers = (
+            answered[0] if len(answered) == 1 else tuple(map(np.concatenate, zip(*answered, strict=True)))
+        )
         return scores.point(self._scoring, outer.target, answers, outer.weights)[self._score]
 
     def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:

@@ -2,8 +2,9 @@
 
 from training.train.algorithms.factories import FACTORIES, SEED, Algorithm, create
 from training.train.algorithms.features import OwnFeatures
+from training.train.algorithms.inputs import inputs
 from training.train.algorithms.messages import described, reason
-from training.train.algorithms.pipelines import fit, inputs, pipeline
+from training.train.algorithms.pipelines import fit, pipeline
 from training.train.algorithms.preparation import (
     CATEGORIES,
     ESTIMATOR,

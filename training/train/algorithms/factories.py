@@ -28,6 +28,11 @@ SEED = 7
 """Random state of the estimators; in the code, so that it is the same for all algorithms."""
 
 
+MOST_SVM_ROWS = 20_000
+ROWS_OF_A_TREE = 1_000_000
+"""Of a forest, if there are more."""
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """An estimator and the preparation that it needs.
@@ -38,7 +43,9 @@ class Algorithm:
         scale: whether numbers are standardised first.
         takes_missing: whether the estimator itself decides about missing numbers; else they become the median.
         exportable: for parameters with values that cannot be exported, the values that can.
-        most_rows: how many training rows there may be, because the time to fit grows with their square; 0 for any.
+        most_rows: how many training rows there may be; 0 for any.
+        why: why there may not be more.
+        most_drawn: how many rows each tree of a forest draws at most; 0 for as many as there are.
         native: the parameters by which the estimator learns that so many columns of numbers come first and so many of
             categories' codes after them; None if it splits over no categories.
         most_codes: how many categories a column of codes may have; 0 for any.
@@ -50,6 +57,8 @@ class Algorithm:
     takes_missing: bool = False
     exportable: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     most_rows: int = 0
+    why: str = "the time to fit it grows with the square of the rows"
+    most_drawn: int = 0
     native: Callable[[int, int], Mapping[str, Any]] | None = None
     most_codes: int = 0
 
@@ -84,7 +93,7 @@ def random_forest(task: Task) -> Algorithm:
     from training.train.algorithms.forests import SummedRandomForestClassifier
 
     kind = SummedRandomForestClassifier if task == CLASSES else RandomForestRegressor
-    return Algorithm(kind(random_state=SEED, n_jobs=1), scale=False)
+    return Algorithm(kind(random_state=SEED, n_jobs=1), scale=False, most_drawn=ROWS_OF_A_TREE)
 
 
 def extra_trees(task: Task) -> Algorithm:
@@ -93,7 +102,7 @@ def extra_trees(task: Task) -> Algorithm:
     from training.train.algorithms.forests import SummedExtraTreesClassifier
 
     kind = SummedExtraTreesClassifier if task == CLASSES else ExtraTreesRegressor
-    return Algorithm(kind(random_state=SEED, n_jobs=1), scale=False)
+    return Algorithm(kind(random_state=SEED, n_jobs=1), scale=False, most_drawn=ROWS_OF_A_TREE)
 
 
 def gradient_boosting(task: Task) -> Algorithm:
@@ -221,16 +230,17 @@ def svm(task: Task) -> Algorithm:
 
     exportable = {"kernel": ("rbf", "linear", "poly", "sigmoid")}
     if task == VALUES:
-        return _scaled_target(SVR(kernel="rbf"), most_rows=20_000, exportable=exportable)
+        return _scaled_target(SVR(kernel="rbf"), most_rows=MOST_SVM_ROWS, exportable=exportable)
     # SVC's own probabilities are deprecated and do not survive the export; calibrated ones do.
     calibrated = CalibratedClassifierCV(SVC(kernel="rbf", random_state=SEED), ensemble=False)
-    return Algorithm(calibrated, tunable="estimator", exportable=exportable)
+    return Algorithm(calibrated, tunable="estimator", most_rows=MOST_SVM_ROWS, exportable=exportable)
 
 
 def k_nearest_neighbors(task: Task) -> Algorithm:
     from training.train.algorithms.neighbors import NearestNeighborsClassifier, NearestNeighborsRegressor
 
-    return Algorithm(NearestNeighborsClassifier() if task == CLASSES else NearestNeighborsRegressor())
+    estimator = NearestNeighborsClassifier() if task == CLASSES else NearestNeighborsRegressor()
+    return Algorithm(estimator, most_rows=200_000, why="the model holds all rows and compares each with them")
 
 
 def naive_bayes(_: Task) -> Algorithm:

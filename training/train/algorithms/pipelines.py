@@ -8,9 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
@@ -19,9 +16,11 @@ from app.contract import CategoryFeature
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 from training.sections.algorithms import OWN_KEYS, AlgorithmSettings
+from training.train.algorithms import large
 from training.train.algorithms.encoding import CrossFittedTargetEncoder
 from training.train.algorithms.factories import SEED, Algorithm, create
 from training.train.algorithms.features import features_of
+from training.train.algorithms.inputs import inputs
 from training.train.algorithms.preparation import ESTIMATOR, FEATURES, origins, preparation
 from training.train.algorithms.weights import WeightedPipeline, takes_weights
 from training.train.folds import held_out
@@ -44,8 +43,8 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     algorithm = create(name, profile.task, settings.estimator)
     if algorithm.most_rows and profile.train_rows > algorithm.most_rows:
         raise ConfigError(
-            f"train.algorithms.{name}: the time to fit it grows with the square of the rows, and {profile.train_rows:,} "
-            f"training rows are more than {algorithm.most_rows:,}: remove the block, or use hist_gradient_boosting"
+            f"train.algorithms.{name}: {algorithm.why}, and {profile.train_rows:,} training rows are more than "
+            f"{algorithm.most_rows:,}: remove the block, or use hist_gradient_boosting"
         )
     _check_names(name, algorithm, settings)
     _check_values(name, algorithm, settings)
@@ -60,6 +59,8 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
     steps = [] if features == "passthrough" else [(FEATURES, features)]
     parameters = _native(name, algorithm, settings, profile) | settings.parameters
+    if algorithm.most_drawn and profile.train_rows > algorithm.most_drawn and "max_samples" not in parameters:
+        parameters |= {"bootstrap": True, "max_samples": algorithm.most_drawn / profile.train_rows}
     for key in CLASS_WEIGHTS:
         if isinstance(weights := parameters.get(key), dict):
             parameters[key] = _by_position(f"train.algorithms.{name}.{key}", weights, profile.classes)
@@ -86,7 +87,9 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
 
 def fit(pipeline: Pipeline, split: Split) -> Pipeline:
     """Fit a clone on a split. Steps that divide the rows once more keep them apart as the split's folds do."""
-    copy: Pipeline = clone(pipeline)
+    copy: WeightedPipeline = clone(pipeline)
+    if split.is_large:
+        return large.fit(copy, split)
     for step in copy.get_params().values():
         if isinstance(step, CrossFittedTargetEncoder):
             step.divide(split)
@@ -94,15 +97,6 @@ def fit(pipeline: Pipeline, split: Split) -> Pipeline:
             step.set_params(cv=held_out(split, CALIBRATION_FOLDS, SEED))
     fitted: Pipeline = copy.fit(inputs(split), split.target, split.weights)
     return fitted
-
-
-def inputs(split: Split) -> NDArray[np.float64] | pd.DataFrame:
-    """A split as input of the pipeline: numbers first, then categories, as in the model file."""
-    if not split.categories.shape[1]:
-        return split.numbers
-    numbers = pd.DataFrame(split.numbers).add_prefix("number_")
-    categories = pd.DataFrame(split.categories, dtype=object).add_prefix("category_")
-    return pd.concat([numbers, categories], axis=1)
 
 
 def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -> None:

@@ -39,17 +39,23 @@ class WeightedPipeline(Pipeline):  # type: ignore[misc]
     def fit(
         self, X: Any, y: NDArray[Any], sample_weight: NDArray[np.float64] | None = None, **params: Any
     ) -> Self:
-        weights = sample_weight
-        if self.class_weight is not None:
-            by_class = compute_sample_weight(self.class_weight, y)
-            weights = by_class if weights is None else weights * by_class
+        weights = self.weights(y, sample_weight)
         if weights is not None:
             params[f"{ESTIMATOR}__sample_weight"] = weights
+        fitted: Self = super().fit(X, y, **params)
+        return fitted
+
+    def weights(
+        self, y: NDArray[Any], sample_weight: NDArray[np.float64] | None
+    ) -> NDArray[np.float64] | None:
+        """How much each row counts; None if all count alike. Called before each fit."""
         # A model's own code may draw from the generators that all modules share.
         random.seed(SEED)
         np.random.seed(SEED)
-        fitted: Self = super().fit(X, y, **params)
-        return fitted
+        if self.class_weight is None:
+            return sample_weight
+        by_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
+        return by_class if sample_weight is None else sample_weight * by_class
 
 
 def takes_weights(estimator: Any) -> bool:
