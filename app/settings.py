@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -30,7 +30,7 @@ _Time = Annotated[
 LogField = Literal["id", "time", "model_version", "features", "label", "probabilities", "value", "interval"]
 
 
-def _listed(given: object) -> object:
+def listed(given: object) -> Any:
     """Names from a list with commas; a JSON list may have names with commas."""
     if not isinstance(given, str):
         return given
@@ -43,7 +43,7 @@ def _listed(given: object) -> object:
 
 
 def _chosen(given: object) -> object:
-    return given if given in ("all", "none") else _listed(given)
+    return given if given in ("all", "none") else listed(given)
 
 
 MIB = 1024 * 1024
@@ -120,7 +120,7 @@ class Settings(BaseSettings):
         1.0, ge=0, le=1, allow_inf_nan=False, description="share of the requests that are logged"
     )
     prediction_log_fields: Annotated[
-        tuple[LogField, ...], NoDecode, BeforeValidator(_listed), Field(min_length=1)
+        tuple[LogField, ...], NoDecode, BeforeValidator(listed), Field(min_length=1)
     ] = Field(
         get_args(LogField),
         description="what is written of each row; label and probabilities of a classification, value and interval of "

@@ -1,0 +1,1 @@
+"""Scores Parquet files with the bundle that the service would serve: `python -m app.batch`."""
