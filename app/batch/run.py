@@ -134,7 +134,9 @@ class Batch:
             while waiting:
                 waiting = wait(waiting, report_seconds).not_done
                 self.summary.seconds = time.monotonic() - start
-                self._report("scoring" if waiting else "finished")
+                if waiting:
+                    self._report("scoring")
+        self._report("finished")
         return self.summary
 
     def _part(self, place: Place, file: File, records: Sequence[re.Match[str]]) -> Part:
@@ -236,7 +238,7 @@ class _Groups:
         largest = max((sum(end - start for start, end in each) for each in self._ranges), default=0)
         self._whole = largest <= AHEAD_BYTES
         piece = READ_BYTES
-        if source.ranges and not self._whole:
+        if source.ranges is not None and not self._whole:
             piece = max(piece, AHEAD_BYTES // max(1, len(columns)))
         self._file = pq.ParquetFile(source.stream, metadata=metadata, buffer_size=piece, pre_buffer=False)
 
@@ -251,7 +253,7 @@ class _Groups:
 
     def _read(self) -> Iterator[Any]:
         for group, ranges in enumerate(self._ranges):
-            if self._source.ranges and self._whole and ranges:
+            if self._source.ranges is not None and self._whole and ranges:
                 self._source.ranges.fetch(ranges)
             yield from self._file.iter_batches(BATCH_ROWS, [group], self._columns)
 
