@@ -19,10 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     for sig in stop_signals():
         # Not 0, which would tell Kubernetes that the job is done. Another run goes on where this one ended.
         signal.signal(sig, lambda number, _: os._exit(128 + number))
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if importlib.util.find_spec("pyarrow") is None:
         return _fail(
-            "batch scoring needs pyarrow: `uv sync --group batch`, or an image that was built with GROUPS=batch"
+            "batch scoring needs pyarrow: `uv sync --group batch`, or an image that was built with FEATURES=batch"
         )
     from app.batch.errors import BatchError
     from app.batch.run import Batch
@@ -42,55 +42,56 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if batch.run(options.workers, TERMINAL_SECONDS if terminal else REPORT_SECONDS).failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Of the command line; a check of the manifests uses it too."""
     from app.settings import listed
 
     def names(given: str) -> tuple[str, ...]:
         return tuple(listed(given))
 
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         prog="python -m app.batch",
         description="Score Parquet files with the bundle in ESPALIER_MODEL_DIR. Parts that are done are skipped.",
         epilog="Places are folders, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX. "
         "Columns whose names have commas are given as a JSON list.",
     )
-    parser.add_argument(
+    made.add_argument(
         "--input",
         nargs="+",
         required=True,
         help="files, folders, or patterns with * ? and **/; quote them, so that the shell leaves them alone",
     )
-    parser.add_argument(
+    made.add_argument(
         "--output", required=True, help="folder of the results, which are below the version of the model"
     )
-    parser.add_argument(
+    made.add_argument(
         "--keep",
         type=names,
         default=(),
         metavar="COLUMNS",
         help="columns of the input to copy, such as id,customer",
     )
-    parser.add_argument(
+    made.add_argument(
         "--answers",
         type=names,
         default=(),
         help="label, probability (of the label) and probabilities (of every class), or value and interval "
         "(default: label,probabilities or value,interval)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--on-error",
         choices=("null", "fail"),
         default="null",
         help="a row that the service would refuse gets nulls and a text in the column error, or fails its part "
         "(default: null)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--workers",
         type=_workers,
         default=_cores(),
         help="parts at the same time (default: the processor's cores, %(default)s)",
     )
-    return parser
+    return made
 
 
 def _workers(given: str) -> int:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 
+from app.batch.__main__ import parser
 from app.settings import PREFIX, Settings
 from common.overlays import REVISION_ANNOTATION, VERSION_LABEL
 from deploy.manifests.documents import (
@@ -54,6 +57,9 @@ class Model(Documents):
         self.container: Document = self.pod["containers"][0]
         self.labels: Mapping[str, str] = self.template["metadata"]["labels"]
         self.ports: set[str] = {each["name"] for each in self.container["ports"]}
+        self.jobs: list[tuple[str, Document]] = [(title(each), each) for each in self.all("Job")]
+        self.jobs += [(title(each), each["spec"]["jobTemplate"]) for each in self.all("CronJob")]
+        """What scores in batches, with its name for people."""
         self.canary: Document = self.workload["spec"].get("strategy", {}).get("canary", {})
 
     def service_has(self, name: str, port: object) -> bool:
@@ -296,8 +302,9 @@ def _network_policies(it: Model) -> Iterator[str]:
     if not any(each["spec"].get("ingress") for each in policies):
         yield "NetworkPolicy: none lets a request in"
     shared = [each for each in it.shared.all("NetworkPolicy") if each["spec"].get("ingress")]
+    pods = [it.workload, *(job for _, job in it.jobs)]
     for each in [*policies, *shared]:
-        if not selects(each["spec"]["podSelector"].get("matchLabels", {}), it.workload):
+        if not any(selects(each["spec"]["podSelector"].get("matchLabels", {}), pod) for pod in pods):
             yield f"{title(each)}: its selector matches no pod"
         yield from policy_port_problems(each, it.workload)
     if it.all("Ingress") and not any(
@@ -399,6 +406,37 @@ def _analyses(it: Model) -> Iterator[str]:
             yield f"{title(template)}: argument {name} is used nowhere"
 
 
+def _jobs(it: Model) -> Iterator[str]:
+    """What scores in batches runs the release, gets out, and is no pod of the service."""
+    for each in it.all("CronJob"):
+        if each["spec"].get("concurrencyPolicy") != "Forbid":
+            yield f"{title(each)}: a run may start while another is at work; set concurrencyPolicy: Forbid"
+    for name, job in it.jobs:
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        if container["image"] != it.container["image"]:
+            yield f"{name}: image {container['image']} is not the release's"
+        account = it.named("ServiceAccount", pod.get("serviceAccountName", "default"))
+        if account is None or any(each.get("automountServiceAccountToken", True) for each in (account, pod)):
+            yield f"{name}: it has no ServiceAccount of its own, or the token of one is mounted"
+        if not any(
+            selects(each["spec"]["podSelector"].get("matchLabels", {}), job) and each["spec"].get("egress")
+            for each in it.all("NetworkPolicy")
+        ):
+            yield f"{name}: no NetworkPolicy lets it reach a bucket"
+        others = [(each, each["spec"]["selector"]) for each in it.all("Service")]
+        others += [(each, each["spec"]["selector"]["matchLabels"]) for each in it.all("PodDisruptionBudget")]
+        others.append((it.workload, it.workload["spec"]["selector"]["matchLabels"]))
+        for other, selector in others:
+            if selects(selector, job):
+                yield f"{name}: {title(other)} takes its pods for the service's"
+        try:
+            with redirect_stderr(StringIO()) as said:
+                parser().parse_args(container["args"])
+        except SystemExit:
+            yield f"{name}: {said.getvalue().strip().splitlines()[-1]}"
+
+
 _CHECKS: tuple[Callable[[Model], Iterator[str]], ...] = (
     _images,
     _namespaces,
@@ -412,6 +450,7 @@ _CHECKS: tuple[Callable[[Model], Iterator[str]], ...] = (
     _scale,
     _scrapes,
     _network_policies,
+    _jobs,
     _routes,
     _canaries,
     _analyses,

@@ -26,7 +26,14 @@ from deploy.yaml_loader import LOADER
 
 FOLDER = Path(__file__).parents[1]
 PLACEHOLDER = Release("registry.example.com/espalier", f"sha256:{'0' * 64}", "none", "0" * 40)
-WAYS = ("ingress-alb", "gateway-api", "deployment", "prediction-log")
+WAYS = (
+    "ingress-alb",
+    "gateway-api",
+    "deployment",
+    "prediction-log",
+    "batch-scoring",
+    "batch-scoring-release",
+)
 """The components that an overlay may list, beside its environment's and its release."""
 ARGOCD = FOLDER / "argocd"
 MONITORING = FOLDER.parent / "monitoring"
@@ -43,6 +50,8 @@ VARIANTS: tuple[tuple[str, ...], ...] = (
     ("gateway-api", "deployment"),
     ("ingress-alb", "prediction-log"),
     ("ingress-alb", "prediction-log", "deployment"),
+    ("ingress-alb", "batch-scoring"),
+    ("ingress-alb", "batch-scoring", "batch-scoring-release", "deployment"),
 )
 """The sets of these, in their order."""
 
