@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from app.batch.__main__ import parser
 from app.settings import PREFIX, Settings
 from common import overlays
 from common.overlays import Release
@@ -65,19 +66,24 @@ def test_a_release_reaches_the_pods(environment: str, components: tuple[str, ...
     assert [problem for each in documents for problem in schema.problems(each)] == []
 
 
-def test_the_documented_patch_names_the_bucket_of_the_prediction_log() -> None:
-    text = (ROOT / "docs/prediction-log.md").read_text()
+def _with_documented_patch(page: str, component: str) -> list[Document]:
+    """The manifests of production with the components and patches that a page shows."""
+    text = (ROOT / "docs" / page).read_text()
     (documented,) = re.findall(r"```yaml\n(components:.*?)```", text, re.DOTALL)
     with render.copied() as root:
         path = root / "overlays/production" / MODEL / "kustomization.yaml"
         editor = YAML()
         content, added = editor.load(path.read_text()), editor.load(documented)
-        assert set(added["components"]) - set(content["components"]) == {"../../../components/prediction-log"}
+        assert set(added["components"]) - set(content["components"]) == {f"../../../components/{component}"}
         content["components"] = added["components"]
         content["patches"].extend(added["patches"])
         with path.open("w") as stream:
             editor.dump(content, stream)
-        documents = render.parse(render.render(path.parent))
+        return render.parse(render.render(path.parent))
+
+
+def test_the_documented_patch_names_the_bucket_of_the_prediction_log() -> None:
+    documents = _with_documented_patch("prediction-log.md", "prediction-log")
     workload = next(each for each in documents if each["kind"] == "Rollout")
     variables = {
         each["name"]: each["value"] for each in workload["spec"]["template"]["spec"]["containers"][0]["env"]
@@ -85,6 +91,24 @@ def test_the_documented_patch_names_the_bucket_of_the_prediction_log() -> None:
     assert variables["ESPALIER_PREDICTION_LOG"] == "s3://YOUR-BUCKET/iris"
     settings = Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in variables.items()})
     assert settings.prediction_log_sample == 0.1
+
+
+def test_the_documented_patch_says_what_is_scored() -> None:
+    documents = _with_documented_patch("batch-scoring.md", "batch-scoring")
+    (cron,) = (each for each in documents if each["kind"] == "CronJob")
+    (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    options = parser().parse_args(container["args"])
+    assert (options.input, options.keep) == (["s3://YOUR-BUCKET/in/*.parquet"], ("id",))
+    assert cron["spec"]["schedule"] == "30 3 * * *"
+
+
+def test_batch_scoring_is_the_same_by_the_clock_and_after_a_release() -> None:
+    documents = rendered.documents(
+        "production.iris.ingress-alb+batch-scoring+batch-scoring-release+deployment"
+    )
+    jobs = {each["kind"]: each["spec"] for each in documents if each["kind"] in {"Job", "CronJob"}}
+    assert jobs["CronJob"]["jobTemplate"]["spec"] == jobs["Job"]
+    _assert_restricted(jobs["Job"]["template"]["spec"])
 
 
 def test_the_overlays_read_as_one_diff() -> None:

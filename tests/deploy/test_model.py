@@ -62,6 +62,8 @@ CONTAINER = f"{POD}/containers/0"
 CANARY = "/spec/strategy/canary"
 NOTES = "/metadata/annotations/alb.ingress.kubernetes.io~1"
 PATHS = "/spec/rules/0/http/paths"
+BATCH = ("ingress-alb", "batch-scoring")
+JOB = "/spec/jobTemplate/spec/template/spec"
 ALB, GATEWAY, PLAIN = ("ingress-alb",), ("gateway-api",), ()
 ALB_DEPLOYMENT = ("ingress-alb", "deployment")
 VERSION, REVISION = "app.kubernetes.io~1version", "espalier.dev~1revision"
@@ -233,6 +235,19 @@ MISTAKES: list[tuple[tuple[str, ...], str, str, object, str]] = [
     (PLAIN, "Rollout", f"{CANARY}/steps/1/analysis/args/2/name", "team", "knows no team"),
     (PLAIN, "AnalysisTemplate", "/spec/args/5/name", "windows", "argument window is not declared"),
     (PLAIN, "AnalysisTemplate", "/spec/args/5/name", "windows", "argument windows is used nowhere"),
+    (BATCH, "CronJob", "/spec/concurrencyPolicy", "Allow", "a run may start while another is at work"),
+    (BATCH, "CronJob", f"{JOB}/containers/0/image", "a/b@sha256:" + "1" * 64, "is not the release's"),
+    (BATCH, "CronJob", f"{JOB}/containers/0/args/2", "--worker=x", "argument --workers: invalid"),
+    (BATCH, "CronJob", f"{JOB}/containers/0/args/2", "--fast", "unrecognized arguments: --fast"),
+    (BATCH, "CronJob", f"{JOB}/serviceAccountName", "x", "it has no ServiceAccount of its own"),
+    (BATCH, "NetworkPolicy iris-batch", "/spec/egress", REMOVE, "no NetworkPolicy lets it reach a bucket"),
+    (
+        BATCH,
+        "CronJob",
+        "/spec/jobTemplate/spec/template/metadata/labels/app.kubernetes.io~1name",
+        "espalier",
+        "Service iris-server takes its pods for the service's",
+    ),
     (PLAIN, "Rollout", "", REMOVE, "0 workloads"),
     (PLAIN, "Service", "/spec/ports/0/targetPort", REMOVE, "that others refer to: 'targetPort'"),
 ]
