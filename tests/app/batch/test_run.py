@@ -405,7 +405,7 @@ def test_a_bucket_is_as_a_folder(
     assert score(number_model, given + "*.parquet", out).summary["replaced"] >= 1
 
 
-@pytest.mark.slow
+@pytest.mark.long("app", "tests/app/batch", "uv.lock")
 def test_runs_in_a_bucket_are_killed_and_two_at_once(
     s3: dict[str, str], number_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
