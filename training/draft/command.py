@@ -36,7 +36,8 @@ from training.draft.infer import Columns
 from training.draft.target import Target, evaluation, judge
 from training.draft.texts import is_placeholder, times
 from training.fetch import sources
-from training.fetch.csv_files import EncodingError, Table
+from training.fetch.csv_files import EncodingError
+from training.fetch.sources import Table
 from training.prepare.checks import Checked, check
 from training.sections.schema import SchemaSettings
 from training.sections.split import SplitSettings

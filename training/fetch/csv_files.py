@@ -1,7 +1,7 @@
-"""Reads a CSV file as text cells, and reports errors with their line in the file.
+"""Reads a CSV file as a stream of text cells, and reports errors with their line in the file.
 
-It detects the delimiter, and the encoding if there is a byte order mark. It refuses files that only look like a table
-(a title above the header, rows without a header), because they would train a model on the wrong columns.
+Arrow's reader is fast and does not know line numbers. When it finds something wrong, the file is read a second time,
+record by record, to name the line; memory holds a part of the file in both.
 """
 
 from __future__ import annotations
@@ -9,20 +9,28 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice, pairwise
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import pandas as pd
-
-from app.cells import PLAIN
 from training.base.errors import DataError
+from training.fetch import csv_header
+from training.fetch.csv_header import Header, counted, described, shortened
+from training.fetch.stream import Stream
 
-DELIMITERS = ",;\t|"
-SAMPLE = 200
-"""Rows that are examined to find the delimiter and the header."""
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Opener = Callable[[], BinaryIO]
+"""Opens the file from its start; `read(n)` returns fewer bytes only at its end."""
+
+HEAD_BYTES = 1 << 22
+"""What is examined to find encoding, delimiter and header."""
+BLOCK_BYTES = 1 << 22
+SLOW_ROWS = 8192
+"""Rows of a batch where Arrow cannot read the file."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -37,7 +45,6 @@ _OTHER_FORMATS = {
     b"\x1f\x8b": "compressed with gzip",
     b"PAR1": "a Parquet file",
 }
-_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class EncodingError(DataError):
@@ -52,257 +59,276 @@ class EncodingError(DataError):
         self.suggestion = suggestion
 
 
-@dataclass(frozen=True)
-class Table:
-    """The content of a file."""
+def read(name: str, opener: Opener, encoding: str = "utf-8") -> Stream:
+    """Read a file; every cell is text, and an empty one is missing.
 
-    frame: pd.DataFrame
-    delimiter: str = ""
-
-
-def parse(name: str, content: bytes, encoding: str = "utf-8") -> Table:
-    """Read a file's content; every cell is text, and an empty one is missing.
+    Args:
+        name: of the file, for messages.
+        opener: opens it. It is called again to find the line of an error.
+        encoding: unless the file has a byte order mark.
 
     Raises:
         EncodingError: it is in another encoding.
-        DataError: it is not a table; names the line and the remedy.
+        DataError: it is not a table; names the line and the remedy. The stream raises both, too.
     """
-    text = _decode(name, content, encoding)
-    lines = io.StringIO(text, newline="")  # keeps line ends inside quotes
-    declared = re.match(r'"?sep=(.)"?\r?\n', text, re.IGNORECASE)  # what Excel writes
-    skipped = 1 if declared else 0
-    if declared:
-        lines.readline()
-    start = lines.tell()
-    delimiter = declared[1] if declared else _delimiter(text)
-    header = next(_records(lines, delimiter, skipped), None)
-    if header is None:
-        raise DataError(f"{name} is empty")
-    position = lines.tell()
-    lines.seek(start)
-    sample = list(islice(_records(lines, delimiter, skipped), SAMPLE))
-    if len(sample) < 2:
-        raise DataError(f"{name} has no rows: line {header.line} is the header, and nothing follows")
-    _check_header(name, sample, delimiter)
-    names = [each.strip() or f"unnamed_{place}" for place, each in enumerate(header.fields, start=1)]
-    lines.seek(position)
-    frame = _parse_rows(lines.read(), len(names), delimiter)
-    if frame is None or _ends_in_line_break(frame):
-        lines.seek(start)
-        frame = _parse_slowly(name, lines, delimiter, skipped)
-    return Table(frame.set_axis(names, axis="columns"), delimiter)
+    import pyarrow as pa
+
+    with ExitStack() as unless_opened:
+        file = unless_opened.enter_context(opener())
+        start = file.read(HEAD_BYTES)
+        if not start.strip():
+            raise DataError(f"{name} is empty")
+        codec = _codec(name, start, encoding)
+        complete = len(start) < HEAD_BYTES
+        text = _Utf8(file, codec)
+        source = _File(name, opener, codec)
+        try:
+            head = text.first(start, final=complete)
+        except (UnicodeDecodeError, _NulError):
+            source.check_text()
+            raise
+        header = csv_header.find(name, head, complete=complete)
+        unless_opened.pop_all()
+    text.waiting = head[header.rows_start :].encode() + text.waiting
+    schema = pa.schema([(each, pa.string()) for each in header.names])
+    return Stream(schema, _rows(source, text, header, schema), header.delimiter)
 
 
-@dataclass(frozen=True)
-class _Record:
-    line: int
-    """The record's first line in the file, from 1."""
-    last_line: int
-    fields: list[str]
+class _NulError(ValueError):
+    """The text has a NUL character."""
 
 
-def _decode(name: str, content: bytes, encoding: str) -> str:
-    for magic, what in _OTHER_FORMATS.items():
-        if content.startswith(magic):
-            raise DataError(f"{name} is not CSV: it is {what}; save it as CSV in UTF-8")
-    marked = next((each for mark, each in _MARKS.items() if content.startswith(mark)), None)
-    if marked is None and encoding.lower().replace("_", "-") in ("utf-8", "utf8") and b"\0" in content:
-        zeros = content[:1000:2].count(0), content[1:1000:2].count(0)
-        if max(zeros) > 5 * min(zeros) and max(zeros) > len(content[:1000]) / 5:
-            guess = "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
-            raise EncodingError(f"{name} is not UTF-8: it looks like UTF-16 without a byte order mark", guess)
-    try:
-        text = content.decode(marked or encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        message = f"{name}, line {line}: not {(marked or encoding).upper().removesuffix('-SIG')}"
-        if marked is None and b"\0" not in content and _decodes(content, "cp1252"):
-            raise EncodingError(message, "cp1252") from None
-        raise DataError(f"{message}; save it as CSV in UTF-8") from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(f"{name}, line {line}: not CSV: it holds a NUL character; save it as CSV in UTF-8")
-    return text
+class _Utf8(io.RawIOBase):
+    """The rest of a file as UTF-8, for Arrow."""
 
+    def __init__(self, file: BinaryIO, codec: str) -> None:
+        self._file = file
+        self._is_utf8 = codecs.lookup(codec.removesuffix("-sig")).name == "utf-8"
+        self._decoder = codecs.getincrementaldecoder(codec)()
+        self.waiting = b""
+        """What comes before the rest."""
 
-def _decodes(content: bytes, encoding: str) -> bool:
-    try:
-        content.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
+    def first(self, start: bytes, *, final: bool) -> str:
+        """Decode the beginning. The bytes of a character that is cut wait."""
+        text = self._decoder.decode(start, final)
+        if "\0" in text:
+            raise _NulError
+        if self._is_utf8:
+            self.waiting = self._decoder.getstate()[0]
+        return text
 
-
-def _records(lines: io.StringIO, delimiter: str, skipped: int) -> Iterator[_Record]:
-    """The remaining lines as records, without blank lines; `skipped` lines were read before."""
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(iter(lines.readline, ""), delimiter=delimiter)
-    line = skipped
-    for fields in reader:
-        first, line = line + 1, skipped + reader.line_num
-        if fields and (len(fields) > 1 or fields[0].strip()):
-            yield _Record(first, line, fields)
-
-
-def _delimiter(text: str) -> str:
-    """The delimiter that gives header and rows the same number of fields, and then the most fields."""
-
-    def fitness(delimiter: str) -> tuple[bool, bool, bool, float, int]:
-        sample = list(islice(_records(io.StringIO(text, newline=""), delimiter, 0), SAMPLE))
-        if not sample:
-            return False, False, False, 0, 0
-        header, width = len(sample[0].fields), _width(sample)
-        share = sum(len(each.fields) == width for each in sample) / len(sample)
-        return max(header, width) > 1, header == width, width > 1, share, width
-
-    return max(DELIMITERS, key=fitness)
-
-
-def _width(sample: list[_Record]) -> int:
-    """The most frequent number of fields in the rows; on a tie, the header's."""
-    header = len(sample[0].fields)
-    counts = Counter(len(each.fields) for each in sample[1:]) or Counter([header])
-    return max(counts, key=lambda width: (counts[width], width == header))
-
-
-def _check_header(name: str, sample: list[_Record], delimiter: str) -> None:
-    """Refuse a first line that is not a header."""
-    header, *rows = sample
-    width, fields = _width(sample), [each.strip() for each in header.fields]
-    here = f"{name}, line {header.line}"
-    shown = _short(delimiter.join(fields))
-    if len(fields) != width:
-        for other in DELIMITERS.replace(delimiter, ""):
-            if len(next(csv.reader([delimiter.join(fields)], delimiter=other))) == width > 1:
-                raise DataError(
-                    f"{here}: the header is delimited by {_NAMES[other]} and the rows by "
-                    f"{_NAMES.get(delimiter, delimiter)}: write both alike"
-                )
-        if len(fields) == width - 1 > 1:
-            raise DataError(
-                f"{here}: the header has {len(fields)} names and the rows have {width} fields: "
-                "name the first column too, it seems to hold row names"
-            )
-        if len(fields) < width:
-            raise DataError(_title(here, shown, len(fields), sample))
-    empty = fields.count("")
-    if empty >= 2 and empty > len(fields) / 2 and all(each.strip() for each in rows[0].fields):
-        raise DataError(_title(here, shown, len(fields) - empty, sample))
-    if _is_data(fields, rows):
-        raise DataError(
-            f"{here}: {shown!r} looks like data and not like a header: put a line with the columns' names above it"
-        )
-    places: dict[str, list[int]] = {}
-    for place, each in enumerate(fields, start=1):
-        places.setdefault(each, []).append(place)
-    for each, several in places.items():
-        if each and len(several) > 1:
-            raise DataError(
-                f"{here}: more than one column called {each!r} (columns {', '.join(map(str, several))}): "
-                "name each once"
-            )
-
-
-def _title(here: str, shown: str, count: int, sample: list[_Record]) -> str:
-    width = _width(sample)
-    header = next((each for each in sample[1:] if len(each.fields) == width and all(each.fields)), None)
-    guess = f" (probably line {header.line})" if header else ""
-    return (
-        f"{here}: {shown!r} has {_fields(count)} and the rows below have {width}: it looks like a title; "
-        f"delete the lines above the header{guess}"
-    )
-
-
-def _is_data(fields: list[str], rows: list[_Record]) -> bool:
-    """Whether a first line holds values: numbers that are not names, or values that its columns repeat below."""
-    filled = [(place, each) for place, each in enumerate(fields) if each]
-    numbers = [value for _, each in filled if (value := _number(each)) is not None]
-    ascending = all(low < high for low, high in pairwise(numbers))
-    if len(numbers) == len(filled):
-        return bool(numbers) and not (
-            ascending and len(numbers) > 1
-        )  # years, wavelengths and places are names
-    if numbers and not ascending and (len(set(numbers)) < len(numbers) or any(each % 1 for each in numbers)):
+    def readable(self) -> bool:
         return True
-    return (
-        bool(filled)
-        and len(rows) > 1
-        and all(
-            _number(each) is not None
-            or any(place < len(row.fields) and row.fields[place].strip() == each for row in rows)
-            for place, each in filled
-        )
-        and len(filled) > 1
-    )
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def read(self, size: int = -1) -> bytes:
+        content, self.waiting = self.waiting, b""
+        while not content:
+            content = self._file.read(size)
+            if not content and self._is_utf8:
+                return b""
+            if not self._is_utf8:
+                final = not content
+                content = self._decoder.decode(content, final).encode()
+                if final:
+                    break
+        if b"\0" in content:
+            raise _NulError
+        return content
 
 
-def _number(text: str) -> float | None:
+def _rows(source: _File, text: _Utf8, header: Header, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    delivered = 0
+    last = None
     try:
-        return PLAIN.number(text)
-    except ValueError:
-        return None
+        for batch in _parsed(text, header):
+            if last is not None:
+                yield pa.record_batch(last.columns, schema=schema)
+                delivered += last.num_rows
+            last = batch
+        if last is not None and not _ends_in_line_break(last):
+            yield pa.record_batch(last.columns, schema=schema)
+            return
+    except (pa.ArrowInvalid, UnicodeDecodeError, _NulError):
+        # Arrow's message does not say where.
+        source.check_text()
+    finally:
+        text.close()
+    yield from _slow_rows(source, header, schema, delivered)
 
 
-def _parse_rows(text: str, width: int, delimiter: str) -> pd.DataFrame | None:
-    """The rows; None if some have another number of fields."""
+def _parsed(text: _Utf8, header: Header) -> Iterator[pa.RecordBatch]:
+    """The rows as Arrow reads them; an error if some have another number of fields."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    places = [str(position) for position in range(width)]
-    try:
-        table = arrow.read_csv(
-            io.BytesIO(text.encode()),
-            read_options=arrow.ReadOptions(column_names=places),
-            parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=arrow.ConvertOptions(
-                column_types=dict.fromkeys(places, pa.string()), null_values=[""], strings_can_be_null=True
-            ),
-        )
-    except pa.ArrowInvalid:
-        return None
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+    places = [str(position) for position in range(len(header.names))]
+    reader = arrow.open_csv(
+        text,
+        read_options=arrow.ReadOptions(column_names=places, block_size=BLOCK_BYTES),
+        parse_options=arrow.ParseOptions(
+            delimiter=header.delimiter,
+            newlines_in_values=True,
+            # A line of blanks is no row.
+            invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
+        ),
+        convert_options=arrow.ConvertOptions(
+            column_types=dict.fromkeys(places, pa.string()), null_values=[""], strings_can_be_null=True
+        ),
+    )
+    for batch in reader:
+        if batch.num_rows:
+            yield batch
 
 
-def _ends_in_line_break(frame: pd.DataFrame) -> bool:
+def _ends_in_line_break(batch: pa.RecordBatch) -> bool:
     """Whether the last cell holds the rest of the file, as it does after a quote that is never closed."""
-    last = frame.iloc[-1, -1]
+    last = batch.column(batch.num_columns - 1)[-1].as_py()
     return isinstance(last, str) and "\n" in last
 
 
-def _parse_slowly(name: str, lines: io.StringIO, delimiter: str, skipped: int) -> pd.DataFrame:
-    """Parse record by record: slower, but it knows line numbers and accepts lines of blanks.
+def _slow_rows(source: _File, header: Header, schema: pa.Schema, delivered: int) -> Iterator[pa.RecordBatch]:
+    """The rows record by record: slower, but it knows line numbers.
+
+    Args:
+        source: the file.
+        header: of the file.
+        schema: of the batches.
+        delivered: rows that need not be delivered again.
 
     Raises:
         DataError: a record has more or fewer fields than the header; names its line.
     """
-    header, *rows = _records(lines, delimiter, skipped)
-    width, last = len(header.fields), rows[-1]
-    if last.last_line > last.line and _is_unclosed(lines.getvalue(), delimiter):
-        raise DataError(f"{name}, line {last.line}: a quote is opened in this row and never closed")
-    for each in rows:
-        if len(each.fields) != width:
-            mark = f"a {_NAMES[delimiter][:-1]}" if delimiter in _NAMES else repr(delimiter)
+    import pyarrow as pa
+
+    records = source.records(header)
+    for _ in islice(records, delivered):
+        pass
+    while rows := list(islice(records, SLOW_ROWS)):
+        columns = zip(*rows, strict=True)
+        yield pa.record_batch([pa.array(each, pa.string()) for each in columns], schema=schema)
+
+
+class _File:
+    """A file that is read again to find out where it is wrong."""
+
+    def __init__(self, name: str, opener: Opener, codec: str) -> None:
+        self._name, self._opener, self._codec = name, opener, codec
+        self._marked = codec in _MARKS.values()
+
+    def check_text(self) -> None:
+        """Raise if the file is not text in its encoding; the message has the line."""
+        decoder = codecs.getincrementaldecoder(self._codec)()
+        line = 1
+        with self._opener() as file:
+            for block in _blocks(file):
+                pending = len(decoder.getstate()[0])
+                try:
+                    text = decoder.decode(block, not block)
+                except UnicodeDecodeError as error:
+                    line += block.count(b"\n", 0, max(0, error.start - pending))
+                    self._refuse_encoding(line)
+                if "\0" in text:
+                    line += text.count("\n", 0, text.index("\0"))
+                    raise DataError(
+                        f"{self._name}, line {line}: not CSV: it holds a NUL character; save it as CSV in UTF-8"
+                    ) from None
+                line += text.count("\n")
+
+    def _refuse_encoding(self, line: int) -> None:
+        message = f"{self._name}, line {line}: not {self._codec.upper().removesuffix('-SIG')}"
+        if not self._marked and self._decodes("cp1252"):
+            raise EncodingError(message, "cp1252") from None
+        raise DataError(f"{message}; save it as CSV in UTF-8") from None
+
+    def _decodes(self, encoding: str) -> bool:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        with self._opener() as file:
+            try:
+                return all("\0" not in decoder.decode(block, not block) for block in _blocks(file))
+            except UnicodeDecodeError:
+                return False
+
+    def records(self, header: Header) -> Iterator[list[str | None]]:
+        """The rows' cells.
+
+        Raises:
+            DataError: a record has more or fewer fields than the header, or a quote is never closed; names its line.
+        """
+        width, delimiter = len(header.names), header.delimiter
+        line = header.skipped
+        with self._text() as lines:
+            for _ in range(header.skipped):
+                lines.readline()
+            found = csv_header.records(lines, delimiter, header.skipped)
+            next(found)
+            held = None
+            try:
+                for each in found:
+                    if held is not None:
+                        yield self._cells(held, width, delimiter)
+                    held, line = each, each.last_line
+            except csv.Error:
+                # A cell is longer than any is.
+                self._refuse_quote(line + 1)
+            if held is None:
+                return
+            if held.last_line > held.line and self._is_unclosed(delimiter):
+                self._refuse_quote(held.line)
+            yield self._cells(held, width, delimiter)
+
+    def _cells(self, record: csv_header.Record, width: int, delimiter: str) -> list[str | None]:
+        fields = record.fields
+        if len(fields) != width:
             raise DataError(
-                f"{name}, line {each.line}: {_fields(len(each.fields))} where the header has {width}: "
-                f"{_short(delimiter.join(each.fields))!r}; a cell with {mark} in it has to be quoted"
+                f"{self._name}, line {record.line}: {counted(len(fields))} where the header has {width}: "
+                f"{shortened(delimiter.join(fields))!r}; a cell with {described(delimiter)} in it has to be quoted"
             )
-    cells = [[field or None for field in each.fields] for each in rows]
-    return pd.DataFrame(cells, dtype="str")
+        return [field or None for field in fields]
+
+    def _refuse_quote(self, line: int) -> None:
+        raise DataError(
+            f"{self._name}, line {line}: a quote is opened in this row and never closed"
+        ) from None
+
+    def _is_unclosed(self, delimiter: str) -> bool:
+        try:
+            with self._text() as lines:
+                cut = iter(lambda: lines.readline(csv_header.LONGEST_CELL), "")
+                for _ in csv.reader(cut, delimiter=delimiter, strict=True):
+                    pass
+        except csv.Error as error:
+            return "unexpected end of data" in str(error)
+        return False
+
+    def _text(self) -> io.TextIOWrapper:
+        return io.TextIOWrapper(_buffered(self._opener()), encoding=self._codec, newline="")
 
 
-def _is_unclosed(text: str, delimiter: str) -> bool:
-    try:
-        for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
-            pass
-    except csv.Error as error:
-        return "unexpected end of data" in str(error)
-    return False
+def _codec(name: str, start: bytes, encoding: str) -> str:
+    """The encoding of a file, from its mark or as it is declared."""
+    for magic, what in _OTHER_FORMATS.items():
+        if start.startswith(magic):
+            raise DataError(f"{name} is not CSV: it is {what}; save it as CSV in UTF-8")
+    marked = next((each for mark, each in _MARKS.items() if start.startswith(mark)), None)
+    if marked is None and encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+        zeros = start[:1000:2].count(0), start[1:1000:2].count(0)
+        if max(zeros) > 5 * min(zeros) and max(zeros) > len(start[:1000]) / 5:
+            guess = "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
+            raise EncodingError(f"{name} is not UTF-8: it looks like UTF-16 without a byte order mark", guess)
+    return marked or encoding
 
 
-def _fields(count: int) -> str:
-    return "1 field" if count == 1 else f"{count} fields"
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    """The file in blocks, the last of which is empty."""
+    yield from iter(partial(file.read, BLOCK_BYTES), b"")
+    yield b""
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "…"
+def _buffered(file: BinaryIO) -> Any:
+    return file if hasattr(file, "read1") else io.BufferedReader(file)
