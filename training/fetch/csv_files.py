@@ -28,7 +28,7 @@ Opener = Callable[[], BinaryIO]
 
 HEAD_BYTES = 1 << 22
 """What is examined to find encoding, delimiter and header."""
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 20
 SLOW_ROWS = 8192
 """Rows of a batch where Arrow cannot read the file."""
 

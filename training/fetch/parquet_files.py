@@ -219,7 +219,12 @@ def _batches(
     import pyarrow.parquet as pq
 
     for file, part in zip(files, parts, strict=True):
-        with _readable(file), file.local() as path, pq.ParquetFile(path, buffer_size=COLUMN_BYTES) as opened:
+        with (
+            _readable(file),
+            file.local() as path,
+            # With a buffer before it, a row group would be read whole.
+            pq.ParquetFile(path, buffer_size=COLUMN_BYTES, pre_buffer=False) as opened,
+        ):
             for batch in opened.iter_batches(batch_size=_batch_rows(opened.metadata)):
                 columns = [
                     _repeated(part[field.name], len(batch))

@@ -15,6 +15,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ import pandas as pd
 from common import files
 from training.base import cli, config
 from training.base.errors import ConfigError, DataError
-from training.base.progress import progress
+from training.base.progress import Progress, progress
 from training.base.section import Settings
 from training.data.columns import as_text, without_unit
 from training.fetch import sources
@@ -209,22 +210,47 @@ def write(source: str, found: Stream) -> None:
     Raises:
         DataError: as the stream does. The files stay as they were.
     """
-    import pyarrow.parquet as pq
-
     from training.data.dataset import ORIGIN_FILE, RAW_FILE, Origin
 
     names = found.schema.names
     with files.replacing(RAW_FILE) as temporary:
-        with pq.ParquetWriter(temporary, found.schema) as writer, progress("fetch", found.rows) as done:
-            for table in ahead(row_groups(found)):
-                writer.write_table(table, row_group_size=ROW_GROUP)
-                done.advance(table.num_rows)
-                del table
+        with progress("fetch", found.rows) as done:
+            _write_parquet(temporary, found, done)
         with temporary.open("rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
     origin = Origin(source=source, sha256=digest, rows=done.done, columns=tuple(names))
     files.write_text(ORIGIN_FILE, origin.model_dump_json(indent=2) + "\n")
     log.info("fetched %s: %d rows, %d columns -> %s", source, done.done, len(names), RAW_FILE)
+
+
+def _write_parquet(path: Path, found: Stream, done: Progress) -> None:
+    import pyarrow.parquet as pq
+
+    with ExitStack() as opened:
+        writer = None
+        for table in ahead(row_groups(found)):
+            if writer is None:
+                writer = opened.enter_context(
+                    pq.ParquetWriter(path, found.schema, use_dictionary=_repeating(table))
+                )
+            writer.write_table(table, row_group_size=ROW_GROUP)
+            done.advance(table.num_rows)
+            del table
+
+
+def _repeating(table: pa.Table) -> list[str]:
+    """The columns with few distinct values: a dictionary of others takes most of the time and is given up at last."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def repeats(column: pa.ChunkedArray) -> bool:
+        kind = column.type
+        if pa.types.is_nested(kind) or pa.types.is_null(kind):
+            return False
+        distinct: int = pc.count_distinct(column).as_py()
+        return distinct <= table.num_rows // 4
+
+    return [name for name, column in zip(table.column_names, table.columns, strict=True) if repeats(column)]
 
 
 def _limit(text: str | None) -> int | None:

@@ -173,15 +173,6 @@ def test_a_source_that_dvc_does_not_see_is_said(
     assert (said or "") in caplog.text
 
 
-def test_values_that_are_no_cells_are_named(project: Project) -> None:
-    class Odd:
-        pass
-
-    with pytest.raises(DataError, match=r"no table cells.*odd"):
-        fetch.write("made up", pd.DataFrame({"odd": [Odd()]}))
-    assert not dataset.RAW_FILE.exists()
-
-
 @pytest.mark.slow
 def test_a_failure_is_one_line_and_keeps_the_last_good_data(project: Project) -> None:
     project.run("fetch")
