@@ -53,10 +53,10 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@touch $@
 
 .PHONY: estimators
-estimators: $(ESTIMATORS) ## Add what tests need beside: LightGBM, CatBoost, shap and packages with data sets
+estimators: $(ESTIMATORS) ## Add what tests need beside: LightGBM, CatBoost, Dask, shap and packages with data sets
 
 $(ESTIMATORS): $(READY) | $(UV)
-	uv sync --locked --inexact --group boosting --group datasets --group explanations --compile-bytecode --python $(PYTHON)
+	uv sync --locked --inexact --group boosting --group dask --group datasets --group explanations --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 .uv/bin/uv:
