@@ -255,6 +255,13 @@ class Explanation(Frozen):
     """The mean score over the training rows: one for each class if there are more than two."""
 
 
+class Partitioned(Frozen):
+    """How the workers of a cluster fitted a model together, each on a part of the rows."""
+
+    engine: Literal["dask"]
+    partitions: int = Field(ge=1)
+
+
 class Example(Frozen):
     """A row of the test split, which the page shows as an example."""
 
@@ -297,6 +304,8 @@ class Manifest(Frozen):
     data: DataOrigin
     model: ModelFile
     examples: tuple[Example, ...] = ()
+    partitioned: Partitioned | None = Field(default=None, exclude_if=lambda value: value is None)
+    """None if one process fitted the model."""
 
     @model_validator(mode="after")
     def _target_is_a_class_or_a_number(self) -> Self:
@@ -342,7 +351,7 @@ class Manifest(Frozen):
         content = self.model_dump(mode="json", exclude={"digest", "version"})
         for name, default in _NEWER.items():
             if getattr(self, name) == default:
-                del content[name]
+                content.pop(name, None)
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
         return "sha256:" + hashlib.sha256(canonical).hexdigest()
 
@@ -359,6 +368,7 @@ _NEWER: dict[str, Any] = {
     "predicted": (),
     "decision": None,
     "explanation": None,
+    "partitioned": None,
 }
 """Fields that older bundles lack, with the value that means so: their digests are as before."""
 

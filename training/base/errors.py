@@ -15,5 +15,9 @@ class ParityError(EspalierError):
     """The exported model does not compute what the fitted estimator computes."""
 
 
+class ClusterError(EspalierError):
+    """The cluster was lost, or cannot run a task."""
+
+
 class GateError(EspalierError):
     """The champion does not reach what `params.yaml` demands of it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +18,9 @@ from app.cells import PLAIN, Cells
 from app.contract import MISSING_CATEGORY, Feature, Frozen, Layout, NumberFeature, Task, columns_of
 from common import files
 from training.base.errors import DataError
-from training.data import memory
+from training.data import memory, stored
 from training.data.columns import moment_parts
+from training.data.stored import Stored
 from training.data.table import ParquetTable, frames, take
 
 RAW_FILE = Path("data/raw.parquet")
@@ -133,6 +136,8 @@ class Profile(Frozen):
 class Split:
     """Rows as a model takes them.
 
+    Rows of a file are pickled as their positions, and the process that unpickles them reads the file in its own folder.
+
     Attributes:
         numbers: float64 of shape (rows, columns of `Layout.numbers`), NaN where missing.
         categories: strings as objects of shape (rows, categorical features), "" where missing.
@@ -140,12 +145,15 @@ class Split:
         frame: the same rows as in the file: a `pandas.DataFrame`, or of a large file a table that reads a column at a time.
         times: int64 or float64 of shape (rows,), later is larger; None unless time keeps rows apart.
         groups: int64 of shape (rows,); None unless groups keep rows apart.
+        stored: where a process finds the same rows; None for rows that no file has.
     """
 
     numbers: NDArray[np.float64]
     categories: NDArray[np.object_]
     target: NDArray[Any]
     frame: Any
+    # No argument, so that `replace` forgets it.
+    stored: Stored | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def is_large(self) -> bool:
@@ -154,6 +162,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self.stored is None:
+            return Split, (self.numbers, self.categories, self.target, self.frame)
+        path = self.stored.path
+        return _read_again, (path, _digests(path), stored.packed(self.stored.rows))
 
     @property
     def weights(self) -> NDArray[np.float64] | None:
@@ -177,9 +191,10 @@ class Split:
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Split:
         """The rows at the given positions."""
-        return Split(
+        taken = Split(
             memory.take(self.numbers, rows), self.categories[rows], self.target[rows], take(self.frame, rows)
         )
+        return taken if self.stored is None else _found_in(self.stored.take(rows), taken)
 
     def answers_only(self) -> Split:
         """The rows without their features, which may take much memory."""
@@ -213,7 +228,68 @@ def read_split(path: Path, profile: Profile) -> Split:
         split = as_split(table, profile)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}; run `dvc repro prepare`") from None
-    return split if split.is_large else replace(split, frame=table.whole())
+    return _found_in(Stored(path), split if split.is_large else replace(split, frame=table.whole()))
+
+
+def _found_in(where: Stored, split: Split) -> Split:
+    object.__setattr__(split, "stored", where)
+    return split
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Rows of a split that are not taken before they are needed, in this process or in one that reads the file itself."""
+
+    split: Split
+    rows: NDArray[np.integer[Any]]
+
+    def __call__(self) -> Split:
+        return self.split.take(self.rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.split.stored is None:
+            return Taken, (self.split, self.rows)
+        where = self.split.stored.take(self.rows)
+        return partial, (_read_again, where.path, _digests(where.path), stored.packed(where.rows))
+
+    def alone(self) -> Callable[[], Split]:
+        """The same for a process that shall not hold the other rows; they ascend."""
+        if self.split.stored is None:
+            return self
+        where = self.split.stored.take(self.rows)
+        return partial(_read_part, where.path, _digests(where.path), stored.packed(where.rows))
+
+
+def _digests(path: Path) -> tuple[str, str]:
+    return stored.digest(path), stored.digest(PROFILE_FILE)
+
+
+def _check_same(path: Path, digests: tuple[str, str]) -> None:
+    for each, known in zip((path, PROFILE_FILE), digests, strict=True):
+        if not each.is_file() or stored.digest(each) != known:
+            raise DataError(
+                f"{each.resolve()} is another file than the one that this run began with: start it again"
+            )
+
+
+def _read_again(path: Path, digests: tuple[str, str], rows: Any) -> Split:
+    """The rows of a pickled split. Raises DataError if this process has other data."""
+    _check_same(path, digests)
+    whole, found = _whole(path, Path.cwd(), digests), stored.unpacked(rows)
+    return whole if found is None else whole.take(found)
+
+
+def _read_part(path: Path, digests: tuple[str, str], rows: Any) -> Split:
+    _check_same(path, digests)
+    found = stored.unpacked(rows)
+    assert found is not None  # noqa: S101 - a part has rows
+    return _found_in(Stored(path, found), as_split(stored.read_row_groups(path, found), read_profile()))
+
+
+@lru_cache(maxsize=2)
+def _whole(path: Path, _folder: Path, _digests: tuple[str, str]) -> Split:
+    """A file, read once for all the tasks of a process."""
+    return read_split(path, read_profile())
 
 
 def as_split(table: Any, profile: Profile) -> Split:

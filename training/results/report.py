@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from app.contract import Decision, Explanation, Frozen, Interval, ModelFile, Score, Task
+from app.contract import Decision, Explanation, Frozen, Interval, ModelFile, Partitioned, Score, Task
 from common import files
 from training.base.errors import DataError
 from training.sections.metrics import Metric
@@ -123,6 +123,8 @@ class Report(Frozen):
     baseline: Baseline
     importance: dict[str, Importance]
     model: ModelFile
+    partitioned: Partitioned | None = Field(default=None, exclude_if=lambda value: value is None)
+    """None if one process fitted the model."""
     complexity: int
     """How many numbers the ONNX graph holds: coefficients, thresholds, support vectors."""
     parity: Parity

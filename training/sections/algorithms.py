@@ -97,7 +97,9 @@ class SearchSettings(Settings):
 
 NATIVE = ("catboost", "hist_gradient_boosting", "lightgbm", "xgboost")
 """The algorithms that split over sets of categories."""
-OWN_KEYS = ("search", "categories", "smooth", "estimator", "features")
+DISTRIBUTED = ("lightgbm", "xgboost")
+"""The algorithms that several machines can fit together."""
+OWN_KEYS = ("search", "categories", "smooth", "estimator", "features", "partitions")
 """The keys of a block that are no parameters of an estimator."""
 
 
@@ -127,6 +129,8 @@ class AlgorithmSettings(Settings):
     """Returns the estimator, if it is not one of the project's."""
     features: Function | None = None
     """Returns a transformer of the numbers."""
+    partitions: int | None = Field(default=None, ge=1)
+    """In how many parts of the rows the workers of `engine: dask` fit the estimator together; None for one process."""
 
     @model_validator(mode="before")
     @classmethod
@@ -150,7 +154,9 @@ class AlgorithmSettings(Settings):
     def described(self) -> dict[str, Any]:
         """The keys of the block without its search, as far as they are given."""
         own: dict[str, Any] = {
-            key: getattr(self, key) for key in ("categories", "smooth") if key in self.model_fields_set
+            key: getattr(self, key)
+            for key in ("categories", "smooth", "partitions")
+            if key in self.model_fields_set
         }
         return {**own, **self.parameters}
 
@@ -158,7 +164,9 @@ class AlgorithmSettings(Settings):
     def _keys_fit_the_categories(self) -> Self:
         if "smooth" in self.model_fields_set and self.categories != "target":
             raise ValueError(f"smooth is for categories: target, and they are {self.categories}: remove it")
-        if self.search and (searched := sorted({"categories", "smooth"} & self.search.space.keys())):
+        if self.search and (
+            searched := sorted({"categories", "smooth", "partitions"} & self.search.space.keys())
+        ):
             raise ValueError(
                 f"search.space.{searched[0]}: {searched[0]} cannot be searched: write it in the block, beside search"
             )
@@ -189,23 +197,48 @@ class AlgorithmSettings(Settings):
 def _check_native(name: str, block: AlgorithmSettings) -> None:
     if name not in NATIVE:
         raise ValueError(f"{name}: categories: native is for {', '.join(NATIVE)}: use target or one_hot")
+    _check_not_exact("categories: native", name, block)
+
+
+def _check_not_exact(what: str, name: str, block: AlgorithmSettings) -> None:
     searched = block.search.space.get("tree_method") if block.search else None
     methods = searched if isinstance(searched, list) else [block.parameters.get("tree_method")]
     if name == "xgboost" and "exact" in methods:
-        raise ValueError(f"{name}: categories: native needs tree_method: hist, and it is exact")
+        raise ValueError(f"{name}: {what} needs tree_method: hist, and it is exact")
+
+
+def _check_partitions(name: str, block: AlgorithmSettings) -> None:
+    if name not in DISTRIBUTED or block.estimator:
+        raise ValueError(f"{name}: partitions is for {' and '.join(DISTRIBUTED)}: remove it")
+    if block.categories == "target":
+        raise ValueError(
+            f"{name}: partitions cannot go with categories: target, whose means are of all rows: use native or one_hot"
+        )
+    _check_not_exact("partitions", name, block)
 
 
 class AlgorithmsSettings(Settings):
+    engine: Literal["local", "dask"] = "local"
+    """What runs folds, candidates and importance. No stage depends on it, because both give the same bytes."""
     algorithms: dict[str, AlgorithmSettings] = Field(min_length=1)
     features: Function | None = None
     """Of every block that names none of its own."""
 
+    @model_validator(mode="after")
+    def _partitions_have_an_engine(self) -> Self:
+        for name, block in self.algorithms.items():
+            if block.partitions is not None and self.engine == "local":
+                raise ValueError(f"algorithms.{name}.partitions needs `engine: dask` under train")
+        return self
+
     @field_validator("algorithms")
     @classmethod
-    def _native_categories(cls, value: dict[str, AlgorithmSettings]) -> dict[str, AlgorithmSettings]:
+    def _of_these_algorithms(cls, value: dict[str, AlgorithmSettings]) -> dict[str, AlgorithmSettings]:
         for name, block in value.items():
             if block.categories == "native":
                 _check_native(name, block)
+            if block.partitions is not None:
+                _check_partitions(name, block)
         return value
 
     @field_validator("algorithms")

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from app.contract import Decision
 from training.base.errors import ConfigError
-from training.data.dataset import Split
+from training.data.dataset import Split, Taken
 from training.results import scores
 from training.results.figures import Answers, decimals, rounded
 from training.results.report import FoldScores
 from training.sections.decision import DecisionSettings
-from training.train import baseline
+from training.train import baseline, engine
 from training.train.decision import decide, decided
-from training.train.fitting import Task, exported, fit_searched
+from training.train.fitting import Parameters, Task, exported, fit_with, searched
 from training.train.folds import folds
 
 
@@ -32,14 +33,29 @@ class Fold:
 
 def cross_validate(task: Task) -> list[Fold]:
     """Answers for the rows of each fold, which is searched, fitted and exported like the whole."""
-    train = task.train
+    divided = [
+        (Taken(task.train, inner), Taken(task.train, outer))
+        for inner, outer in folds(task.train, task.evaluate.folds, task.evaluate.seed, "evaluate.folds")
+    ]
+    best: list[Parameters] = [{} for _ in divided]
+    if task.block.search is not None:
+        runner = engine.runner(spread=task.spread)
+        best = runner.together(lambda each: searched(task, each[0]())[0], divided)
+    tasks = [(*each, parameters) for each, parameters in zip(divided, best, strict=True)]
     found = []
-    for inner, outer in folds(train, task.evaluate.folds, task.evaluate.seed, "evaluate.folds"):
-        rows, held_out = train.take(inner), train.take(outer)
-        fitted, parameters, _ = fit_searched(task, rows)
-        answers = task.answerer(exported(task, fitted, parameters))(held_out)
-        found.append(Fold(held_out.answers_only(), answers, baseline.answers(rows, held_out)))
+    known = task.train.answers_only()
+    for (rows, held_out), answers in zip(
+        divided, engine.mapped(partial(_answers, task), tasks, spread=task.spread), strict=True
+    ):
+        outer = known.take(held_out.rows)
+        found.append(Fold(outer, answers, baseline.answers(known.take(rows.rows), outer)))
     return found
+
+
+def _answers(task: Task, fold: tuple[Taken, Taken, Parameters]) -> Answers:
+    rows, held_out, best = fold
+    fitted, parameters = fit_with(task, rows(), best)
+    return task.answerer(exported(task, fitted, parameters))(held_out())
 
 
 def decision_of(task: Task, cv: Sequence[Fold]) -> Decision | None:

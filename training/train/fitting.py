@@ -31,6 +31,7 @@ from training.train.parity import check_parity
 from training.train.search import search
 
 log = logging.getLogger(__name__)
+Parameters = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Task:
     profile: Profile
     train: Split
     test: Split
+
+    @property
+    def spread(self) -> bool:
+        """Whether fits can be spread over machines; those on partitions are spread themselves."""
+        return self.block.partitions is None
 
     @property
     def score(self) -> Metric:
@@ -136,19 +142,34 @@ def where(name: str, parameters: Mapping[str, Any] | None) -> str:
     return f"train.algorithms.{name}" + (f" with {algorithms.described(parameters)}" if parameters else "")
 
 
-def fit_searched(task: Task, split: Split) -> tuple[Pipeline, dict[str, Any], SearchOutcome | None]:
+def fit_searched(task: Task, split: Split) -> tuple[Pipeline, Parameters, SearchOutcome | None]:
     """Fit on a split; if the block has a search, with the parameters that it finds within that split.
 
     Returns:
         The fitted pipeline, the block's parameters with those that the search found, and the search's outcome.
     """
+    best, outcome = searched(task, split)
+    return *fit_with(task, split, best), outcome
+
+
+def searched(task: Task, split: Split) -> tuple[Parameters, SearchOutcome | None]:
+    """The parameters that the block's search finds within a split, and its outcome; nothing without a search."""
+    if task.block.search is None:
+        return {}, None
     pipeline = algorithms.pipeline(task.name, task.block, task.profile)
-    parameters, outcome = task.block.functions | task.block.parameters, None
-    if task.block.search is not None:
-        prefix = algorithms.create(task.name, task.profile.task, task.block.estimator).prefix
-        outcome = search(
-            pipeline, prefix, task.block.search, split, task.scoring, task.score, task.name, task.code
-        )
-        pipeline.set_params(**{prefix + key: value for key, value in outcome.best.items()})
-        parameters |= outcome.best
-    return fit(pipeline, split, task.name, parameters), parameters, outcome
+    outcome = search(
+        pipeline, _prefix(task), task.block.search, split, task.scoring, task.score, task.name, task.code
+    )
+    return outcome.best, outcome
+
+
+def fit_with(task: Task, split: Split, best: Parameters) -> tuple[Pipeline, Parameters]:
+    """Fit on a split with the parameters that a search found; returns all parameters, too."""
+    pipeline = algorithms.pipeline(task.name, task.block, task.profile)
+    pipeline.set_params(**{_prefix(task) + key: value for key, value in best.items()})
+    parameters = task.block.functions | task.block.parameters | best
+    return fit(pipeline, split, task.name, parameters), parameters
+
+
+def _prefix(task: Task) -> str:
+    return algorithms.create(task.name, task.profile.task, task.block.estimator).prefix

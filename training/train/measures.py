@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from app.contract import Decision, Interval, ModelFile, Score, sha256
+from app.contract import Decision, Feature, Interval, ModelFile, Partitioned, Score, sha256
 from training.base.errors import DataError
 from training.data.dataset import SLICE, TEST_FILE, Profile, Split
 from training.results import classification, regression, scores
@@ -26,7 +27,7 @@ from training.results.report import (
 )
 from training.sections.evaluate import EvaluateSettings
 from training.sections.metrics import LOWER_IS_BETTER
-from training.train import baseline
+from training.train import baseline, engine
 from training.train.crossvalidation import Fold, fold_scores, over_folds
 from training.train.curves import curves
 from training.train.fitting import Task
@@ -85,8 +86,11 @@ def measure(
         baseline=_baseline(task, cv),
         slices=_slices(task, on_test),
         **(_by_class(test, on_test, profile) if profile.value is None else _interval(task, cv, on_test)),
-        importance=_importance(task, answer),
+        importance=_importance(task, model, on_test),
         model=ModelFile(sha256=sha256(model), bytes=len(model), opset=export.OPSET),
+        partitioned=Partitioned(engine="dask", partitions=task.block.partitions)
+        if task.block.partitions
+        else None,
         complexity=export.complexity(model),
         parity=parity,
     )
@@ -172,27 +176,48 @@ def _interval(task: Task, cv: Sequence[Fold], answers: Answers) -> dict[str, Any
     }
 
 
-def _importance(task: Task, answer: Callable[[Split], Answers]) -> dict[str, Importance]:
+def _importance(task: Task, model: bytes, on_test: Answers) -> dict[str, Importance]:
     """How much worse the score gets when a feature's values are shuffled among the rows of the test split."""
-    layout = task.profile.layout
-    test = task.test.sample(importance_rows(len(task.profile.features)), task.evaluate.seed)
-    random = np.random.default_rng(task.evaluate.seed)
-    sign = -1.0 if task.score in LOWER_IS_BETTER else 1.0
-
-    def measure(split: Split) -> float:
-        return sign * scores.point(task.scoring, split.target, answer(split), split.weights)[task.score]
-
-    intact, digits = measure(test), decimals(task.score, test.target)
+    features = task.profile.features
+    few = replace(task, test=task.test.sample(importance_rows(len(features)), task.evaluate.seed))
+    answers = on_test if few.test is task.test else task.answerer(model)(few.test)
+    intact, digits = _score(task, few.test, answers), decimals(task.score, task.test.target)
+    states = _states(np.random.default_rng(task.evaluate.seed), len(few.test), len(features))
+    shuffled = engine.mapped(partial(_shuffled, few, model), zip(features, states, strict=True))
     result = {}
-    for feature in task.profile.features:
-        losses = []
-        for _ in range(SHUFFLES):
-            numbers, categories = test.numbers.copy(), test.categories.copy()
-            columns = (categories if feature.type == "category" else numbers)[:, layout.places(feature)]
-            columns[:] = columns[random.permutation(len(columns))]
-            shuffled = replace(test, numbers=numbers, categories=categories)
-            losses.append(intact - measure(shuffled))
+    for feature, measured in zip(features, shuffled, strict=True):
+        losses = [intact - each for each in measured]
         result[feature.name] = Importance(
             mean=rounded(float(np.mean(losses)), digits), std=rounded(float(np.std(losses)), digits)
         )
     return result
+
+
+def _states(random: np.random.Generator, rows: int, features: int) -> Iterator[Mapping[str, Any]]:
+    """The state of the generator before each feature's shuffles."""
+    for _ in range(features):
+        yield random.bit_generator.state
+        for _ in range(SHUFFLES):
+            random.permutation(rows)
+
+
+def _shuffled(task: Task, model: bytes, what: tuple[Feature, Mapping[str, Any]]) -> list[float]:
+    """The score after each shuffle of a feature."""
+    feature, state = what
+    test, layout, answer = task.test, task.profile.layout, task.answerer(model)
+    random = np.random.default_rng()
+    random.bit_generator.state = state
+    found = []
+    for _ in range(SHUFFLES):
+        numbers, categories = test.numbers.copy(), test.categories.copy()
+        columns = (categories if feature.type == "category" else numbers)[:, layout.places(feature)]
+        columns[:] = columns[random.permutation(len(columns))]
+        shuffled = replace(test, numbers=numbers, categories=categories)
+        found.append(_score(task, shuffled, answer(shuffled)))
+    return found
+
+
+def _score(task: Task, split: Split, answers: Answers) -> float:
+    """Larger is better."""
+    sign = -1.0 if task.score in LOWER_IS_BETTER else 1.0
+    return sign * scores.point(task.scoring, split.target, answers, split.weights)[task.score]

@@ -23,7 +23,7 @@ from training.sections.algorithms import Distribution, SearchSettings
 from training.sections.metrics import Metric
 from training.train import tpe
 from training.train.ledger import Ledger
-from training.train.trials import Candidate, Trial
+from training.train.trials import Candidate, Measure, Trial
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def search(
         ConfigError: a class has fewer rows than the search has folds, or a candidate cannot be fitted or scored.
     """
     ledger = Ledger.of(name, split, settings, score, pipeline, code or {})
-    trial = Trial(pipeline, prefix, settings, scoring, score, name, ledger)
+    trial = Trial(Measure(pipeline, prefix, scoring, score), settings, name, ledger)
     if settings.method == "tpe":
         return tpe.search(trial, split, settings, name)
     candidates = _candidates(settings)
@@ -71,7 +71,7 @@ def search(
     for rows in (
         _rounds(len(candidates), split, settings, scoring) if settings.method == "halving" else [split]
     ):
-        means = [trial.mean(each, rows) for each in candidates]
+        means = trial.means(candidates, rows)
         # Equal means keep the order in which the space lists them.
         ranked = sorted(range(len(candidates)), key=lambda each: -means[each])
         best, mean = candidates[ranked[0]], means[ranked[0]]

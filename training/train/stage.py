@@ -31,7 +31,7 @@ from training.sections.decision import DecisionSettings
 from training.sections.evaluate import EvaluateSettings
 from training.sections.explain import Explain
 from training.sections.metrics import METRICS
-from training.train import algorithms, ledger
+from training.train import algorithms, engine, ledger
 from training.train.crossvalidation import cross_validate, decision_of
 from training.train.explanation import UnexplainedError, explain
 from training.train.fitting import Task, exported, fit, fit_searched, refusal, where
@@ -57,11 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("algorithm", help="a block under train.algorithms in params.yaml")
     settings = config.load(TrainStageSettings)
     task = _task(settings, parser.parse_args(arguments).algorithm)
+    with engine.opened(settings.train.engine):
+        _train(task, settings.explain)
+
+
+def _train(task: Task, explained: Explain) -> None:
     fitted, parameters, outcome = fit_searched(task, task.train)
     model = exported(task, fitted, parameters)
     _check_repeatable(task, model, parameters)
     parity = _parity(task, fitted, model, parameters)
-    explanation, about_it = _explanation(settings.explain, task, fitted, parameters)
+    explanation, about_it = _explanation(explained, task, fitted, parameters)
     cv = cross_validate(task)
     decision = decision_of(task, cv)
     if decision is not None:

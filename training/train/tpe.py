@@ -39,9 +39,9 @@ def search(trial: Trial, split: Split, settings: SearchSettings, name: str) -> S
                 raise optuna.TrialPruned
         return trial.mean_of(values, split)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.optimize(objective, n_trials=settings.budget, timeout=settings.seconds)
+    # For good, because the folds' searches may run side by side and the filters are those of the process.
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    study.optimize(objective, n_trials=settings.budget, timeout=settings.seconds)
     pruned = len(study.get_trials(states=[optuna.trial.TrialState.PRUNED]))
     if pruned:
         log.info("%s: %d of %d candidates were given up early", name, pruned, len(study.trials))

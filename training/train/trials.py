@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,19 +15,52 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
-from training.base.errors import ConfigError
-from training.data.dataset import Split
+from training.base.errors import ClusterError, ConfigError
+from training.data.dataset import Split, Taken
 from training.results import scores
 from training.results.figures import decimals, rounded
 from training.results.scores import Scoring
 from training.sections.algorithms import SearchSettings
 from training.sections.metrics import LOWER_IS_BETTER, Metric
+from training.train import engine
 from training.train.algorithms import described, fit, inputs, reason
-from training.train.folds import Rows, folds
+from training.train.folds import folds
 from training.train.ledger import Ledger
 from training.train.parity import blocks
 
 Candidate = dict[str, Any]
+Folds = Mapping[int, tuple[Taken, Taken]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Fits a candidate on some rows and scores it on others.
+
+    Attributes:
+        pipeline: unfitted; parameters that are not searched are already set.
+        prefix: of the searched parameters' names, seen from the pipeline.
+        scoring: measures the candidates.
+        score: what to optimise.
+    """
+
+    pipeline: Pipeline
+    prefix: str
+    scoring: Scoring
+    score: Metric
+
+    def __call__(self, candidate: Candidate, inner: Split, outer: Split) -> tuple[float, bool]:
+        """The score, and whether the fit converged."""
+        pipeline = clone(self.pipeline)
+        pipeline.set_params(**{self.prefix + key: value for key, value in candidate.items()})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            fitted = fit(pipeline, inner)
+        converged = not any(issubclass(each.category, ConvergenceWarning) for each in caught)
+        # All at once, so that small data gives the same bits as ever.
+        parts = blocks(outer) if inner.is_large else [outer]
+        answered = [self.scoring.fitted_answers(fitted, inputs(each), self.score) for each in parts]
+        answers = answered[0] if len(answered) == 1 else tuple(map(np.concatenate, zip(*answered, strict=True)))
+        return scores.point(self.scoring, outer.target, answers, outer.weights)[self.score], converged
 
 
 class Trial:
@@ -36,72 +72,99 @@ class Trial:
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        prefix: str,
+        measure: Measure,
         settings: SearchSettings,
-        scoring: Scoring,
-        score: Metric,
         name: str,
         ledger: Ledger,
     ) -> None:
-        self._pipeline = pipeline
-        self._prefix = prefix
+        self._measure = measure
         self._settings = settings
-        self._scoring = scoring
-        self._score = score
-        self._sign = -1 if score in LOWER_IS_BETTER else 1
+        self._score = measure.score
+        self._sign = -1 if measure.score in LOWER_IS_BETTER else 1
         self._name = name
         self._ledger = ledger
         self.unconverged = 0
 
-    def mean(self, candidate: Candidate, split: Split) -> float:
-        """The mean over the folds. Raises ConfigError, which names the candidate."""
-        return self.mean_of(list(self.values(candidate, split)), split)
+    def means(self, candidates: Sequence[Candidate], split: Split) -> list[float]:
+        """The mean of each candidate over the folds. Raises ConfigError, which names a candidate."""
+        values = dict(self._values(candidates, split))
+        folds = range(self._settings.folds)
+        return [
+            self.mean_of([values[place, fold] for fold in folds], split) for place in range(len(candidates))
+        ]
 
     def mean_of(self, values: list[float], split: Split) -> float:
         """The mean of some folds' values, rounded, so that the last bits of a sum do not decide between equal ones."""
         return self._sign * rounded(float(np.mean(values)), decimals(self._score, split.target))
 
     def values(self, candidate: Candidate, split: Split) -> Iterator[float]:
-        """The score of each fold; one that an interrupted search knew already is not computed again.
+        """The score of each fold in order. Raises ConfigError, which names the candidate."""
+        found: dict[int, float] = {}
+        given = 0
+        for (_, fold), value in self._values([candidate], split):
+            found[fold] = value
+            while given in found:
+                yield found[given]
+                given += 1
+
+    def _values(
+        self, candidates: Sequence[Candidate], split: Split
+    ) -> Iterator[tuple[tuple[int, int], float]]:
+        """Scores by the candidate's place and the fold, as they come; those that an interrupted search knew come first.
 
         Raises:
-            ConfigError: the candidate cannot be fitted or scored; names it.
+            ConfigError: a candidate cannot be fitted or scored; names it.
         """
-        for number, (inner, outer) in enumerate(self._folds(split)):
-            value = self._ledger.get(candidate, len(split), number)
+        parts = self._folds(split)
+        missing = []
+        for place, fold in itertools.product(range(len(candidates)), parts):
+            value = self._ledger.get(candidates[place], len(split), fold)
             if value is None:
-                try:
-                    value = self._value(candidate, split.take(inner), split.take(outer))
-                except Exception as error:
-                    # Estimators check their parameters only in `fit`, with exceptions of many classes.
-                    raise self._refusal(candidate, "cannot be fitted", reason(error)) from error
-                if not math.isfinite(value):
-                    raise self._refusal(candidate, f"has no finite {self._score}", f"it is {value}")
-                self._ledger.add(candidate, len(split), number, value)
-            yield value
+                missing.append((place, fold))
+            else:
+                yield (place, fold), value
+        # Fits on partitions use the workers themselves.
+        runner = engine.runner(spread=self._measure.pipeline.partitions is None)
+        tries = [(candidates[place], fold) for place, fold in missing]
+        for number, tried in runner.completed(partial(_try, self._measure, parts), tries):
+            candidate, fold = tries[number]
+            if tried.problem:
+                raise self._refusal(candidate, "cannot be fitted", tried.problem)
+            if not math.isfinite(tried.value):
+                raise self._refusal(candidate, f"has no finite {self._score}", f"it is {tried.value}")
+            self.unconverged += not tried.converged
+            self._ledger.add(candidate, len(split), fold, tried.value)
+            yield missing[number], tried.value
 
-    def _folds(self, split: Split) -> Iterator[tuple[Rows, Rows]]:
+    def _folds(self, split: Split) -> Folds:
         where = f"train.algorithms.{self._name}.search.folds"
-        return folds(split, self._settings.folds, self._settings.seed, where)
-
-    def _value(self, candidate: Candidate, inner: Split, outer: Split) -> float:
-        pipeline = clone(self._pipeline)
-        pipeline.set_params(**{self._prefix + key: value for key, value in candidate.items()})
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            fitted = fit(pipeline, inner)
-        self.unconverged += any(issubclass(each.category, ConvergenceWarning) for each in caught)
-        # All at once, so that small data gives the same bits as ever.
-        parts = blocks(outer) if inner.is_large else [outer]
-        answered = [self._scoring.fitted_answers(fitted, inputs(each), self._score) for each in parts]
-        answers = (
-            answered[0] if len(answered) == 1 else tuple(map(np.concatenate, zip(*answered, strict=True)))
-        )
-        return scores.point(self._scoring, outer.target, answers, outer.weights)[self._score]
+        divided = folds(split, self._settings.folds, self._settings.seed, where)
+        return {
+            number: (Taken(split, inner), Taken(split, outer))
+            for number, (inner, outer) in enumerate(divided)
+        }
 
     def _refusal(self, candidate: Candidate, what: str, why: str) -> ConfigError:
         return ConfigError(
             f"train.algorithms.{self._name}.search: the candidate {described(candidate)} {what}: {why}; "
             "change the search space so that every candidate can be tried"
         )
+
+
+@dataclass(frozen=True)
+class _Tried:
+    value: float = math.nan
+    converged: bool = True
+    problem: str = ""
+
+
+def _try(measure: Measure, parts: Folds, what: tuple[Candidate, int]) -> _Tried:
+    candidate, fold = what
+    inner, outer = parts[fold]
+    try:
+        return _Tried(*measure(candidate, inner(), outer()))
+    except ClusterError:
+        raise
+    except Exception as error:
+        # Estimators check their parameters only in `fit`, with exceptions of many classes.
+        return _Tried(problem=reason(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from training.sections.metrics import Metric
 from training.train import algorithms
 from training.train.ledger import Ledger, forget
 from training.train.search import _values, search
-from training.train.trials import Trial
+from training.train.trials import Measure, Trial
 
 
 @pytest.fixture(autouse=True)
@@ -89,13 +90,13 @@ def test_halving_keeps_every_class_in_every_round(
     name: str, score: Metric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[tuple[float, NDArray[np.int64]]] = []
-    mean = Trial.mean
+    means = Trial.means
 
-    def watched(trial: Trial, candidate: dict[str, Any], split: Split) -> float:
-        tried.append((candidate["C"], np.bincount(split.target, minlength=3)))
-        return mean(trial, candidate, split)
+    def watched(trial: Trial, candidates: Sequence[dict[str, Any]], split: Split) -> list[float]:
+        tried.extend((each["C"], np.bincount(split.target, minlength=3)) for each in candidates)
+        return means(trial, candidates, split)
 
-    monkeypatch.setattr(Trial, "mean", watched)
+    monkeypatch.setattr(Trial, "means", watched)
     data = rare(0.03)
     space = {"C": {"low": 0.01, "high": 10, "log": True}}
     outcome = run(name, data=data, score=score, method="halving", space=space, budget=9)
@@ -155,7 +156,9 @@ def test_one_impossible_candidate_is_an_error_that_names_it(
 def test_a_score_that_is_not_a_number_is_an_error_that_names_the_candidate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Trial, "_value", lambda self, candidate, *_: 0.5 if candidate["C"] < 2 else np.nan)
+    monkeypatch.setattr(
+        Measure, "__call__", lambda self, candidate, *_: (0.5 if candidate["C"] < 2 else np.nan, True)
+    )
     with pytest.raises(ConfigError, match=r"the candidate C: 3\.0 has no finite f1_macro: it is nan"):
         run("svm", method="grid", space={"C": [1.0, 3.0, 4.0]})
 
@@ -238,13 +241,13 @@ class TestTpe:
 
     def test_hopeless_candidates_are_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fits: list[object] = []
-        value = Trial._value
+        value = Measure.__call__
 
-        def counted(trial: Trial, candidate: dict[str, Any], *rows: Split) -> float:
+        def counted(measure: Measure, candidate: dict[str, Any], *rows: Split) -> tuple[float, bool]:
             fits.append(candidate)
-            return value(trial, candidate, *rows)
+            return value(measure, candidate, *rows)
 
-        monkeypatch.setattr(Trial, "_value", counted)
+        monkeypatch.setattr(Measure, "__call__", counted)
         counts = []
         for pruning in (False, True):
             fits.clear()
@@ -255,11 +258,11 @@ class TestTpe:
         assert counts[1] < 60
 
     def test_no_candidate_is_proposed_after_the_seconds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def slow(*_: object) -> float:
+        def slow(*_: object) -> tuple[float, bool]:
             time.sleep(0.05)
-            return 0.5
+            return 0.5, True
 
-        monkeypatch.setattr(Trial, "_value", slow)
+        monkeypatch.setattr(Measure, "__call__", slow)
         outcome = run("decision_tree", method="tpe", space=DEEP, budget=1000, seconds=0.5)
         assert 1 <= outcome.candidates < 20
 
@@ -275,17 +278,17 @@ def test_an_interrupted_search_goes_on_and_ends_as_one_that_was_not(
 ) -> None:
     whole = run("decision_tree", method=method, space=DEEP, budget=9)
     forget("decision_tree")
-    value = Trial._value
+    value = Measure.__call__
     fits = 0
 
-    def interrupted(trial: Trial, candidate: dict[str, Any], *rows: Split) -> float:
+    def interrupted(measure: Measure, candidate: dict[str, Any], *rows: Split) -> tuple[float, bool]:
         nonlocal fits
         fits += 1
         if fits == 11:
             raise KeyboardInterrupt
-        return value(trial, candidate, *rows)
+        return value(measure, candidate, *rows)
 
-    monkeypatch.setattr(Trial, "_value", interrupted)
+    monkeypatch.setattr(Measure, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("decision_tree", method=method, space=DEEP, budget=9)
     (file,) = Path("build/search").iterdir()

@@ -16,7 +16,7 @@ from app.contract import CategoryFeature
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 from training.sections.algorithms import OWN_KEYS, AlgorithmSettings
-from training.train.algorithms import large
+from training.train.algorithms import large, partitioned
 from training.train.algorithms.encoding import CrossFittedTargetEncoder
 from training.train.algorithms.factories import SEED, Algorithm, create
 from training.train.algorithms.features import features_of
@@ -75,7 +75,9 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
             # XGBoost takes no list, and CatBoost changes one, so that it could not be cloned.
             parameters[key] = f"({','.join(map(str, columns))})" if name == "catboost" else tuple(columns)
     of_rows = None if CLASS_WEIGHT in _parameters(algorithm) else parameters.pop(CLASS_WEIGHT, None)
-    whole = WeightedPipeline([*steps, (ESTIMATOR, algorithm.estimator)], class_weight=of_rows)
+    whole = WeightedPipeline(
+        [*steps, (ESTIMATOR, algorithm.estimator)], class_weight=of_rows, partitions=settings.partitions
+    )
     whole.set_params(**{algorithm.prefix + key: value for key, value in parameters.items()})
     if profile.classes and not hasattr(type(whole[-1]), "predict_proba"):
         raise ConfigError(
@@ -95,6 +97,9 @@ def fit(pipeline: Pipeline, split: Split) -> Pipeline:
             step.divide(split)
         elif isinstance(step, CalibratedClassifierCV) and not (split.groups is None and split.times is None):
             step.set_params(cv=held_out(split, CALIBRATION_FOLDS, SEED))
+    if copy.partitions is not None:
+        copy.steps[-1] = (ESTIMATOR, partitioned.fit_last(copy, split))
+        return copy
     fitted: Pipeline = copy.fit(inputs(split), split.target, split.weights)
     return fitted
 

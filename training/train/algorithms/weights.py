@@ -22,6 +22,7 @@ class WeightedPipeline(Pipeline):  # type: ignore[misc]
 
     Attributes:
         class_weight: of estimators that have no such parameter themselves: `balanced`, or weights by class index.
+        partitions: in how many parts of the rows the workers of a cluster fit the last step; None without a cluster.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class WeightedPipeline(Pipeline):  # type: ignore[misc]
         steps: list[tuple[str, Any]],
         *,
         class_weight: Mapping[int, float] | Literal["balanced"] | None = None,
+        partitions: int | None = None,
         transform_input: Any = None,
         memory: Any = None,
         verbose: bool = False,
     ) -> None:
         super().__init__(steps, transform_input=transform_input, memory=memory, verbose=verbose)
         self.class_weight = class_weight
+        self.partitions = partitions
 
     def fit(
         self, X: Any, y: NDArray[Any], sample_weight: NDArray[np.float64] | None = None, **params: Any
@@ -52,6 +55,15 @@ class WeightedPipeline(Pipeline):  # type: ignore[misc]
         # A model's own code may draw from the generators that all modules share.
         random.seed(SEED)
         np.random.seed(SEED)
+        if self.class_weight is None:
+            return sample_weight
+        by_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
+        return by_class if sample_weight is None else sample_weight * by_class
+
+    def weights(
+        self, y: NDArray[Any], sample_weight: NDArray[np.float64] | None
+    ) -> NDArray[np.float64] | None:
+        """How much each row counts; None if all count alike."""
         if self.class_weight is None:
             return sample_weight
         by_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
