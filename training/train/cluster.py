@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import logging
+import operator
 import os
+import pickle
 import queue
 import secrets
 import threading
@@ -64,22 +66,33 @@ class Cluster:
     def completed(
         self, function: Callable[[Item], Result], items: Iterable[Item]
     ) -> Iterator[tuple[int, Result]]:
-        # A task of its own carries the function, so that a worker gets it once and the scheduler can make it again.
-        carried = self.client.submit(_carried, function, pure=False)
-        futures = self.client.map(_call, list(items), function=carried, pure=False)
-        places = {future: place for place, future in enumerate(futures)}
+        listed = list(items)
+        if not listed:
+            return
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # A task of its own carries the function, so that a worker gets it once and the scheduler can make it again.
+        carried = self.carry(_OneAtATime(function))
+        carried.add_done_callback(done.put)
+        # The scheduler reads graphs side by side, and refuses one whose dependency it does not know yet.
+        if self._next(done).status != "finished":
+            self.result(carried)
+        sent = [_pickled(each) for each in listed]
+        futures = self.client.map(operator.call, [carried] * len(sent), sent, pure=False)
+        places = {future: place for place, future in enumerate(futures)}
         self._pending |= {*futures}
         try:
             for future in futures:
                 future.add_done_callback(done.put)
             for _ in futures:
                 future = self._next(done)
-                yield places[future], self.result(future)
+                result = self.result(future)
+                # Otherwise the scheduler would have it computed again, should the worker that keeps it die.
+                future.release()
+                yield places[future], result
         finally:
             self._pending -= {*futures}
             with suppress(Exception):
-                if left := [each for each in futures if not each.done()]:
+                if left := [each for each in futures if each.status == "pending"]:
                     self.client.cancel(left)
 
     def together(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -93,6 +106,14 @@ class Cluster:
                 with suppress(Exception):
                     self.client.cancel([*self._pending])
                 raise
+
+    def carry(self, value: Any, **options: Any) -> Any:
+        """A task whose result is a value.
+
+        The scheduler unpickles what it is sent, and has neither the code nor the data: so it gets bytes, and functions of
+        Python's own.
+        """
+        return self.client.submit(pickle.loads, _pickled(value), pure=False, **options)
 
     def result(self, future: Any) -> Any:
         """The result of a task. Raises what its function raised, or ClusterError."""
@@ -120,25 +141,26 @@ class Cluster:
                     raise self._lost() from None
                 waited = 0 if self.workers() else waited + 5
                 if waited >= SECONDS_FOR_WORKERS:
-                    raise self._idle() from None
+                    raise self._too_few() from None
 
     def _lost(self) -> ClusterError:
         return ClusterError(
             f"the connection to {self.where} was lost: run this again, and a search goes on where it was"
         )
 
-    def wait_for_workers(self) -> None:
-        """Wait until there is a worker. Raises ClusterError after five minutes."""
-        if not self.workers():
-            log.info("waiting for a worker of %s", self.where)
+    def wait_for_workers(self, count: int = 1) -> None:
+        """Wait until there are so many workers. Raises ClusterError after five minutes."""
+        if (found := len(self.workers())) >= count:
+            return
+        log.info("%s has %d of %d workers: waiting for more", self.where, found, count)
         try:
-            self.client.wait_for_workers(1, timeout=SECONDS_FOR_WORKERS)
+            self.client.wait_for_workers(count, timeout=SECONDS_FOR_WORKERS)
         except TimeoutError:
-            raise self._idle() from None
+            raise self._too_few(count) from None
 
-    def _idle(self) -> ClusterError:
+    def _too_few(self, count: int = 1) -> ClusterError:
         return ClusterError(
-            f"{self.where} has had no worker for {SECONDS_FOR_WORKERS} seconds: start some with "
+            f"{self.where} has had fewer than {count} workers for {SECONDS_FOR_WORKERS} seconds: start more with "
             "`python -m training.worker ADDRESS`, and run this again"
         )
 
@@ -309,11 +331,19 @@ def _quietly(function: Callable[[], Any]) -> None:
         function()
 
 
-def _carried(function: Any) -> Any:
-    return function
+def _pickled(value: Any) -> bytes:
+    import cloudpickle
+
+    found: bytes = cloudpickle.dumps(value)
+    return found
 
 
-def _call(item: Any, *, function: Callable[[Any], Any]) -> Any:
-    # A worker with several threads would run several functions that seed the process's generators.
-    with _alone:
-        return function(item)
+class _OneAtATime:
+    """Calls a function on a worker; one with several threads would run several that seed the generators of the process."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __call__(self, item: bytes) -> Any:
+        with _alone:
+            return self.function(pickle.loads(item))  # noqa: S301 - from the client

@@ -1,7 +1,8 @@
-"""Fits XGBoost and LightGBM on all workers of a cluster together, each of which reads its own part of the rows.
+"""Fits XGBoost and LightGBM on several workers of a cluster together, each of which reads its own part of the rows.
 
-The model is that of all rows, but not to the last bit: the bounds of the bins and the sums of the gradients are put together
-from those of the workers. A lost worker ends such a fit for all, so it starts again as a whole.
+The bounds of the bins and the sums of the gradients are put together from those of the parts, so their number is a parameter of
+the model: it needs as many workers, and the same number gives the same bytes. A lost worker ends such a fit for all, so it
+starts again as a whole.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import operator
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,14 +52,14 @@ def fit_last(pipeline: Any, split: Split) -> Any:
         steps.fit(inputs(split), split.target)
     weights = pipeline.weights(split.target, split.weights)
     for number in range(1, TRIES + 1):
-        workers = list(cluster.workers())
+        cluster.wait_for_workers(pipeline.partitions)
+        workers = list(cluster.workers())[: pipeline.partitions]
         try:
-            return _fitted(cluster.client, workers, pipeline[-1], steps, split, weights, pipeline.partitions)
+            return _fitted(cluster, workers, pipeline[-1], steps, split, weights)
         except Exception:
             if not _lost(cluster, workers):
                 raise
-            log.warning("a worker was lost in a fit of all workers together (try %d of %d)", number, TRIES)
-            cluster.wait_for_workers()
+            log.warning("a worker was lost in a fit on partitions (try %d of %d)", number, TRIES)
     raise ClusterError(
         f"{TRIES} fits on partitions lost a worker each: use machines that stay, or more memory for each worker"
     )
@@ -73,25 +75,27 @@ def _lost(cluster: Any, before: list[str]) -> bool:
 
 
 def _fitted(
-    client: Any,
+    cluster: Any,
     workers: list[str],
     estimator: Any,
     steps: Any,
     split: Split,
     weights: NDArray[np.float64] | None,
-    count: int,
 ) -> Any:
     import dask
     import dask.array as da
 
+    client = cluster.client
     fit = {"xgboost": _xgboost, "lightgbm": _lightgbm}[type(estimator).__module__.partition(".")[0]]
     # Like the fit itself, this knows the columns only once it has a row.
     width = _prepared(steps, split.take(np.arange(1))).shape[1]
     columns: list[list[Any]] = []
-    for number, rows in enumerate(_parts(fit is _lightgbm, len(split), count)):
-        where = {"workers": [workers[number * len(workers) // count]], "allow_other_workers": True}
+    parts = _parts(fit is _lightgbm, len(split), len(workers))
+    for worker, rows in zip(workers, parts, strict=True):
+        where = {"workers": [worker], "allow_other_workers": True}
         weight = None if weights is None else weights[rows]
-        part = client.submit(_part, Taken(split, rows).alone(), steps, weight, pure=False, **where)
+        read = partial(_part, Taken(split, rows).alone(), steps, weight)
+        part = client.submit(operator.call, cluster.carry(read, **where), pure=False, **where)
         shapes = [((len(rows), width), np.float64), ((len(rows),), split.target.dtype)]
         shapes += [] if weights is None else [((len(rows),), np.float64)]
         columns.append(
@@ -103,7 +107,7 @@ def _fitted(
             ]
         )
     arrays = [da.concatenate(each) for each in zip(*columns, strict=True)]
-    return fit(client, estimator, arrays[0], arrays[1], arrays[2] if weights is not None else None)
+    return fit(client, workers, estimator, arrays)
 
 
 def _parts(mixed: bool, rows: int, count: int) -> list[NDArray[np.intp]]:
@@ -116,7 +120,6 @@ def _parts(mixed: bool, rows: int, count: int) -> list[NDArray[np.intp]]:
         count: of the parts.
     """
     everything = np.arange(rows)
-    count = min(count, rows)
     return [everything[each::count] for each in range(count)] if mixed else np.array_split(everything, count)
 
 
@@ -132,21 +135,34 @@ def _prepared(steps: Any, split: Split) -> Any:
     return inputs(split) if steps is None else steps.transform(inputs(split))
 
 
-def _xgboost(client: Any, estimator: Any, X: Any, y: Any, weights: Any) -> Any:
+def _xgboost(client: Any, _: list[str], estimator: Any, arrays: list[Any]) -> Any:
     from xgboost import dask as distributed
 
     kind = distributed.DaskXGBClassifier if is_classifier(estimator) else distributed.DaskXGBRegressor
     together = kind(**estimator.get_params())
     together.client = client
-    together.fit(X, y, sample_weight=weights)
+    together.fit(*arrays[:2], **_weighted(arrays))
     fitted = clone(estimator)
     fitted.load_model(bytearray(together.get_booster().save_raw("ubj")))
     return fitted
 
 
-def _lightgbm(client: Any, estimator: Any, X: Any, y: Any, weights: Any) -> Any:
+def _weighted(arrays: list[Any]) -> dict[str, Any]:
+    return {"sample_weight": arrays[2]} if len(arrays) > 2 else {}
+
+
+def _lightgbm(client: Any, workers: list[str], estimator: Any, arrays: list[Any]) -> Any:
     import lightgbm
 
     kind = lightgbm.DaskLGBMClassifier if is_classifier(estimator) else lightgbm.DaskLGBMRegressor
-    together = kind(**estimator.get_params(), client=client)
-    return together.fit(X, y, sample_weight=weights).to_local()
+    together = kind(**{**estimator.get_params(), "n_jobs": None}, client=client)
+    who_has = client.who_has
+    # LightGBM numbers the workers in the order of this answer, which is that of a set.
+    client.who_has = lambda futures: dict(
+        sorted(who_has(futures).items(), key=lambda each: workers.index(each[1][0]))
+    )
+    try:
+        fitted = together.fit(*arrays[:2], **_weighted(arrays)).to_local()
+    finally:
+        del client.who_has
+    return fitted.set_params(n_jobs=1)
