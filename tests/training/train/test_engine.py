@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -23,8 +24,11 @@ from tests.training import own_code
 from tests.training.project import ROOT, Project
 from tests.training.rows import mixed
 from training.base.errors import ClusterError, ConfigError
-from training.data.dataset import TRAIN_FILE, Split, Taken, read_profile, read_split
-from training.train import engine
+from training.data.dataset import TRAIN_FILE, Profile, Split, Taken, read_profile, read_split
+from training.results import scores
+from training.sections.algorithms import AlgorithmSettings
+from training.train import algorithms, engine
+from training.train.onnx import export
 
 pytestmark = [pytest.mark.slow]
 
@@ -182,6 +186,51 @@ def test_a_killed_worker_costs_only_its_own_tasks(prepared: Project, dask: Machi
     assert len(numbers) <= 14  # what it computed, and what it had finished in the moment before
 
 
+LOGGED = """
+import os, time
+from pathlib import Path
+from sklearn.tree import DecisionTreeClassifier
+
+
+class Logged(DecisionTreeClassifier):
+    def fit(self, X, y, **options):
+        with Path({folder!r}, "calls").open("a") as file:
+            file.write(f"0 {{os.getpid()}}\\n")
+        time.sleep(0.1)
+        return super().fit(X, y, **options)
+
+
+def tree():
+    return Logged()
+"""
+CALLS = 6 + 2 + 5 * 6 + 5
+"""The search, the fit and its repetition, the searches of the folds, their fits."""
+
+
+def test_workers_killed_in_a_search_and_in_a_fold_change_nothing(
+    prepared: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_package("distributed")
+    monkeypatch.delenv("ESPALIER_DASK", raising=False)
+    monkeypatch.setenv("ESPALIER_DASK_WORKERS", "2")
+    own_code.write(
+        prepared.root, {"custom/__init__.py": "", "custom/trees.py": LOGGED.format(folder=str(tmp_path))}
+    )
+    search = {"method": "grid", "space": {"max_depth": [2, 3]}}
+    with own_code.forgotten(prepared.root):
+        prepared.change(train__algorithms={"tree": {"estimator": "custom.trees:tree", "search": search}})
+        prepared.run("train", "tree")
+        local = outputs(prepared.root)
+        assert len(calls(tmp_path)) == CALLS
+        (tmp_path / "calls").unlink()
+        prepared.change(train__engine="dask")
+        with killed(tmp_path, after=3), killed(tmp_path, after=CALLS - 2):
+            prepared.run("train", "tree")
+    assert outputs(prepared.root) == local
+    # Each killed worker may take a fit with it, and one that it had just finished.
+    assert CALLS < len(calls(tmp_path)) <= CALLS + 4
+
+
 def test_an_error_of_a_task_is_that_of_the_caller(prepared: Project, dask: Machines) -> None:
     def refuse(number: int) -> None:
         raise ConfigError(f"{number} is wrong")
@@ -257,6 +306,65 @@ def test_without_dask_there_is_a_remedy(prepared: Project, monkeypatch: pytest.M
         engine.opened("dask"),
     ):
         pass
+
+
+def _fitted(name: str, partitions: int | None, rows: tuple[Profile, Split], **parameters: Any) -> bytes:
+    profile, split = rows
+    own = {"partitions": partitions} if partitions else {}
+    block = AlgorithmSettings.model_validate({"n_estimators": 20, "max_depth": 3, **own, **parameters})
+    pipeline = algorithms.pipeline(name, block, profile)
+    return export.export(algorithms.fit(pipeline, split), profile.layout)
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+class TestPartitions:
+    def test_one_is_the_fit_of_one_process_and_more_repeat(
+        self, name: str, prepared: Project, dask: Machines
+    ) -> None:
+        require_package(name if name == "lightgbm" else "distributed")
+        rows = mixed(rows=1200)
+        local = _fitted(name, None, rows)
+        with engine.opened("dask"):
+            assert _fitted(name, 1, rows) == local
+            two = _fitted(name, 2, rows)
+            assert two == _fitted(name, 2, rows)
+        scoring, layout = scores.of("classification"), rows[0].layout
+        labels = [scoring.answerer(each, layout)(rows[1])[0] for each in (local, two)]
+        # The bounds of bins differ, so a few rows near one may.
+        assert (labels[0] != labels[1]).mean() < 0.05
+
+    def test_the_report_and_the_bundle_say_so(self, name: str, prepared: Project, dask: Machines) -> None:
+        require_package(name if name == "lightgbm" else "distributed")
+        # The defaults' `exact` is for one process.
+        method = {"tree_method": "hist"} if name == "xgboost" else {}
+        block = {"n_estimators": 20, "partitions": 2, **method}
+        prepared.change(train__engine="dask", train__algorithms={name: block}, select__gate={})
+        prepared.run("train", name)
+        prepared.run("select")
+        expected = {"engine": "dask", "partitions": 2}
+        for file in (f"candidates/{name}/report.json", "model/model.json"):
+            assert json.loads((prepared.root / file).read_text())["partitioned"] == expected
+
+
+def test_a_fit_on_partitions_that_loses_a_worker_starts_again(
+    prepared: Project,
+    machines: Machines,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.delenv("ESPALIER_DASK", raising=False)
+    monkeypatch.setenv("ESPALIER_DASK_WORKERS", "2")
+    rows = mixed(rows=4000)
+    with engine.opened("dask"):
+        whole = _fitted("xgboost", 2, rows, n_estimators=20)
+        client = engine.cluster_in_use().client
+        victim = [*client.run(os.getpid).values()][1]
+        threading.Timer(1.5, os.kill, (victim, signal.SIGKILL)).start()
+        long = _fitted("xgboost", 2, rows, n_estimators=3000)
+        assert "a worker was lost in a fit on partitions (try 1 of 3)" in caplog.text
+        assert len(long) > len(whole)
+        assert _fitted("xgboost", 2, rows, n_estimators=20) == whole
 
 
 class TestData:

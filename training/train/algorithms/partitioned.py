@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import operator
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -155,14 +156,18 @@ def _lightgbm(client: Any, workers: list[str], estimator: Any, arrays: list[Any]
     import lightgbm
 
     kind = lightgbm.DaskLGBMClassifier if is_classifier(estimator) else lightgbm.DaskLGBMRegressor
-    together = kind(**{**estimator.get_params(), "n_jobs": None}, client=client)
+    lightgbm.register_logger(logging.getLogger("lightgbm"))
+    logging.getLogger("lightgbm").setLevel(logging.WARNING)
+    together = kind(**estimator.get_params(), client=client)
     who_has = client.who_has
     # LightGBM numbers the workers in the order of this answer, which is that of a set.
     client.who_has = lambda futures: dict(
         sorted(who_has(futures).items(), key=lambda each: workers.index(each[1][0]))
     )
     try:
-        fitted = together.fit(*arrays[:2], **_weighted(arrays)).to_local()
+        with warnings.catch_warnings():
+            # A worker has one thread, whatever n_jobs says.
+            warnings.filterwarnings("ignore", message="Parameter n_jobs will be ignored")
+            return together.fit(*arrays[:2], **_weighted(arrays)).to_local()
     finally:
         del client.who_has
-    return fitted.set_params(n_jobs=1)
