@@ -59,7 +59,9 @@ class Measure:
         # All at once, so that small data gives the same bits as ever.
         parts = blocks(outer) if inner.is_large else [outer]
         answered = [self.scoring.fitted_answers(fitted, inputs(each), self.score) for each in parts]
-        answers = answered[0] if len(answered) == 1 else tuple(map(np.concatenate, zip(*answered, strict=True)))
+        answers = (
+            answered[0] if len(answered) == 1 else tuple(map(np.concatenate, zip(*answered, strict=True)))
+        )
         return scores.point(self.scoring, outer.target, answers, outer.weights)[self.score], converged
 
 

@@ -16,7 +16,7 @@ from training.results import leaderboard, report
 def labels(values: list[object]) -> list[str]:
     raw = pd.DataFrame({"x": values})
     rows = pd.DataFrame(index=pd.RangeIndex(1, len(raw) + 1))
-    return with_slices(rows, raw, ["x"], PLAIN)["slice.x"].tolist()
+    return list(with_slices(rows, raw, ["x"], PLAIN)["slice.x"])
 
 
 def test_texts_are_slices_and_missing_ones_too() -> None:

@@ -25,6 +25,9 @@ from training.train.parity import check_parity
 EVERY = [(name, task) for task in ("classification", "regression") for name in algorithms.FACTORIES[task]]
 
 
+PLAIN = AlgorithmSettings.model_validate({})
+
+
 @pytest.fixture
 def small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where an array of half a kilobyte is large, and a block has 50 rows."""
@@ -94,9 +97,9 @@ def test_the_preparation_is_fitted_on_a_sample_and_the_file_agrees(
 
 def test_trees_of_a_forest_draw_no_more_rows_than_a_tree_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     profile, _ = mixed()
-    assert algorithms.pipeline("random_forest", AlgorithmSettings(), profile)[-1].max_samples is None
+    assert algorithms.pipeline("random_forest", PLAIN, profile)[-1].max_samples is None
     monkeypatch.setattr(factories, "ROWS_OF_A_TREE", 60)
-    estimator = algorithms.pipeline("random_forest", AlgorithmSettings(), profile)[-1]
+    estimator = algorithms.pipeline("random_forest", PLAIN, profile)[-1]
     assert estimator.max_samples == pytest.approx(60 / profile.train_rows)
     own = AlgorithmSettings.model_validate({"max_samples": 0.5})
     assert algorithms.pipeline("random_forest", own, profile)[-1].max_samples == 0.5
@@ -114,7 +117,7 @@ def test_what_many_rows_would_take_for_ever_is_refused_with_a_remedy(
 ) -> None:
     profile = mixed()[0].model_copy(update={"train_rows": rows})
     with pytest.raises(ConfigError, match=rf"{name}: {reason}.*use hist_gradient_boosting"):
-        algorithms.pipeline(name, AlgorithmSettings(), profile)
+        algorithms.pipeline(name, PLAIN, profile)
 
 
 @pytest.mark.slow

@@ -60,15 +60,6 @@ class WeightedPipeline(Pipeline):  # type: ignore[misc]
         by_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
         return by_class if sample_weight is None else sample_weight * by_class
 
-    def weights(
-        self, y: NDArray[Any], sample_weight: NDArray[np.float64] | None
-    ) -> NDArray[np.float64] | None:
-        """How much each row counts; None if all count alike."""
-        if self.class_weight is None:
-            return sample_weight
-        by_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
-        return by_class if sample_weight is None else sample_weight * by_class
-
 
 def takes_weights(estimator: Any) -> bool:
     """Whether an estimator can count rows more than others."""
