@@ -247,7 +247,7 @@ def _repeating(table: pa.Table) -> list[str]:
         kind = column.type
         if pa.types.is_nested(kind) or pa.types.is_null(kind):
             return False
-        return int(pc.count_distinct(column).as_py()) <= table.num_rows // 4
+        return bool(pc.count_distinct(column).as_py() <= table.num_rows // 4)
 
     return [name for name, column in zip(table.column_names, table.columns, strict=True) if repeats(column)]
 
