@@ -168,7 +168,7 @@ def _variables() -> Iterator[str]:
         for name, constant in re.findall(
             r'environ(?:ment)?(?:\.get\(|\[)(?:"([A-Z]\w+)"|([A-Z][A-Z_]+)\b)(?!\] =)', text
         ):
-            yield name or re.findall(rf'^{constant} = "(.*)"$', text, re.MULTILINE)[0]
+            yield name or re.findall(rf'^{constant} = "([^"]*)"', text, re.MULTILINE)[0]
 
 
 @pytest.mark.parametrize("name", sorted({*_variables()} - NOT_FOR_USERS))

@@ -256,6 +256,10 @@ def _environment_problems(
             yield f"no Application deploys {name}"
 
 
+_OF_OPTIONS = {("batch", "CronJob", ""), ("batch", "Job", "")}
+"""Kinds that a component brings if a model's overlay has it: batch scoring."""
+
+
 def _whitelist_problems(
     documents: Sequence[Document], name: str, deployed: Sequence[Sequence[Document]]
 ) -> Iterator[str]:
@@ -277,7 +281,7 @@ def _whitelist_problems(
         if not any(_covers(pattern, kind) for pattern in allowed):
             yield f"AppProject {name}: it does not allow {_kind(*kind)}"
     for pattern in sorted(allowed):
-        if not any(_covers(pattern, kind) for kind in used):
+        if pattern not in _OF_OPTIONS and not any(_covers(pattern, kind) for kind in used):
             yield f"AppProject {name}: it allows {_kind(*pattern)}, which is deployed nowhere"
     for pattern in allowed:
         if pattern[2].startswith("*"):

@@ -23,8 +23,8 @@ STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text
 ]
 
 OURS = {"app", "common", "training"}
-CARRIERS = {"cloudpickle", "dask", "distributed"}
-"""Modules that carry work to other processes and change no result."""
+CARRIERS = {"cloudpickle", "dask", "distributed", "pyspark"}
+"""Optional modules that carry work or rows to and from other processes and change no result."""
 
 
 @cache

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ADDRESS, WORKERS = "ESPALIER_DASK", "ESPALIER_DASK_WORKERS"
+ADDRESS = "ESPALIER_DASK"
+WORKERS = "ESPALIER_DASK_WORKERS"
 SECONDS_TO_CONNECT = 10
 SECONDS_FOR_WORKERS = 300
 """A new machine may have to start."""
@@ -281,7 +282,7 @@ def _share_folder(client: Any, stack: ExitStack) -> None:
     marker = folder / "build" / f"dask-{os.getpid()}"
     token = secrets.token_hex()
     marker.parent.mkdir(exist_ok=True)
-    marker.write_text(token)
+    marker.write_text(token, encoding="utf-8")
     with _by_value(workspace):
         try:
             seen = all(client.run(workspace.sees, marker, token).values())

@@ -64,7 +64,7 @@ class Workspace(WorkerPlugin):  # type: ignore[misc]
 def sees(file: Path, content: str) -> bool:
     """Whether a worker sees a file of the client with the same content."""
     try:
-        return file.read_text() == content
+        return file.read_text(encoding="utf-8") == content
     except OSError:
         return False
 
