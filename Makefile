@@ -11,6 +11,8 @@ TIME ?= 30s
 BASE ?= origin/main
 # The model that a target is about: empty for the first, a name, or all.
 MODEL ?=
+# Of the sample that `make try` takes.
+ROWS ?= 10000
 # Tests wait for other processes a third of the time.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 MONITOR_ARGS ?=
@@ -78,6 +80,10 @@ model: setup ## Create the model NAME from SOURCE, a file or what data.source ta
 	@python -m training.draft "$(SOURCE)" --target "$(TARGET)" --model "$(NAME)" $(if $(TASK),--task "$(TASK)") \
 	  $(if $(SPLIT_GROUP),--group "$(SPLIT_GROUP)") $(if $(SPLIT_TIME),--time "$(SPLIT_TIME)")
 	@python -m deploy.overlay "$(NAME)" $(if $(OWNERS),--owners "$(OWNERS)")
+
+.PHONY: try
+try: setup ## Try the parameters of MODEL on a random sample of ROWS rows (10000); results of all rows stay as they are
+	$(IN) python -m training.trial --rows "$(ROWS)"
 
 .PHONY: refresh
 refresh: setup ## Read the data source again, then run the stages whose inputs changed

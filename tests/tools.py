@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from common.ports import free_port
 
-__all__ = ["free_port", "missing", "require", "require_built", "require_package"]
+__all__ = ["free_port", "missing", "require", "require_built", "require_group", "require_package"]
 
 
 def require(tool: str) -> str:
@@ -34,6 +34,14 @@ def require_package(name: str) -> None:
         importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         missing(name)
+
+
+def require_group(name: str, groups: str) -> None:
+    """Skip without a package that only a group of its own brings; only REQUIRE_TOOLS=all insists on it."""
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        missing(f"{name} (`uv sync --inexact {groups}`)", insists=("all",))
 
 
 def require_built(tool: str, how: str) -> str:

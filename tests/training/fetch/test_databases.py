@@ -7,15 +7,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.tools import free_port, require
+from tests.tools import free_port, require, require_group
 from training.base.errors import ConfigError, DataError
-from training.fetch import databases, sources
+from training.fetch import databases, sorting, sources
+from training.fetch.stream import to_frame
 
 
 @pytest.fixture
@@ -125,7 +130,7 @@ def test_databases_without_read_only_transactions_get_no_writing_word(
         ("", "ESPALIER_SQL_URL is not set"),
         ("not a url", "is not a database URL"),
         ("sqlite:///none.db", "none.db does not exist"),
-        ("snowflake://u:secret@account/db", "install snowflake-sqlalchemy"),
+        ("trino://u:secret@h/db", r"install trino\[sqlalchemy\]"),
         ("postgresql+asyncpg9://u:secret@h/db", "not installed; install psycopg"),
         ("mysql://u:secret@h/db", "install pymysql"),
         ("nosuch://u:secret@h/db", "install the SQLAlchemy dialect for nosuch"),
@@ -246,3 +251,109 @@ def _assert_nothing_is_written(url: str) -> None:
         with pytest.raises(ConfigError, match=complaint):
             sources.read(f"sql:{query.replace('flowers', 'kept')}")
     assert flowers() == before
+
+
+def spooled(names: list[str], *chunks: list[tuple[object, ...]]) -> pd.DataFrame:
+    return to_frame(sorting.Spool("made up", names).add_rows(iter(chunks)).stream())
+
+
+def test_values_that_are_no_cells_are_named() -> None:
+    class Odd:
+        pass
+
+    with pytest.raises(DataError, match=r"no table cells.*odd"):
+        spooled(["odd"], [(Odd(),)])
+    with pytest.raises(DataError, match=r"no table cells.*of bytes and str.*odd"):
+        spooled(["odd"], [("a",), (b"a",)])
+    with pytest.raises(DataError, match=r"no table cells.*of bool and timestamp.*odd"):
+        spooled(["odd"], [(True,)], [(datetime(2026, 1, 1),)])
+
+
+cells = st.none() | st.integers(-5, 5) | st.floats(-2, 2).map(lambda each: round(each, 1))
+texts = st.none() | st.text("ab", max_size=2)
+tables = st.lists(st.tuples(cells, texts, cells | texts | st.booleans()), min_size=1, max_size=40)
+
+
+@given(tables, st.integers(1, 9), st.sampled_from([1, 64, 1 << 20]), st.randoms(use_true_random=False))
+def test_rows_are_sorted_alike_however_they_arrive(
+    rows: list[tuple[object, ...]], size: int, run: int, order: Random
+) -> None:
+    """In one chunk or in many, in memory or on disk, in any order."""
+    names = ["x", "y", "z"]
+    once = spooled(names, rows)
+    shuffled = order.sample(rows, len(rows))
+    chunks = [shuffled[start : start + size] for start in range(0, len(rows), size)]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sorting, "RUN_BYTES", run)
+        pd.testing.assert_frame_equal(spooled(names, *chunks), once)
+    first = [(each is not None and each == each, each or 0) for each in once["x"].astype(object)]
+    assert [each for _, each in first] == sorted(each for _, each in first) or not all(
+        known for known, _ in first
+    )
+    assert sorted(map(str, once["y"].astype(object).where(once["y"].notna(), None))) == sorted(
+        str(row[1]) for row in rows
+    )
+
+
+@pytest.mark.slow
+def test_many_rows_of_a_query_pass_through_a_file(
+    database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sorting, "RUN_BYTES", 1 << 18)
+    monkeypatch.setattr(sorting.tempfile, "tempdir", str(tmp_path))
+    query = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000) "
+        "SELECT i * 7919 % 60000 AS place, CASE i WHEN 50000 THEN 'odd' ELSE i END AS mixed FROM n"
+    )
+    frame = sources.read(f"sql:{query}")
+    assert frame["place"].tolist() == list(range(60000))
+    assert frame["mixed"].map(type).eq(str).all()
+    assert "odd" in set(frame["mixed"])
+    assert not list(tmp_path.glob("espalier-*"))
+
+
+@pytest.mark.slow
+def test_snowflake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for package in ("fakesnow", "snowflake-sqlalchemy"):
+        require_group(package, "--group snowflake --group fakesnow")
+    import fakesnow
+    import snowflake.connector
+
+    monkeypatch.setenv(databases.SQL_URL, "snowflake://gardener:rosebud@account/GARDEN/PUBLIC")
+    with fakesnow.patch():
+        connection = snowflake.connector.connect(
+            user="gardener", password="rosebud", account="account", database="GARDEN", schema="PUBLIC"
+        )
+        connection.cursor().execute(
+            "CREATE TABLE flowers AS SELECT i AS id, i / 2 AS share, 'k' || i % 3 AS kind FROM range(40000) t(i)"
+        )
+        frame = sources.read("sql:SELECT * FROM flowers ORDER BY id DESC")
+        assert frame["id"].tolist() == list(range(40000))
+        assert frame["share"].dtype == np.float64
+        assert frame["kind"].tolist()[:3] == ["k0", "k1", "k2"]
+        with pytest.raises(DataError, match=r"snowflake://account/GARDEN/PUBLIC: .*TREES does not exist"):
+            sources.read("sql:SELECT * FROM trees")
+
+
+def test_snowflakes_key_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    require_group("snowflake-sqlalchemy", "--group snowflake")
+    import snowflake.connector
+
+    seen: dict[str, object] = {}
+
+    def connect(**arguments: object) -> None:
+        seen.update(arguments)
+        raise snowflake.connector.errors.OperationalError("it was only asked")
+
+    monkeypatch.setattr(snowflake.connector, "connect", connect)
+    monkeypatch.setenv(databases.SQL_URL, "snowflake://gardener@account/GARDEN/PUBLIC?warehouse=SMALL")
+    monkeypatch.setenv(databases.KEY_FILE, str(tmp_path / "key.p8"))
+    with pytest.raises(ConfigError, match=r"ESPALIER_SQL_KEY_FILE: there is no file .*key\.p8"):
+        sources.read("sql:SELECT 1")
+    (tmp_path / "key.p8").write_text("-")
+    monkeypatch.setenv(databases.KEY_PASSPHRASE, "rosebud")
+    with pytest.raises(DataError, match="it was only asked"):
+        sources.read("sql:SELECT 1")
+    assert seen["private_key_file"] == str(tmp_path / "key.p8")
+    assert seen["private_key_file_pwd"] == "rosebud"
+    assert (seen["user"], seen["warehouse"]) == ("gardener", "SMALL")
