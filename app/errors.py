@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import orjson
@@ -70,6 +71,11 @@ class RequestError(Exception):
         self.reason = reason
         self.details = tuple(details[:MAX_DETAILS])
         self.headers = headers
+
+    def __reduce__(self) -> tuple[Callable[[], RequestError], tuple[()]]:
+        """For pickle, which would call the class with the message alone."""
+        keywords = {"reason": self.reason, "details": self.details, "headers": self.headers}
+        return partial(RequestError, self.status, self.code, self.message, **keywords), ()  # type: ignore[arg-type]
 
     def body(self) -> bytes:
         return error_body(self.code, self.message, self.details)

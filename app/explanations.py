@@ -6,7 +6,7 @@ The file that computes the contributions is loaded when the first client asks.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 from threading import Lock
@@ -15,13 +15,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter
 from pydantic import Field
 
 from app.answers import SIGNED_BYTES, Answers, OutputTensor, unpredictable
 from app.contract import Bundle, Explanation, Layout, Manifest
 from app.limits import RowLimits, Sizes
-from app.metrics import EXPLAINED
 from app.predictor import CONTRIBUTIONS, Explainer
 from app.schema import EXPLAIN, Row, Rows, object_of
 
@@ -47,7 +45,7 @@ class Explained:
 
 
 class Explanations:
-    """The explanations of the model in a bundle that has them.
+    """The explanations of the model in a bundle that has them; `count` is called with the number of explained rows.
 
     Attributes:
         tensors: the outputs of the inference protocol.
@@ -55,7 +53,7 @@ class Explanations:
     """
 
     def __init__(
-        self, bundle: Bundle, answers: Answers[Any, Any], registry: CollectorRegistry, max_bytes: int
+        self, bundle: Bundle, answers: Answers[Any, Any], count: Callable[[int], None], max_bytes: int
     ) -> None:
         manifest = bundle.manifest
         assert manifest.explanation is not None  # noqa: S101  for mypy: the caller looked
@@ -65,7 +63,7 @@ class Explanations:
         self._file = bundle.explanation
         self._explainer: Explainer | None = None
         self._lock = Lock()
-        self._counted = Counter(EXPLAINED, "Rows whose prediction was explained.", registry=registry)
+        self._count = count
         self._names = [each.name for each in manifest.features]
         self._classes = np.array(manifest.classes, dtype=object)
         self._base = np.array(self._about.base)
@@ -91,7 +89,7 @@ class Explanations:
         contributions = [each[score] for each in found]
         if not all(map(isfinite, contributions)):
             raise unpredictable(0)
-        self._counted.inc()
+        self._count(1)
         name = (
             self._about.positive if label is None or self._about.positive else self._manifest.classes[label]
         )
@@ -111,7 +109,7 @@ class Explanations:
         finite = np.isfinite(contributions)
         if not finite.all():
             raise unpredictable(int(finite.all(axis=1).argmin()))
-        self._counted.inc(len(rows))
+        self._count(len(rows))
         return Explained(base, contributions, self._explained_classes(labels, len(rows)))
 
     def each(self, explained: Explained) -> Iterator[dict[str, Any]]:

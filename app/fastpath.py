@@ -16,17 +16,17 @@ from time import perf_counter, thread_time
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from app.encodings import content_encoding, decompress
 from app.errors import RequestError
 from app.http import Answer, RequestHeaders, content_length
 from app.metrics import RouteMetrics
+from app.offload import Offload
 from app.transport import (
     CLIENT_CLOSED_REQUEST,
     FAILED,
     Budget,
     check_length,
     check_media_type,
-    content_encoding,
-    decompress,
     log_access,
     read_body,
 )
@@ -41,7 +41,8 @@ INLINE_BYTES = 2 * 1024
 _FIRST_GUESS = INLINE_SECONDS / (8 * 1024)
 """Seconds per byte before the first measurement: those of a forest of 100 trees."""
 
-# One thread for all endpoints: batches are bound by the processor, and only one at a time uses memory.
+# One thread for all endpoints: batches are bound by the processor, and only one at a time uses memory. It answers what no
+# process answers (`app.offload`).
 _thread = ThreadPoolExecutor(1, thread_name_prefix="batch")
 
 
@@ -56,6 +57,8 @@ class Endpoint:
         budget: of the process, for bodies that are not small.
         media_types: accepted besides JSON.
         takes_long: whether a body asks for what takes long however small it is; such a body is answered in the thread.
+        offload: the process for large requests, if there is one.
+        answer_elsewhere: asks that process for the answer.
         access_log: whether each answer is logged.
     """
 
@@ -69,6 +72,8 @@ class Endpoint:
         media_types: Collection[bytes] = (),
         *,
         takes_long: Callable[[bytes | bytearray], bool] | None = None,
+        offload: Offload | None = None,
+        answer_elsewhere: Callable[[bytes, RequestHeaders], Answer] | None = None,
         access_log: bool = False,
     ) -> None:
         self._answer = answer
@@ -79,6 +84,8 @@ class Endpoint:
         self._inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._media_types = media_types
         self._takes_long = takes_long
+        self._offload = offload
+        self._elsewhere = answer_elsewhere
         self._access_log = access_log
         self._seconds_per_byte = _FIRST_GUESS
 
@@ -160,26 +167,43 @@ class Endpoint:
         self._budget.check(content_length(headers))
         with self._budget.holding() as hold:
             body = await read_body(message, receive, self._max_body_bytes, hold)
-            loop = asyncio.get_running_loop()
-            if encoding:
-                # Compressed bodies say nothing about the time per byte.
-                return await loop.run_in_executor(_thread, self._answer_compressed, body, encoding, headers)
-            if len(body) * self._seconds_per_byte <= INLINE_SECONDS and self.is_quick(body):
+            large = len(body) > self._inline_bytes
+            if not encoding and len(body) * self._seconds_per_byte <= INLINE_SECONDS and self.is_quick(body):
                 return self._answer_timed(body, headers)
+            loop = asyncio.get_running_loop()
+            if large and self._offload is not None and self._offload.is_ready():
+                return await loop.run_in_executor(
+                    self._offload.thread, self._answer_elsewhere, body, encoding, headers
+                )
+            if encoding:
+                return await loop.run_in_executor(_thread, self._answer_compressed, body, encoding, headers)
             return await loop.run_in_executor(_thread, self._answer_timed, body, headers)
 
     def _answer_compressed(self, body: bytes, encoding: bytes, headers: RequestHeaders) -> Answer:
         self._budget.check(len(body), len(body))
         return self._answer(decompress(body, encoding, self._max_body_bytes), headers)
 
+    def _answer_elsewhere(self, body: bytes, encoding: bytes, headers: RequestHeaders) -> Answer:
+        assert self._elsewhere is not None  # noqa: S101  for mypy: it is given with the process
+        assert self._offload is not None  # noqa: S101  as above
+        self._budget.check(len(body), len(body))
+        answer = self._elsewhere(body, headers)
+        if not encoding:
+            self._learn(body, self._offload.seconds)
+        return answer
+
     def _answer_timed(self, body: bytes, headers: RequestHeaders) -> Answer:
-        """Answer, and measure the time per byte, which differs tenfold between models and shapes of requests."""
         # Unread responses may have filled the budget while this request waited.
         self._budget.check(len(body), len(body))
         started = thread_time()
         answer = self._answer(body, headers)
-        if self.is_quick(body):  # What takes long says nothing about the other bodies.
-            pace = (thread_time() - started) / len(body)
+        self._learn(body, thread_time() - started)
+        return answer
+
+    def _learn(self, body: bytes, seconds: float) -> None:
+        """Measure the time per byte, which differs tenfold between models and shapes of requests."""
+        # What takes long says nothing about the other bodies, and neither do compressed ones.
+        if self.is_quick(body):
+            pace = seconds / len(body)
             # Up at once and down slowly: too high an estimate costs a hand-over, too low a one makes all requests wait.
             self._seconds_per_byte = max(pace, 0.9 * self._seconds_per_byte + 0.1 * pace)
-        return answer

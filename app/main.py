@@ -18,12 +18,13 @@ from app import metrics
 from app.contract import Bundle, read_bundle
 from app.fastpath import Endpoint
 from app.http import BINARY, JSON
-from app.metrics import Exposition, HttpMetrics, export_age
+from app.metrics import Exposition, HttpMetrics, ModelMetrics, export_age, export_process
+from app.offload import Offload
 from app.openapi import description, document
 from app.page import DOCUMENTATION_FILES, documentation_file, documentation_page, read_page
-from app.predictionlog import PredictionLog, RecordedOperation
+from app.predictionlog import Operation, PredictionLog
 from app.protocol import Protocol
-from app.service import Service
+from app.service import RecordedOperation, Service
 from app.settings import Settings, body_limit, read_settings
 from app.transport import Budget, add_error_handlers, log_observed, response
 
@@ -85,12 +86,15 @@ class _ExactRoute(APIRoute):
         return super().matches(scope)
 
 
-def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -> Application:
+def create_app(
+    settings: Settings | None = None, bundle: Bundle | None = None, offload: Offload | None = None
+) -> Application:
     """The application for one bundle.
 
     Args:
         settings: read from the environment by default.
         bundle: read from `settings.model_dir` by default.
+        offload: the process for large requests; without it a thread answers them.
 
     Returns:
         A FastAPI application. Its `state` has what the server needs.
@@ -101,8 +105,9 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     settings = settings or read_settings()
     bundle = bundle or read_bundle(settings.model_dir)
     registry = CollectorRegistry()
+    model_metrics = ModelMetrics(bundle.manifest, registry)
     service = Service(
-        bundle, registry, settings.max_answer_bytes, ignore_unknown=settings.unknown_fields == "ignore"
+        bundle, model_metrics, settings.max_answer_bytes, ignore_unknown=settings.unknown_fields == "ignore"
     )
     protocol = Protocol(service)
     app = Application(
@@ -121,14 +126,18 @@ def create_app(settings: Settings | None = None, bundle: Bundle | None = None) -
     state = app.state
     state.settings = settings
     state.service = service
+    state.model_metrics = model_metrics
+    state.offload = offload
     state.prediction_log = (
         PredictionLog(settings, bundle.manifest, registry) if settings.prediction_log else None
     )
     state.http = HttpMetrics(registry)
     state.budget = Budget(settings.max_buffered_bytes, body_limit(settings, len(service.manifest.features)))
     state.draining = False
-    sources = [each for each in (service.metrics, state.http, state.prediction_log) if each is not None]
+    sources = [each for each in (model_metrics, state.http, state.prediction_log) if each is not None]
     state.exposition = Exposition(registry, sources)
+    if offload is not None:
+        export_process(registry, offload.pid)
     export_age(registry, settings.model_created, settings.data_created)
     fast_path = _add_predictions(app, protocol)
     _add_protocol(app, protocol)
@@ -148,22 +157,30 @@ def _add_predictions(app: Application, protocol: Protocol) -> dict[str, Endpoint
     service: Service = app.state.service
     settings: Settings = app.state.settings
     log: PredictionLog | None = app.state.prediction_log
+    offload: Offload | None = app.state.offload
 
-    def endpoint(handler: str, answer: RecordedOperation, **options: Any) -> Endpoint:
+    def logged(operation: RecordedOperation) -> Operation:
+        return log.logged(operation) if log else operation
+
+    def endpoint(handler: str, name: str, answer: RecordedOperation, **options: Any) -> Endpoint:
         return Endpoint(
-            log.logged(answer) if log else answer,
+            logged(answer),
             app.state.http.route(handler, "POST"),
             service.refuse,
             body_limit(settings, len(service.manifest.features)),
             app.state.budget,
+            offload=offload,
+            answer_elsewhere=(
+                logged(offload.operation(name, app.state.model_metrics)) if offload is not None else None
+            ),
             takes_long=service.explanations.are_asked_for if service.explanations else None,
             access_log=settings.access_log,
             **options,
         )
 
-    predictions = endpoint("/predict", service.predict)
-    inference = endpoint(_INFER, protocol.infer, media_types=(BINARY.encode(),))
-    inference_of_version = endpoint(_INFER_VERSION, protocol.infer, media_types=(BINARY.encode(),))
+    predictions = endpoint("/predict", "predict", service.predict)
+    inference = endpoint(_INFER, "infer", protocol.infer, media_types=(BINARY.encode(),))
+    inference_of_version = endpoint(_INFER_VERSION, "infer", protocol.infer, media_types=(BINARY.encode(),))
 
     @app.post("/predict", tags=["predict"], summary="Predict one row or many")
     async def predict(request: Request) -> Response:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter as Tally
+from collections import Counter as Multiset
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
@@ -39,11 +39,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from app.answers import Answers, Measure, PredictedRow
-from app.contract import MISSING_CATEGORY, CategoryFeature, Feature, Layout, Manifest, as_label
+from app.answers import Measure, PredictedRow, answers_of
+from app.contract import MISSING_CATEGORY, Feature, Manifest, as_label
 from app.errors import REASONS, Detail, Reason
 from app.http import content_length
 from app.schema import Rows
+from app.tally import CONFIDENCE_BUCKETS, Tallies, Tally
 
 REQUESTS = "http_requests"
 REQUEST_SIZE = "http_request_size_bytes"
@@ -64,6 +65,9 @@ REJECTED = "model_rejected"
 REJECTED_FIELDS = "model_rejected_fields"
 MODEL_CREATED = "model_created_timestamp_seconds"
 DATA_CREATED = "model_data_timestamp_seconds"
+
+OFFLOADED = "offloaded"
+"""Before the names of the process metrics."""
 
 LOG_ROWS = "prediction_log_rows"
 LOG_QUEUE = "prediction_log_queue_rows"
@@ -86,7 +90,6 @@ def _with_limit(*buckets: float) -> tuple[float, ...]:
     return tuple(sorted({*buckets, LATENCY_LIMIT}))
 
 
-CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 # From half a millisecond, which is where one row is answered, up to what a queue of big batches takes.
 _LATENCY = _with_limit(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _LATENCY_BY_HANDLER = _with_limit(0.005, 0.025, 0.1, 0.5, 1)
@@ -134,7 +137,7 @@ CountedAnswer = tuple[int, float, int, int]
 class ModelMetrics:
     """The model's metrics in one registry; every series exists from the start, at zero."""
 
-    def __init__(self, manifest: Manifest, answers: Answers[Any, Any], registry: CollectorRegistry) -> None:
+    def __init__(self, manifest: Manifest, registry: CollectorRegistry) -> None:
         # "max" merges the workers' gauges, which are equal.
         gauge = partial(Gauge, registry=registry, multiprocess_mode="max")
         counter = partial(Counter, registry=registry)
@@ -142,6 +145,7 @@ class ModelMetrics:
         info = gauge(MODEL_INFO, "The model that is served; always 1.", labels)
         info.labels(*(getattr(manifest, label) for label in labels)).set(1)
 
+        answers = answers_of(manifest)
         predictions = counter(PREDICTIONS, "Rows predicted, by class or, of a regression, by bin.", ["class"])
         self._bins = [predictions.labels(each.label) for each in answers.bins]
         self._measure = _MEASURES[answers.measure](registry)
@@ -157,16 +161,22 @@ class ModelMetrics:
                 self._rejected_fields.labels(as_label(feature.name, OTHER_FIELD), possible)
         for possible in _OTHER_FAULTS:
             self._rejected_fields.labels(OTHER_FIELD, possible)
+        self._explained = (
+            counter(EXPLAINED, "Rows whose prediction was explained.") if manifest.explanation else None
+        )
 
         bins = counter(FEATURE_BIN, "Values seen, by feature and bin.", ["feature", "bin"])
-        layout = Layout.of(manifest.features)
-        # All parts of a datetime are missing together, so the first one tells.
-        self._numbers = [
-            (layout.places(f).start, _NumberBins(f, f.edges if f.type == "number" else (), bins))
-            for f in manifest.features
-            if f.type != "category"
-        ]
-        self._categories = [_CategoryBins(f, bins) for f in manifest.features if f.type == "category"]
+        children = [[bins.labels(each.name, bin.label) for bin in each.bins] for each in manifest.features]
+        self._numbers: list[list[Counter]] = []
+        self._categories: list[dict[str, Counter]] = []
+        for feature, of_feature in zip(manifest.features, children, strict=True):
+            if feature.type != "category":
+                self._numbers.append(of_feature)
+                continue
+            by_value = dict(zip(feature.categories, of_feature, strict=False))
+            if feature.missing:
+                by_value[MISSING_CATEGORY] = of_feature[-1]
+            self._categories.append(by_value)
 
         about = "Share of the training rows in each bin of a feature."
         feature_shares = gauge(FEATURE_REFERENCE, about, ["feature", "bin"])
@@ -181,20 +191,27 @@ class ModelMetrics:
         for each in answers.bins:
             class_shares.labels(each.label).set(each.share)
 
-        self._rows: Deferred[PredictedRow] = Deferred(self._count_rows)
+        self._tallies = Tallies(manifest)
+        self._rows: Deferred[PredictedRow] = Deferred(lambda rows: self.add(self._tallies.of_rows(rows)))
         self.count_row = self._rows.add
         self.flush = self._rows.flush
 
     def count(self, rows: Rows, indices: NDArray[np.int64], measures: NDArray[np.float64]) -> None:
         """Count predicted rows: the bins and measures of their answers, and the bins of their values."""
-        _increment(self._bins, np.bincount(indices).tolist())
-        self._measure.observe(measures)
-        by_column = rows.numbers.T
-        for place, number_bins in self._numbers:
-            number_bins.count(by_column[place])
-        if rows.categories is not None:
-            for values, category_bins in zip(rows.categories.T, self._categories, strict=True):
-                category_bins.count(values)
+        self.add(self._tallies.of(rows, indices, measures))
+
+    def add(self, tally: Tally) -> None:
+        _increment(self._bins, tally.bins)
+        self._measure.add(tally)
+        for children, counts in zip(self._numbers, tally.numbers, strict=True):
+            _increment(children, counts)
+        for by_value, counted in zip(self._categories, tally.categories, strict=True):
+            for value, number in counted.items():
+                by_value[value].inc(number)
+
+    def count_explained(self, rows: int) -> None:
+        assert self._explained is not None  # noqa: S101  only a model with explanations explains
+        self._explained.inc(rows)
 
     def reject(self, reason: Reason, details: Collection[Detail] = ()) -> None:
         """Count a refusal, and each kind of fault of each field once, in however many rows."""
@@ -202,14 +219,6 @@ class ModelMetrics:
         for feature, kind in {(each.feature, each.kind) for each in details}:
             field = as_label(feature, OTHER_FIELD) if feature else OTHER_FIELD
             self._rejected_fields.labels(field, kind).inc()
-
-    def _count_rows(self, observed: list[PredictedRow]) -> None:
-        numbers, categories, indices, measures = zip(*observed, strict=True)
-        rows = Rows(
-            np.array(numbers, dtype=np.float64),
-            np.array(categories, dtype=object) if self._categories else None,
-        )
-        self.count(rows, np.array(indices), np.array(measures))
 
 
 class Connection(Protocol):
@@ -301,10 +310,10 @@ class RouteMetrics:
 
     def _count(self, answers: list[CountedAnswer]) -> None:
         statuses, seconds, request_sizes, response_sizes = zip(*answers, strict=True)
-        for status, number in Tally(statuses).items():
+        for status, number in Multiset(statuses).items():
             self._requests.labels(self._method, str(status), self._handler).inc(number)
-        _observe_sum(self._request_size, request_sizes)
-        _observe_sum(self._response_size, response_sizes)
+        _add_to_summary(self._request_size, len(answers), sum(request_sizes))
+        _add_to_summary(self._response_size, len(answers), sum(response_sizes))
         durations = np.array(seconds)
         _observe_many(self._duration, _LATENCY, durations)
         _observe_many(self._duration_by_handler, _LATENCY_BY_HANDLER, durations)
@@ -365,6 +374,11 @@ class Exposition:
         return generate_latest(merged)
 
 
+def export_process(registry: CollectorRegistry, pid: Callable[[], int | None]) -> None:
+    """Memory and time of the process for large requests; no series while there is none."""
+    ProcessCollector(namespace=OFFLOADED, pid=lambda: pid() or "none", registry=registry)
+
+
 def export_age(registry: CollectorRegistry, model_created: float | None, data_created: float | None) -> None:
     """Creation times of the model and its data, in seconds since 1970; no series if unknown."""
     for name, subject, created in (
@@ -406,45 +420,19 @@ class _Confidence:
         about = "Highest class probability of each row."
         self._histogram = Histogram(CONFIDENCE, about, buckets=CONFIDENCE_BUCKETS, registry=registry)
 
-    def observe(self, measures: NDArray[np.float64]) -> None:
-        # Sums of float32 probabilities may exceed 1 by a rounding error.
-        _observe_many(self._histogram, CONFIDENCE_BUCKETS, np.minimum(measures, 1.0))
+    def add(self, tally: Tally) -> None:
+        _add_to_histogram(self._histogram, tally.confidences, tally.sum)
 
 
 class _Value:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._summary = Summary(VALUE, "Predicted value of each row.", registry=registry)
 
-    def observe(self, measures: NDArray[np.float64]) -> None:
-        _observe_sum(self._summary, measures.tolist())
+    def add(self, tally: Tally) -> None:
+        _add_to_summary(self._summary, tally.rows, tally.sum)
 
 
 _MEASURES: dict[Measure, type[_Confidence | _Value]] = {"confidence": _Confidence, "value": _Value}
-
-
-class _NumberBins:
-    def __init__(self, feature: Feature, edges: Sequence[float], counter: Counter) -> None:
-        self._edges = np.array(edges)
-        self._missing = feature.missing
-        self._children = [counter.labels(feature.name, each.label) for each in feature.bins]
-
-    def count(self, values: NDArray[np.float64]) -> None:
-        bins = np.searchsorted(self._edges, values, side="right")
-        if self._missing:
-            bins[np.isnan(values)] = len(self._children) - 1
-        _increment(self._children, np.bincount(bins).tolist())
-
-
-class _CategoryBins:
-    def __init__(self, feature: CategoryFeature, counter: Counter) -> None:
-        children = [counter.labels(feature.name, each.label) for each in feature.bins]
-        self._children = dict(zip(feature.categories, children, strict=False))
-        if feature.missing:
-            self._children[MISSING_CATEGORY] = children[-1]
-
-    def count(self, values: NDArray[np.object_]) -> None:
-        for value, number in Tally(values.tolist()).items():
-            self._children[value].inc(number)
 
 
 def _increment(children: Sequence[Counter], numbers: Sequence[int]) -> None:
@@ -454,16 +442,21 @@ def _increment(children: Sequence[Counter], numbers: Sequence[int]) -> None:
 
 
 def _observe_many(histogram: Histogram, bounds: Sequence[float], values: NDArray[np.float64]) -> None:
-    """Observe many values at the cost of a few.
+    """Observe many values at the cost of a few."""
+    buckets = np.searchsorted(bounds, values, side="left")
+    _add_to_histogram(histogram, np.bincount(buckets).tolist(), float(values.sum()))
+
+
+def _add_to_histogram(histogram: Histogram, counts: Sequence[int], total: float) -> None:
+    """Add observations by bucket, and their sum.
 
     The client library has no such call, and a call for each row would take longer than the model. So this and the next
     function use private attributes; a test compares the result with single observations.
     """
-    buckets = np.searchsorted(bounds, values, side="left")
-    _increment(histogram._buckets, np.bincount(buckets).tolist())
-    histogram._sum.inc(float(values.sum()))
+    _increment(histogram._buckets, counts)
+    histogram._sum.inc(total)
 
 
-def _observe_sum(summary: Summary, values: Sequence[float]) -> None:
-    summary._count.inc(len(values))
-    summary._sum.inc(sum(values))
+def _add_to_summary(summary: Summary, count: int, total: float) -> None:
+    summary._count.inc(count)
+    summary._sum.inc(total)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import getrandbits, random
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 from prometheus_client import CollectorRegistry
@@ -32,7 +32,7 @@ from app.http import Answer, RequestHeaders
 from app.metrics import LogMetrics
 from app.moments import written
 from app.schema import Rows
-from app.service import Prediction
+from app.service import Prediction, RecordedOperation
 from app.settings import PREFIX, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -54,14 +54,6 @@ _REPORT_SECONDS = 60
 _log = logging.getLogger("app.predictionlog")
 
 Operation = Callable[[bytes, RequestHeaders], Answer]
-
-
-class RecordedOperation(Protocol):
-    """An operation that can record what it predicts."""
-
-    def __call__(
-        self, body: bytes, headers: RequestHeaders, prediction: Prediction | None = None, /
-    ) -> Answer: ...
 
 
 class PredictionLog:

@@ -26,9 +26,10 @@ from app.connection import Connection, Outbox
 from app.contract import Bundle
 from app.main import Application, create_app
 from app.metrics import Exposition
+from app.offload import Offload, Setup
 from app.predictionlog import PredictionLog
 from app.process import stop_signals
-from app.settings import Settings
+from app.settings import Settings, body_limit
 
 _log = logging.getLogger("app.server")
 
@@ -93,13 +94,22 @@ def serve(
         supervisor: a worker's connection to the process that started it. The worker sends a byte each second and
             receives signal numbers as bytes. It stops when the connection closes.
     """
-    app = create_app(settings, bundle)
+    offload = _offload(settings, bundle) if settings.batch_process else None
+    app = create_app(settings, bundle, offload)
     log: PredictionLog | None = app.state.prediction_log
     try:
         Server(app, settings, supervisor).run(sockets=[listener])
     finally:
+        if offload is not None:
+            offload.close()
         if log is not None:
             log.close(_store_seconds(settings))
+
+
+def _offload(settings: Settings, bundle: Bundle) -> Offload:
+    limit = body_limit(settings, len(bundle.manifest.features))
+    ignore_unknown = settings.unknown_fields == "ignore"
+    return Offload(Setup(bundle, limit, settings.max_answer_bytes, ignore_unknown))
 
 
 def _store_seconds(settings: Settings) -> float:

@@ -6,19 +6,19 @@ answers have one implementation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
 
+import numpy as np
 import orjson
-from prometheus_client import CollectorRegistry
+from numpy.typing import NDArray
 
-from app.answers import OutputTensor, answers_of
+from app.answers import OutputTensor, PredictedRow, answers_of
 from app.contract import Bundle, columns_of
-from app.errors import RequestError
+from app.errors import Detail, Reason, RequestError
 from app.explanations import Explanations
 from app.http import JSON_HEADERS, NO_HEADERS, Answer, RequestHeaders, json_answer
 from app.limits import RowLimits
-from app.metrics import ModelMetrics
 from app.predictor import load
 from app.schema import EXPLAIN, Row, Rows, Schema, Shape, ToExplain
 from app.settings import Settings
@@ -42,8 +42,34 @@ class Prediction:
         self.rows, self.answers = rows, answers
 
 
+class RecordedOperation(Protocol):
+    """An operation that can record what it predicts."""
+
+    def __call__(
+        self, body: bytes, headers: RequestHeaders, prediction: Prediction | None = None, /
+    ) -> Answer: ...
+
+
+class Counts(Protocol):
+    """What counts the service's work: the metrics, or what another process adds to them."""
+
+    def count_row(self, row: PredictedRow, /) -> None: ...
+
+    def count(self, rows: Rows, indices: NDArray[np.int64], measures: NDArray[np.float64]) -> None: ...
+
+    def count_explained(self, rows: int) -> None: ...
+
+    def reject(self, reason: Reason, details: Collection[Detail] = ()) -> None: ...
+
+
 class Service:
     """A loaded bundle.
+
+    Args:
+        bundle: what is served.
+        counts: what counts predictions and refusals.
+        max_answer_bytes: limit of an answer.
+        ignore_unknown: whether fields that are not features are ignored.
 
     Raises:
         BundleError: onnxruntime cannot run the model, or the model does not fit its manifest.
@@ -52,7 +78,7 @@ class Service:
     def __init__(
         self,
         bundle: Bundle,
-        registry: CollectorRegistry,
+        counts: Counts,
         max_answer_bytes: int = DEFAULT_ANSWER_BYTES,
         *,
         ignore_unknown: bool = False,
@@ -62,9 +88,9 @@ class Service:
         columns = sum(len(columns_of(each)) for each in bundle.manifest.features)
         self.limits = RowLimits(columns, self.answers.sizes, max_answer_bytes)
         self.schema = Schema(bundle.manifest, self.limits, ignore_unknown=ignore_unknown)
-        self.metrics = ModelMetrics(bundle.manifest, self.answers, registry)
+        self._counts = counts
         self.explanations = (
-            Explanations(bundle, self.answers, registry, max_answer_bytes)
+            Explanations(bundle, self.answers, counts.count_explained, max_answer_bytes)
             if bundle.manifest.explanation
             else None
         )
@@ -73,7 +99,7 @@ class Service:
         self._as_object = self.answers.as_object
         self.run_row: Callable[[Row], Any]
         """The answer to one row, counted; otherwise as `run`."""
-        self.run_row = self.answers.row_runner(self._predictor.predict_row, self.metrics.count_row)
+        self.run_row = self.answers.row_runner(self._predictor.predict_row, self._counts.count_row)
         self._model = orjson.Fragment(
             orjson.dumps({"name": self.manifest.name, "version": self.manifest.version})
         )
@@ -160,12 +186,12 @@ class Service:
             categories = () if rows.categories is None else rows.categories[0].tolist()
             return self.answers.many(self.run_row((rows.numbers[0].tolist(), categories, ())))
         many = self.answers.converted(self._predictor.predict(rows.numbers, rows.categories))
-        self.metrics.count(rows, *self.answers.observe(many))
+        self._counts.count(rows, *self.answers.observe(many))
         return many
 
     def refuse(self, error: RequestError) -> Answer:
         """Count an error, and return it as an answer."""
         if error.reason is not None:
-            self.metrics.reject(error.reason, error.details)
+            self._counts.reject(error.reason, error.details)
         body, status, headers = json_answer(error.body(), error.status)
         return body, status, headers + error.headers

@@ -98,6 +98,11 @@ class Settings(BaseSettings):
     unknown_fields: Literal["reject", "ignore"] = Field(
         "reject", description="what to do with fields that are not features: reject or ignore"
     )
+    batch_process: bool = Field(
+        True,
+        description="answer large requests in a process of low priority, which starts with the first one and takes "
+        "some 60 MB; false means in a thread",
+    )
     drain_seconds: float = Field(
         5, ge=0, le=3600, description="time between SIGTERM, when readiness fails, and the end of accepting"
     )

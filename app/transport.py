@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import logging
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
+from app.encodings import ENCODINGS, content_encoding, too_large
 from app.errors import RequestError, error_body
 from app.http import JSON, Answer, RequestHeaders, content_length, json_answer
 from app.service import Service
@@ -91,7 +89,7 @@ class Budget:
 def check_length(headers: RequestHeaders, limit: int) -> None:
     """Raise a 413 if the announced length exceeds the limit."""
     if content_length(headers) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
 
 
 async def read_body(message: Message, receive: Receive, limit: int, hold: Callable[[int], None]) -> bytes:
@@ -111,7 +109,7 @@ async def read_body(message: Message, receive: Receive, limit: int, hold: Callab
     while message["type"] == "http.request":
         piece = message.get("body", b"")
         if len(body) + len(piece) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         hold(len(piece))
         body += piece
         if not message.get("more_body", False):
@@ -123,8 +121,8 @@ async def read_body(message: Message, receive: Receive, limit: int, hold: Callab
 def check_media_type(headers: RequestHeaders, extra: Collection[bytes] = ()) -> None:
     """Raise a 415 unless the media type is JSON, missing, or in `extra`, and the encoding is supported."""
     encoding = content_encoding(headers)
-    if encoding not in (b"", *_ENCODINGS):
-        accepted = b", ".join(_ENCODINGS)
+    if encoding not in (b"", *ENCODINGS):
+        accepted = b", ".join(ENCODINGS)
         raise RequestError(
             415,
             "unsupported_encoding",
@@ -144,53 +142,6 @@ def check_media_type(headers: RequestHeaders, extra: Collection[bytes] = ()) -> 
         f"content-type {media.decode('latin-1')} is not supported: send {JSON}",
         reason="media_type",
     )
-
-
-def content_encoding(headers: RequestHeaders) -> bytes:
-    """The compression of the body; empty if there is none."""
-    encoding = headers.get(b"content-encoding", b"").lower()
-    return b"" if encoding == b"identity" else encoding
-
-
-def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """Decompress a body, at most to the limit.
-
-    Raises:
-        RequestError: 413 if it exceeds the limit; 422 if it is damaged.
-    """
-    try:
-        plain = _ENCODINGS[encoding](body, limit + 1)
-    except (zlib.error, gzip.BadGzipFile, EOFError):
-        message = f"the body is not complete and valid {encoding.decode()}"
-        raise RequestError(422, "invalid_encoding", message, reason="media_type") from None
-    if len(plain) > limit:
-        raise _too_large(limit)
-    return plain
-
-
-def _gunzip(body: bytes, most: int) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
-        return file.read(most)
-
-
-def _inflate(body: bytes, most: int) -> bytes:
-    """The zlib format, which HTTP prescribes, or raw deflate, which some clients send."""
-    for window in (zlib.MAX_WBITS, -zlib.MAX_WBITS):
-        inflater = zlib.decompressobj(window)
-        try:
-            plain = inflater.decompress(body, most)
-        except zlib.error:
-            continue
-        if len(plain) == most or (inflater.eof and not inflater.unused_data):
-            return plain
-    raise zlib.error
-
-
-_ENCODINGS: dict[bytes, Callable[[bytes, int], bytes]] = {
-    b"gzip": _gunzip,
-    b"x-gzip": _gunzip,
-    b"deflate": _inflate,
-}
 
 
 def add_error_handlers(app: FastAPI, service: Service) -> None:
@@ -249,9 +200,3 @@ def log_access(scope: Scope, status: int, seconds: float) -> None:
         "client": client[0] if client else None,
     }
     _access.info("request %s", json.dumps(fields), extra={"fields": fields})
-
-
-def _too_large(limit: int) -> RequestError:
-    return RequestError(
-        413, "too_large", f"the body is larger than {limit} bytes: send fewer rows", reason="too_large"
-    )

@@ -27,6 +27,7 @@ from prometheus_client import CollectorRegistry
 from sklearn.pipeline import Pipeline
 
 from app.contract import Bundle, DataOrigin, Manifest, ModelFile, sha256
+from app.metrics import ModelMetrics
 from app.predictor import Explainer
 from app.service import Service
 from benchmarks import machine
@@ -151,7 +152,8 @@ def served(profile: Profile, name: str, model: bytes, file: bytes, explanation: 
         data=DataOrigin(source=name, sha256="0" * 64, train_rows=profile.rows, test_rows=0),
         model=ModelFile(sha256=sha256(model), bytes=len(model), opset=export.OPSET),
     )
-    return Service(Bundle(manifest=manifest, model=model, explanation=file), CollectorRegistry())
+    bundle = Bundle(manifest=manifest, model=model, explanation=file)
+    return Service(bundle, ModelMetrics(manifest, CollectorRegistry()))
 
 
 def body(profile: Profile, rows: Split, *, explained: bool) -> bytes:

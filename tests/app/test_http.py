@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from app.contract import Bundle, read_bundle
 from app.errors import RequestError
+from app.metrics import ModelMetrics
 from app.protocol import Protocol
 from app.service import Service
 from tests.app.processes import PATIENCE, Running, running
@@ -69,7 +70,7 @@ class Known:
     """Makes calls, and knows the answers because the service in this process gives the same."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._service = Service(bundle, CollectorRegistry())
+        self._service = Service(bundle, ModelMetrics(bundle.manifest, CollectorRegistry()))
         self._protocol = Protocol(self._service)
         self._infer_path = f"/v2/models/{bundle.manifest.name}/infer"
         self.infer_path_of_version = (

@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from app.answers import answers_of
 from app.contract import MANIFEST_FILE, Manifest, read_bundle
 from app.errors import REASONS
-from app.metrics import CONFIDENCE, CONFIDENCE_BUCKETS, ModelMetrics
+from app.metrics import CONFIDENCE, ModelMetrics
 from app.schema import Rows
+from app.tally import CONFIDENCE_BUCKETS
 from tests.app.conftest import Serve
 from tests.bundles import (
     RESERVED_SOILS,
@@ -135,7 +135,7 @@ def test_many_confidences_are_observed_as_if_one_by_one(number_model: Path) -> N
     numbers = np.full((len(tops), 4), 3.0)
 
     at_once, one_by_one = CollectorRegistry(), CollectorRegistry()
-    ModelMetrics(manifest, answers_of(manifest), at_once).count(Rows(numbers, None), labels, tops)
+    ModelMetrics(manifest, at_once).count(Rows(numbers, None), labels, tops)
     # The client library's own histogram, one value at a time.
     expected = Histogram(CONFIDENCE, "", buckets=CONFIDENCE_BUCKETS, registry=one_by_one)
     for top in tops:

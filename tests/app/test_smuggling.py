@@ -28,6 +28,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from app.contract import read_bundle
+from app.metrics import ModelMetrics
 from app.service import Service
 from tests.app.processes import PATIENCE, Running, running
 from tests.bundles import IRIS_FEATURES
@@ -277,7 +278,8 @@ def _wait_for_quiet(lines: Sequence[str]) -> None:
 
 @pytest.fixture(scope="module")
 def known(number_model: Path) -> Service:
-    return Service(read_bundle(number_model), CollectorRegistry())
+    bundle = read_bundle(number_model)
+    return Service(bundle, ModelMetrics(bundle.manifest, CollectorRegistry()))
 
 
 @pytest.fixture

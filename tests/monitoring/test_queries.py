@@ -19,8 +19,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.contract import MODEL_FILE, Bundle
-from app.service import Service
+from app.metrics import ModelMetrics
 from common.errors import EspalierError
 from monitoring.prometheus import Sample
 from monitoring.queries import (
@@ -152,9 +151,7 @@ def test_the_world_has_only_metrics_that_somebody_exports(world: World, tmp_path
     """Otherwise a query could find data here that no cluster has."""
     text = httpx.get(f"{world.service.url}/metrics").text
     registry = CollectorRegistry()
-    Service(
-        Bundle(manifest=write_value_bundle(tmp_path), model=(tmp_path / MODEL_FILE).read_bytes()), registry
-    )
+    ModelMetrics(write_value_bundle(tmp_path), registry)
     text += generate_latest(registry).decode()
     service = {s.name for family in text_string_to_metric_families(text) for s in family.samples}
     told = {each.name for each in world.story.series}

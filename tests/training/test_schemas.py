@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from app.contract import Bundle, DataOrigin, Manifest, ModelFile
+from app.metrics import ModelMetrics
 from app.service import Service
 from tests.training.rows import FAST, prepared
 from training.base.errors import ConfigError, ParityError
@@ -78,7 +79,7 @@ def assert_served(name: str, profile: Profile, rows: Split) -> None:
         data=DataOrigin(source="made up", sha256="0" * 64, train_rows=ROWS, test_rows=0),
         model=ModelFile(sha256="0" * 64, bytes=len(model), opset=export.OPSET),
     )
-    service = Service(Bundle(manifest=manifest, model=model), CollectorRegistry())
+    service = Service(Bundle(manifest=manifest, model=model), ModelMetrics(manifest, CollectorRegistry()))
     asked = rows.take(np.arange(5))
     columns = dict(zip(profile.layout.numbers, asked.numbers.T.tolist(), strict=True))
     columns |= dict(zip(profile.layout.categories, asked.categories.T.tolist(), strict=True))
