@@ -8,8 +8,10 @@ answers as before. It ends when no large request has come for a while, and with 
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from app.contract import Bundle
 from app.errors import RequestError
-from app.http import Answer, RequestHeaders
+from app.http import Answer, RequestHeaders, ResponseHeaders
 from app.service import Prediction, RecordedOperation
 from app.tally import Tally
 
@@ -40,16 +42,21 @@ class Setup(NamedTuple):
 
 
 class Task(NamedTuple):
+    """A request, whose body is at the start of the shared memory."""
+
     operation: str
-    body: bytes
+    size: int
     headers: dict[bytes, bytes]
     recorded: bool
     """Whether the rows and their answers are wanted too, for the prediction log."""
 
 
 class Done(NamedTuple):
-    answer: Answer | RequestError | str
-    """A string is the traceback of a bug."""
+    """The result of a task."""
+
+    answer: tuple[int, int, ResponseHeaders] | RequestError | str
+    """The size of the body, which is at the start of the shared memory, its status and headers; or an error; or the
+    traceback of a bug."""
     tallies: list[Tally]
     """What the request adds to the metrics, with the number of explained rows."""
     explained: int
@@ -79,6 +86,7 @@ class Offload:
         self._setup = setup
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._memory = _shared_memory()
         self._starting = self._died = False
         self._retry_at = 0.0
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="offload")
@@ -102,7 +110,7 @@ class Offload:
         """An operation of the process, with what it counts added to the metrics."""
 
         def run(body: bytes, headers: RequestHeaders, prediction: Prediction | None = None) -> Answer:
-            done = self._exchange(Task(name, body, dict(headers), prediction is not None))
+            done, content = self._exchange(Task(name, len(body), dict(headers), prediction is not None), body)
             self.seconds = done.seconds
             for tally in done.tallies:
                 metrics.add(tally)
@@ -115,7 +123,8 @@ class Offload:
             if prediction is not None and done.record is not None:
                 prediction.id, rows, answers = done.record
                 prediction.record(rows, answers)
-            return done.answer
+            _, status, answer_headers = done.answer
+            return content, status, answer_headers
 
         return run
 
@@ -126,25 +135,29 @@ class Offload:
             process.kill()
             process.wait()
         self.thread.shutdown()
+        os.close(self._memory)
 
     # The thread.
 
-    def _exchange(self, task: Task) -> Done:
+    def _exchange(self, task: Task, body: bytes) -> tuple[Done, bytes]:
+        """Let the process do a task; also returns the body of its answer, empty if it has none."""
         for _ in range(2):
             if not self._is_running():
                 self._start()
             if self._connection is None:
                 break
             try:
+                os.pwrite(self._memory, body, 0)
                 self._connection.send(task)
                 done: Done = self._connection.recv()
+                content = os.pread(self._memory, done.answer[0], 0) if isinstance(done.answer, tuple) else b""
             except (EOFError, OSError):
                 # It ends with 0 if it has had nothing to do for long, which may be at this moment.
                 self._died = self._end() != 0
                 if self._died:
                     break
             else:
-                return done
+                return done, content
         raise RequestError(
             503,
             "overloaded",
@@ -161,9 +174,9 @@ class Offload:
             ours, theirs = Pipe()
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "app.offloaded", str(theirs.fileno())],
+                    [sys.executable, "-m", "app.offloaded", str(theirs.fileno()), str(self._memory)],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), self._memory],
                     # Signals to the group are for the service, which finishes its requests.
                     process_group=0,
                 )
@@ -204,3 +217,11 @@ class Offload:
         if process.returncode:
             _log.error("the process for large requests ended with status %d", process.returncode)
         return process.returncode
+
+
+def _shared_memory() -> int:
+    """A file in memory. Bodies are copied to it and from it in one step each; a pipe would take dozens."""
+    if sys.platform == "linux":
+        return os.memfd_create("espalier-offload")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

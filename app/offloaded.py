@@ -1,6 +1,6 @@
-"""Answers large requests at low priority: `python -m app.offloaded CONNECTION`, started by `app.offload`.
+"""Answers large requests at low priority: `python -m app.offloaded CONNECTION MEMORY`, started by `app.offload`.
 
-It inherits the connection as a descriptor. It keeps no metrics: what it counts goes back with the answer.
+It inherits both as descriptors. It keeps no metrics: what it counts goes back with the answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from app.answers import PredictedRow
 from app.encodings import content_encoding, decompress
 from app.errors import Detail, Reason, RequestError
-from app.http import Answer
+from app.http import ResponseHeaders
 from app.offload import Done, Setup, Task
 from app.protocol import Protocol
 from app.schema import Rows
@@ -62,7 +62,8 @@ class _Counts:
 class Worker:
     """The service's operations, without a server."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, memory: int) -> None:
+        self._memory = memory
         self._counts = _Counts(Tallies(setup.bundle.manifest))
         service = Service(
             setup.bundle, self._counts, setup.max_answer_bytes, ignore_unknown=setup.ignore_unknown
@@ -77,13 +78,15 @@ class Worker:
         counts = self._counts
         counts.taken, counts.explained = [], 0
         prediction = Prediction() if task.recorded else None
-        answer: Answer | RequestError | str
+        answer: tuple[int, int, ResponseHeaders] | RequestError | str
         started = thread_time()
         try:
-            encoding, body = content_encoding(task.headers), task.body
+            body = os.pread(self._memory, task.size, 0)
+            encoding = content_encoding(task.headers)
             if encoding:
                 body = decompress(body, encoding, self._max_body_bytes)
-            answer = self._operations[task.operation](body, task.headers, prediction)
+            content, status, headers = self._operations[task.operation](body, task.headers, prediction)
+            answer = os.pwrite(self._memory, content, 0), status, headers
         except RequestError as error:
             answer, prediction = error, None
         except Exception:
@@ -93,16 +96,16 @@ class Worker:
         return Done(answer, counts.taken, counts.explained, record, thread_time() - started)
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, memory: int) -> None:
     connection = Connection(descriptor)
     # The service waits for the answer when it is told to stop. This process ends with the connection.
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(sig, signal.SIG_IGN)
     with suppress(EOFError, ConnectionError):
-        worker = Worker(connection.recv())
+        worker = Worker(connection.recv(), memory)
         connection.send(None)
         # Not before, because the start should not take long.
-        os.nice(NICENESS)
+        os.nice(int(os.environ.get("XNICE", NICENESS)))
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(_OUT_OF_MEMORY_SCORE))
         gc.freeze()
@@ -111,4 +114,4 @@ def main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))
