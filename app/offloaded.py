@@ -107,7 +107,7 @@ def main(descriptor: int, memory: int) -> None:
         # Not before, because the start should not take long.
         os.nice(NICENESS)
         with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(str(_OUT_OF_MEMORY_SCORE))
+            Path("/proc/self/oom_score_adj").write_text(str(_OUT_OF_MEMORY_SCORE), encoding="utf-8")
         gc.freeze()
         while connection.poll(IDLE_SECONDS):
             connection.send(worker.run(connection.recv()))
