@@ -15,7 +15,7 @@ import secrets
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -213,14 +213,22 @@ def connected() -> Iterator[Cluster]:
 def _client(address: str) -> Iterator[Any]:
     import distributed
 
+    # Dask itself waits without end for a server that takes the connection and says nothing.
+    trying: Future[Any] = Future()
+    threading.Thread(target=_settle, args=(trying, partial(distributed.Client, address)), daemon=True).start()
     try:
-        client = distributed.Client(address, timeout=SECONDS_TO_CONNECT)
-    except (OSError, TimeoutError, ValueError) as error:
-        what = str(error).splitlines()[0] if isinstance(error, ValueError) else "it does not answer"
+        client = trying.result(SECONDS_TO_CONNECT)
+    except (OSError, TimeoutError):
+        why = f"it does not answer within {SECONDS_TO_CONNECT} seconds"
+    except Exception as error:
+        # Dask takes what another server answers for lengths and messages of its own, and fails in many ways.
+        why = f"it is no address of one, or another server answers there ({type(error).__name__})"
+    else:
+        why = ""
+    if why:
         raise ConfigError(
-            f"cannot use the Dask scheduler at {address}: {what} within {SECONDS_TO_CONNECT} seconds; check {ADDRESS}, or unset "
-            "it for a cluster on this machine"
-        ) from None
+            f"cannot use the Dask scheduler at {address}: {why}; check {ADDRESS}, or unset it for a cluster on this machine"
+        )
     with client:
         yield client
 
@@ -324,6 +332,13 @@ def _by_value(module: Any) -> Iterator[None]:
         yield
     finally:
         cloudpickle.unregister_pickle_by_value(module)
+
+
+def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
 
 
 def _quietly(function: Callable[[], Any]) -> None:

@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -239,22 +240,51 @@ def test_an_error_of_a_task_is_that_of_the_caller(prepared: Project, dask: Machi
         engine.mapped(refuse, [1])
 
 
-def test_a_scheduler_that_does_not_answer_is_one_line(
-    prepared: Project, monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def listening(answer: bytes) -> Iterator[str]:
+    """The address of a server that is no scheduler; without an answer it accepts and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    held.append(connection)
+                    if answer:
+                        connection.sendall(answer)
+
+        held: list[socket.socket] = []
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        for each in held:
+            each.close()
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (None, "it does not answer within 1 seconds"),
+        (b"", "it does not answer within 1 seconds"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "another server answers there"),
+    ],
+)
+def test_a_scheduler_that_is_not_there_is_one_line_after_a_bounded_wait(
+    answer: bytes | None, why: str, prepared: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_package("distributed")
     from training.train import cluster
 
     monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 1)
-    monkeypatch.setenv("ESPALIER_DASK", "tcp://127.0.0.1:9")
-    started = time.monotonic()
-    with (
-        pytest.raises(
-            ConfigError, match=r"cannot use the Dask scheduler at tcp://127\.0\.0\.1:9: it does not answer"
-        ),
-        engine.opened("dask"),
-    ):
-        pass
+    with listening(answer or b"") as other:
+        address = other if answer is not None else f"tcp://127.0.0.1:{free_port()}"
+        monkeypatch.setenv("ESPALIER_DASK", address)
+        started = time.monotonic()
+        with pytest.raises(ConfigError) as error, engine.opened("dask"):
+            pass
+    assert str(error.value).startswith(f"cannot use the Dask scheduler at {address}: ")
+    assert why in str(error.value)
+    assert "\n" not in str(error.value)
     assert time.monotonic() - started < 20
 
 

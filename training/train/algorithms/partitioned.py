@@ -157,7 +157,7 @@ def _lightgbm(client: Any, workers: list[str], estimator: Any, arrays: list[Any]
 
     kind = lightgbm.DaskLGBMClassifier if is_classifier(estimator) else lightgbm.DaskLGBMRegressor
     lightgbm.register_logger(logging.getLogger("lightgbm"))
-    logging.getLogger("lightgbm").setLevel(logging.WARNING)
+    logging.getLogger("lightgbm").setLevel(logging.ERROR)
     together = kind(**estimator.get_params(), client=client)
     who_has = client.who_has
     # LightGBM numbers the workers in the order of this answer, which is that of a set.
