@@ -118,12 +118,12 @@ def _run(split: Split, workers: int) -> Run:
     started = time.perf_counter()
     with engine.opened("dask" if workers else "local"):
         # The first task of a worker imports what estimators need, and reads the file.
-        engine.mapped(_rows, [split] * max(1, 4 * workers))
+        engine.mapped(_rows, [split] * max(1, 4 * workers), "start", "tasks")
         ready = time.perf_counter()
         before = _processor()
         _search(split)
         searched, after = time.perf_counter(), _processor()
-        engine.mapped(time.sleep, [0.25] * (24 * 3 if workers else 0))
+        engine.mapped(time.sleep, [0.25] * (24 * 3 if workers else 0), "wait", "tasks")
         return Run(ready - started, searched - ready, after - before, time.perf_counter() - searched)
 
 

@@ -97,6 +97,7 @@ def _picture(measured: Mapping[str, Mapping[str, Figures]]) -> bytes:
     with matplotlib.rc_context({**style(), "svg.fonttype": "none", "svg.hashsalt": "espalier"}):
         figure = Figure(figsize=(11, 4.2), facecolor="white", layout="constrained")
         times, memory = figure.subplots(1, 2)
+        ticks = sorted({rows for each in found.values() for rows in each})
         for place, (what, by_rows) in enumerate(found.items()):
             look: dict[str, Any] = {
                 "color": COLOURS[place % len(COLOURS)],
@@ -109,6 +110,9 @@ def _picture(measured: Mapping[str, Mapping[str, Figures]]) -> bytes:
         for axes, label in ((times, "seconds of the processor"), (memory, "memory in MB")):
             axes.set(xscale="log", yscale="log", xlabel="rows, of 30 columns", ylabel=label)
             axes.grid(alpha=0.3)
+            axes.set_xticks(ticks, [f"{rows:,}" if rows < 10**6 else f"{rows // 10**6} M" for rows in ticks])
+            axes.yaxis.set_major_formatter("{x:,g}")
+            axes.minorticks_off()
         figure.legend(loc="outside right center", frameon=False, fontsize=8)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -13,11 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from training.base.errors import DataError
+from training.data.memory import BLOCK
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROW_GROUP = 131_072
+ROW_GROUP = BLOCK
 """Rows of a row group of data/raw.parquet, and at most of a batch."""
 BATCH_BYTES = 1 << 26
 """About what a batch holds at most."""

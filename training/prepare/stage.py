@@ -78,10 +78,8 @@ def main() -> None:
     for sentence in (*profile.losses(), *profile.leakage):
         log.warning("warning: %s", sentence)
     log.info(
-        "prepared %d rows: %d to train, %d to test -> %s",
-        profile.rows,
-        len(train),
-        len(test),
+        "prepared %s rows: %s to train, %s to test -> %s",
+        *(f"{each:,}" for each in (profile.rows, len(train), len(test))),
         DATA_REPORT_FILE,
     )
 

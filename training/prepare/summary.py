@@ -56,7 +56,7 @@ def _opening(profile: Profile, left_out: Sequence[str]) -> str:
     lines = [
         f"- Source: {code(profile.origin.source, 600)}, {_rows(profile.origin.rows)}, "
         f"sha256 `{profile.origin.sha256[:12]}…`",
-        f"- Used: {_rows(profile.rows)}: {profile.train_rows} to train, {profile.test_rows} to test",
+        f"- Used: {_rows(profile.rows)}: {profile.train_rows:,} to train, {profile.test_rows:,} to test",
         f"- Kept apart: {prose(apart(profile.division))}",
         f"- Equal to an earlier row in all features and the target: {_rows(equal) if equal else 'none'}"
         + (f", {'all' if dropped == equal else dropped} dropped" if dropped else ", kept" if equal else ""),

@@ -122,6 +122,8 @@ class Report(Frozen):
     """By column, then by value."""
     baseline: Baseline
     importance: dict[str, Importance]
+    samples: dict[str, int] = Field(default_factory=dict)
+    """Figures that come from a random sample because there are too many rows, with its size."""
     model: ModelFile
     partitioned: Partitioned | None = Field(default=None, exclude_if=lambda value: value is None)
     """None if one process fitted the model."""

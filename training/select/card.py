@@ -268,7 +268,15 @@ def _features(manifest: Manifest, champion: Report) -> str:
     ]
     return table(["feature", "values", "may be missing", "importance"], rows) + (
         f"\n\nImportance is what {champion.score} on the test split loses when the feature's values are shuffled."
+        + _samples(champion)
     )
+
+
+def _samples(champion: Report) -> str:
+    if not champion.samples:
+        return ""
+    parts = [f"{what} on {rows:,} rows" for what, rows in champion.samples.items()]
+    return f" There are many rows, so random samples of them were measured: {', '.join(parts)}."
 
 
 def _values(feature: Feature) -> str:

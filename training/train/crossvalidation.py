@@ -44,9 +44,10 @@ def cross_validate(task: Task) -> list[Fold]:
     tasks = [(*each, parameters) for each, parameters in zip(divided, best, strict=True)]
     found = []
     known = task.train.answers_only()
-    for (rows, held_out), answers in zip(
-        divided, engine.mapped(partial(_answers, task), tasks, spread=task.spread), strict=True
-    ):
+    answered = engine.mapped(
+        partial(_answers, task), tasks, f"{task.name}: cross-validation", "folds", spread=task.spread
+    )
+    for (rows, held_out), answers in zip(divided, answered, strict=True):
         outer = known.take(held_out.rows)
         found.append(Fold(outer, answers, baseline.answers(known.take(rows.rows), outer)))
     return found

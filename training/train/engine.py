@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar
 
+from training.base.progress import progress
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Engine = Literal["local", "dask"]
@@ -81,7 +83,21 @@ def cluster_in_use() -> Any:
     return _opened[-1] if _opened else None
 
 
-def mapped(function: Callable[[Item], Result], items: Iterable[Item], *, spread: bool = True) -> list[Result]:
-    """Results in the order of the items."""
-    found = dict(runner(spread=spread).completed(function, items))
-    return [found[each] for each in range(len(found))]
+def mapped(
+    function: Callable[[Item], Result], items: Iterable[Item], what: str, unit: str, *, spread: bool = True
+) -> list[Result]:
+    """Results in the order of the items.
+
+    Args:
+        function: for each item.
+        items: what it is called with.
+        what: the step, whose progress is shown.
+        unit: what an item is.
+        spread: as for `runner`.
+    """
+    listed, found = list(items), {}
+    with progress(what, len(listed), unit) as done:
+        for place, result in runner(spread=spread).completed(function, listed):
+            found[place] = result
+            done.advance()
+    return [found[each] for each in range(len(listed))]

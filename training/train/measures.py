@@ -87,6 +87,7 @@ def measure(
         slices=_slices(task, on_test),
         **(_by_class(test, on_test, profile) if profile.value is None else _interval(task, cv, on_test)),
         importance=_importance(task, model, on_test),
+        samples=_samples(task),
         model=ModelFile(sha256=sha256(model), bytes=len(model), opset=export.OPSET),
         partitioned=Partitioned(engine="dask", partitions=task.block.partitions)
         if task.block.partitions
@@ -95,6 +96,16 @@ def measure(
         parity=parity,
     )
     return result, curves(test.target, on_test, result, profile)
+
+
+def _samples(task: Task) -> dict[str, int]:
+    """How many rows the figures of too many rows come from."""
+    most = {
+        "the figures of the training split": (len(task.train), MOST_TRAIN_ROWS),
+        "importance": (len(task.test), importance_rows(len(task.profile.features))),
+        "intervals": (len(task.test), scores.MOST_ROWS),
+    }
+    return {what: limit for what, (rows, limit) in most.items() if rows > limit}
 
 
 def _baseline(task: Task, cv: Sequence[Fold]) -> Baseline:
@@ -183,7 +194,12 @@ def _importance(task: Task, model: bytes, on_test: Answers) -> dict[str, Importa
     answers = on_test if few.test is task.test else task.answerer(model)(few.test)
     intact, digits = _score(task, few.test, answers), decimals(task.score, task.test.target)
     states = _states(np.random.default_rng(task.evaluate.seed), len(few.test), len(features))
-    shuffled = engine.mapped(partial(_shuffled, few, model), zip(features, states, strict=True))
+    shuffled = engine.mapped(
+        partial(_shuffled, few, model),
+        zip(features, states, strict=True),
+        f"{task.name}: importance",
+        "features",
+    )
     result = {}
     for feature, measured in zip(features, shuffled, strict=True):
         losses = [intact - each for each in measured]

@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
 from training.base.errors import ClusterError, ConfigError
+from training.base.progress import progress
 from training.data.dataset import Split, Taken
 from training.results import scores
 from training.results.figures import decimals, rounded
@@ -89,8 +90,12 @@ class Trial:
 
     def means(self, candidates: Sequence[Candidate], split: Split) -> list[float]:
         """The mean of each candidate over the folds. Raises ConfigError, which names a candidate."""
-        values = dict(self._values(candidates, split))
         folds = range(self._settings.folds)
+        values = {}
+        with progress(f"{self._name}: search", len(candidates) * len(folds), "fits") as done:
+            for place, value in self._values(candidates, split):
+                values[place] = value
+                done.advance()
         return [
             self.mean_of([values[place, fold] for fold in folds], split) for place in range(len(candidates))
         ]

@@ -162,3 +162,36 @@ def test_text_is_stripped_once_and_for_all(texts: list[str | None]) -> None:
     again, _ = as_text(first)
     assert first.tolist() == again.tolist()
     assert "" not in set(first.dropna())
+
+
+_DIGITS = st.text("0123456789", max_size=3)
+_WRITTEN = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["", " ", "+", "-", "+-", "\u00a0"]),
+        _DIGITS,
+        st.sampled_from(["", ".", ",", "'", "_", " ", "٣"]),
+        _DIGITS,
+        st.sampled_from(["", "e1", "E-30", "e+400", "e", "inf", "x", " ", "\n"]),
+    ),
+)
+
+
+@given(
+    st.lists(st.none() | _WRITTEN | st.sampled_from(["NA", "-999", "9" * 400, "0" * 40 + ".5"]), min_size=1),
+    st.sampled_from(
+        [
+            Cells(missing=("NA", "-999")),
+            Cells(decimal=","),
+            Cells(thousands=","),
+            Cells(decimal=",", thousands="."),
+            Cells(thousands=" "),
+        ]
+    ),
+)
+def test_a_column_of_texts_is_read_as_its_cells_are_one_by_one(texts: list[str | None], cells: Cells) -> None:
+    """Numbers that are written in the usual way are read together, and others one by one."""
+    together = as_numbers(pd.Series(texts, dtype="str"), cells)
+    alone = as_numbers(pd.Series(texts, dtype=object), cells)
+    np.testing.assert_array_equal(together[0], alone[0])
+    assert together[1].tolist() == alone[1].tolist()

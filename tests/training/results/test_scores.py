@@ -363,3 +363,41 @@ class TestRegression:
         assert found.value == 0.9
         assert found.low == pytest.approx(0.855, abs=0.01)
         assert found.high == pytest.approx(0.94, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_intervals_of_many_rows_are_those_of_all_though_few_are_drawn_from(
+    task: Task, grouped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their middle is the value on all rows, and their width that of a bootstrap of all."""
+    random = np.random.default_rng(0)
+    rows = 8000
+    # Rows of a group are alike, so their interval is wider than that of as many single rows.
+    groups = np.arange(rows) // 8 if grouped else None
+    noise = np.repeat(random.normal(size=rows // 8), 8) if grouped else random.normal(size=rows)
+    target: np.ndarray = (noise > 0).astype(np.int64) if task == "classification" else noise
+    guess = 1 / (1 + np.exp(-noise - random.normal(size=rows)))
+    answers: Answers = (
+        ((guess > 0.5).astype(np.int64), np.column_stack([1 - guess, guess]))
+        if task == "classification"
+        else (noise + random.normal(size=rows),)
+    )
+
+    def found() -> dict[str, Score]:
+        return scores.with_intervals(
+            scores.of(task), target, answers, resamples=1000, confidence=0.95, seed=7, groups=groups
+        )
+
+    whole = found()
+    monkeypatch.setattr(scores, "MOST_ROWS", 2000)
+    part = found()
+    for name in ("accuracy", "log_loss", "roc_auc") if task == "classification" else ("r2", "mae", "rmse"):
+        assert part[name].value == whole[name].value
+        low, high = part[name].low, part[name].high
+        assert low is not None
+        assert high is not None
+        assert low < part[name].value < high
+        width = (whole[name].high or 0) - (whole[name].low or 0)
+        assert high - low == pytest.approx(width, rel=0.2)

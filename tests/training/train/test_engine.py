@@ -25,6 +25,7 @@ from tests.training import own_code
 from tests.training.project import ROOT, Project
 from tests.training.rows import mixed
 from training.base.errors import ClusterError, ConfigError
+from training.data import memory
 from training.data.dataset import TRAIN_FILE, Profile, Split, Taken, read_profile, read_split
 from training.results import scores
 from training.sections.algorithms import AlgorithmSettings
@@ -181,7 +182,9 @@ def killed(folder: Path, after: int) -> Iterator[None]:
 
 def test_a_killed_worker_costs_only_its_own_tasks(prepared: Project, dask: Machines, tmp_path: Path) -> None:
     with engine.opened("dask"), killed(tmp_path, after=5):
-        assert engine.mapped(partial(_slow, tmp_path), range(12)) == [each * each for each in range(12)]
+        assert engine.mapped(partial(_slow, tmp_path), range(12), "test", "numbers") == [
+            each * each for each in range(12)
+        ]
     numbers = [number for number, _ in calls(tmp_path)]
     assert {*numbers} == {*range(12)}
     assert len(numbers) <= 14  # what it computed, and what it had finished in the moment before
@@ -237,7 +240,7 @@ def test_an_error_of_a_task_is_that_of_the_caller(prepared: Project, dask: Machi
         raise ConfigError(f"{number} is wrong")
 
     with engine.opened("dask"), pytest.raises(ConfigError, match="is wrong"):
-        engine.mapped(refuse, [1])
+        engine.mapped(refuse, [1], "test", "numbers")
 
 
 @contextmanager
@@ -349,7 +352,7 @@ def _fitted(name: str, partitions: int | None, rows: tuple[Profile, Split], **pa
 @pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
 class TestPartitions:
     def test_one_is_the_fit_of_one_process_and_more_repeat(
-        self, name: str, prepared: Project, dask: Machines
+        self, name: str, prepared: Project, dask: Machines, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         require_package(name if name == "lightgbm" else "distributed")
         rows = mixed(rows=1200)
@@ -358,6 +361,12 @@ class TestPartitions:
             assert _fitted(name, 1, rows) == local
             two = _fitted(name, 2, rows)
             assert two == _fitted(name, 2, rows)
+            # Rows that are kept in a file are fitted on the workers, too.
+            monkeypatch.setattr(memory, "LARGE", 500)
+            profile, split = rows
+            in_file = split.take(np.arange(len(split)))
+            assert in_file.is_large
+            assert two == _fitted(name, 2, (profile, in_file))
         scoring, layout = scores.of("classification"), rows[0].layout
         labels = [scoring.answerer(each, layout)(rows[1])[0] for each in (local, two)]
         # The bounds of bins differ, so a few rows near one may.

@@ -14,8 +14,8 @@ from tests.training.project import Project
 from tests.training.rows import FAST, mixed, shops, values
 from training.base.errors import ConfigError
 from training.data import memory
-from training.data.dataset import WEIGHT, Profile, Split
-from training.results import scores
+from training.data.dataset import GROUP, WEIGHT, Profile, Split
+from training.results import report, scores
 from training.sections.algorithms import AlgorithmSettings
 from training.train import algorithms, measures
 from training.train.algorithms import factories, large
@@ -82,6 +82,14 @@ def test_weights_and_wide_categories_count_in_files_too(small_memory: Path) -> N
     )
 
 
+def test_a_calibration_keeps_groups_apart_in_files_too(small_memory: Path) -> None:
+    profile, split = mixed(classes=2)
+    grouped = replace(split, frame=split.frame.assign(**{GROUP: np.arange(len(split)) // 8}))
+    expected = exported("svm", profile, in_memory(grouped))
+    assert exported("svm", profile, on_disk(grouped)) == expected
+    assert exported("svm", profile, on_disk(split)) != expected
+
+
 def test_the_preparation_is_fitted_on_a_sample_and_the_file_agrees(
     small_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +147,34 @@ def test_a_whole_pipeline_gives_the_same_files(project: Project, monkeypatch: py
     found = outputs()
     assert found.keys() == expected.keys()
     assert [each for each in found if found[each] != expected[each]] == []
+
+
+def test_report_and_card_say_what_was_measured_on_samples(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.change(train__algorithms={"logistic_regression": {}}, select__gate={})
+    for stage in ("settings", "fetch", "prepare"):
+        project.run(stage)
+
+    def card() -> str:
+        project.run("train", "logistic_regression")
+        project.run("select")
+        return (project.root / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+    assert "random samples" not in card()
+    monkeypatch.setattr(measures, "MOST_TRAIN_ROWS", 60)
+    monkeypatch.setattr(measures, "SHUFFLED_ROWS", 0)
+    monkeypatch.setattr(measures, "FEWEST_SHUFFLED_ROWS", 20)
+    monkeypatch.setattr(scores, "MOST_ROWS", 30)
+    assert (
+        "random samples of them were measured: the figures of the training split on 60 rows, importance on 20 rows, "
+        "intervals on 30 rows."
+    ) in card()
+    assert report.read("logistic_regression").samples == {
+        "the figures of the training split": 60,
+        "importance": 20,
+        "intervals": 30,
+    }
 
 
 def test_importance_of_many_features_is_measured_on_fewer_rows() -> None:

@@ -17,7 +17,6 @@ from sklearn.tree import BaseDecisionTree
 
 from training.data import memory
 from training.data.dataset import Split
-from training.train.algorithms.encoding import CrossFittedTargetEncoder
 from training.train.algorithms.factories import SEED
 from training.train.algorithms.inputs import inputs
 from training.train.algorithms.weights import WeightedPipeline
@@ -26,11 +25,17 @@ PREPARATION_ROWS = 500_000
 """Rows on which scaling, imputation and encoding are fitted."""
 
 
-def fit(pipeline: WeightedPipeline, split: Split) -> WeightedPipeline:
-    """Fit a pipeline in place."""
+def seen(split: Split) -> Split:
+    """The rows on which the steps before the estimator are fitted: of a large split, a sample."""
+    return split.sample(PREPARATION_ROWS, SEED) if split.is_large else split
+
+
+def fit(pipeline: WeightedPipeline, split: Split, sample: Split) -> WeightedPipeline:
+    """Fit a pipeline in place; the steps before the estimator on the sample."""
     *preparation, (_, estimator) = pipeline.steps
     weights = pipeline.weights(split.target, split.weights)
-    columns = _columns(_prepared(preparation, split), split, _type(estimator))
+    prepared = Pipeline(preparation).fit(inputs(sample), sample.target) if preparation else None
+    columns = _columns(prepared, split, _type(estimator))
     if isinstance(estimator, GaussianNB):
         _fit_in_blocks(estimator, columns, split.target, weights)
     elif weights is None:
@@ -38,19 +43,6 @@ def fit(pipeline: WeightedPipeline, split: Split) -> WeightedPipeline:
     else:
         estimator.fit(columns, split.target, sample_weight=weights)
     return pipeline
-
-
-def _prepared(steps: list[tuple[str, Any]], split: Split) -> Pipeline | None:
-    """The steps in front of the estimator, fitted on a sample."""
-    if not steps:
-        return None
-    sample = split.sample(PREPARATION_ROWS, SEED)
-    fitted = Pipeline(steps)
-    for step in fitted.get_params().values():
-        if isinstance(step, CrossFittedTargetEncoder):
-            step.divide(sample)
-    fitted.fit(inputs(sample), sample.target)
-    return fitted
 
 
 def _columns(preparation: Pipeline | None, split: Split, kind: type) -> NDArray[Any]:

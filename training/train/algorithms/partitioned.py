@@ -31,12 +31,13 @@ SECONDS_TO_NOTICE = 10
 """Until the scheduler knows that a worker has died."""
 
 
-def fit_last(pipeline: Any, split: Split) -> Any:
+def fit_last(pipeline: Any, split: Split, seen: Split) -> Any:
     """Fit the steps before the last one in this process, and the last one on the workers.
 
     Args:
         pipeline: a `WeightedPipeline` with partitions; its steps before the last one are fitted.
         split: the rows.
+        seen: those on which the steps before the last one are fitted.
 
     Returns:
         The fitted last step, an estimator like any other.
@@ -50,7 +51,7 @@ def fit_last(pipeline: Any, split: Split) -> Any:
         raise ConfigError("partitions need `engine: dask` under train")
     steps = pipeline[:-1] if len(pipeline) > 1 else None
     if steps is not None:
-        steps.fit(inputs(split), split.target)
+        steps.fit(inputs(seen), seen.target)
     weights = pipeline.weights(split.target, split.weights)
     for number in range(1, TRIES + 1):
         cluster.wait_for_workers(pipeline.partitions)

@@ -90,16 +90,17 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
 def fit(pipeline: Pipeline, split: Split) -> Pipeline:
     """Fit a clone on a split. Steps that divide the rows once more keep them apart as the split's folds do."""
     copy: WeightedPipeline = clone(pipeline)
-    if split.is_large:
-        return large.fit(copy, split)
+    seen = large.seen(split)
     for step in copy.get_params().values():
         if isinstance(step, CrossFittedTargetEncoder):
-            step.divide(split)
+            step.divide(seen)
         elif isinstance(step, CalibratedClassifierCV) and not (split.groups is None and split.times is None):
             step.set_params(cv=held_out(split, CALIBRATION_FOLDS, SEED))
     if copy.partitions is not None:
-        copy.steps[-1] = (ESTIMATOR, partitioned.fit_last(copy, split))
+        copy.steps[-1] = (ESTIMATOR, partitioned.fit_last(copy, split, seen))
         return copy
+    if split.is_large:
+        return large.fit(copy, split, seen)
     fitted: Pipeline = copy.fit(inputs(split), split.target, split.weights)
     return fitted
 
