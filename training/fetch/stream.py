@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -149,11 +149,6 @@ def to_frame(stream: Stream) -> pd.DataFrame:
     # pandas' metadata would turn columns into an index.
     frame: pd.DataFrame = pa.Table.from_batches(stream.batches, stream.schema).to_pandas(ignore_metadata=True)
     return frame
-
-
-def changed(stream: Stream, schema: pa.Schema, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Stream:
-    """A stream with another schema, of the same rows."""
-    return Stream(schema, map(change, stream.batches), stream.delimiter, stream.rows)
 
 
 def check_names(source: str, names: Iterable[str]) -> None:
