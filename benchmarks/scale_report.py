@@ -60,8 +60,8 @@ def _page(measured: Mapping[str, Mapping[str, Figures]]) -> str:
     about = (
         f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {machine.cpu()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {machine.versions(('pandas', 'pyarrow', 'scikit-learn', 'xgboost-cpu'))}. "
-        "A cell has the seconds of the processor, the seconds of the clock and the megabytes of memory. Memory is what only "
-        "swapping could free; pages of files that are mapped do not count. The exponents are fitted to the processor's seconds "
+        "A cell has the seconds of the processor, the seconds of the clock and the megabytes of memory. Other work on the machine "
+        "makes the seconds of the clock upper bounds. Memory is what only swapping could free; pages of files that are mapped do not count. The exponents are fitted to the processor's seconds "
         f"from {FIRST:,} rows on. Repeat with `python -m benchmarks.scale`."
     )
     return "\n\n".join([*parts, about]) + "\n"
