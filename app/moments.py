@@ -117,6 +117,14 @@ def zones() -> list[str]:
     return (files(tzdata) / "zones").read_text(encoding="utf-8").split()
 
 
+class _Zone(ZoneInfo):
+    """A zone that another process can read by its name; one that was read from a file cannot be pickled otherwise."""
+
+    def __reduce__(self) -> tuple[Callable[[str], tzinfo], tuple[str]]:
+        return _zone, (self.key,)
+
+
+@cache
 def _zone(name: str) -> tzinfo:
     """A zone with the rules of the locked package, which are the same on every machine."""
     if name == "UTC":
@@ -124,4 +132,4 @@ def _zone(name: str) -> tzinfo:
     if name not in zones():
         raise ValueError(f"there is no time zone {name!r}")
     with files(tzdata).joinpath("zoneinfo", *name.split("/")).open("rb") as file:
-        return ZoneInfo.from_file(file, key=name)
+        return _Zone.from_file(file, key=name)

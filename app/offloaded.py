@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -96,6 +97,17 @@ class Worker:
         return Done(answer, counts.taken, counts.explained, record, thread_time() - started)
 
 
+def serve(connection: Connection, run: Callable[[Task], Done]) -> None:
+    """Do tasks until there has been none for a while."""
+    while connection.poll(IDLE_SECONDS):
+        done = run(connection.recv())
+        try:
+            connection.send(done)
+        except (pickle.PicklingError, TypeError, AttributeError):
+            # Nothing of it was sent. It is a bug like any other, which costs the request and not the process.
+            connection.send(Done(traceback.format_exc(), [], 0, None, done.seconds))
+
+
 def main(descriptor: int, memory: int) -> None:
     connection = Connection(descriptor)
     # The service waits for the answer when it is told to stop. This process ends with the connection.
@@ -109,8 +121,7 @@ def main(descriptor: int, memory: int) -> None:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(_OUT_OF_MEMORY_SCORE), encoding="utf-8")
         gc.freeze()
-        while connection.poll(IDLE_SECONDS):
-            connection.send(worker.run(connection.recv()))
+        serve(connection, worker.run)
 
 
 if __name__ == "__main__":

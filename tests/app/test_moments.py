@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -19,6 +20,14 @@ offsets = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(
 
 def parts(text: str, zone: str = "UTC", of: tuple[Part, ...] = PARTS) -> tuple[float, ...]:
     return maker(of)(Clock(zone).read(text))
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_another_process_gets_the_same_moment(zone: str) -> None:
+    moment = Clock(zone).read("2024-10-27T02:30:00+01:00")
+
+    assert pickle.loads(pickle.dumps(moment)).tzinfo is moment.tzinfo
+    assert pickle.loads(pickle.dumps(moment)) == moment
 
 
 @pytest.mark.parametrize(

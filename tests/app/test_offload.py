@@ -11,8 +11,9 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,21 @@ from starlette.testclient import TestClient
 from app.contract import Bundle, read_bundle
 from app.errors import Detail, RequestError, invalid
 from app.main import create_app
-from app.offload import Offload, Setup
+from app.offload import Done, Offload, Setup, Task
+from app.offloaded import serve
 from app.settings import Settings
 from tests.app.processes import PATIENCE, Running, running
 from tests.app.test_metrics import Series, parse, value
 from tests.app.test_supervisor import eventually
-from tests.bundles import IRIS_FEATURES, write_number_bundle
+from tests.bundles import (
+    IRIS_FEATURES,
+    write_harvest_bundle,
+    write_mixed_bundle,
+    write_number_bundle,
+    write_value_bundle,
+    write_wide_bundle,
+)
+from tests.load.traffic import Traffic
 
 ROWS = 10_000
 """So many that no machine answers them in a millisecond, which a thread would not be asked for."""
@@ -167,6 +177,70 @@ def test_its_predictions_are_logged(bundle: Bundle, started: Offload, tmp_path: 
     assert [each["label"] for each in lines] == labels
     assert [list(each["features"].values()) for each in lines] == numbers()
     assert {each["id"] for each in lines} == {answer.headers["x-request-id"]}
+
+
+def write_wide(folder: Path) -> None:
+    write_wide_bundle(folder, 40, ("yes", "no"), missing=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [write_mixed_bundle, write_harvest_bundle, write_value_bundle, write_wide])
+def test_every_kind_of_model_is_answered_counted_and_logged_as_in_a_thread(
+    write: Callable[[Path], object], tmp_path: Path
+) -> None:
+    write(folder := tmp_path / "model")
+    bundle = read_bundle(folder)
+    offload = ready(Offload(setup(bundle)))
+    traffic = Traffic(bundle.manifest, random.Random(5))
+    made = [traffic.instances, traffic.columns, traffic.tensors]
+    asked = [
+        each
+        for each in (made[number % 3]() for number in range(90))
+        if len(each.body) > 4_000 and "explain" not in each.about
+    ]
+    before = offload.pid()
+    logs = tmp_path / "here", tmp_path / "there"
+    here, there = (
+        client(bundle, each, prediction_log=str(log), prediction_log_rows_per_file=1)
+        for each, log in zip((None, offload), logs, strict=True)
+    )
+
+    for each in asked:
+        headers = {"content-type": each.content_type, "x-request-id": "same"}
+        answers = [to.post(each.path, content=each.body, headers=headers) for to in (here, there)]
+        assert answers[0].status_code == answers[1].status_code == 200
+        assert answers[0].content == answers[1].content
+
+    assert len(asked) > 10
+    assert counts(here) == counts(there)
+    assert offload.pid() == before
+    rows = sum(each.rows for each in asked)
+    eventually(lambda: all(len(logged(log)) == rows for log in logs))
+    assert logged(logs[0]) == logged(logs[1])
+    offload.close()
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """Lines of a prediction log, without their times."""
+    lines = [json.loads(line) for file in folder.rglob("*.jsonl") for line in file.read_text().splitlines()]
+    return sorted(({**each, "time": None} for each in lines), key=json.dumps)
+
+
+def test_a_result_that_cannot_be_sent_costs_its_request() -> None:
+    ours, theirs = Pipe()
+    results = [Done("fine", [], 0, None, 0.1), Done("bad", [], 0, ("id", lambda: None, None), 0.2)]
+    with ThreadPoolExecutor(1) as thread:
+        served = thread.submit(serve, theirs, lambda _: results.pop())
+        answers = []
+        for _ in range(2):
+            ours.send(Task("predict", 0, {}, recorded=True))
+            answers.append(ours.recv())
+        ours.close()
+        with pytest.raises(EOFError):
+            served.result(PATIENCE)
+
+    assert "pickle" in str(answers[0].answer)
+    assert answers[1] == Done("fine", [], 0, None, 0.1)
 
 
 @pytest.mark.slow

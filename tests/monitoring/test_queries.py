@@ -91,7 +91,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with watching(model, folder) as running:
         # The last of each chain: what needs most of the others.
         running.wait_for("espalier:class_psi:24h")
+        # Of the service that runs here, too: drift needs hundreds of its rows.
         running.wait_for('espalier:rejected:ratio_rate5m{environment="local"}')
+        features = len(running.manifest.features)
+        running.wait_for(
+            f'count(espalier:feature_psi:1h{{environment="local"}}) == {features} '
+            'and max(espalier:feature_psi:1h{environment="local"}) > 0.2'
+        )
         running.wait_for('ALERTS{alertname="EspalierOutOfSync", alertstate="firing"}')
         running.wait_for("espalier:http_slow:budget_left_ratio30d")
         yield running
