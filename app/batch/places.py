@@ -224,7 +224,8 @@ class _Bucket(Place):
         return self._described(obstore.head(self._store, self._prefix + path))
 
     def _described(self, meta: Any) -> File:
-        tag = meta["e_tag"] or meta["last_modified"].isoformat()
+        # Azure lists tags without the quotes that they have in an object's own header.
+        tag = (meta["e_tag"] or meta["last_modified"].isoformat()).strip('"')
         return File(meta["path"].removeprefix(self._prefix), meta["size"], tag)
 
     @contextmanager

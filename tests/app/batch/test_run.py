@@ -22,6 +22,7 @@ from app.contract import read_bundle
 from tests.app.batch.parts import Command, contents, write_part
 from tests.app.buckets import BUCKET, bucket
 from tests.app.processes import ROOT
+from tests.azure import container
 from tests.bundles import IRIS_CLASSES, IRIS_FEATURES, number_row, write_number_bundle
 
 
@@ -431,6 +432,23 @@ def test_runs_in_a_bucket_are_killed_and_two_at_once(
     both = [start(number_model, given, f"s3://{BUCKET}/killed") for _ in range(2)]
     assert [(each.communicate(timeout=120)[1], each.returncode)[1] for each in both] == [0, 0]
     assert objects("killed", s3) == objects("undisturbed", s3)
+
+
+def test_a_container_of_azure(
+    number_model: Path, parts: Path, tmp_path: Path, score: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert score(number_model, parts, tmp_path / "expected").status == 0
+    with container({f"in/{path}": content for path, content in contents(parts).items()}) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        done = score(number_model, "az://data/in", tmp_path / "out")
+        again = score(number_model, "az://data/in", tmp_path / "out")
+    assert (done.summary["scored"], again.summary["skipped"]) == (3, 3)
+    for path in ("a.parquet", "day=2/b.parquet", "day=2/empty.parquet"):
+        expected, found = (
+            pq.read_table(tmp_path / each / version_of(number_model) / path) for each in ("expected", "out")
+        )
+        assert found.equals(expected)
 
 
 def test_a_bucket_that_is_not_there_is_named(

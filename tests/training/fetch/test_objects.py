@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.azure import container
 from tests.tools import free_port, require
 from training import storage
 from training.base.errors import ConfigError, DataError
@@ -59,6 +60,29 @@ def test_an_object_in_s3(keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyP
             sources.read("s3://nowhere/a.csv")
     finally:
         storage.stop()
+
+
+def test_objects_in_azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pd.DataFrame({"x": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    part = (tmp_path / "a.parquet").read_bytes()
+    blobs = {
+        "an é.csv": b"x,y\n1,a\n",
+        "days/day=1/a.parquet": part,
+        "days/day=2/a.parquet": part,
+        "empty.csv": b"",
+    }
+    with container(blobs) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert sources.read("az://data/an é.csv").to_dict("list") == {"x": ["1"], "y": ["a"]}
+        assert sources.read("az://data/days")["x"].tolist() == [1, 2, 1, 2]
+        with pytest.raises(DataError, match=r"empty\.csv is empty"):
+            sources.read("az://data/empty.csv")
+        with pytest.raises(DataError, match=r"has no object 'none\.csv'"):
+            sources.read("az://data/none.csv")
+        monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY")
+        with pytest.raises(ConfigError, match="no Azure credentials"):
+            sources.read("az://data/an é.csv")
 
 
 def test_s3_that_cannot_be_reached_says_so_soon(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
