@@ -58,6 +58,7 @@ PROGRAMS = [
 ]
 NOT_FOR_USERS = {
     *("CAN_PUSH", "DRIFT", "GIVEN", "REASON", "RUN_URL", "TRIGGER"),  # from a workflow's step to its command
+    *("DASK_SCHEDULER_ADDRESS", "RUN_ARGUMENTS", "RUN_FOLDER", "RUN_WORK"),  # from a job to its pod
     *("HOME", "PYTHONPATH", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"),  # the system's own
 }
 

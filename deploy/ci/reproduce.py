@@ -53,11 +53,23 @@ def main() -> None:
         action="store_true",
         help="without keys: production's model cannot be fetched, and dvc.lock cannot be committed",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "cluster"),
+        default="local",
+        help="where training runs: here, or as a job in the cluster that kubectl's configuration names",
+    )
     arguments = parser.parse_args()
     selected = models.select(arguments.model or models.ALL, Path())
     folder: Path = arguments.output
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    if arguments.engine == "cluster":
+        from deploy.ci import cluster
+
+        refresh = ["--refresh"] if arguments.refresh else []
+        cluster.reproduce(folder, arguments.base, ["--model", arguments.model or models.ALL, *refresh])
+        return
 
     status, said = _reproduce(selected, refresh=arguments.refresh)
     patch = b"" if status else patches.make()

@@ -52,10 +52,12 @@ class Request:
     cache: bool = True
     arguments: tuple[str, ...] = ()
     """Further options of the builder."""
+    dockerfile: str = DOCKERFILE
+    """Below `root`."""
 
     def options(self) -> Iterator[str]:
         """The options that all builders take."""
-        yield f"--file={self.root / DOCKERFILE}"
+        yield f"--file={self.root / self.dockerfile}"
         if not self.cache:
             yield "--no-cache"
         for name, value in self.labels.items():

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from common.command import run
 from deploy.errors import DeployError
-from deploy.manifests import argocd, environment, model, monitoring, platform, render, schema
+from deploy.manifests import argocd, environment, model, monitoring, platform, render, schema, training
 from deploy.manifests.documents import Document
 from deploy.programs import find
 
@@ -105,6 +105,16 @@ def render_all(folder: Path = render.FOLDER) -> Iterator[Rendered]:
         admission = _rendered("admission", folder / "admission", lambda _: [])
         secrets = _rendered("secrets", folder.parent / "monitoring/secrets", monitoring.secret_problems)
         yield from (admission, secrets)
+        runs = [
+            _rendered(f"training.{name}", folder / "training" / name, training.problems)
+            for name in render.TRAINING
+        ]
+        yield from runs
+
+        def job_problems(documents: Sequence[Document]) -> list[str]:
+            return training.job_problems(documents, [each.documents for each in runs])
+
+        yield _rendered("training.job", folder / "training/job", job_problems)
 
         def argocd_problems(documents: Sequence[Document]) -> list[str]:
             sets = {each["metadata"]["name"] for each in documents if each["kind"] == "ApplicationSet"}
@@ -117,6 +127,7 @@ def render_all(folder: Path = render.FOLDER) -> Iterator[Rendered]:
                 watching.documents,
                 root,
                 secrets.documents if "espalier-secrets" in sets else (),
+                [each.documents for each in runs] if "espalier-training" in sets else (),
             )
             return argocd.problems(documents, deployed, folder)
 

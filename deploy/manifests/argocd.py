@@ -44,6 +44,8 @@ class Deployed:
     """A copy of the folder deploy/, in which every overlay has a release."""
     secrets: Sequence[Document] = ()
     """Where the secrets of monitoring come from, with the option external-secrets."""
+    training: Sequence[Sequence[Document]] = ()
+    """Where training runs on each platform, with the option cluster-training."""
 
 
 def problems(documents: Sequence[Document], deployed: Deployed, root: Path = render.FOLDER) -> list[str]:
@@ -80,6 +82,11 @@ def problems(documents: Sequence[Document], deployed: Deployed, root: Path = ren
         *_whitelist_problems(documents, "espalier-monitoring", [monitoring]),
         *_whitelist_problems(documents, "espalier-platform", deployed.platforms),
         *(_whitelist_problems(documents, "espalier-secrets", [deployed.secrets]) if deployed.secrets else ()),
+        *(
+            _whitelist_problems(documents, "espalier-training", deployed.training)
+            if deployed.training
+            else ()
+        ),
         *_notification_problems(documents),
         *_address_problems(applications, environments),
         *_stack_problems(applications, monitoring),

@@ -37,10 +37,12 @@ WAYS = (
 """The components that an overlay may list, beside its environment's and its release."""
 ARGOCD = FOLDER / "argocd"
 MONITORING = FOLDER.parent / "monitoring"
-OPTIONS = ("admission", "external-secrets", "external-dns")
+OPTIONS = ("admission", "external-secrets", "external-dns", "cluster-training")
 """What may be switched on in Argo CD's kustomization."""
 PLATFORMS = ("eks", "eks-auto")
 """Those that need something in a cluster."""
+TRAINING = ("eks", "eks-auto", "gke", "kind")
+"""The platforms where training can run: all there are."""
 VARIANTS: tuple[tuple[str, ...], ...] = (
     (),
     ("ingress-alb",),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Definitions:
-    """A Go module with the definitions of kinds for which npm has no current types."""
+    """A Go module, or a package of PyPI, with the definitions of kinds for which npm has no current types."""
 
     describes: str
     license: str
@@ -126,6 +127,24 @@ DEFINITIONS = (
         "github.com/external-secrets/external-secrets@v1.3.2",
         "config/crds/bases",
         "aws",
+    ),
+    Definitions(
+        "Karpenter 1",
+        "Apache-2.0",
+        "karpenter.sh",
+        "v1",
+        ("NodePool",),
+        "sigs.k8s.io/karpenter@v1.8.2",
+        "pkg/apis/crds",
+    ),
+    Definitions(
+        "Dask operator 2026.3",
+        "BSD-3-Clause",
+        "kubernetes.dask.org",
+        "v1",
+        ("DaskJob",),
+        "dask-kubernetes==2026.3.0",
+        "dask_kubernetes/operator/customresources",
     ),
 )
 HANDWRITTEN = ("eks.amazonaws.com_v1_IngressClassParams", "elbv2.k8s.aws_v1beta1_IngressClassParams")
@@ -163,9 +182,15 @@ def main() -> None:
                 print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
         found: dict[str, dict[str, Any]] = {}
         for source in (*PACKAGES, *DEFINITIONS):
-            told = call([go, "mod", "download", "-json", source.module], cwd=folder, whole=True)
+            if "==" in source.module:
+                place = folder / source.group
+                uv = find("uv", "definitions in packages of PyPI are downloaded with it")
+                call([uv, "pip", "install", "--no-deps", f"--target={place}", source.module], whole=True)
+            else:
+                told = call([go, "mod", "download", "-json", source.module], cwd=folder, whole=True)
+                place = Path(json.loads(told)["Dir"])
             for kind in source.kinds:
-                defined = _defined(source, kind, Path(json.loads(told)["Dir"]) / source.definitions)
+                defined = _defined(source, kind, place / source.definitions)
                 name = file_name(source.group, source.api_version, kind)
                 found[name.removesuffix(".json")] = _defaults(defined)
                 if isinstance(source, Definitions):
@@ -225,8 +250,23 @@ def _defined(source: Package | Definitions, kind: str, folder: Path) -> dict[str
     )
     versions = YAML(typ="safe", pure=True).load(text)["spec"]["versions"]
     schema = next(each["schema"] for each in versions if each["name"] == source.api_version)
-    defined: dict[str, Any] = schema["openAPIV3Schema"]
+    defined: dict[str, Any] = _resolved(schema["openAPIV3Schema"], folder)
     return defined
+
+
+def _resolved(schema: Any, folder: Path) -> Any:
+    """With what it refers to in other files of the folder in place; Kubernetes' own definitions become references to those."""
+    if isinstance(schema, list):
+        return [_resolved(each, folder) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        file, _, name = str(schema["$ref"]).partition("#/definitions/")
+        if name.startswith("io.k8s."):
+            return {"$ref": KUBERNETES + name}
+        text = (folder / file.rpartition("/")[2]).read_text(encoding="utf-8")
+        return _resolved(YAML(typ="safe", pure=True).load(text)["definitions"][name], folder)
+    return {key: _resolved(value, folder) for key, value in schema.items()}
 
 
 def _defaults(schema: dict[str, Any]) -> dict[str, Any]:
@@ -250,7 +290,7 @@ def _strict(source: Definitions, kind: str, defined: dict[str, Any]) -> dict[str
     provider = schema["properties"]["spec"]["properties"].get("provider")
     if source.provider and provider:
         provider["properties"] = {source.provider: provider["properties"][source.provider]}
-    module, _, version = source.module.partition("@")
+    module, version = re.split("@|==", source.module)
     return {
         "$comment": f"Made by python -m deploy.schemas from {module} {version} ({source.license}), the definitions of "
         f"{source.describes}",

@@ -29,13 +29,13 @@ from starlette.testclient import TestClient
 from app.contract import read_bundle
 from app.main import Application
 from app.settings import Settings, _shown
-from tests.app.buckets import BUCKET, bucket
 from tests.app.conftest import Serve
 from tests.app.processes import PATIENCE, ROOT, Running, running
 from tests.app.test_fastpath import bodies, parsed, plausible
 from tests.app.test_metrics import parse, value
 from tests.app.test_server import read, refused
 from tests.app.wire import answer_on_the_wire
+from tests.buckets import BUCKET, bucket
 from tests.bundles import mixed_row, number_row
 from tests.tools import examples, free_port
 

@@ -40,8 +40,8 @@ def test_everything_is_as_it_should_be() -> None:
     assert {each.name: list(each.problems) for each in rendered.everything() if each.problems} == {}
     models = len(render.deployed("staging"))
     each_environment = 1 + models + len(render.VARIANTS)
-    platforms = len(render.PLATFORMS)
-    assert len(rendered.everything()) == len(render.environments()) * each_environment + platforms + 5
+    platforms = len(render.PLATFORMS) + len(render.TRAINING)
+    assert len(rendered.everything()) == len(render.environments()) * each_environment + platforms + 6
 
 
 @pytest.mark.parametrize("environment", render.environments())
@@ -375,7 +375,7 @@ def test_every_schema_is_of_a_package_that_is_pinned() -> None:
     for name, package in expected.items():
         assert f"from {package.npm} {package.version} (MIT)" in found[name]
     for name, source in defined.items():
-        assert f"from {source.module.replace('@', ' ')} (" in found[name]
+        assert f"from {re.sub('@|==', ' ', source.module)} (" in found[name]
 
 
 def test_a_missing_component_is_one_line() -> None:

@@ -14,7 +14,12 @@ from tests.deploy import rendered
 from tests.deploy.spoiling import REMOVE, spoil
 
 Document = dict[str, Any]
-CHARTS = {"admission": "kyverno", "external-secrets": "external-secrets", "external-dns": "external-dns"}
+CHARTS = {
+    "admission": "kyverno",
+    "external-secrets": "external-secrets",
+    "external-dns": "external-dns",
+    "cluster-training": "dask-kubernetes-operator",
+}
 
 
 def _charts(documents: list[Document]) -> dict[str, Document]:
@@ -45,6 +50,9 @@ def test_each_is_switched_on_by_one_line(option: str, tmp_path: Path) -> None:
             rendered.documents("monitoring"),
             copy,
             rendered.documents("secrets") if option == "external-secrets" else (),
+            [rendered.documents(f"training.{name}") for name in render.TRAINING]
+            if option == "cluster-training"
+            else (),
         )
         assert argocd.problems(documents, deployed) == []
 

@@ -116,7 +116,7 @@ def test_names_are_resolved_where_dns_is_no_pod() -> None:
         rule["to"]
         for each in policies
         for rule in each["spec"].get("egress", [])
-        if rule["ports"][0]["port"] == 53
+        if rule.get("ports", [{}])[0].get("port") == 53
     ]
     assert resolving
     for peers in resolving:

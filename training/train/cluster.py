@@ -25,12 +25,12 @@ from training.base import config
 from training.base.errors import ClusterError, ConfigError
 from training.custom import sources
 from training.data.dataset import PROFILE_FILE, TEST_FILE, TRAIN_FILE
+from training.train import engine
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ADDRESS = "ESPALIER_DASK"
 WORKERS = "ESPALIER_DASK_WORKERS"
 SECONDS_TO_CONNECT = 10
 SECONDS_FOR_WORKERS = 300
@@ -186,7 +186,7 @@ def connected() -> Iterator[Cluster]:
         ) from None
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with ExitStack() as stack:
-        address = os.environ.get(ADDRESS)
+        address = engine.address()
         if address:
             where, client = f"the Dask scheduler at {address}", stack.enter_context(_client(address))
         else:
@@ -227,7 +227,7 @@ def _client(address: str) -> Iterator[Any]:
         why = ""
     if why:
         raise ConfigError(
-            f"cannot use the Dask scheduler at {address}: {why}; check {ADDRESS}, or unset it for a cluster on this machine"
+            f"cannot use the Dask scheduler at {address}: {why}; check {engine.ADDRESS}, or unset it for a cluster on this machine"
         )
     with client:
         yield client

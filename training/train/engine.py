@@ -5,6 +5,7 @@ The tasks draw no random numbers of their own and read the same files, so both w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar
@@ -14,6 +15,8 @@ from training.base.progress import progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Engine = Literal["local", "dask"]
+
+ADDRESS = "ESPALIER_DASK"
 
 
 class Runner(Protocol):
@@ -49,14 +52,19 @@ _opened: list[Any] = []
 """The cluster of this process, if it has one."""
 
 
+def address() -> str | None:
+    """The Dask scheduler to use, if one is named."""
+    return os.environ.get(ADDRESS)
+
+
 @contextmanager
 def opened(engine: Engine) -> Iterator[None]:
-    """Use an engine for what this process spreads.
+    """Use an engine for what this process spreads; where ESPALIER_DASK names a scheduler, it is `dask`.
 
     Raises:
         ConfigError: the engine's package is not installed, or its cluster cannot be used.
     """
-    if engine == "local":
+    if engine == "local" and not address():
         yield
         return
     from training.train import cluster

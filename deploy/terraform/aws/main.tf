@@ -59,6 +59,7 @@ module "cluster" {
   private_api_cidrs  = var.private_api_cidrs
   admins             = var.admins
   viewers            = var.viewers
+  groups             = var.training ? { training = { arn = module.delivery[0].role_arns.data, groups = ["espalier:training"] } } : {}
   log_retention_days = var.log_retention_days
   image_caches       = var.image_caches
 }
@@ -123,6 +124,9 @@ module "identity" {
   readers            = var.prediction_readers
   predictions_bucket = module.data.predictions_bucket
   kms_key_arn        = module.data.kms_key_arn
+
+  training            = var.training
+  training_statements = try(module.delivery[0].policies.data.Statement, [])
 
   # Those of the module delivery, also where another region has it.
   admission_repositories = var.admission ? [var.name, "${var.name}-signatures"] : []

@@ -63,14 +63,16 @@ output "image_caches" {
 output "github_variables" {
   description = "Variables of the repository on GitHub. null where delivery is off."
   value = one([
-    for delivery in module.delivery : {
+    for delivery in module.delivery : merge({
       AWS_REGION         = var.region
       AWS_ROLE_DATA      = delivery.role_arns["data"]
       AWS_ROLE_DATA_READ = delivery.role_arns["data-read"]
       AWS_ROLE_RELEASE   = delivery.role_arns["release"]
       COSIGN_REPOSITORY  = delivery.signatures
       REGISTRY           = delivery.registry
-    }
+      }, var.training ? {
+      TRAINING_CLUSTER = module.cluster.name
+    } : {})
   ])
 }
 

@@ -298,6 +298,17 @@ variable "admission" {
   default     = false
 }
 
+variable "training" {
+  description = "Whether training can run in the cluster: the workflows may start it, and it has a role for the DVC remote. Needs `delivery`."
+  type        = bool
+  default     = false
+
+  validation {
+    condition     = !var.training || var.delivery
+    error_message = "training needs the roles and the bucket of delivery, which is the first region's."
+  }
+}
+
 variable "secrets_prefix" {
   description = "What names of the secrets in Secrets Manager begin with, before a slash, that External Secrets may read. null: it has no role."
   type        = string

@@ -20,9 +20,9 @@ from app.batch import __main__ as command
 from app.batch import run
 from app.contract import read_bundle
 from tests.app.batch.parts import Command, contents, write_part
-from tests.app.buckets import BUCKET, bucket
 from tests.app.processes import ROOT
 from tests.azure import container
+from tests.buckets import BUCKET, bucket
 from tests.bundles import IRIS_CLASSES, IRIS_FEATURES, number_row, write_number_bundle
 
 

@@ -32,9 +32,9 @@ from botocore.exceptions import ClientError
 
 from deploy.registry import Reference, Registry
 from deploy.rehearsal import containers
-from tests.app.buckets import bucket
 from tests.app.conftest import number_model  # noqa: F401
 from tests.app.processes import PATIENCE, running
+from tests.buckets import bucket
 from tests.bundles import number_row
 from tests.deploy import registries
 from tests.deploy.policies import gate

@@ -20,7 +20,7 @@ from botocore.config import Config
 
 from common.errors import EspalierError
 from common.lock import Entry
-from tests.app.buckets import BUCKET, bucket
+from tests.buckets import BUCKET, bucket
 from tests.tools import dvc, free_port
 from training.remote import command
 from training.remote.objects import MissingError, NoCredentialsError, Objects, RemoteError, ReplacedError

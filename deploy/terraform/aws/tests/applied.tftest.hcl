@@ -50,6 +50,7 @@ variables {
   private_api_cidrs    = ["10.8.0.0/24"]
   admins               = ["arn:aws:iam::111122223333:role/platform"]
   admission            = true
+  training             = true
   secrets_prefix       = "espalier"
   hosted_zone_id       = "Z123"
   domains              = ["espalier.example.com", "espalier.staging.example.com"]
@@ -83,5 +84,10 @@ run "everything" {
   assert {
     condition     = output.storage_provisioner == "ebs.csi.aws.com" && output.compute == "node_groups"
     error_message = "The outputs are those of Auto Mode."
+  }
+
+  assert {
+    condition     = output.policies.roles["training"].policy.Statement == output.policies.roles["data"].policy.Statement
+    error_message = "Training in the cluster has other rights than the workflow that starts it."
   }
 }

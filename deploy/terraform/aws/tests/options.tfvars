@@ -4,6 +4,7 @@ flow_logs = true
 compute   = "node_groups"
 
 admission      = true
+training       = true
 secrets_prefix = "espalier"
 hosted_zone_id = "Z123"
 domains        = ["espalier.example.com"]

@@ -152,6 +152,14 @@ resource "aws_eks_access_entry" "this" {
   principal_arn = each.key
 }
 
+resource "aws_eks_access_entry" "groups" {
+  for_each = var.groups
+
+  cluster_name      = aws_eks_cluster.this.name
+  principal_arn     = each.value.arn
+  kubernetes_groups = each.value.groups
+}
+
 resource "aws_eks_access_policy_association" "this" {
   for_each = local.access
 

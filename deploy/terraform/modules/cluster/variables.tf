@@ -64,6 +64,12 @@ variable "viewers" {
   type        = list(string)
 }
 
+variable "groups" {
+  description = "Roles, by a name for each, and their groups in Kubernetes, which a RoleBinding there gives rights."
+  type        = map(object({ arn = string, groups = list(string) }))
+  default     = {}
+}
+
 variable "log_retention_days" {
   description = "How long the control plane's logs are kept."
   type        = number

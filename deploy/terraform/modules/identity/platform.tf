@@ -35,6 +35,12 @@ locals {
       namespace       = "external-dns"
       service_account = "external-dns"
     }
+    training = {
+      wanted          = var.training
+      description     = "trains: reads and writes the DVC remote"
+      namespace       = "training"
+      service_account = "trainer"
+    }
   }
 
   controllers = {
@@ -97,6 +103,8 @@ locals {
       Action   = ["secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"]
       Resource = format(local.arn, "secretsmanager", "secret:${coalesce(var.secrets_prefix, "none")}/*")
     }]
+
+    training = try([for statement in var.training_statements : statement], [])
 
     external-dns = [
       {

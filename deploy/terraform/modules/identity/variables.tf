@@ -51,6 +51,18 @@ variable "hosted_zone_id" {
   default     = null
 }
 
+variable "training" {
+  description = "Whether training runs in the cluster."
+  type        = bool
+  default     = false
+}
+
+variable "training_statements" {
+  description = "What it may do then, as statements of a policy."
+  type        = any
+  default     = []
+}
+
 variable "cluster_arn" {
   description = "The cluster's ARN."
   type        = string

@@ -1,0 +1,111 @@
+"""The image of training: one for each set of packages, with what a pod needs in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.image import training
+from deploy.image.source import ImageError, declared_base
+from deploy.rehearsal import containers
+from tests.deploy.project import ROOT
+from tests.e2e.clone import clone
+from tests.tools import require
+
+REPOSITORY = "registry.example.com/espalier"
+GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clone(tmp_path_factory.mktemp("project") / "clone").root
+
+
+def commit(root: Path, path: str, text: str) -> None:
+    with (root / path).open("a", encoding="utf-8") as file:
+        file.write(text)
+    subprocess.run([*GIT, "commit", "-qam", "Change"], cwd=root, check=True)
+
+
+def test_commits_with_the_same_packages_share_an_image(project: Path) -> None:
+    first = training.reference(REPOSITORY, project)
+    commit(project, "training/worker.py", "# more\n")
+    assert training.reference(REPOSITORY, project) == first
+
+    commit(project, "uv.lock", "# more\n")
+    assert training.reference(REPOSITORY, project) != first
+
+
+def test_what_is_not_committed_is_named(project: Path) -> None:
+    file = project / "training/Dockerfile"
+    before = file.read_text()
+    file.write_text(before + "\n")
+    with pytest.raises(ImageError, match="training/Dockerfile"):
+        training.reference(REPOSITORY, project)
+    file.write_text(before)
+
+
+def test_it_is_built_on_the_base_of_the_service() -> None:
+    assert (ROOT / training.DOCKERFILE).read_text().split()[1] == declared_base(ROOT)
+
+
+def test_runs_start_what_is_in_it() -> None:
+    document = yaml.safe_load((ROOT / "deploy/training/job/daskjob.yaml").read_text())
+    cluster = document["spec"]["cluster"]["spec"]
+    for part in (document["spec"]["job"], cluster["worker"]):
+        (container,) = part["spec"]["containers"]
+        assert container["command"][:2] == ["/app/.venv/bin/python", "/app/start.py"]
+
+
+@pytest.mark.long(
+    "deploy/image",
+    "deploy/training/start.py",
+    "deploy/rehearsal/containers.py",
+    "training/Dockerfile",
+    "uv.lock",
+)
+def test_it_is_built_once_and_starts_in_a_strict_pod(project: Path, tmp_path: Path) -> None:
+    for tool in containers.TOOLS:
+        require(tool)
+    if os.geteuid() != 0:
+        pytest.skip("debootstrap and containers without a daemon need root")
+    with (
+        containers.storage(tmp_path / "storage") as variables,
+        containers.registry(tmp_path / "registry") as address,
+    ):
+        environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
+        command = ["python", "-m", "deploy.image.training", f"{address}/espalier", "--push"]
+        said = [
+            subprocess.run(
+                command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True, check=True
+            )
+            for _ in range(2)
+        ]
+        name = training.reference(f"{address}/espalier", project)
+        assert f"pushed it as {address}/espalier@sha256:" in said[0].stdout
+        assert said[1].stdout.strip() == f"{name} is there already"
+
+        # As in the manifests; podman's default limits may be more than this machine grants.
+        strict = (
+            "--network=host",
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=1000:1000",
+            "--read-only",
+            "--cap-drop=all",
+            "--security-opt=no-new-privileges",
+            "--tmpfs=/work",
+            "--tmpfs=/tmp",
+        )
+        for inside in (
+            ["/app/start.py", "worker", "--help"],
+            ["-m", "distributed.cli.dask_scheduler", "--help"],
+            [
+                "-c",
+                "import subprocess, dvc, onnxruntime, xgboost; subprocess.run(['git', '--version'], check=True)",
+            ],
+        ):
+            containers.call("podman", "run", "--rm", *strict, name, "/app/.venv/bin/python", *inside)
