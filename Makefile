@@ -11,6 +11,8 @@ TIME ?= 30s
 BASE ?= origin/main
 # The model that a target is about: empty for the first, a name, or all.
 MODEL ?=
+# Stages that may run at a time; without it DVC runs one after another.
+JOBS ?=
 # Of the sample that `make try` takes.
 ROWS ?= 10000
 # Tests wait for other processes a third of the time.
@@ -68,9 +70,9 @@ $(ESTIMATORS): $(READY) | $(UV)
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 .PHONY: repro
-repro: setup ## Run the stages whose inputs changed, and track the results
+repro: setup ## Run the stages whose inputs changed, JOBS at a time, and track the results
 	@# One run of DVC checks all pipelines in the time that each would take to start.
-	$(if $(filter all,$(MODEL)),dvc repro --all-pipelines,$(IN) dvc repro)
+	$(if $(JOBS),python -m training.parallel --jobs "$(JOBS)" --model "$(MODEL)",$(if $(filter all,$(MODEL)),dvc repro --all-pipelines,$(IN) dvc repro))
 	@$(IN) python -m training.track
 
 .PHONY: model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -39,6 +40,8 @@ def run(main: Callable[[], None], *others: type[Exception], status: int = 1) -> 
         print(f"error: {error}", file=sys.stderr)
         sys.exit(status)
     except KeyboardInterrupt:
+        # A further one ends what Python still waits for at exit.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:

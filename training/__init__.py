@@ -7,6 +7,8 @@ Haswell (2013) on newer processors too, because a library that picks its code by
 
 import os
 
+import common  # noqa: F401 - an interrupt is one line
+
 
 def _has_avx2() -> bool:
     """Whether this is Linux on an x86-64 processor of Haswell's generation or later."""

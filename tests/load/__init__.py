@@ -1,0 +1,1 @@
+import common  # noqa: F401 - an interrupt is one line
