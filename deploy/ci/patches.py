@@ -6,6 +6,7 @@ repository. The patch is therefore untrusted: it may change recorded results and
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from common import models
@@ -22,10 +23,17 @@ REGULAR = {"000000", "100644"}
 """Modes: deleted, and a plain file."""
 
 
-def make() -> bytes:
-    """The difference of recorded results between HEAD and the working tree, new files included."""
-    places = (folder / each for folder in models.find(Path()).values() for each in RECORDED)
+def make(without: Collection[str] = ()) -> bytes:
+    """The difference of recorded results between HEAD and the working tree, new files included.
+
+    Args:
+        without: models whose results stay as HEAD has them.
+    """
+    folders = [folder for name, folder in models.find(Path()).items() if name not in without]
+    places = (folder / each for folder in folders for each in RECORDED)
     recorded = [str(each) for each in places if each.exists()]
+    if not recorded:
+        return b""  # without a path git would take all
     git("add", "--intent-to-add", "--", *recorded)
     shown = attempt(
         "diff", "--binary", "--no-color", "--no-ext-diff", "--full-index", "HEAD", "--", *recorded

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,6 +36,8 @@ from training.remote.objects import MissingError, NoCredentialsError, NoRemoteEr
 PIPELINE_FILE = "dvc.yaml"
 BUNDLE = ("model", "data/test.parquet", "data/profile.json")
 """With the split on which the gate compares it with production's."""
+_ERROR = re.compile(r"(?:\S+ \| )?error: (.*)", re.IGNORECASE)
+"""Stages that run side by side have their names before each line."""
 _REMEDY = "run `make repro MODEL=all` and commit dvc.lock, metrics and reports"
 
 
@@ -103,8 +106,8 @@ def bundle(selected: Mapping[str, Path]) -> None:
         raise DeployError(f"this commit comes to something else than its dvc.lock says: {_REMEDY}")
 
 
-def reproduce(selected: Mapping[str, Path]) -> tuple[int, str]:
-    """Run what changed for these models, so that every output exists; returns DVC's status and output.
+def reproduce(selected: Mapping[str, Path], jobs: int = 1) -> tuple[int, str]:
+    """Run what changed for these models, `jobs` stages at a time, so that every output exists; returns status and output.
 
     Outputs in dvc.lock come from the remote, and those that it lacks, as before the first push, are computed. `repro
     --pull` would be shorter, but it skips outputs of unchanged stages, which later stages read.
@@ -116,6 +119,8 @@ def reproduce(selected: Mapping[str, Path]) -> tuple[int, str]:
     except EspalierError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1, f"ERROR: {error}"
+    if jobs > 1:
+        return _shown("training.parallel", "--jobs", str(jobs), "--model", _name(selected))
     return dvc("repro", *(_pipelines(selected) or ["--all-pipelines"]))
 
 
@@ -178,8 +183,12 @@ def table(differences: Mapping[tuple[str, str], tuple[str, str]]) -> str:
 
 def dvc(*arguments: str) -> tuple[int, str]:
     """Run DVC, show its output at once, and return its status and output."""
+    return _shown("dvc", *arguments)
+
+
+def _shown(module: str, *arguments: str) -> tuple[int, str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
+        [sys.executable, "-m", module, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -198,7 +207,7 @@ def dvc(*arguments: str) -> tuple[int, str]:
 def error_lines(said: str) -> str:
     """The lines in which a stage or DVC reports an error, each once; without any, the last line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    found = [line[len("error: ") :] for line in lines if line.lower().startswith("error: ")]
+    found = [error[1] for line in lines if (error := _ERROR.match(line))]
     return "\n".join(dict.fromkeys(found)) or (lines or ["it says nothing"])[-1]
 
 
@@ -207,6 +216,11 @@ def _pipelines(selected: Mapping[str, Path]) -> list[str]:
     if len(selected) == len(models.find(Path())):
         return []
     return [(folder / PIPELINE_FILE).as_posix() for folder in selected.values()]
+
+
+def _name(selected: Mapping[str, Path]) -> str:
+    """What `common.models.select` calls these models."""
+    return models.ALL if len(selected) == len(models.find(Path())) else next(iter(selected))
 
 
 def _in_one_line(said: str) -> str:

@@ -5,6 +5,8 @@ comment.md   the result for the pull request: training.review's text, or why the
 review/      what training.review writes: the text, all figures, the plots; review/NAME for a further model
 
 The comment has a section for each model that the branch changed, and is one line if it changed none.
+With --refresh a model whose source or stages fail does not stop the others: their changes are in the patch, and the
+comment has a section for each model that failed. Without it nothing is recorded unless every stage worked.
 A failing pipeline is no failure of this command. The results are its outputs: `reproduced`, `changed` and `passed`. The
 last one is the verdict of all reviews: the pipelines ran, each model passed its gate, and production's model is not
 better by more than is allowed. Where dvc.lock cannot be committed to the branch, it must also have been current.
@@ -27,7 +29,7 @@ from common.command import run
 from common.git import attempt, git
 from deploy.ci import patches, pipeline, steps
 
-_FAILED = re.compile(r"^Running stage '(?:models/([^/]+)/dvc\.yaml:)?[^']+'", re.MULTILINE)
+_FAILED = re.compile(r"failed to reproduce '(?:models/([^/]+)/dvc\.yaml:)?[^']+'")
 NO_CHANGES = "✅ No model changes: parameters, sources, metrics and reports of all models are as before.\n"
 STALE = """\
 > [!WARNING]
@@ -48,6 +50,13 @@ def main() -> None:
         "--model", default=models.ALL, metavar="NAME", help="reproduce one model (default: all of them)"
     )
     parser.add_argument("--refresh", action="store_true", help="read the data's sources again first")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="stages that may run at a time (default: %(default)s)",
+    )
     parser.add_argument(
         "--fork",
         action="store_true",
@@ -71,13 +80,18 @@ def main() -> None:
         cluster.reproduce(folder, arguments.base, ["--model", arguments.model or models.ALL, *refresh])
         return
 
-    status, said = _reproduce(selected, refresh=arguments.refresh)
-    patch = b"" if status else patches.make()
+    failures = _reproduce(selected, refresh=arguments.refresh, jobs=arguments.jobs)
+    patch = patches.make(without=failures) if arguments.refresh or not failures else b""
     (folder / "lock.patch").write_bytes(patch)
-    failure = "" if status == 0 else said
+    reviewed = (
+        failures
+        if failures and not arguments.refresh
+        else _changed(selected, arguments.base) | failures.keys()
+    )
     sections = {
-        name: _review(folder, place, arguments.base, failure, fork=arguments.fork)
-        for name, place in _models(selected, arguments.base, failure).items()
+        name: _review(folder, place, arguments.base, failures.get(name, ""), fork=arguments.fork)
+        for name, place in selected.items()
+        if name in reviewed
     }
     text = _joined({name: each for name, (each, _) in sections.items()}, named=len(models.find(Path())) > 1)
     passed = all(each for _, each in sections.values())
@@ -85,32 +99,42 @@ def main() -> None:
         text, passed = f"{STALE}\n{text}", False
     (folder / "comment.md").write_text(text, encoding="utf-8")
     steps.summary(text)
-    steps.output(reproduced=status == 0, changed=bool(patch), passed=passed)
+    steps.output(reproduced=not failures, changed=bool(patch), passed=passed)
 
 
-def _reproduce(selected: Mapping[str, Path], *, refresh: bool) -> tuple[int, str]:
-    if refresh:
-        stages = [f"{(folder / pipeline.PIPELINE_FILE).as_posix()}:fetch" for folder in selected.values()]
-        status, said = pipeline.dvc("repro", "--single-item", "--force", *stages)
+def _reproduce(selected: Mapping[str, Path], *, refresh: bool, jobs: int) -> dict[str, str]:
+    """Run what changed; returns what DVC said for each model that failed."""
+    if not refresh:
+        status, said = pipeline.reproduce(selected, jobs)
+        return dict.fromkeys(_failed(selected, said), said) if status else {}
+    failures = {}
+    for name, folder in selected.items():
+        status, said = pipeline.dvc(
+            "repro", "--single-item", "--force", f"{(folder / pipeline.PIPELINE_FILE).as_posix()}:fetch"
+        )
+        if status == 0:
+            status, said = pipeline.reproduce({name: folder}, jobs)
         if status:
-            return status, said
-    return pipeline.reproduce(selected)
+            failures[name] = said
+    return failures
 
 
-def _models(found: Mapping[str, Path], base: str, failure: str) -> dict[str, Path]:
-    """The models to review: the one whose stage failed, or those that the branch changed.
+def _failed(selected: Mapping[str, Path], said: str) -> list[str]:
+    """The models whose stages failed, according to DVC; the first one if it names no stage."""
+    first, *_ = selected
+    found = {name or first for name in _FAILED.findall(said)}
+    return [name for name in selected if name in found] or [first]
+
+
+def _changed(selected: Mapping[str, Path], base: str) -> set[str]:
+    """The models that the branch changed.
 
     Without a commit that the branch and its base have in common nothing is known, and the first one's review says why.
     """
-    first = dict(list(found.items())[:1])
-    if failure:
-        stages = _FAILED.findall(failure)
-        name = stages[-1] if stages else ""
-        return {name: found[name]} if name in found else first
     common = attempt("merge-base", "--", base, "HEAD").stdout.decode().strip()
     if not common:
-        return first
-    return {name: place for name, place in found.items() if _is_changed(common, place)}
+        return {*list(selected)[:1]}
+    return {name for name, place in selected.items() if _is_changed(common, place)}
 
 
 def _is_changed(common: str, place: Path) -> bool:
@@ -143,7 +167,7 @@ def _review(folder: Path, place: Path, base: str, failure: str, *, fork: bool) -
     command = [sys.executable, "-m", "training.review", "--base", base, "--output", str(output)]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())} if models.further(place) else None
     if failure:
-        log = (folder / "failure.log").absolute()
+        log = (folder / f"failure-{models.name(place)}.log").absolute()
         log.write_text(failure, encoding="utf-8")
         command += ["--failure", str(log)]
     if fork:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,11 +110,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stages(template: Path, tmp_path: Path) -> Iterator[Stages]:
+def stages(template: Path, tmp_path: Path) -> Stages:
     folder = tmp_path / "work"
     subprocess.run(["cp", "-R", template, folder], check=True)
     (tmp_path / "log").touch()
-    yield Stages(folder, tmp_path / "log")
+    return Stages(folder, tmp_path / "log")
 
 
 def serial(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -404,6 +404,10 @@ def test_a_stage_that_is_gone_or_new_is_a_difference() -> None:
 def test_error_lines() -> None:
     said = "Running\nerror: one\nERROR: failed to reproduce 'x'\nerror: one\n"
     assert pipeline.error_lines(said) == "one\nfailed to reproduce 'x'"
+    assert (
+        pipeline.error_lines("wine:select | error: one\nerror: failed: wine:select\n")
+        == "one\nfailed: wine:select"
+    )
     assert pipeline.error_lines("a\n\nb\n\n") == "b"
     assert pipeline.error_lines("") == "it says nothing"
     with pytest.raises(ValueError, match=r"not a dvc\.lock that DVC wrote"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -193,3 +194,50 @@ def test_the_model_whose_stage_failed_is_told(two: Repository) -> None:
     assert outputs == {"reproduced": "false", "changed": "false", "passed": "false"}
     assert text(two).startswith("<!-- mark -->\n\n## wine\n\nwine: ")
     assert "too shallow" in text(two)
+
+
+@pytest.mark.slow
+def test_a_source_that_fails_keeps_no_other_model_from_fresh_data(two: Repository) -> None:
+    """Of three models one cannot be fetched and one fails later; the change of the third is handed over."""
+    source = two.clone.folder / "models/wine/dvc.yaml"
+    failing = source.read_text().replace("stage.py depth data/raw.txt", "stage.py depth data/raw.txt; exit 3")
+    later = source.read_text().replace("stage.py depth reports", "stage.py none reports; exit 4; #")
+    two.clone.write(
+        **{
+            "models/late/dvc.yaml": later,
+            "models/late/params.yaml": "name: late\ndepth: 1\n",
+            "models/wine/dvc.yaml": failing,
+            "models/zebra/dvc.yaml": FURTHER,
+            "models/zebra/params.yaml": "name: zebra\ndepth: 3\n",
+        }
+    )
+    two.clone.git("add", "--all")
+    two.clone.git("commit", "--quiet", "--message", "More")
+    done, outputs = reproduce(two, "--refresh", "--base", "HEAD")
+    assert done.returncode == 0, done.stderr
+    assert outputs == {"reproduced": "false", "changed": "true", "passed": "false"}
+    patch = text(two, "lock.patch")
+    assert "+++ b/models/zebra/dvc.lock" in patch
+    assert "models/wine" not in patch
+    assert "models/late" not in patch, "a lock of half a model is not current"
+    comment = text(two)
+    assert re.findall("^## (.*)", comment, re.MULTILINE) == ["late", "wine", "zebra"]
+    assert "failed to reproduce 'models/wine/dvc.yaml:fetch'" in comment
+    assert "exited with 4" in comment
+
+
+@pytest.mark.slow
+def test_stages_side_by_side_give_the_same_results_and_errors(two: Repository) -> None:
+    deepen(two)
+    two.clone.write(**{"models/wine/params.yaml": "name: wine\ndepth: 2\n"})
+    done, outputs = reproduce(two, "--base", "main", "--jobs", "2", start=True)
+    assert outputs == {"reproduced": "true", "changed": "true", "passed": "true"}, done.stderr + done.stdout
+    patch = text(two, "lock.patch")
+    two.clone.git("checkout", "--quiet", "dvc.lock", "models/wine/dvc.lock", "models/wine/reports")
+    _, outputs = reproduce(two, "--base", "main")
+    assert text(two, "lock.patch") == patch
+    two.clone.write(**{"models/wine/params.yaml": "name: wine\ndepth: 0\n"})
+    _, outputs = reproduce(two, "--base", "main", "--jobs", "2", start=True)
+    assert outputs == {"reproduced": "false", "changed": "false", "passed": "false"}
+    assert text(two).startswith("<!-- mark -->\n\n## wine\n\nwine: ")
+    assert "wine:select | error: the tree won but does not pass the gate: too shallow\n" in text(two)

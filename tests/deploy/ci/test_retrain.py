@@ -323,7 +323,7 @@ def test_the_look_at_drift_decides_nothing_in_the_workflow(tmp_path: Path) -> No
     assert "needs" not in jobs["train"]
     assert jobs["propose"]["needs"] == ["drift", "train"]
     assert "!cancelled()" in jobs["propose"]["if"]
-    assert "needs.train.result == 'success'" in jobs["propose"]["if"]
+    assert "needs.train.outputs.handed == 'success'" in jobs["propose"]["if"]
     script = next(step["run"] for step in jobs["drift"]["steps"] if step.get("name") == "Ask Prometheus")
     done = subprocess.run(
         ["bash", "-eo", "pipefail", "-c", script],
@@ -348,25 +348,36 @@ def test_the_look_at_drift_decides_nothing_in_the_workflow(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("url", "drift_ends_with", "changed", "proposed"),
+    ("url", "drift_ends_with", "changed", "reproduced", "proposed"),
     [
-        ("", 0, "true", "DRIFT=skipped"),
-        ("https://prometheus.example", 0, "true", "DRIFT=success"),
-        ("https://prometheus.example", 1, "true", "DRIFT=failure"),
-        ("https://prometheus.example", 0, "false", None),
+        ("", 0, "true", "true", "DRIFT=skipped"),
+        ("https://prometheus.example", 0, "true", "true", "DRIFT=success"),
+        ("https://prometheus.example", 1, "true", "true", "DRIFT=failure"),
+        ("https://prometheus.example", 0, "false", "true", None),
+        ("", 0, "true", "false", "DRIFT=skipped"),
+        ("", 0, "false", "false", None),
     ],
 )
 def test_what_is_proposed_depends_on_the_source_alone(
-    tmp_path: Path, url: str, drift_ends_with: int, changed: str, proposed: str | None
+    tmp_path: Path, url: str, drift_ends_with: int, changed: str, reproduced: str, proposed: str | None
 ) -> None:
-    """The jobs' own conditions, with nothing but words in their steps."""
+    """The jobs' own conditions, with nothing but words in their steps; a model that failed ends the run red."""
     require("act")
     workflow = yaml.safe_load((ROOT / ".github/workflows/retrain.yml").read_text())
     workflow["on"] = workflow.pop(True)
     jobs = workflow["jobs"]
     told = next(step["env"]["DRIFT"] for step in jobs["propose"]["steps"] if "DRIFT" in step.get("env", {}))
     jobs["drift"]["steps"] = [{"run": f"exit {drift_ends_with}"}]
-    jobs["train"]["steps"] = [{"id": "train", "run": f'echo "changed={changed}" >> "$GITHUB_OUTPUT"'}]
+    handed, verdict = (
+        next(each for each in jobs["train"]["steps"] if each.get(key) == value)
+        for key, value in (("id", "hand"), ("name", "Verdict"))
+    )
+    outputs = f'printf "changed={changed}\\nreproduced={reproduced}\\n" >> "$GITHUB_OUTPUT"'
+    jobs["train"]["steps"] = [
+        {"id": "train", "run": outputs},
+        {"id": "hand", "if": handed["if"], "run": "true"},
+        verdict,
+    ]
     jobs["propose"]["steps"] = [{"env": {"DRIFT": told}, "run": 'echo "proposed with DRIFT=$DRIFT"'}]
     clone = tmp_path / "clone"
     (clone / ".github/workflows").mkdir(parents=True)
@@ -389,6 +400,6 @@ def test_what_is_proposed_depends_on_the_source_alone(
         environment={},
         folder=tmp_path / "act",
     )
-    assert run.jobs.get("train") == "success", run.output
+    assert run.jobs.get("train") == ("success" if reproduced == "true" else "failure"), run.output
     assert ("drift" in run.jobs) is bool(url)
     assert run.says(f"proposed with {proposed}") if proposed else "propose" not in run.jobs
