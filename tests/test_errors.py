@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,40 @@ def test_commands_end_quietly_when_their_output_is_not_read(command: list[str]) 
     assert len(said.splitlines()) <= 1
     # argparse takes a help that cannot be written for one that was.
     assert status in ((0, 141) if "--help" in command else (141,))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "training.train",
+        "training.parallel",
+        "deploy.release",
+        "deploy.ci.reproduce",
+        "monitoring.drift",
+        "benchmarks.pipeline",
+        "tests.load.run",
+    ],
+)
+def test_an_interrupt_while_a_command_imports_its_packages_is_one_line(module: str, tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "interrupted\n"
+    assert done.returncode == -signal.SIGINT, "a shell calls it 130"
+
+
+def test_an_interrupt_of_a_command_is_one_line() -> None:
+    script = SCRIPT.format(lines="'line'", end="raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def write(source: str, found: Stream) -> None:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
     origin = Origin(source=source, sha256=digest, rows=done.done, columns=tuple(names))
     files.write_text(ORIGIN_FILE, origin.model_dump_json(indent=2) + "\n")
-    log.info("fetched %s: %d rows, %d columns -> %s", source, done.done, len(names), RAW_FILE)
+    log.info("fetched %s: %s rows, %s columns -> %s", source, f"{done.done:,}", f"{len(names):,}", RAW_FILE)
 
 
 def _write_parquet(path: Path, found: Stream, done: Progress) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.cells import PLAIN, Cells
 from training.base.errors import DataError
+from training.base.progress import counted, step
 from training.data.columns import as_moments, as_numbers, as_text
 from training.data.table import Collector, Column, Columns, RowHashes, Table, chunks
 from training.prepare.faults import Faults, listed, shown
@@ -61,7 +62,7 @@ def check(raw: Table, schema: SchemaSettings, cells: Cells = PLAIN) -> Checked:
     columns: dict[str, Column] = {}
     problems: list[str] = []
     unreadable = False
-    for name, declared in _columns(schema).items():
+    for name, declared in counted(_columns(schema).items(), "check", "columns", len(raw)):
         if name not in raw:
             problems.append(
                 f"{name}: there is no such column; the data has {listed(list(map(str, raw.columns)))}"
@@ -73,7 +74,8 @@ def check(raw: Table, schema: SchemaSettings, cells: Cells = PLAIN) -> Checked:
         unreadable = faults.unreadable
     frame = Columns(columns, np.flatnonzero(kept) + 1)
     complete = len(columns) == len(schema.features) + 1
-    repeats = hashes.repeats() if complete else np.zeros(len(frame), dtype=bool)
+    with step("comparison of rows", len(frame)):
+        repeats = hashes.repeats() if complete else np.zeros(len(frame), dtype=bool)
     if schema.duplicates == "reject":
         problems += _repeated(frame.index[repeats])
     if schema.duplicates == "drop" and repeats.any():
@@ -167,7 +169,7 @@ def _repeated(rows: NDArray[np.int64]) -> list[str]:
         return []
     what = "row repeats" if len(rows) == 1 else "rows repeat"
     return [
-        f"{len(rows)} {what} an earlier one in all features and the target: {listed([f'row {row}' for row in rows])}; "
+        f"{len(rows):,} {what} an earlier one in all features and the target: {listed([f'row {row}' for row in rows])}; "
         "schema.duplicates says reject, it can say drop or keep"
     ]
 
@@ -179,10 +181,10 @@ def _class_problems(target: pd.Series[Any], schema: SchemaSettings) -> list[str]
     if len(names) < 2:
         only = f"only {names[0]!r}" if names else "no class"
         problems.append(
-            f"{schema.target}: {only} in {len(target)} rows; a classifier needs at least two classes"
+            f"{schema.target}: {only} in {len(target):,} rows; a classifier needs at least two classes"
         )
     few = [
-        f"{name!r} has {counts.get(name, 0)}"
+        f"{name!r} has {counts.get(name, 0):,}"
         for name in names
         if counts.get(name, 0) < schema.min_rows_per_class
     ]
@@ -200,4 +202,4 @@ def _value_problems(target: pd.Series[Any]) -> list[str]:
     if known.nunique() > 1:
         return []
     only = f"only the value {shown(known.iloc[0])}" if len(known) else "no value"
-    return [f"{target.name}: {only} in {len(target)} rows; a regression needs values that differ"]
+    return [f"{target.name}: {only} in {len(target):,} rows; a regression needs values that differ"]

@@ -15,6 +15,7 @@ from app.cells import PLAIN, Cells
 from common import files
 from training.base import cli, config
 from training.base.errors import DataError
+from training.base.progress import counted, step
 from training.base.section import Settings
 from training.data.dataset import (
     DATA_REPORT_FILE,
@@ -54,27 +55,31 @@ def main() -> None:
     raw, origin = read_raw()
     leaderboard.discard(origin.source, schema.target, schema.task)
     checked = check(raw, schema, settings.data.cells)
-    frame = with_places(checked.frame, raw, settings.split, settings.data.cells, schema.weight)
-    frame = with_slices(frame, raw, settings.evaluate.slices, settings.data.cells)
-    train, test = split(frame, schema.target, settings.split)
-    check_size(train, test, checked.classes, schema, settings.evaluate.folds)
+    with step("split", len(checked.frame)):
+        frame = with_places(checked.frame, raw, settings.split, settings.data.cells, schema.weight)
+        frame = with_slices(frame, raw, settings.evaluate.slices, settings.data.cells)
+        train, test = split(frame, schema.target, settings.split)
+        check_size(train, test, checked.classes, schema, settings.evaluate.folds)
     profile = resolve(checked, schema, origin, train, test, settings.data.cells)
-    profile = profile.model_copy(
-        update={
-            "division": division(train, test, settings.split, len(frame)),
-            "leakage": leakage.signs(profile, train, test, settings.split.group),
-        }
-    )
-    train.write(TRAIN_FILE)
-    test.write(TEST_FILE)
+    with step("signs of leakage", len(frame)):
+        profile = profile.model_copy(
+            update={
+                "division": division(train, test, settings.split, len(frame)),
+                "leakage": leakage.signs(profile, train, test, settings.split.group),
+            }
+        )
+    with step(f"{TRAIN_FILE} and {TEST_FILE}", len(train) + len(test)):
+        train.write(TRAIN_FILE)
+        test.write(TEST_FILE)
     write_profile(profile)
     used = {schema.weight, settings.split.time, settings.split.group, *settings.evaluate.slices}
     left_out = [each for each in checked.left_out if each not in used]
-    files.write_text(DATA_REPORT_FILE, summary.render(profile, train, test, left_out))
+    with step(f"{DATA_REPORT_FILE}", len(frame)):
+        files.write_text(DATA_REPORT_FILE, summary.render(profile, train, test, left_out))
     if left_out:
         log.info("left out, because the schema does not name them: %s", ", ".join(left_out))
     if checked.duplicates_dropped:
-        log.info("duplicate rows dropped: %d", checked.duplicates_dropped)
+        log.info("duplicate rows dropped: %s", f"{checked.duplicates_dropped:,}")
     for sentence in (*profile.losses(), *profile.leakage):
         log.warning("warning: %s", sentence)
     log.info(
@@ -115,7 +120,7 @@ def resolve(
         out_of_range=schema.out_of_range,
         features=tuple(
             describe.feature(name, each, train[name], frame[name], bins)
-            for name, each in schema.features.items()
+            for name, each in counted(schema.features.items(), "description", "columns", len(frame))
         ),
         rows=len(train) + len(test),
         duplicates_dropped=checked.duplicates_dropped,

@@ -66,7 +66,7 @@ def pull(
             objects.repo.checkout(whole, allow_missing=True)
     except DvcException as error:
         raise RemoteError(f"DVC cannot write the outputs: {' '.join(str(error).split())}") from None
-    log.info("%d outputs are as dvc.lock says", len(whole))
+    log.info("%s outputs are as dvc.lock says", f"{len(whole):,}")
     if missing and not allow_missing:
         raise MissingError(
             f"the remote lacks {_paths(missing)}: run `make push` where they are, or `dvc repro`"
@@ -82,7 +82,7 @@ def push(targets: Collection[str], objects: Objects) -> None:
     pushed, absent = objects.push(objects.outputs(targets))
     if absent:
         log.warning("warning: neither here nor in the remote: %s; `dvc repro` computes them", _paths(absent))
-    log.info("%d objects pushed", pushed)
+    log.info("%s objects pushed", f"{pushed:,}")
 
 
 def check(objects: Objects) -> None:

@@ -61,7 +61,7 @@ def _worst_slices(report: Report, gate: GateSettings) -> dict[str, str]:
     for metric, bound in gate.worst_slice.items():
         sign = -1 if metric in LOWER_IS_BETTER else 1
         figures = [
-            (sign * each.test[metric].value, f"{column} {value!r} ({each.rows} rows)")
+            (sign * each.test[metric].value, f"{column} {value!r} ({each.rows:,} rows)")
             for column, values in report.slices.items()
             for value, each in values.items()
             if metric in each.test and each.rows >= FEWEST_ROWS_OF_A_SLICE

@@ -11,6 +11,7 @@ import numpy as np
 
 from app.contract import Decision
 from training.base.errors import ConfigError
+from training.base.progress import progress
 from training.data.dataset import Split, Taken
 from training.results import scores
 from training.results.figures import Answers, decimals, rounded
@@ -40,12 +41,26 @@ def cross_validate(task: Task) -> list[Fold]:
     best: list[Parameters] = [{} for _ in divided]
     if task.block.search is not None:
         runner = engine.runner(spread=task.spread)
-        best = runner.together(lambda each: searched(task, each[0]())[0], divided)
+        with progress(
+            f"{task.name}: searches within the folds", len(divided), "folds", len(task.train)
+        ) as done:
+
+            def found_in(fold: tuple[Taken, Taken]) -> Parameters:
+                parameters, _ = searched(task, fold[0]())
+                done.advance()
+                return parameters
+
+            best = runner.together(found_in, divided)
     tasks = [(*each, parameters) for each, parameters in zip(divided, best, strict=True)]
     found = []
     known = task.train.answers_only()
     answered = engine.mapped(
-        partial(_answers, task), tasks, f"{task.name}: cross-validation", "folds", spread=task.spread
+        partial(_answers, task),
+        tasks,
+        f"{task.name}: cross-validation",
+        "folds",
+        len(task.train),
+        spread=task.spread,
     )
     for (rows, held_out), answers in zip(divided, answered, strict=True):
         outer = known.take(held_out.rows)

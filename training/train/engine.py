@@ -92,7 +92,13 @@ def cluster_in_use() -> Any:
 
 
 def mapped(
-    function: Callable[[Item], Result], items: Iterable[Item], what: str, unit: str, *, spread: bool = True
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    what: str,
+    unit: str,
+    rows: int = 0,
+    *,
+    spread: bool = True,
 ) -> list[Result]:
     """Results in the order of the items.
 
@@ -101,10 +107,11 @@ def mapped(
         items: what it is called with.
         what: the step, whose progress is shown.
         unit: what an item is.
+        rows: that the function works on.
         spread: as for `runner`.
     """
     listed, found = list(items), {}
-    with progress(what, len(listed), unit) as done:
+    with progress(what, len(listed), unit, rows) as done:
         for place, result in runner(spread=spread).completed(function, listed):
             found[place] = result
             done.advance()

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
 from training.base.errors import ConfigError, ParityError
+from training.base.progress import step
 from training.custom import sources
 from training.data.dataset import Profile, Split
 from training.results import scores
@@ -149,7 +150,8 @@ def fit_searched(task: Task, split: Split) -> tuple[Pipeline, Parameters, Search
         The fitted pipeline, the block's parameters with those that the search found, and the search's outcome.
     """
     best, outcome = searched(task, split)
-    return *fit_with(task, split, best), outcome
+    with step(f"{task.name}: fit", len(split)):
+        return *fit_with(task, split, best), outcome
 
 
 def searched(task: Task, split: Split) -> tuple[Parameters, SearchOutcome | None]:

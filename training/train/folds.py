@@ -177,7 +177,7 @@ def _most_folds(split: Split) -> tuple[int, str]:
     if is_classes(split.target):
         rarest = int(np.bincount(split.target).min())
         return rarest, f"the rarest class has {rarest} rows"
-    return len(split) // 2, f"there are {len(split)} rows"
+    return len(split) // 2, f"there are {len(split):,} rows"
 
 
 def _absent(target: NDArray[np.int64], inner: Rows) -> int:

@@ -199,6 +199,7 @@ def _importance(task: Task, model: bytes, on_test: Answers) -> dict[str, Importa
         zip(features, states, strict=True),
         f"{task.name}: importance",
         "features",
+        len(few.test),
     )
     result = {}
     for feature, measured in zip(features, shuffled, strict=True):

@@ -90,7 +90,7 @@ def _compare_values(
 
 def _disagreement(block: Split, row: int, wrong: int, gap: float) -> str:
     if is_classes(block.target):
-        found = f"{wrong} of {len(block)} labels differ, probabilities by up to {gap:.2g}"
+        found = f"{wrong:,} of {len(block):,} labels differ, probabilities by up to {gap:.2g}"
     else:
         found = f"values differ by up to {gap:.2g} standard deviations of the target"
     return (

@@ -66,7 +66,9 @@ def search(
         return tpe.search(trial, split, settings, name)
     candidates = _candidates(settings)
     if settings.method != "grid" and len(candidates) < settings.budget:
-        log.info("%s: the search space has %d candidates, fewer than its budget", name, len(candidates))
+        log.info(
+            "%s: the search space has %s candidates, fewer than its budget", name, f"{len(candidates):,}"
+        )
     count = len(candidates)
     for rows in (
         _rounds(len(candidates), split, settings, scoring) if settings.method == "halving" else [split]
@@ -77,7 +79,7 @@ def search(
         best, mean = candidates[ranked[0]], means[ranked[0]]
         candidates = [candidates[each] for each in ranked[: math.ceil(len(ranked) / HALVING_FACTOR)]]
     if trial.unconverged:
-        log.warning("%s: %d fits of the search did not converge", name, trial.unconverged)
+        log.warning("%s: %s fits of the search did not converge", name, f"{trial.unconverged:,}")
     return SearchOutcome(
         method=settings.method,
         candidates=count,

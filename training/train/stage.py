@@ -22,6 +22,7 @@ from app.contract import EXPLANATION_FILE, MODEL_FILE
 from common import files
 from training.base import cli, config
 from training.base.errors import ConfigError, ParityError
+from training.base.progress import step
 from training.base.section import Settings
 from training.data.dataset import TEST_FILE, TRAIN_FILE, read_profile, read_split
 from training.results import report
@@ -63,15 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _train(task: Task, explained: Explain) -> None:
     fitted, parameters, outcome = fit_searched(task, task.train)
-    model = exported(task, fitted, parameters)
-    _check_repeatable(task, model, parameters)
-    parity = _parity(task, fitted, model, parameters)
-    explanation, about_it = _explanation(explained, task, fitted, parameters)
+    rows = len(task.train)
+    with step(f"{task.name}: export to ONNX", rows):
+        model = exported(task, fitted, parameters)
+    with step(f"{task.name}: comparison of the file with the estimator", rows):
+        _check_repeatable(task, model, parameters)
+        parity = _parity(task, fitted, model, parameters)
+    with step(f"{task.name}: explanation", rows if explained != "none" else 0):
+        explanation, about_it = _explanation(explained, task, fitted, parameters)
     cv = cross_validate(task)
     decision = decision_of(task, cv)
     if decision is not None:
         model = export.with_decision(model, decision, task.profile.classes)
-    result, tables = measure(task, model, cv, decision, parity, outcome)
+    with step(f"{task.name}: measurements", rows):
+        result, tables = measure(task, model, cv, decision, parity, outcome)
     result = result.model_copy(update=about_it)
     _write(task, result, model, explanation, tables)
     ledger.forget(task.name)

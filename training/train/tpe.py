@@ -6,6 +6,7 @@ import logging
 import warnings
 from typing import Any
 
+from training.base.progress import progress
 from training.data.dataset import Split
 from training.results.report import SearchOutcome
 from training.sections.algorithms import Distribution, SearchSettings
@@ -41,12 +42,22 @@ def search(trial: Trial, split: Split, settings: SearchSettings, name: str) -> S
 
     # For good, because the folds' searches may run side by side and the filters are those of the process.
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    study.optimize(objective, n_trials=settings.budget, timeout=settings.seconds)
+    limit = f" for at most {settings.seconds:g} s" if settings.seconds else ""
+    # With a limit of time, nobody knows how many candidates are left.
+    with progress(
+        f"{name}: search{limit}", None if limit else settings.budget, "candidates", len(split)
+    ) as done:
+        study.optimize(
+            objective,
+            n_trials=settings.budget,
+            timeout=settings.seconds,
+            callbacks=[lambda *_: done.advance()],
+        )
     pruned = len(study.get_trials(states=[optuna.trial.TrialState.PRUNED]))
     if pruned:
-        log.info("%s: %d of %d candidates were given up early", name, pruned, len(study.trials))
+        log.info("%s: %s of %s candidates were given up early", name, f"{pruned:,}", f"{len(study.trials):,}")
     if trial.unconverged:
-        log.warning("%s: %d fits of the search did not converge", name, trial.unconverged)
+        log.warning("%s: %s fits of the search did not converge", name, f"{trial.unconverged:,}")
     return SearchOutcome(
         method=settings.method,
         candidates=len(study.trials),

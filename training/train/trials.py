@@ -92,7 +92,7 @@ class Trial:
         """The mean of each candidate over the folds. Raises ConfigError, which names a candidate."""
         folds = range(self._settings.folds)
         values = {}
-        with progress(f"{self._name}: search", len(candidates) * len(folds), "fits") as done:
+        with progress(f"{self._name}: search", len(candidates) * len(folds), "fits", len(split)) as done:
             for place, value in self._values(candidates, split):
                 values[place] = value
                 done.advance()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 import numpy as np
@@ -46,6 +47,27 @@ def test_the_same_input_gives_the_same_bytes(prepared: Project) -> None:
     first = [path.read_bytes() for path in OUTPUTS]
     prepared.run("prepare")
     assert [path.read_bytes() for path in OUTPUTS] == first
+
+
+def test_many_rows_have_a_line_for_each_step(
+    prepared: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("training.base.progress.MANY", 1)
+    monkeypatch.setattr("training.base.progress.SECONDS", 0.0)
+    with caplog.at_level(logging.INFO, "training.base.progress"):
+        prepared.run("prepare")
+    lines = [record.message.partition(" in ")[0] for record in caplog.records]
+    assert lines == [
+        "check: 5 columns of 150 rows",
+        *(f"check: {each} of 5 columns" for each in range(1, 6)),
+        "comparison of rows: 150 rows",
+        "split: 149 rows",
+        "description: 4 columns of 149 rows",
+        *(f"description: {each} of 4 columns" for each in range(1, 5)),
+        "signs of leakage: 149 rows",
+        "data/train.parquet and data/test.parquet: 149 rows",
+        "reports/data.md: 149 rows",
+    ]
 
 
 def test_another_seed_gives_another_split(prepared: Project) -> None:

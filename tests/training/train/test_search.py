@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -265,6 +266,24 @@ class TestTpe:
         monkeypatch.setattr(Measure, "__call__", slow)
         outcome = run("decision_tree", method="tpe", space=DEEP, budget=1000, seconds=0.5)
         assert 1 <= outcome.candidates < 20
+
+    @pytest.mark.parametrize(("seconds", "says"), [(None, "search: 6"), (600.0, "search for at most 600 s:")])
+    def test_its_progress_counts_candidates(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        seconds: float | None,
+        says: str,
+    ) -> None:
+        monkeypatch.setattr("training.base.progress.MANY", 1)
+        monkeypatch.setattr("training.base.progress.SECONDS", 0.0)
+        with caplog.at_level(logging.INFO, "training.base.progress"):
+            run("decision_tree", method="tpe", space=DEEP, budget=6, seconds=seconds)
+        said = [record.message for record in caplog.records]
+        first, *lines = [each for each in said if each.startswith("decision_tree")]
+        assert first.startswith(f"decision_tree: {says} candidates of ")
+        assert len(lines) == 6
+        assert ("of 6 candidates" in lines[0] and "left" in lines[0]) is (seconds is None)
 
     @pytest.mark.parametrize("keys", [{"seconds": 3}, {"pruning": False}])
     def test_its_keys_are_for_no_other_method(self, keys: dict[str, Any]) -> None:

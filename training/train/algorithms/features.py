@@ -54,7 +54,7 @@ class OwnFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         values = np.asarray(found.toarray() if hasattr(found, "toarray") else found, dtype=np.float64)
         if values.ndim != 2 or len(values) != len(table):
             raise ValueError(
-                f"{name} must return a row of numbers for each of {len(table)} rows, and the shape of what it returns is "
+                f"{name} must return a row of numbers for each of {len(table):,} rows, and the shape of what it returns is "
                 f"{values.shape}"
             )
         # A gap may follow from a gap.
