@@ -122,7 +122,11 @@ class _Run:
 
     def wait(self) -> None:
         signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-        former = {each: signal.signal(each, lambda *_: self.events.put(None)) for each in signals}
+        former = {
+            each: signal.signal(each, lambda *_: self.events.put(None))
+            for each in signals
+            if signal.getsignal(each) != signal.SIG_IGN  # as under `nohup`
+        }
         interrupted = False
         told: set[int] = set()
         try:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,9 @@ class Stages:
     folder: Path
     log: Path
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, wrapper: Sequence[str] = (), **variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "training.parallel", *arguments],
+            [*wrapper, sys.executable, "-m", "training.parallel", *arguments],
             cwd=self.folder,
             env={
                 **os.environ,
@@ -206,6 +207,18 @@ def test_an_interrupt_stops_all_and_what_was_finished_is_recorded(
     status, _, error = stages.run(2)
     assert status == 0, error
     assert "begins start" not in stages.told()
+
+
+def test_under_nohup_it_goes_on(stages: Stages) -> None:
+    process = stages.start("--jobs", "2", wrapper=["nohup"], AFTER_two="never")
+    stages.wait_for("begins two")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stages.told().count("interrupted two") == 1
 
 
 def test_one_line_without_a_pipeline_and_for_a_wrong_number(stages: Stages) -> None:
