@@ -37,7 +37,7 @@ def main() -> None:
         name: value == "true"
         for name, _, value in (line.partition("=") for line in written.read_text().splitlines())
     }
-    if outputs["reproduced"]:
+    if outputs["reproduced"] or outputs["changed"]:
         subprocess.run([sys.executable, "-m", "training.remote", "push"], check=True)
     (FOLDER / cluster.OUTPUTS).write_text(json.dumps(outputs), encoding="utf-8")
     summary.replace(FOLDER / cluster.SUMMARY)

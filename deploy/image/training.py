@@ -23,6 +23,7 @@ from deploy.registry import Registry, split_repository
 DOCKERFILE = "training/Dockerfile"
 INPUTS = (
     "app/uv.txt",
+    "common/__init__.py",
     "deploy/training/start.py",
     "pyproject.toml",
     DOCKERFILE,

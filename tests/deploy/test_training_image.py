@@ -77,7 +77,7 @@ def test_it_is_built_once_and_starts_in_a_strict_pod(project: Path, tmp_path: Pa
         containers.storage(tmp_path / "storage") as variables,
         containers.registry(tmp_path / "registry") as address,
     ):
-        environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **variables, "PYTHONPATH": str(project)}
         command = ["python", "-m", "deploy.image.training", f"{address}/espalier", "--push"]
         said = [
             subprocess.run(

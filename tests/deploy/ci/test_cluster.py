@@ -265,9 +265,9 @@ def test_the_result_is_that_of_a_run_here(
     made, configuration = world
     scheduler = f"tcp://127.0.0.1:{free_port()}"
     image = tmp_path / "image"
-    (image / "training").mkdir(parents=True)
-    for name in ("training/__init__.py", "deploy/training/start.py"):
+    for name in ("common/__init__.py", "training/__init__.py", "deploy/training/start.py"):
         target = image / name.removeprefix("deploy/training/")
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((ROOT / name).read_bytes())
     start = [sys.executable, "start.py"]
     environment = {
