@@ -86,7 +86,7 @@ def test_it_is_built_once_and_starts_in_a_strict_pod(project: Path, tmp_path: Pa
             for _ in range(2)
         ]
         name = training.reference(f"{address}/espalier", project)
-        assert f"pushed it as {address}/espalier@sha256:" in said[0].stdout
+        assert "pushed it as sha256:" in said[0].stdout
         assert said[1].stdout.strip() == f"{name} is there already"
 
         # As in the manifests; podman's default limits may be more than this machine grants.

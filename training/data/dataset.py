@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from app.cells import PLAIN, Cells
-from app.contract import MISSING_CATEGORY, Feature, Frozen, Layout, NumberFeature, Task, columns_of
+from app.contract import Feature, Frozen, Layout, NumberFeature, Task, columns_of
 from common import files
 from training.base.errors import DataError
-from training.data import memory, stored
+from training.data import memory, stored, texts
 from training.data.columns import moment_parts
 from training.data.stored import Stored
 from training.data.table import ParquetTable, frames, take
@@ -140,7 +139,8 @@ class Split:
 
     Attributes:
         numbers: float64 of shape (rows, columns of `Layout.numbers`), NaN where missing.
-        categories: strings as objects of shape (rows, categorical features), "" where missing.
+        categories: strings as objects of shape (rows, categorical features), "" where missing; of many rows an object
+            that decodes the rows that are asked for.
         target: of shape (rows,): indices into the profile's classes as int64, or values as float64.
         frame: the same rows as in the file: a `pandas.DataFrame`, or of a large file a table that reads a column at a time.
         times: int64 or float64 of shape (rows,), later is larger; None unless time keeps rows apart.
@@ -149,7 +149,7 @@ class Split:
     """
 
     numbers: NDArray[np.float64]
-    categories: NDArray[np.object_]
+    categories: Any
     target: NDArray[Any]
     frame: Any
     # No argument, so that `replace` forgets it.
@@ -158,7 +158,7 @@ class Split:
     @property
     def is_large(self) -> bool:
         """Whether the rows are kept in files, because memory may not hold them several times."""
-        return memory.is_large(self.numbers)
+        return memory.is_large(self.numbers) or isinstance(self.categories, texts.Coded)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -192,13 +192,16 @@ class Split:
     def take(self, rows: NDArray[np.integer[Any]]) -> Split:
         """The rows at the given positions."""
         taken = Split(
-            memory.take(self.numbers, rows), self.categories[rows], self.target[rows], take(self.frame, rows)
+            memory.take(self.numbers, rows),
+            texts.take(self.categories, rows),
+            self.target[rows],
+            take(self.frame, rows),
         )
         return taken if self.stored is None else _found_in(self.stored.take(rows), taken)
 
     def answers_only(self) -> Split:
         """The rows without their features, which may take much memory."""
-        return replace(self, numbers=self.numbers[:, :0].copy(), categories=self.categories[:, :0].copy())
+        return replace(self, numbers=self.numbers[:, :0].copy(), categories=self.categories[:, :0])
 
     def sample(self, most: int, seed: int) -> Split:
         """All rows if there are at most so many, else so many at random, in their order."""
@@ -296,7 +299,7 @@ def as_split(table: Any, profile: Profile) -> Split:
     """Convert a frame or a file of raw values (features and target by name) to tensors."""
     layout, rows = profile.layout, len(table)
     numbers = memory.empty((rows, len(layout.numbers)), np.float64)
-    categories = np.empty((rows, len(layout.categories)), dtype=object)
+    categories = texts.Writer(rows, len(layout.categories))
     target = np.empty(rows, dtype=np.int64 if profile.task == "classification" else np.float64)
     for block, frame in frames(table):
         parts: dict[str, NDArray[np.float64]] = {}
@@ -307,16 +310,9 @@ def as_split(table: Any, profile: Profile) -> Split:
         for column, name in enumerate(layout.numbers):
             numbers[block, column] = parts[name] if name in parts else frame[name].to_numpy(np.float64)
         for column, name in enumerate(layout.categories):
-            categories[block, column] = _texts(frame[name])
+            categories.write(block, column, frame[name])
         target[block] = _target(frame[profile.target], profile)
-    return Split(numbers, categories, target, table)
-
-
-def _texts(column: pd.Series[Any]) -> NDArray[np.object_]:
-    """Equal texts are one object: there may be millions of them."""
-    codes, words = pd.factorize(column)
-    found = [*(sys.intern(each) if isinstance(each, str) else each for each in words), MISSING_CATEGORY]
-    return np.array(found, dtype=object)[codes]
+    return Split(numbers, categories.result(), target, table)
 
 
 def _target(column: pd.Series[Any], profile: Profile) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from app.contract import Layout
 from app.predictor import Classifier
 from training.data.dataset import Split
+from training.data.texts import at_once
 from training.results.figures import Answers, Floats, rounded
 from training.sections.metrics import METRICS, Metric
 
@@ -28,7 +29,7 @@ class Classification:
 
     def answerer(self, model: bytes, layout: Layout) -> Callable[[Split], Answers]:
         predictor = Classifier(model, layout)
-        return lambda split: predictor.predict(split.numbers, split.categories)
+        return lambda split: predictor.predict(split.numbers, at_once(split.categories))
 
     def fitted_answers(self, pipeline: Any, X: Any, score: Metric) -> Answers:
         """The most probable classes, or for the metric `cost` those of the lowest expected cost."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from app.contract import Layout
 from app.predictor import Regressor
 from training.data.dataset import Split
+from training.data.texts import at_once
 from training.results.figures import Answers, Floats
 from training.sections.metrics import METRICS, Metric
 
@@ -23,7 +24,7 @@ class Regression:
 
     def answerer(self, model: bytes, layout: Layout) -> Callable[[Split], Answers]:
         predictor = Regressor(model, layout)
-        return lambda split: (predictor.predict(split.numbers, split.categories),)
+        return lambda split: (predictor.predict(split.numbers, at_once(split.categories)),)
 
     def fitted_answers(self, pipeline: Any, X: Any, score: Metric) -> Answers:  # noqa: ARG002
         return (np.asarray(pipeline.predict(X), dtype=np.float64).ravel(),)

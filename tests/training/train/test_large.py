@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from app.contract import Task
 from tests.training.project import Project
 from tests.training.rows import FAST, mixed, shops, values
 from training.base.errors import ConfigError
-from training.data import memory
+from training.data import memory, texts
 from training.data.dataset import GROUP, WEIGHT, Profile, Split
 from training.results import report, scores
 from training.sections.algorithms import AlgorithmSettings
@@ -38,11 +39,15 @@ def small_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def on_disk(split: Split) -> Split:
-    return split.take(np.arange(len(split)))
+    """Numbers in a file, and categories as numbers in another."""
+    writer = texts.Writer(*split.categories.shape)
+    for column in range(split.categories.shape[1]):
+        writer.write(slice(None), column, pd.Series(split.categories[:, column], dtype=object))
+    return replace(split, categories=writer.result()).take(np.arange(len(split)))
 
 
 def in_memory(split: Split) -> Split:
-    return replace(split, numbers=np.array(split.numbers))
+    return replace(split, numbers=np.array(split.numbers), categories=np.asarray(split.categories))
 
 
 def exported(name: str, profile: Profile, split: Split, **parameters: Any) -> bytes:

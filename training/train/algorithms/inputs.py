@@ -14,5 +14,5 @@ def inputs(split: Split) -> NDArray[np.float64] | pd.DataFrame:
     if not split.categories.shape[1]:
         return split.numbers
     numbers = pd.DataFrame(split.numbers).add_prefix("number_")
-    categories = pd.DataFrame(split.categories, dtype=object).add_prefix("category_")
+    categories = pd.DataFrame(np.asarray(split.categories), dtype=object).add_prefix("category_")
     return pd.concat([numbers, categories], axis=1)
