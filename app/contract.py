@@ -262,6 +262,14 @@ class Partitioned(Frozen):
     partitions: int = Field(ge=1)
 
 
+class Approximated(Frozen):
+    """How a model takes the place of one that cannot be fitted to so many rows."""
+
+    method: Literal["nystroem"]
+    components: int = Field(ge=1)
+    """Training rows with which a kernel machine compares a row."""
+
+
 class Example(Frozen):
     """A row of the test split, which the page shows as an example."""
 
@@ -306,6 +314,8 @@ class Manifest(Frozen):
     examples: tuple[Example, ...] = ()
     partitioned: Partitioned | None = Field(default=None, exclude_if=lambda value: value is None)
     """None if one process fitted the model."""
+    approximated: Approximated | None = Field(default=None, exclude_if=lambda value: value is None)
+    """None if the model is exactly what its algorithm is called."""
 
     @model_validator(mode="after")
     def _target_is_a_class_or_a_number(self) -> Self:
@@ -369,6 +379,7 @@ _NEWER: dict[str, Any] = {
     "decision": None,
     "explanation": None,
     "partitioned": None,
+    "approximated": None,
 }
 """Fields that older bundles lack, with the value that means so: their digests are as before."""
 

@@ -7,7 +7,17 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from app.contract import Decision, Explanation, Frozen, Interval, ModelFile, Partitioned, Score, Task
+from app.contract import (
+    Approximated,
+    Decision,
+    Explanation,
+    Frozen,
+    Interval,
+    ModelFile,
+    Partitioned,
+    Score,
+    Task,
+)
 from common import files
 from training.base.errors import DataError
 from training.sections.metrics import Metric
@@ -127,6 +137,8 @@ class Report(Frozen):
     model: ModelFile
     partitioned: Partitioned | None = Field(default=None, exclude_if=lambda value: value is None)
     """None if one process fitted the model."""
+    approximated: Approximated | None = Field(default=None, exclude_if=lambda value: value is None)
+    """None if the model is exactly what its algorithm is called."""
     complexity: int
     """How many numbers the ONNX graph holds: coefficients, thresholds, support vectors."""
     parity: Parity

@@ -158,8 +158,17 @@ def _summary(manifest: Manifest, champion: Report, board: Leaderboard) -> str:
     return (
         f"A `{manifest.algorithm}` that predicts **{prose(manifest.target)}** "
         f"({answers}) from {len(manifest.features)} features. "
-        f"Chosen out of {len(board.rows)}: {prose(board.rule)}.\n\n"
+        f"Chosen out of {len(board.rows)}: {prose(board.rule)}.{_approximated(manifest)}\n\n"
         f"The file is ONNX ({manifest.model.bytes:,} bytes, digest `{manifest.digest}`). {same}{gap}"
+    )
+
+
+def _approximated(manifest: Manifest) -> str:
+    if manifest.approximated is None:
+        return ""
+    return (
+        f" There are too many training rows for an exact `{manifest.algorithm}`: this is its Nyström approximation, with "
+        f"{manifest.approximated.components:,} components."
     )
 
 

@@ -161,6 +161,7 @@ def _manifest(name: str, champion: Report, profile: Profile, test: Split) -> Man
         model=champion.model,
         examples=_examples(profile, test),
         partitioned=champion.partitioned,
+        approximated=champion.approximated,
     )
 
 

@@ -174,4 +174,5 @@ def fit_with(task: Task, split: Split, best: Parameters) -> tuple[Pipeline, Para
 
 
 def _prefix(task: Task) -> str:
-    return algorithms.create(task.name, task.profile.task, task.block.estimator).prefix
+    block, profile = task.block, task.profile
+    return algorithms.create(task.name, profile.task, block.estimator, profile.train_rows).prefix

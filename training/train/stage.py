@@ -78,7 +78,7 @@ def _train(task: Task, explained: Explain) -> None:
         model = export.with_decision(model, decision, task.profile.classes)
     with step(f"{task.name}: measurements", rows):
         result, tables = measure(task, model, cv, decision, parity, outcome)
-    result = result.model_copy(update=about_it)
+    result = result.model_copy(update={**about_it, "approximated": algorithms.approximated(fitted)})
     _write(task, result, model, explanation, tables)
     ledger.forget(task.name)
     score = task.score

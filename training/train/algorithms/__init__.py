@@ -4,7 +4,7 @@ from training.train.algorithms.factories import FACTORIES, SEED, Algorithm, crea
 from training.train.algorithms.features import OwnFeatures
 from training.train.algorithms.inputs import inputs
 from training.train.algorithms.messages import described, reason
-from training.train.algorithms.pipelines import fit, pipeline
+from training.train.algorithms.pipelines import approximated, fit, pipeline
 from training.train.algorithms.preparation import (
     CATEGORIES,
     ESTIMATOR,
@@ -25,6 +25,7 @@ __all__ = [
     "Algorithm",
     "MedianImputer",
     "OwnFeatures",
+    "approximated",
     "create",
     "described",
     "fit",

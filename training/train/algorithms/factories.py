@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -45,6 +46,8 @@ class Algorithm:
         exportable: for parameters with values that cannot be exported, the values that can.
         most_rows: how many training rows there may be; 0 for any.
         why: why there may not be more.
+        approximation: takes its place if there are more.
+        without_effect: names that a block may have for the other of the two.
         most_drawn: how many rows each tree of a forest draws at most; 0 for as many as there are.
         native: the parameters by which the estimator learns that so many columns of numbers come first and so many of
             categories' codes after them; None if it splits over no categories.
@@ -57,7 +60,9 @@ class Algorithm:
     takes_missing: bool = False
     exportable: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     most_rows: int = 0
-    why: str = "the time to fit it grows with the square of the rows"
+    why: str = ""
+    approximation: Callable[[], Algorithm] | None = None
+    without_effect: tuple[str, ...] = ()
     most_drawn: int = 0
     native: Callable[[int, int], Mapping[str, Any]] | None = None
     most_codes: int = 0
@@ -228,12 +233,32 @@ def svm(task: Task) -> Algorithm:
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.svm import SVC, SVR
 
-    exportable = {"kernel": ("rbf", "linear", "poly", "sigmoid")}
+    attributes: dict[str, Any] = {
+        "most_rows": MOST_SVM_ROWS,
+        "approximation": partial(_approximate_svm, task),
+        "without_effect": ("n_components",),
+        "exportable": _KERNELS,
+    }
     if task == VALUES:
-        return _scaled_target(SVR(kernel="rbf"), most_rows=MOST_SVM_ROWS, exportable=exportable)
+        return _scaled_target(SVR(kernel="rbf"), **attributes)
     # SVC's own probabilities are deprecated and do not survive the export; calibrated ones do.
     calibrated = CalibratedClassifierCV(SVC(kernel="rbf", random_state=SEED), ensemble=False)
-    return Algorithm(calibrated, tunable="estimator", most_rows=MOST_SVM_ROWS, exportable=exportable)
+    return Algorithm(calibrated, tunable="estimator", **attributes)
+
+
+_KERNELS = {"kernel": ("rbf", "linear", "poly", "sigmoid")}
+
+
+def _approximate_svm(task: Task) -> Algorithm:
+    from training.train.algorithms.nystroem import NystroemSVC, NystroemSVR
+
+    solver = ("cache_size", "max_iter", "shrinking", "tol", "verbose")
+    if task == VALUES:
+        return _scaled_target(NystroemSVR(random_state=SEED), exportable=_KERNELS, without_effect=solver)
+    of_classes = ("break_ties", "decision_function_shape", "probability")
+    return Algorithm(
+        NystroemSVC(random_state=SEED), exportable=_KERNELS, without_effect=(*solver, *of_classes)
+    )
 
 
 def k_nearest_neighbors(task: Task) -> Algorithm:
@@ -296,16 +321,19 @@ FACTORIES: Mapping[Task, dict[str, Callable[[Task], Algorithm]]] = {
 """The algorithms of each task."""
 
 
-def create(name: str, task: Task, function: str | None = None) -> Algorithm:
+def create(name: str, task: Task, function: str | None = None, rows: int = 0) -> Algorithm:
     """Build an algorithm by the name of its block.
 
     Args:
         name: of the block.
         task: of the model.
         function: of the model's own, which makes the estimator instead of the project's factory of that name.
+        rows: of the training split. They decide whether an approximation takes the algorithm's place, so that it does in every
+            fold or in none.
 
     Raises:
-        ConfigError: there is no such factory or function for the task, or its package is not installed.
+        ConfigError: there is no such factory or function for the task, its package is not installed, or there are too many
+            rows.
     """
     if function is not None:
         return Algorithm(seeded(functions.estimator(f"train.algorithms.{name}.estimator", function, task)))
@@ -323,7 +351,15 @@ def create(name: str, task: Task, function: str | None = None) -> Algorithm:
             f"train.algorithms.{name}: no such algorithm; {hint}There are {', '.join(known)}; "
             "another one takes the key estimator (docs/custom-code.md)"
         )
-    return known[name](task)
+    made = known[name](task)
+    if not made.most_rows or rows <= made.most_rows:
+        return made
+    if made.approximation is not None:
+        return made.approximation()
+    raise ConfigError(
+        f"train.algorithms.{name}: {made.why}, and {rows:,} training rows are more than {made.most_rows:,}: remove the block, "
+        "or use hist_gradient_boosting"
+    )
 
 
 def seeded(made: Any) -> Any:

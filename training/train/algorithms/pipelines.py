@@ -12,15 +12,16 @@ from sklearn.base import clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 
-from app.contract import CategoryFeature
+from app.contract import Approximated, CategoryFeature
 from training.base.errors import ConfigError
 from training.data.dataset import Profile, Split
 from training.sections.algorithms import OWN_KEYS, AlgorithmSettings
 from training.train.algorithms import large, partitioned
 from training.train.algorithms.encoding import CrossFittedTargetEncoder
-from training.train.algorithms.factories import SEED, Algorithm, create
+from training.train.algorithms.factories import MOST_SVM_ROWS, SEED, Algorithm, create
 from training.train.algorithms.features import features_of
 from training.train.algorithms.inputs import inputs
+from training.train.algorithms.nystroem import NystroemSVC, NystroemSVR
 from training.train.algorithms.preparation import ESTIMATOR, FEATURES, origins, preparation
 from training.train.algorithms.weights import WeightedPipeline, takes_weights
 from training.train.folds import held_out
@@ -40,13 +41,8 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     Raises:
         ConfigError: the algorithm or one of its parameters does not exist, or a value of one cannot be used.
     """
-    algorithm = create(name, profile.task, settings.estimator)
-    if algorithm.most_rows and profile.train_rows > algorithm.most_rows:
-        raise ConfigError(
-            f"train.algorithms.{name}: {algorithm.why}, and {profile.train_rows:,} training rows are more than "
-            f"{algorithm.most_rows:,}: remove the block, or use hist_gradient_boosting"
-        )
-    _check_names(name, algorithm, settings)
+    algorithm = create(name, profile.task, settings.estimator, profile.train_rows)
+    _check_names(name, algorithm, settings, profile.train_rows)
     _check_values(name, algorithm, settings)
     own = features_of(f"train.algorithms.{name}.features", settings.features, profile.layout.numbers)
     features = preparation(
@@ -59,6 +55,7 @@ def pipeline(name: str, settings: AlgorithmSettings, profile: Profile) -> Pipeli
     # The exporter knows "passthrough" in a ColumnTransformer, not as a step of its own.
     steps = [] if features == "passthrough" else [(FEATURES, features)]
     parameters = _native(name, algorithm, settings, profile) | settings.parameters
+    parameters = {key: value for key, value in parameters.items() if key not in algorithm.without_effect}
     if algorithm.most_drawn and profile.train_rows > algorithm.most_drawn and "max_samples" not in parameters:
         parameters |= {"bootstrap": True, "max_samples": algorithm.most_drawn / profile.train_rows}
     for key in CLASS_WEIGHTS:
@@ -94,7 +91,9 @@ def fit(pipeline: Pipeline, split: Split) -> Pipeline:
     for step in copy.get_params().values():
         if isinstance(step, CrossFittedTargetEncoder):
             step.divide(seen)
-        elif isinstance(step, CalibratedClassifierCV) and not (split.groups is None and split.times is None):
+        elif isinstance(step, CalibratedClassifierCV | NystroemSVC) and not (
+            split.groups is None and split.times is None
+        ):
             step.set_params(cv=held_out(split, CALIBRATION_FOLDS, SEED))
     if copy.partitions is not None:
         copy.steps[-1] = (ESTIMATOR, partitioned.fit_last(copy, split, seen))
@@ -105,12 +104,26 @@ def fit(pipeline: Pipeline, split: Split) -> Pipeline:
     return fitted
 
 
-def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings) -> None:
+def approximated(fitted: Pipeline) -> Approximated | None:
+    """How a fitted pipeline approximates the algorithm of its name; None if it does not."""
+    model = getattr(fitted[-1], "regressor_", fitted[-1])
+    if not isinstance(model, NystroemSVC | NystroemSVR):
+        return None
+    return Approximated(method="nystroem", components=len(model.support_vectors_))
+
+
+def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings, rows: int) -> None:
     known = _parameters(algorithm)
     if is_classifier(algorithm.estimator) and takes_weights(algorithm.estimator):
         known.append(CLASS_WEIGHT)
-    for parameter in sorted({*settings.parameters, *(settings.search.space if settings.search else ())}):
-        if parameter not in known:
+    searched = settings.search.space if settings.search else {}
+    for parameter in sorted({*settings.parameters, *searched}):
+        if parameter in algorithm.without_effect and parameter in searched:
+            raise ConfigError(
+                f"train.algorithms.{name}.search.space.{parameter}: it has no effect with {rows:,} training rows, for which "
+                f"{name} is {'an approximation' if rows > MOST_SVM_ROWS else 'exact'}: remove it"
+            )
+        if parameter not in known and parameter not in algorithm.without_effect:
             guess = difflib.get_close_matches(parameter.lower(), [*known, *OWN_KEYS], n=1)
             hint = f"; did you mean {guess[0]}?" if guess else ""
             raise ConfigError(f"train.algorithms.{name}.{parameter}: {name} has no such parameter{hint}")

@@ -1,4 +1,4 @@
-"""Exact ONNX nodes for support vector machines: a classifier with sigmoid calibration, and a regressor.
+"""Exact ONNX nodes for support vector machines: a classifier with sigmoid calibration, a regressor, and their approximations.
 
 skl2onnx writes support vectors and coefficients as float32, and separate nodes for each class: seventy for three
 classes. If the decision between two classes is close, the rounding can decide it differently from scikit-learn, and the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -20,8 +21,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, SVR
 
 from training.train.algorithms import ESTIMATOR
+from training.train.algorithms.nystroem import NystroemSVC, NystroemSVR
 from training.train.onnx.nodes import Nodes, register
 from training.train.onnx.targets import unwrapped
+
+_Machine: TypeAlias = SVC | SVR | NystroemSVC | NystroemSVR
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +50,9 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 @dataclass(frozen=True, eq=False)
 class ScaledSVR(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """A fitted SVR, and what its value is multiplied with and added to."""
+    """A fitted SVR or its approximation, and what its value is multiplied with and added to."""
 
-    svr: SVR
+    svr: SVR | NystroemSVR
     scale: float
     mean: float
 
@@ -59,7 +63,7 @@ def compact(fitted: Pipeline) -> Pipeline:
     Other calibrations, ensembles of classifiers and kernels that are functions are not rewritten either.
     """
     model, scale, mean = unwrapped(fitted[-1])
-    if type(model) is SVR and model.kernel in _KERNELS:
+    if type(model) in (SVR, NystroemSVR) and model.kernel in _KERNELS:
         return Pipeline([*fitted.steps[:-1], (ESTIMATOR, ScaledSVR(model, scale, mean))])
     if type(model) is not CalibratedClassifierCV or len(model.calibrated_classifiers_) > 1:
         return fitted
@@ -73,8 +77,9 @@ def compact(fitted: Pipeline) -> Pipeline:
 
 
 def register_converters() -> None:
-    """Register the converters of both."""
+    """Register the converters of all."""
     register(CalibratedSVC, _write_classification)
+    register(NystroemSVC, _write_approximation)
     register(ScaledSVR, _write_regression)
 
 
@@ -88,7 +93,7 @@ def _write_classification(nodes: Nodes, model: CalibratedSVC) -> None:
     svc = model.svc
     similarities = _KERNELS[svc.kernel](nodes, svc)
     if len(svc.classes_) == 2:
-        probabilities = _two_probabilities(nodes, similarities, model)
+        probabilities = _two_probabilities(nodes, similarities, *_calibrated_decisions(model))
     elif svc.decision_function_shape == "ovo":
         exponents = nodes.add("Gemm", similarities, *_calibrated_decisions(model))
         probabilities = _normalised_sigmoids(nodes, exponents)
@@ -98,7 +103,17 @@ def _write_classification(nodes: Nodes, model: CalibratedSVC) -> None:
     nodes.answer(nodes.add("ArgMax", probabilities, axis=1, keepdims=0), probabilities)
 
 
-def _rbf(nodes: Nodes, machine: SVC | SVR) -> str:
+def _write_approximation(nodes: Nodes, model: NystroemSVC) -> None:
+    similarities = _KERNELS[model.kernel](nodes, model)
+    exponents = model.dual_coef_.T * model.slopes_, model.intercept_ * model.slopes_ + model.offsets_
+    if len(model.classes_) == 2:
+        probabilities = _two_probabilities(nodes, similarities, *exponents)
+    else:
+        probabilities = _normalised_sigmoids(nodes, nodes.add("Gemm", similarities, *exponents))
+    nodes.answer(nodes.add("ArgMax", probabilities, axis=1, keepdims=0), probabilities)
+
+
+def _rbf(nodes: Nodes, machine: _Machine) -> str:
     """exp(-gamma |x - s|²), with the square expanded: matrix products are faster than all differences."""
     gamma, vectors = float(machine._gamma), machine.support_vectors_
     squares = nodes.add("ReduceSumSquare", nodes.values, np.array([1]))
@@ -108,19 +123,19 @@ def _rbf(nodes: Nodes, machine: SVC | SVR) -> str:
     return nodes.add("Exp", nodes.add("Gemm", squares, np.full((1, len(vectors)), -gamma), products))
 
 
-def _linear(nodes: Nodes, machine: SVC | SVR) -> str:
+def _linear(nodes: Nodes, machine: _Machine) -> str:
     return nodes.add("Gemm", nodes.values, machine.support_vectors_, transB=1)
 
 
-def _polynomial(nodes: Nodes, machine: SVC | SVR) -> str:
+def _polynomial(nodes: Nodes, machine: _Machine) -> str:
     return nodes.add("Pow", _scaled_products(nodes, machine), np.array(float(machine.degree)))
 
 
-def _sigmoid(nodes: Nodes, machine: SVC | SVR) -> str:
+def _sigmoid(nodes: Nodes, machine: _Machine) -> str:
     return nodes.add("Tanh", _scaled_products(nodes, machine))
 
 
-def _scaled_products(nodes: Nodes, machine: SVC | SVR) -> str:
+def _scaled_products(nodes: Nodes, machine: _Machine) -> str:
     return nodes.add(
         "Gemm",
         nodes.values,
@@ -130,7 +145,7 @@ def _scaled_products(nodes: Nodes, machine: SVC | SVR) -> str:
     )
 
 
-_KERNELS: Mapping[str, Callable[[Nodes, SVC | SVR], str]] = {
+_KERNELS: Mapping[str, Callable[[Nodes, _Machine], str]] = {
     "rbf": _rbf,
     "linear": _linear,
     "poly": _polynomial,
@@ -165,9 +180,11 @@ def _calibrated_decisions(model: CalibratedSVC) -> tuple[NDArray[np.float64], ND
     return weights[:, :used] * model.slopes, intercepts[:used] * model.slopes + model.offsets
 
 
-def _two_probabilities(nodes: Nodes, similarities: str, model: CalibratedSVC) -> str:
+def _two_probabilities(
+    nodes: Nodes, similarities: str, weights: NDArray[np.float64], intercepts: NDArray[np.float64]
+) -> str:
     # 1 / (1 + exp(z)) and its complement are the softmax of -z and 0.
-    weights, intercepts = (np.insert(-each, 0, 0.0, axis=-1) for each in _calibrated_decisions(model))
+    weights, intercepts = (np.insert(-each, 0, 0.0, axis=-1) for each in (weights, intercepts))
     return nodes.add("Softmax", nodes.add("Gemm", similarities, weights, intercepts), axis=1)
 
 
