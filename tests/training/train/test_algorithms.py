@@ -82,17 +82,6 @@ def test_a_package_that_is_not_installed_is_one_line(package: str, monkeypatch: 
         algorithms.pipeline(package, block(), profile)
 
 
-def test_more_rows_than_a_support_vector_regressor_takes() -> None:
-    profile, _ = values()
-    assert algorithms.pipeline("svm", block(), profile)
-    many = profile.model_copy(update={"train_rows": 20_001})
-    with pytest.raises(
-        ConfigError,
-        match=r"svm: .* 20,001 training rows are more than 20,000: remove the block, or use hist_gradient_b",
-    ):
-        algorithms.pipeline("svm", block(), many)
-
-
 def test_a_misspelt_algorithm_is_named_with_a_guess() -> None:
     profile, _ = mixed()
     with pytest.raises(ConfigError, match=r"train\.algorithms\.random_forrest.*did you mean random_forest\?"):

@@ -37,7 +37,7 @@ CALIBRATION_ROWS = 200_000
 """To which the two numbers of a sigmoid are fitted; of more, so many at random."""
 START_ROWS = 20_000
 """Of so many at random, the minimum is found first, as a start for the search of that of all rows."""
-MOST_PASSES = 50
+MOST_PASSES = 200
 TOLERANCE = 1e-6
 """The search ends when a step would lower the loss by less than this part of it."""
 BLOCK_CELLS = 4_000_000
@@ -181,19 +181,23 @@ class _Problem:
         penalty = np.ones((len(best), 1))
         penalty[-1] = INTERCEPT_PENALTY
         step, least = np.zeros_like(best), np.full(len(outputs), np.inf)
+        gain = np.zeros(len(outputs))
         for _ in range(MOST_PASSES):
             tried = best + step
             loss, slopes, curves = self._derivatives(tried, outputs)
             loss += (penalty * np.square(tried)).sum(axis=0) / 2
             better = loss <= least
+            # A step that was too long ends where a parabola through what is known of it has its minimum.
+            shorter = np.clip(gain[~better] / ((loss - least)[~better] + 2 * gain[~better]), 0.1, 0.5)
+            step[:, ~better] *= shorter
+            gain[~better] *= shorter
             best, least = np.where(better, tried, best), np.minimum(loss, least)
-            step[:, ~better] /= 2
             slope = slopes.sum(axis=0) + penalty * best
             for output in np.flatnonzero(better):
                 curve = curves[:, output].sum(axis=0) + np.diag(penalty[:, 0])
                 step[:, output] = -linalg.solve(curve, slope[:, output], assume_a="pos")
-                if -step[:, output] @ slope[:, output] <= 2 * TOLERANCE * least[output]:
-                    step[:, output] = 0
+                gain[output] = -step[:, output] @ slope[:, output] / 2
+            step[:, gain <= TOLERANCE * least] = 0
             if not step.any():
                 break
         else:
@@ -236,10 +240,13 @@ class NystroemSVC(ClassifierMixin, _Nystroem):  # type: ignore[misc]
     The sigmoids are fitted to scores of rows without which the machine was fitted, as in the calibration of the exact one.
 
     Attributes:
+        cv: rows to fit on and rows to hold out, each row once, for the sigmoids; None for parts at random. It is no parameter,
+            because a block may not set it.
         slopes_: of the sigmoids, 1 / (1 + exp(slope * score + offset)), shape (outputs,).
         offsets_: as `slopes_`.
     """
 
+    cv: list[tuple[Rows, Rows]] | None = None
     _parameter_constraints = _COUNT | {
         key: SVC._parameter_constraints[key] for key in (*_SHARED, "class_weight")
     }
@@ -254,7 +261,6 @@ class NystroemSVC(ClassifierMixin, _Nystroem):  # type: ignore[misc]
         coef0: float = 0.0,
         class_weight: Any = None,
         n_components: int = COMPONENTS,
-        cv: list[tuple[Rows, Rows]] | None = None,
         random_state: int | None = None,
     ) -> None:
         self.C = C
@@ -264,12 +270,12 @@ class NystroemSVC(ClassifierMixin, _Nystroem):  # type: ignore[misc]
         self.coef0 = coef0
         self.class_weight = class_weight
         self.n_components = n_components
-        self.cv = cv
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Floats | None = None) -> Self:
         X, y = validate_data(self, X, y, dtype=np.float64)
-        self.classes_, numbers = np.unique(y, return_inverse=True)
+        self.classes_ = np.unique(y)
+        numbers = np.searchsorted(self.classes_, y)
         outputs = len(self.classes_) if len(self.classes_) > 2 else 1
         weights = sample_weight
         if self.class_weight is not None:
@@ -294,6 +300,10 @@ class NystroemSVC(ClassifierMixin, _Nystroem):  # type: ignore[misc]
         self.slopes_ = np.array([each.a_ for each in sigmoids])
         self.offsets_ = np.array([each.b_ for each in sigmoids])
         return self
+
+    def decision_function(self, X: Any) -> Floats:
+        scores = self._scores(X)
+        return scores if scores.shape[1] > 1 else scores[:, 0]
 
     def predict_proba(self, X: Any) -> Floats:
         sigmoids = special.expit(-(self.slopes_ * self._scores(X) + self.offsets_))

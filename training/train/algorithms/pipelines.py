@@ -18,7 +18,7 @@ from training.data.dataset import Profile, Split
 from training.sections.algorithms import OWN_KEYS, AlgorithmSettings
 from training.train.algorithms import large, partitioned
 from training.train.algorithms.encoding import CrossFittedTargetEncoder
-from training.train.algorithms.factories import MOST_SVM_ROWS, SEED, Algorithm, create
+from training.train.algorithms.factories import SEED, Algorithm, create
 from training.train.algorithms.features import features_of
 from training.train.algorithms.inputs import inputs
 from training.train.algorithms.nystroem import NystroemSVC, NystroemSVR
@@ -88,13 +88,12 @@ def fit(pipeline: Pipeline, split: Split) -> Pipeline:
     """Fit a clone on a split. Steps that divide the rows once more keep them apart as the split's folds do."""
     copy: WeightedPipeline = clone(pipeline)
     seen = large.seen(split)
+    apart = split.groups is not None or split.times is not None
     for step in copy.get_params().values():
         if isinstance(step, CrossFittedTargetEncoder):
             step.divide(seen)
-        elif isinstance(step, CalibratedClassifierCV | NystroemSVC) and not (
-            split.groups is None and split.times is None
-        ):
-            step.set_params(cv=held_out(split, CALIBRATION_FOLDS, SEED))
+        elif isinstance(step, CalibratedClassifierCV | NystroemSVC) and apart:
+            step.cv = held_out(split, CALIBRATION_FOLDS, SEED)
     if copy.partitions is not None:
         copy.steps[-1] = (ESTIMATOR, partitioned.fit_last(copy, split, seen))
         return copy
@@ -121,7 +120,7 @@ def _check_names(name: str, algorithm: Algorithm, settings: AlgorithmSettings, r
         if parameter in algorithm.without_effect and parameter in searched:
             raise ConfigError(
                 f"train.algorithms.{name}.search.space.{parameter}: it has no effect with {rows:,} training rows, for which "
-                f"{name} is {'an approximation' if rows > MOST_SVM_ROWS else 'exact'}: remove it"
+                f"{name} is {'exact' if algorithm.approximation else 'an approximation'}: remove it"
             )
         if parameter not in known and parameter not in algorithm.without_effect:
             guess = difflib.get_close_matches(parameter.lower(), [*known, *OWN_KEYS], n=1)
