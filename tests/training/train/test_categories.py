@@ -89,7 +89,7 @@ PARAMETERS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         {
             "depth": st.integers(1, 5),
             "one_hot_max_size": st.sampled_from([2, 10, 255]),
-            "simple_ctr": st.sampled_from([None, "Counter", ("Borders", "Counter")]),
+            "simple_ctr": st.sampled_from([None, "Counter", ["Borders", "Counter"]]),
         }
     ),
     "hist_gradient_boosting": st.fixed_dictionaries(

@@ -16,6 +16,11 @@ class _Coded:
         codes_: the training rows' codes, for each column of categories.
     """
 
+    def set_params(self: Any, **parameters: Any) -> Any:
+        # CatBoost copies lists, and scikit-learn does not clone an estimator whose parameters are not the given ones.
+        fixed = {key: tuple(value) if isinstance(value, list) else value for key, value in parameters.items()}
+        return super().set_params(**fixed)  # type: ignore[misc]
+
     def fit(self: Any, X: Any, y: Any, **options: Any) -> Any:
         self.codes_ = {column: np.unique(X[:, column]) for column in self._columns()}
         return super().fit(self.coded(X), y, **options)  # type: ignore[misc]
