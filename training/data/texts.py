@@ -19,6 +19,10 @@ from training.data import memory
 Texts = NDArray[np.object_]
 
 
+AT_ONCE = 131_072
+"""Rows that a model file may get in one piece; the smallest files have blocks of fewer."""
+
+
 class Coded:
     """Texts of shape (rows, columns) that are kept as numbers.
 
@@ -65,7 +69,7 @@ def take(texts: Texts | Coded, rows: NDArray[Any]) -> Texts | Coded:
 
 def at_once(texts: Texts | Coded) -> Any:
     """For a reader that takes more rows than a block in pieces of its own: few rows are decoded."""
-    return texts[:] if len(texts) <= memory.BLOCK else texts
+    return texts[:] if len(texts) <= AT_ONCE else texts
 
 
 def is_many(rows: int, columns: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from app.contract import Task
 from tests.training.project import Project
@@ -178,3 +179,48 @@ def test_importance_of_many_features_is_measured_on_fewer_rows() -> None:
     assert measures.importance_rows(30) == 20_000
     assert measures.importance_rows(4) == 150_000
     assert measures.importance_rows(500) == 5000
+
+
+def test_wide_categories_are_fitted_without_their_zeros(
+    small_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile, split = shops(classes=2, towns=150, rows=1_500)
+    pipeline = algorithms.pipeline("logistic_regression", PLAIN, profile)
+    answerer = scores.of(profile.task).answerer
+    given: list[Any] = []
+    fit = LogisticRegression.fit
+
+    def recorded(self: LogisticRegression, X: Any, *more: Any) -> LogisticRegression:
+        given.append(X)
+        return fit(self, X, *more)
+
+    monkeypatch.setattr(LogisticRegression, "fit", recorded)
+
+    found = algorithms.fit(pipeline, on_disk(split))
+    monkeypatch.setattr(memory, "LARGE", 2**30)
+    expected = algorithms.fit(pipeline, in_memory(split))
+
+    sparse, dense = given
+    assert sparse.nnz <= 4 * len(split)
+    np.testing.assert_array_equal(sparse.toarray(), np.asarray(dense))
+    model, other = (export.export(each, profile.layout) for each in (found, expected))
+    assert check_parity(found, answerer(model, profile.layout), in_memory(split), []).data_rows == len(split)
+    for one, two in zip(
+        answerer(model, profile.layout)(split), answerer(other, profile.layout)(split), strict=True
+    ):
+        np.testing.assert_allclose(one, two, atol=1e-3)
+
+
+def test_few_rows_that_become_wide_are_kept_in_a_file(
+    small_memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "LARGE", 300_000)
+    profile, split = shops(classes=2)
+    kept = in_memory(split)
+    assert not kept.is_large
+    pipeline = algorithms.pipeline("random_forest", PLAIN, profile)
+    assert large.is_large(pipeline, kept)
+    native = algorithms.pipeline(
+        "xgboost", AlgorithmSettings.model_validate({"categories": "native"}), profile
+    )
+    assert not large.is_large(native, kept)

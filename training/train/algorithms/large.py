@@ -6,13 +6,17 @@ prepared block by block into another file, and the estimator reads that one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from sklearn.ensemble._forest import BaseForest
+from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import BaseDecisionTree
 
 from training.data import memory
@@ -23,6 +27,20 @@ from training.train.algorithms.weights import WeightedPipeline
 
 PREPARATION_ROWS = 500_000
 """Rows on which scaling, imputation and encoding are fitted."""
+WIDE = 100
+"""Columns of encoded categories from which logistic regression gets rows without their zeros."""
+
+
+def is_large(pipeline: WeightedPipeline, split: Split) -> bool:
+    """Whether the rows are kept in files, or would have to be when they are prepared."""
+    size = len(split) * (split.numbers.shape[1] + _width(pipeline)) * np.dtype(np.float64).itemsize
+    return split.is_large or size >= memory.LARGE
+
+
+def _width(pipeline: WeightedPipeline) -> int:
+    """The columns that categories become."""
+    encoders = [each for each in pipeline.get_params().values() if isinstance(each, OneHotEncoder)]
+    return sum(len(known) for each in encoders for known in each.categories)
 
 
 def seen(split: Split) -> Split:
@@ -35,7 +53,8 @@ def fit(pipeline: WeightedPipeline, split: Split, sample: Split) -> WeightedPipe
     *preparation, (_, estimator) = pipeline.steps
     weights = pipeline.weights(split.target, split.weights)
     prepared = Pipeline(preparation).fit(inputs(sample), sample.target) if preparation else None
-    columns = _columns(prepared, split, _type(estimator))
+    sparse = isinstance(estimator, LogisticRegression) and _width(pipeline) > WIDE
+    columns = _sparse(prepared, split) if sparse else _columns(prepared, split, _type(estimator))
     if isinstance(estimator, GaussianNB):
         _fit_in_blocks(estimator, columns, split.target, weights)
     elif weights is None:
@@ -50,14 +69,40 @@ def _columns(preparation: Pipeline | None, split: Split, kind: type) -> NDArray[
     if preparation is None and kind is np.float64:
         return split.numbers
     columns: NDArray[Any] | None = None
-    for block in memory.blocks(len(split)):
-        rows = inputs(Split(split.numbers[block], split.categories[block], split.target[block], None))
-        made = rows if preparation is None else np.asarray(preparation.transform(rows))
+    for block, made in _prepared(preparation, split):
         if columns is None:
             columns = memory.empty((len(split), made.shape[1]), kind)
         columns[block] = made
     assert columns is not None  # noqa: S101 - a large split has rows
     return columns
+
+
+def _sparse(preparation: Pipeline | None, split: Split) -> csr_array:
+    """The same without the zeros, of which encoded categories have many; kept in files."""
+    # Of the columns that a category becomes, at most one is not 0.
+    most = len(split) * (split.numbers.shape[1] + split.categories.shape[1])
+    kind = np.int32 if most < 2**31 else np.int64
+    values, places = memory.empty((most,), np.float64), memory.empty((most,), kind)
+    starts, width = np.zeros(len(split) + 1, kind), 0
+    for block, made in _prepared(preparation, split):
+        width, found = made.shape[1], csr_array(made)
+        first = starts[block.start]
+        values[first : first + found.nnz], places[first : first + found.nnz] = found.data, found.indices
+        starts[block.start + 1 : block.stop + 1] = first + found.indptr[1:]
+    count = starts[-1]
+    return csr_array((values[:count], places[:count], starts), shape=(len(split), width))
+
+
+def _prepared(preparation: Pipeline | None, split: Split) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Blocks of rows as the estimator gets them."""
+    size, start = min(1_000, memory.BLOCK), 0
+    while start < len(split):
+        block = slice(start, min(start + size, len(split)))
+        rows = inputs(Split(split.numbers[block], split.categories[block], split.target[block], None))
+        made = np.asarray(rows if preparation is None else preparation.transform(rows))
+        yield block, made
+        # The first block tells how wide rows become.
+        start, size = block.stop, min(memory.BLOCK, max(1_000, memory.LARGE // (8 * made.shape[1])))
 
 
 def _type(estimator: Any) -> type:

@@ -97,7 +97,7 @@ def fit(pipeline: Pipeline, split: Split) -> Pipeline:
     if copy.partitions is not None:
         copy.steps[-1] = (ESTIMATOR, partitioned.fit_last(copy, split, seen))
         return copy
-    if split.is_large:
+    if large.is_large(copy, split):
         return large.fit(copy, split, seen)
     fitted: Pipeline = copy.fit(inputs(split), split.target, split.weights)
     return fitted
