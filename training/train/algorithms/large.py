@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble._forest import BaseForest
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
@@ -52,7 +53,7 @@ def fit(pipeline: WeightedPipeline, split: Split, sample: Split) -> WeightedPipe
     """Fit a pipeline in place; the steps before the estimator on the sample."""
     *preparation, (_, estimator) = pipeline.steps
     weights = pipeline.weights(split.target, split.weights)
-    prepared = Pipeline(preparation).fit(inputs(sample), sample.target) if preparation else None
+    prepared = _fitted(Pipeline(preparation), sample) if preparation else None
     sparse = isinstance(estimator, LogisticRegression) and _width(pipeline) > WIDE
     columns = _sparse(prepared, split) if sparse else _columns(prepared, split, _type(estimator))
     if isinstance(estimator, GaussianNB):
@@ -62,6 +63,25 @@ def fit(pipeline: WeightedPipeline, split: Split, sample: Split) -> WeightedPipe
     else:
         estimator.fit(columns, split.target, sample_weight=weights)
     return pipeline
+
+
+def _fitted(preparation: Pipeline, sample: Split) -> Pipeline:
+    """Fit the steps before the estimator. A ColumnTransformer prepares all rows for that, and needs no zeros."""
+    _write_zeros(preparation, write=False)
+    preparation.fit(inputs(sample), sample.target)
+    _write_zeros(preparation, write=True)
+    return preparation
+
+
+def _write_zeros(preparation: Pipeline, *, write: bool) -> None:
+    for step in preparation.get_params().values():
+        if isinstance(step, OneHotEncoder):
+            step.sparse_output = not write
+        if isinstance(step, ColumnTransformer) and hasattr(step, "transformers_"):
+            step.sparse_output_ = not write
+            for _, fitted, _ in step.transformers_:
+                if isinstance(fitted, OneHotEncoder):
+                    fitted.sparse_output = not write
 
 
 def _columns(preparation: Pipeline | None, split: Split, kind: type) -> NDArray[Any]:
