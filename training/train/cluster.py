@@ -25,7 +25,6 @@ from training.base import config
 from training.base.errors import ClusterError, ConfigError
 from training.custom import sources
 from training.data.dataset import PROFILE_FILE, TEST_FILE, TRAIN_FILE
-from training.train import engine
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -172,8 +171,8 @@ class Cluster:
 
 
 @contextmanager
-def connected() -> Iterator[Cluster]:
-    """The cluster at ESPALIER_DASK, or one on this machine until the end.
+def connected(address: str | None) -> Iterator[Cluster]:
+    """The cluster with this scheduler, or one on this machine until the end.
 
     Raises:
         ConfigError: Dask is not installed, the scheduler does not answer, or its workers have other packages.
@@ -186,7 +185,6 @@ def connected() -> Iterator[Cluster]:
         ) from None
     logging.getLogger("distributed").setLevel(logging.ERROR)
     with ExitStack() as stack:
-        address = engine.address()
         if address:
             where, client = f"the Dask scheduler at {address}", stack.enter_context(_client(address))
         else:
@@ -227,7 +225,7 @@ def _client(address: str) -> Iterator[Any]:
         why = ""
     if why:
         raise ConfigError(
-            f"cannot use the Dask scheduler at {address}: {why}; check {engine.ADDRESS}, or unset it for a cluster on this machine"
+            f"cannot use the Dask scheduler at {address}: {why}; check ESPALIER_DASK, or unset it for a cluster on this machine"
         )
     with client:
         yield client

@@ -52,11 +52,6 @@ _opened: list[Any] = []
 """The cluster of this process, if it has one."""
 
 
-def address() -> str | None:
-    """The Dask scheduler to use, if one is named."""
-    return os.environ.get(ADDRESS)
-
-
 @contextmanager
 def opened(engine: Engine) -> Iterator[None]:
     """Use an engine for what this process spreads; where ESPALIER_DASK names a scheduler, it is `dask`.
@@ -64,12 +59,13 @@ def opened(engine: Engine) -> Iterator[None]:
     Raises:
         ConfigError: the engine's package is not installed, or its cluster cannot be used.
     """
-    if engine == "local" and not address():
+    address = os.environ.get(ADDRESS)
+    if engine == "local" and not address:
         yield
         return
     from training.train import cluster
 
-    with cluster.connected() as found:
+    with cluster.connected(address) as found:
         _opened.append(found)
         try:
             yield
