@@ -8,6 +8,7 @@ A further model is given by its name, and the first by None, as `common.models.f
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,17 +17,44 @@ import yaml
 from common import models
 from common.git import GitError, git
 from common.lock import LOCK_FILE, Entry, outputs
+from deploy.errors import DeployError
+from deploy.registry import split_repository
 from deploy.yaml_loader import LOADER
 
 INPUTS = (".dockerignore", "app", "pyproject.toml", "uv.lock")
 """Paths in git. `.dockerignore` and `app/Dockerfile` are not copied, but decide what is."""
 MODEL = "model"
 """The bundle, in the model's folder."""
+TRAINING_DOCKERFILE = "training/Dockerfile"
+TRAINING_INPUTS = (
+    "app/uv.txt",
+    "common/__init__.py",
+    "deploy/training/start.py",
+    "pyproject.toml",
+    TRAINING_DOCKERFILE,
+    "training/__init__.py",
+    "uv.lock",
+)
+"""What the image of training in a cluster is built from: packages, and hardly any code."""
 
 
 def place(name: str, model: str | None) -> str:
     """A file of a model, from the top of the repository."""
     return f"{models.FOLDER}/{model}/{name}" if model else name
+
+
+def training_image(repository: str, root: Path) -> str:
+    """The image of training of the commit that is checked out: REGISTRY/NAME:training-HASH.
+
+    Raises:
+        DeployError: what it is built from differs from the commit.
+        RegistryError: the repository is no REGISTRY/NAME.
+    """
+    split_repository(repository)
+    if changed := git("status", "--porcelain", "--", *TRAINING_INPUTS, cwd=root).strip():
+        raise DeployError(f"the image of training is built from commits, and these differ: {changed}")
+    listing = git("ls-tree", "-r", "HEAD", "--", *TRAINING_INPUTS, cwd=root)
+    return f"{repository}:training-{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
 
 
 def changed(

@@ -26,7 +26,7 @@ import yaml
 from common.git import git
 from deploy.ci import patches, steps
 from deploy.errors import DeployError
-from deploy.image import training as image
+from deploy.inputs import training_image
 from deploy.kubernetes import Kubernetes
 from deploy.yaml_loader import LOADER
 from training.remote import command as remote
@@ -59,7 +59,7 @@ def reproduce(folder: Path, base: str, arguments: Sequence[str]) -> None:
         DeployError: the run does not start, or ends without a result.
         RemoteError: there is no DVC remote that both can reach.
     """
-    document = described(image.reference(steps.environment("REGISTRY"), Path()))
+    document = described(training_image(steps.environment("REGISTRY"), Path()))
     name: str = document["metadata"]["name"]
     store = Store(name)
     kubernetes = Kubernetes(document["metadata"]["namespace"])

@@ -6,7 +6,6 @@ Its tag is a hash of what it is built from, so commits with the same packages sh
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shlex
 import tempfile
@@ -15,21 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.command import run
-from common.git import git
 from deploy.image.builders import Builder, Request, choose
-from deploy.image.source import ImageError
+from deploy.inputs import TRAINING_DOCKERFILE, TRAINING_INPUTS, training_image
 from deploy.registry import Registry, split_repository
-
-DOCKERFILE = "training/Dockerfile"
-INPUTS = (
-    "app/uv.txt",
-    "common/__init__.py",
-    "deploy/training/start.py",
-    "pyproject.toml",
-    DOCKERFILE,
-    "training/__init__.py",
-    "uv.lock",
-)
 
 
 def main() -> None:
@@ -43,7 +30,7 @@ def main() -> None:
         help="an image to build on in place of the Dockerfile's (IMAGE_BASE)",
     )
     options = parser.parse_args()
-    name, root = reference(options.repository, Path()), Path().absolute()
+    name, root = training_image(options.repository, Path()), Path().absolute()
     if options.push and _is_there(name):
         print(f"{name} is there already")
         return
@@ -54,27 +41,13 @@ def main() -> None:
         print(f"pushed it as {builder.push(name)}")
 
 
-def reference(repository: str, root: Path) -> str:
-    """The image of the commit that is checked out: REGISTRY/NAME:training-HASH.
-
-    Raises:
-        ImageError: what it is built from differs from the commit.
-        RegistryError: the repository is no REGISTRY/NAME.
-    """
-    split_repository(repository)
-    if changed := git("status", "--porcelain", "--", *INPUTS, cwd=root).strip():
-        raise ImageError(f"the image of training is built from commits, and these differ: {changed}")
-    listing = git("ls-tree", "-r", "HEAD", "--", *INPUTS, cwd=root)
-    return f"{repository}:training-{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
-
-
 def build(name: str, root: Path, builder: Builder, base: str | None, arguments: tuple[str, ...] = ()) -> None:
-    """Build it under a name, as `reference` gives it. Raises ImageError if the builder fails."""
+    """Build it under a name, as `training_image` gives it. Raises ImageError if the builder fails."""
     with _context(root) as folder:
         builder.build(
             Request(
                 root=folder,
-                dockerfile=DOCKERFILE,
+                dockerfile=TRAINING_DOCKERFILE,
                 reference=name,
                 base=base,
                 labels={},
@@ -96,7 +69,7 @@ def _is_there(name: str) -> bool:
 def _context(root: Path) -> Iterator[Path]:
     """A folder with the inputs alone. .dockerignore is about the service's image."""
     with tempfile.TemporaryDirectory(prefix="espalier-training-") as temporary:
-        for each in INPUTS:
+        for each in TRAINING_INPUTS:
             target = Path(temporary) / each
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((root / each).read_bytes())

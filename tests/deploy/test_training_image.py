@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy.image import training
-from deploy.image.source import ImageError, declared_base
+from deploy.errors import DeployError
+from deploy.image.source import declared_base
+from deploy.inputs import TRAINING_DOCKERFILE, training_image
 from deploy.rehearsal import containers
 from tests.deploy.project import ROOT
 from tests.e2e.clone import clone
@@ -32,25 +33,25 @@ def commit(root: Path, path: str, text: str) -> None:
 
 
 def test_commits_with_the_same_packages_share_an_image(project: Path) -> None:
-    first = training.reference(REPOSITORY, project)
+    first = training_image(REPOSITORY, project)
     commit(project, "training/worker.py", "# more\n")
-    assert training.reference(REPOSITORY, project) == first
+    assert training_image(REPOSITORY, project) == first
 
     commit(project, "uv.lock", "# more\n")
-    assert training.reference(REPOSITORY, project) != first
+    assert training_image(REPOSITORY, project) != first
 
 
 def test_what_is_not_committed_is_named(project: Path) -> None:
     file = project / "training/Dockerfile"
     before = file.read_text()
     file.write_text(before + "\n")
-    with pytest.raises(ImageError, match="training/Dockerfile"):
-        training.reference(REPOSITORY, project)
+    with pytest.raises(DeployError, match="training/Dockerfile"):
+        training_image(REPOSITORY, project)
     file.write_text(before)
 
 
 def test_it_is_built_on_the_base_of_the_service() -> None:
-    assert (ROOT / training.DOCKERFILE).read_text().split()[1] == declared_base(ROOT)
+    assert (ROOT / TRAINING_DOCKERFILE).read_text().split()[1] == declared_base(ROOT)
 
 
 def test_runs_start_what_is_in_it() -> None:
@@ -85,7 +86,7 @@ def test_it_is_built_once_and_starts_in_a_strict_pod(project: Path, tmp_path: Pa
             )
             for _ in range(2)
         ]
-        name = training.reference(f"{address}/espalier", project)
+        name = training_image(f"{address}/espalier", project)
         assert "pushed it as sha256:" in said[0].stdout
         assert said[1].stdout.strip() == f"{name} is there already"
 
