@@ -19,6 +19,8 @@ PARTS: tuple[Part, ...] = get_args(Part)
 EXAMPLE = "2024-05-01T12:30:00Z"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY_SECONDS = 86_400
+UNITS = (DAY_SECONDS * 10**6, 3600 * 10**6, 60 * 10**6, 10**6, 1000, 1)
+"""Day, hour, minute, second, millisecond and microsecond, in microseconds."""
 
 # Stricter than `fromisoformat`, which reads 1612010100000 as a moment of 1612 and accepts more in each version of Python.
 _MOMENT = re.compile(
@@ -48,7 +50,7 @@ class Clock:
     """
 
     def __init__(self, timezone: str = "UTC") -> None:
-        self._zone = _zone(timezone)
+        self.zone = _zone(timezone)
 
     def read(self, text: str) -> datetime:
         """A date, a month, or a date and time; without an offset, in this zone.
@@ -80,9 +82,9 @@ class Clock:
         """
         moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=self._zone)
+            moment = moment.replace(tzinfo=self.zone)
         try:
-            return moment.astimezone(UTC).astimezone(self._zone)
+            return moment.astimezone(UTC).astimezone(self.zone)
         except OverflowError:
             raise ValueError(f"{value} is out of range") from None
 
@@ -108,8 +110,7 @@ def step(moments: Sequence[datetime]) -> float:
     """The coarsest of day, hour, minute, second, millisecond and microsecond, in seconds, that all times are multiples of."""
     times = {(each.hour, each.minute, each.second, each.microsecond) for each in moments}
     micros = [((hour * 60 + minute) * 60 + second) * 10**6 + micro for hour, minute, second, micro in times]
-    units = (DAY_SECONDS * 10**6, 3600 * 10**6, 60 * 10**6, 10**6, 1000, 1)
-    return next(unit for unit in units if not any(each % unit for each in micros)) / 10**6
+    return next(unit for unit in UNITS if not any(each % unit for each in micros)) / 10**6
 
 
 def zones() -> list[str]:

@@ -160,6 +160,17 @@ def moments(column: pd.Series[Any], timezone: str = "UTC") -> list[datetime | No
     return [distinct[place] for place in places]
 
 
+def wall_times(column: pd.Series[Any], timezone: str) -> NDArray[np.int64]:
+    """What the clocks of a time zone show at the moments of a column without missing ones, in microseconds since 1970.
+
+    `moments` of the same column compare as these numbers do, and take ten times the memory.
+    """
+    local = column.dt.as_unit("us")
+    if timezone != "UTC":
+        local = local.dt.tz_convert(clock(timezone).zone)
+    return local.dt.tz_localize(None).to_numpy().view(np.int64)
+
+
 def moment_parts(column: pd.Series[Any], parts: Sequence[Part], timezone: str) -> NDArray[np.float64]:
     """The numbers that are made of moments, of shape (rows, parts); NaN where missing."""
     local, make = clock(timezone), maker(parts)

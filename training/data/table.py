@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ class ParquetTable:
         columns: their names.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | IO[bytes]) -> None:
         self._file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
         self.columns: list[str] = self._file.schema_arrow.names
 

@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.contract import MISSING_BIN, Bin, CategoryFeature, DatetimeFeature, Feature, NumberFeature, as_label
-from app.moments import step, written
+from app.moments import UNITS, clock, written
 from training.base.errors import DataError
-from training.data.columns import moments
+from training.data.columns import wall_times
 from training.sections.schema import CategorySettings, DatetimeSettings, FeatureSettings, NumberSettings
 
 BINS, FEWEST_BINS = 10, 4
@@ -110,22 +110,33 @@ def _category(
 def _datetime(
     name: str, settings: DatetimeSettings, train: pd.Series[Any], both: pd.Series[Any]
 ) -> DatetimeFeature:
-    seen = sorted(each for each in moments(train, settings.timezone) if each is not None)
-    known = [each for each in moments(both, settings.timezone) if each is not None]
+    seen, local = train.dropna(), clock(settings.timezone)
+    # As few moments as possible become objects, because there may be millions of them.
+    order = np.argsort(wall_times(seen, settings.timezone), kind="stable")
+    first, typical, last = (
+        written(local.at(seen.iloc[place].to_pydatetime()))
+        for place in (order[0], order[(len(order) - 1) // 2], order[-1])
+    )
     missing = settings.missing > 0
     return DatetimeFeature(
         name=name,
         description=settings.description,
         parts=settings.parts,
         timezone=settings.timezone,
-        earliest=written(seen[0]),
-        latest=written(seen[-1]),
-        typical=written(seen[(len(seen) - 1) // 2]),
-        step=step(known),
+        earliest=first,
+        latest=last,
+        typical=typical,
+        step=_step(wall_times(both.dropna(), settings.timezone)),
         missing=missing,
         # The time goes on, so moments always drift: only missing ones are watched.
         bins=(*_bins(bin_labels(()), [len(seen)], len(train)), *_missing_bin(train, missing)),
     )
+
+
+def _step(times: NDArray[np.int64]) -> float:
+    """The coarsest unit, in seconds, of which all times of the day are multiples."""
+    times = times % UNITS[0]
+    return next(unit for unit in UNITS if not (times % unit).any()) / 10**6
 
 
 def resolution(values: NDArray[np.floating[Any]]) -> float:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from app.contract import CategoryFeature, DatetimeFeature, Feature, NumberFeature
-from app.moments import written
+from app.moments import clock, written
 from common.markdown import code, prose, table
-from training.data.columns import moments
+from training.data.columns import wall_times
 from training.data.dataset import Division, Profile
 from training.data.table import Table
 from training.prepare.describe import short
@@ -168,15 +169,19 @@ def _categories(features: list[CategoryFeature], both: _Both, profile: Profile) 
 def _datetimes(features: list[DatetimeFeature], both: _Both, profile: Profile) -> str:
     rows = []
     for each in features:
-        seen = [moment for moment in moments(both[each.name], each.timezone) if moment is not None]
-        whole = each.model_copy(update={"earliest": written(min(seen)), "latest": written(max(seen))})
+        seen = both[each.name].dropna()
+        times, local = wall_times(seen, each.timezone), clock(each.timezone)
+        first, last = (
+            written(local.at(seen.iloc[place].to_pydatetime())) for place in (times.argmin(), times.argmax())
+        )
+        whole = each.model_copy(update={"earliest": first, "latest": last})
         rows.append(
             [
                 code(each.name),
                 prose(each.timezone),
                 ", ".join(each.parts),
                 whole.span,
-                str(len(set(seen))),
+                str(len(np.unique(times))),
                 _missing(each, profile),
             ]
         )

@@ -11,14 +11,13 @@ when the two cannot be compared, or when production's model is not available. do
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from app.contract import (
     EXPLANATION_FILE,
@@ -36,6 +35,7 @@ from training.base import cli, config
 from training.base.errors import ConfigError, DataError, GateError
 from training.base.section import Settings
 from training.data.dataset import TEST_FILE, TRAIN_FILE, Profile, read_profile, read_split
+from training.data.table import ParquetTable
 from training.production import comparison
 from training.production.comparison import Comparison, History, IncomparableError, Rules, Side
 from training.production.revisions import Revision, Store, UnreachableError
@@ -178,16 +178,17 @@ def _compared(
     profile = read_profile()
     test = read_split(TEST_FILE, profile)
     _check_reproduced(candidate.manifest, profile)
-    return comparison.compare(
-        candidate,
-        production,
-        revision.commit,
-        profile,
-        test,
-        _history(revision, store),
-        Rules(settings.evaluate, settings.select.gate.production),
-        environment,
-    )
+    with _history(revision, store) as history:
+        return comparison.compare(
+            candidate,
+            production,
+            revision.commit,
+            profile,
+            test,
+            history,
+            Rules(settings.evaluate, settings.select.gate.production),
+            environment,
+        )
 
 
 def _fetch(revision: Revision, released: Release, store: Store) -> Bundle:
@@ -257,19 +258,24 @@ def _check_reproduced(candidate: Manifest, profile: Profile) -> None:
         )
 
 
-def _history(revision: Revision, store: Store) -> History:
-    now = hashlib.md5(TEST_FILE.read_bytes(), usedforsecurity=False).hexdigest()
+@contextmanager
+def _history(revision: Revision, store: Store) -> Iterator[History]:
+    with TEST_FILE.open("rb") as file:
+        now = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()  # type: ignore[arg-type]
     test = revision.outputs.get(TEST_FILE.as_posix())
-    then = test.md5 if test else None
-    if now == then:
-        return History(now, then)
     output = revision.outputs.get(TRAIN_FILE.as_posix())
-    if output is None:
-        return History(now, then, why_not=f"dvc.lock of revision {revision.short} records no {TRAIN_FILE}")
-    try:
-        return History(now, then, pd.read_parquet(io.BytesIO(store.read(output))))
-    except UnreachableError as error:
-        return History(now, then, why_not=str(error))
+    history = History(now, test.md5 if test else None)
+    with ExitStack() as files:
+        if output is None:
+            history = replace(
+                history, why_not=f"dvc.lock of revision {revision.short} records no {TRAIN_FILE}"
+            )
+        elif not history.same_test:
+            try:
+                history = replace(history, train=ParquetTable(files.enter_context(store.opened(output))))
+            except UnreachableError as error:
+                history = replace(history, why_not=str(error))
+        yield history
 
 
 def _incomparable(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.contract import Bundle, Feature, Frozen, Layout, Manifest, Score
 from training.data.dataset import Profile, Split, as_split
+from training.data.table import ParquetTable, frames
 from training.results import figures, scores
 from training.results.figures import TITLES, Answers, rounded, shown
 from training.sections.evaluate import EvaluateSettings
@@ -112,7 +113,7 @@ class History:
 
     test_now: str
     test_then: str | None
-    train: pd.DataFrame | None = None
+    train: ParquetTable | None = None
     why_not: str = ""
 
     @property
@@ -296,7 +297,7 @@ def _rows(
 
 
 def _without_seen(
-    production: Manifest, profile: Profile, test: Split, usable: NDArray[np.bool_], train: pd.DataFrame
+    production: Manifest, profile: Profile, test: Split, usable: NDArray[np.bool_], train: ParquetTable
 ) -> tuple[NDArray[np.bool_], str]:
     """The usable rows that production's model was not trained on, or all of them if those are too few; and a warning."""
     seen = np.isin(
@@ -315,8 +316,15 @@ def _without_seen(
     )
 
 
-def _fingerprints(frame: pd.DataFrame, features: Sequence[Feature], target: str) -> NDArray[np.uint64]:
-    """A hash for each row. Rows of equal values have equal hashes, whatever their types in the file."""
+def _fingerprints(table: Any, features: Sequence[Feature], target: str) -> NDArray[np.uint64]:
+    """A hash for each row of a frame or a `ParquetTable`.
+
+    Rows of equal values have equal hashes, whatever their types in the file.
+    """
+    return np.concatenate([_hashes(frame, features, target) for _, frame in frames(table)])
+
+
+def _hashes(frame: pd.DataFrame, features: Sequence[Feature], target: str) -> NDArray[np.uint64]:
     columns: dict[str, pd.Series[Any]] = {}
     for each in features:
         column = frame[each.name]

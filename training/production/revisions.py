@@ -8,9 +8,10 @@ Nothing is checked out, locked or written, so `dvc repro` may run at the same ti
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import IO
 
 from common.errors import EspalierError
 from common.git import attempt, trust_command
@@ -100,6 +101,14 @@ class Store:
         """The content of a file."""
         with _reaching():
             return self._objects.read(output)
+
+    @contextmanager
+    def opened(self, output: Entry) -> Iterator[IO[bytes]]:
+        """A file, which may be larger than memory."""
+        with ExitStack() as files:
+            with _reaching():
+                file = files.enter_context(self._objects.opened(output))
+            yield file
 
     def read_folder(self, output: Entry) -> dict[str, Entry]:
         """The files in a folder, by path below it."""

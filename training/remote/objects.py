@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +25,8 @@ from common.lock import Entry
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
 _ATTEMPTS = 3
+_PIECE = 2**20
+"""Bytes that are copied at once."""
 
 
 class RemoteError(EspalierError):
@@ -81,7 +85,13 @@ class Objects:
         return list(found.values())
 
     def read(self, entry: Entry) -> bytes:
-        """The content of an object; nothing is written.
+        """The content of an object; nothing is kept. Raises as `opened` does."""
+        with self.opened(entry) as file:
+            return file.read()
+
+    @contextmanager
+    def opened(self, entry: Entry) -> Iterator[IO[bytes]]:
+        """An object's file: that of the cache, or a copy of the remote's without a name.
 
         Raises:
             MissingError: neither the cache nor the remote has it.
@@ -90,14 +100,21 @@ class Objects:
         """
         if not _MD5.match(entry.md5):
             raise MissingError(f"{entry.path}: {entry.md5!r} is not a hash that DVC writes")
-        try:
-            content = Path(self.cache.oid_to_path(entry.md5)).read_bytes()
-        except FileNotFoundError:
-            return self._read_from_remote(entry)
-        except OSError as error:
-            raise RemoteError(f"cannot read {entry.path} from DVC's cache: {error}") from None
         # DVC would remove a corrupt file of the cache; the remote may have the right one.
-        return content if _is(entry.md5, content) else self._read_from_remote(entry)
+        with ExitStack() as files:
+            try:
+                file: IO[bytes] | None = files.enter_context(self._cached(entry.md5).open("rb"))
+                if file is not None and not _holds(entry.md5, file):
+                    file = None
+            except FileNotFoundError:
+                file = None
+            except OSError as error:
+                raise RemoteError(f"cannot read {entry.path} from DVC's cache: {error}") from None
+            if file is None:
+                file = files.enter_context(tempfile.TemporaryFile())
+                self._copy_from_remote(entry, file)
+            file.seek(0)
+            yield file
 
     def members(self, entry: Entry) -> dict[str, Entry]:
         """The files of a folder, by their path below it. Raises as `read` does."""
@@ -248,10 +265,10 @@ class Objects:
         with self._reaching("does not say what it has"):
             return set(self.remote.oids_exist(names))
 
-    def _read_from_remote(self, entry: Entry) -> bytes:
+    def _copy_from_remote(self, entry: Entry, file: IO[bytes]) -> None:
         try:
             with self.remote.fs.open(self.remote.oid_to_path(entry.md5), "rb") as stream:
-                content: bytes = stream.read()
+                shutil.copyfileobj(stream, file, _PIECE)
         except NoRemoteError as error:
             raise NoRemoteError(
                 f"{entry.path} ({entry.md5[:10]}…) is not in DVC's cache and {error}"
@@ -267,9 +284,9 @@ class Objects:
         except Exception as error:
             # Each kind of storage has exceptions of its own: no key, no permission, no network.
             raise self._error(error, f"does not give {entry.path} ({entry.md5})") from None
-        if not _is(entry.md5, content):
+        file.seek(0)
+        if not _holds(entry.md5, file):
             raise self._replaced([entry])
-        return content
 
     def _fetch(self, entries: Iterable[Entry]) -> list[Entry]:
         wanted = {each.md5: each for each in entries if not self.cache.exists(each.md5)}
@@ -347,10 +364,6 @@ class Objects:
         return RemoteError(
             f"the remote {name} {failure}: {_line(error)[:200]}; check its address and your credentials"
         )
-
-
-def _is(md5: str, content: bytes) -> bool:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir")
 
 
 def _is_sound(md5: str, file: Path) -> bool:

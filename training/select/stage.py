@@ -169,7 +169,7 @@ def _examples(profile: Profile, test: Split) -> tuple[Example, ...]:
     """The first rows of each class, or rows from the lowest to the highest value."""
     layout = profile.layout
     dated = {
-        each.name: moments(test.frame[each.name], each.timezone)
+        each.name: (test.frame[each.name], each.timezone)
         for each in profile.features
         if each.type == "datetime"
     }
@@ -181,8 +181,8 @@ def _examples(profile: Profile, test: Split) -> tuple[Example, ...]:
             **numbers,
             **categories,
             **{
-                name: None if (seen := column[row]) is None else written(seen)
-                for name, column in dated.items()
+                name: None if (seen := moments(column.iloc[[row]], zone)[0]) is None else written(seen)
+                for name, (column, zone) in dated.items()
             },
         }
         actual = test.target[row].item()

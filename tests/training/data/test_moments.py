@@ -20,7 +20,7 @@ from app.limits import RowLimits, Sizes
 from app.moments import PARTS, Part
 from app.schema import Schema
 from tests.bundles import write_mixed_bundle
-from training.data.columns import as_moments, as_times, moment_parts, moments
+from training.data.columns import as_moments, as_times, moment_parts, moments, wall_times
 
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Apia")
 # What nanoseconds can hold, so that every type of column can have it.
@@ -140,6 +140,14 @@ def test_equal_moments_stay_in_their_rows() -> None:
     assert [each and each.year for each in moments(column)] == [2024, None, 1970, 2024]
     found = moment_parts(column, ("elapsed", "year"), "UTC")
     np.testing.assert_array_equal(found[:, 0], [1714521600, np.nan, 0, 1714521600])
+
+
+@given(st.lists(within, min_size=1), st.sampled_from(ZONES))
+def test_wall_times_compare_as_moments_do(seen: list[datetime], zone: str) -> None:
+    column = pd.Series(pd.DatetimeIndex(seen).as_unit("us"))
+    clocks = [each.replace(tzinfo=None) for each in moments(column, zone) if each is not None]
+    times = [(each - datetime(1970, 1, 1)) // timedelta(microseconds=1) for each in clocks]
+    assert wall_times(column, zone).tolist() == times
 
 
 def test_the_time_of_a_split_is_a_number_or_read_as_a_feature_is() -> None:
