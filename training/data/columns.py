@@ -168,7 +168,8 @@ def wall_times(column: pd.Series[Any], timezone: str) -> NDArray[np.int64]:
     local = column.dt.as_unit("us")
     if timezone != "UTC":
         local = local.dt.tz_convert(clock(timezone).zone)
-    return local.dt.tz_localize(None).to_numpy().view(np.int64)
+    times: NDArray[np.int64] = local.dt.tz_localize(None).to_numpy().view(np.int64)
+    return times
 
 
 def moment_parts(column: pd.Series[Any], parts: Sequence[Part], timezone: str) -> NDArray[np.float64]:

@@ -261,7 +261,7 @@ def _check_reproduced(candidate: Manifest, profile: Profile) -> None:
 @contextmanager
 def _history(revision: Revision, store: Store) -> Iterator[History]:
     with TEST_FILE.open("rb") as file:
-        now = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()  # type: ignore[arg-type]
+        now = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     test = revision.outputs.get(TEST_FILE.as_posix())
     output = revision.outputs.get(TRAIN_FILE.as_posix())
     history = History(now, test.md5 if test else None)
