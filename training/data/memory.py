@@ -21,18 +21,25 @@ from training.base.errors import DataError
 FOLDER = Path("build")
 LARGE = 64 * 2**20
 """Bytes from which an array is kept in a file."""
+BESIDE = 4
+"""Of many arrays at once, smaller ones by this factor are kept in files."""
 BLOCK = 131_072
 """Rows that are computed or copied at once, and the rows of a row group of Parquet."""
 
 
-def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def empty(shape: tuple[int, ...], dtype: DTypeLike, *, beside: bool = False) -> NDArray[Any]:
     """An array without values yet, in memory or in a file.
+
+    Args:
+        shape: of the array.
+        dtype: of the array.
+        beside: whether there are many such arrays at once, so that smaller ones are large.
 
     Raises:
         DataError: the disk has no room for it.
     """
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    if size < LARGE or np.dtype(dtype).hasobject:
+    if size < (LARGE // BESIDE if beside else LARGE) or np.dtype(dtype).hasobject:
         return np.empty(shape, dtype)
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=FOLDER) as file:

@@ -175,7 +175,7 @@ class Collector:
     def add(self, piece: pd.Series[Any]) -> None:
         values = self._plain(piece)
         if self._values is None:
-            self._values = memory.empty((self._rows,), values.dtype)
+            self._values = memory.empty((self._rows,), values.dtype, beside=True)
         self._values[self.filled : self.filled + len(values)] = values
         self.filled += len(values)
 
@@ -244,7 +244,7 @@ class Columns:
         if self._rows is None:
             return column
         (some, *_) = self._columns.values()
-        values = memory.empty((len(some.values),), column.values.dtype)
+        values = memory.empty((len(some.values),), column.values.dtype, beside=True)
         values[self._rows] = column.values
         return Column(values, column.words)
 
