@@ -80,9 +80,13 @@ def reproduce(folder: Path, base: str, arguments: Sequence[str]) -> None:
         finally:
             kubernetes.delete(GROUP, KIND, name)
     _unpack(store, folder)
-    outputs = json.loads((folder / OUTPUTS).read_text(encoding="utf-8"))
-    steps.summary((folder / SUMMARY).read_text(encoding="utf-8"))
+    try:
+        outputs = json.loads((folder / OUTPUTS).read_text(encoding="utf-8"))
+        summary = (folder / SUMMARY).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DeployError(f"{store.url}/{RESULT} is no result of a run: {error}") from None
     _take_over(folder / "lock.patch")
+    steps.summary(summary)
     steps.output(**outputs)
 
 
@@ -220,8 +224,11 @@ def _unpack(store: Store, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="espalier-run-") as temporary:
         file = Path(temporary) / RESULT
         store.get(RESULT, file)
-        with tarfile.open(file) as archive:
-            archive.extractall(folder, filter="data")
+        try:
+            with tarfile.open(file) as archive:
+                archive.extractall(folder, filter="data")
+        except tarfile.TarError as error:
+            raise DeployError(f"{store.url}/{RESULT} is no result of a run: {error}") from None
 
 
 def _take_over(patch: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 import yaml
 
@@ -149,6 +152,65 @@ def test_a_run_without_a_result_is_one_line(
     assert re.search(said, line), line
     assert len(made.deleted) == 1
     assert made.jobs == {}
+
+
+PATCH = b"""\
+diff --git a/Makefile b/Makefile
+new file mode 100644
+--- /dev/null
++++ b/evil
+@@ -0,0 +1 @@
++evil
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("../evil", b"evil", "result.tar is no result of a run: "),
+        ("lock.patch", PATCH, "the patch"),
+        ("comment.md", b"nothing else", "result.tar is no result of a run: "),
+    ],
+)
+def test_a_result_that_somebody_planted_is_refused(
+    project: Clone,
+    storage: dict[str, str],
+    world: tuple[Cluster, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes,
+    said: str,
+) -> None:
+    made, configuration = world
+    for key, value in storage.items():
+        monkeypatch.setenv(key, value)
+
+    def plant(job: dict[str, Any]) -> None:
+        (container,) = job["spec"]["job"]["spec"]["containers"]
+        folder = next(each["value"] for each in container["env"] if each["name"] == "RUN_FOLDER")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            files = {"outputs.json": b"{}", "summary.md": b""} if name == "lock.patch" else {}
+            for path, data in {**files, name: content}.items():
+                member = tarfile.TarInfo(path)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        client = botocore.session.get_session().create_client("s3")
+        key = f"{folder.removeprefix(f's3://{BUCKET}/')}/result.tar"
+        client.put_object(Bucket=BUCKET, Key=key, Body=packed.getvalue())
+        made.phase(job, "Succeeded")
+
+    made.start = plant
+
+    status, line = ended(reproduce(project, configuration, storage, tmp_path / "out"))
+
+    assert status == 1
+    assert said in line
+    assert line.startswith("error: ")
+    assert not (tmp_path / "evil").exists()
+    assert not (project.root / "evil").exists()
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ stages:
 CONTENT = {"data/one": "one\n", "model/x": "x\n", "model/y": "y\n"}
 
 FETCHING = {
+    "deploy/ci/cluster.py": "test_cluster.py: the result of a run",
     "deploy/ci/pipeline.py": "test_pipeline.py: bundle and reproduce",
     "training/production/command.py": "test_production.py: the gate's bundle and splits",
     "training/remote/command.py": "here: pull",
