@@ -7,7 +7,7 @@ otherwise. The draft marks what the data does not tell: units and physically pos
 widened by a quarter of its span on both sides (not past zero) and rounded. The drafted share of missing values is the
 observed one, rounded up. Only rows without a class or value, or of a class that is too rare to learn, are left out; the draft
 says how many. Columns that number the rows, free text and dates become comments. The gate is drafted from two quick
-models on the data. --group and --time name columns that keep the test split and all folds apart from training.
+models on the data. Of more than 500,000 rows, so many are drawn at random. --group and --time name columns that keep the test split and all folds apart from training.
 
 Without --write the sections are printed. With it they replace those in params.yaml, and `make` can run; algorithms and
 plots of another task are replaced too. With --model a folder for a further model is created: `make model` does that.
@@ -143,6 +143,11 @@ def draft(
 
     table, encoding = _read(source)
     frame = rename(table.frame, renames)
+    if len(frame) >= selection.MOST_ROWS:
+        log.warning(
+            "drafted from a random sample of %s: `make` names ranges, categories and classes that others go beyond",
+            _rows(len(frame)),
+        )
     split_columns = (split.group, split.time) if split else (None, None)
     for option, column in zip(("--target", "--group", "--time"), (target, *split_columns), strict=True):
         if column is not None and column not in frame.columns:
@@ -192,11 +197,11 @@ def _renames(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _read(source: str) -> tuple[Table, str]:
-    """The source, and the encoding in which it can be read."""
+    """The source, or a sample of its rows, and the encoding in which it can be read."""
     try:
-        return sources.read_table(source), "utf-8"
+        return sources.read_table(source, rows=selection.MOST_ROWS), "utf-8"
     except EncodingError as error:
-        return sources.read_table(source, error.suggestion), error.suggestion
+        return sources.read_table(source, error.suggestion, selection.MOST_ROWS), error.suggestion
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -40,6 +40,9 @@ RARE = 0.1
 TREES, LEAVES = 200, 256
 """Trees of the largest forest that the drafted limit of size allows."""
 
+MOST_ROWS = 500_000
+"""On which a draft is made; of more rows, so many at random."""
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -94,7 +97,7 @@ def prepared(drafted: str) -> Prepared:
         }
     )
     data, schema = settings.data, settings.data_schema
-    frame = fetch(data)
+    frame = fetch(data, MOST_ROWS)
     checked = check(frame, schema, data.cells)
     train, test = _divided(checked.frame, frame, settings)
     origin = Origin(source=data.source, sha256="0" * 64, rows=len(frame), columns=tuple(map(str, frame)))

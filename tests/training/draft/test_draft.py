@@ -18,6 +18,7 @@ from training.base.errors import ConfigError, DataError
 from training.base.section import Settings
 from training.data.dataset import Origin, as_split
 from training.draft import command as draft
+from training.draft import selection
 from training.fetch.stage import fetch
 from training.prepare import split as division
 from training.prepare import stage as prepare
@@ -370,6 +371,19 @@ def test_every_row_is_kept_and_equal_ones_are_counted(repeats: int, tmp_path: Pa
         in text
     )
     assert found.data_schema.min_rows_per_class == min(20, 10 * repeats)
+
+
+def test_a_draft_of_many_rows_is_made_of_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = "x,kind\n" + "".join(f"{each * 37 % 101},{'ab'[each % 2]}\n" for each in range(3, 900, 3))
+    whole, _ = drafted(rows, tmp_path)
+    assert "random sample" not in caplog.text
+    monkeypatch.setattr(selection, "MOST_ROWS", 200)
+    text, found = drafted(rows, tmp_path)
+    assert "drafted from a random sample of 200 rows" in caplog.text
+    assert text != whole
+    assert found.data_schema.classes == ("a", "b")
 
 
 def test_rare_classes_and_rows_without_a_class_are_dropped_and_named(tmp_path: Path) -> None:
