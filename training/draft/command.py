@@ -7,7 +7,8 @@ otherwise. The draft marks what the data does not tell: units and physically pos
 widened by a quarter of its span on both sides (not past zero) and rounded. The drafted share of missing values is the
 observed one, rounded up. Only rows without a class or value, or of a class that is too rare to learn, are left out; the draft
 says how many. Columns that number the rows, free text and dates become comments. The gate is drafted from two quick
-models on the data. Of more than 500,000 rows, so many are drawn at random. --group and --time name columns that keep the test split and all folds apart from training.
+models on the data. Of more than 500,000 rows, so many are drawn at random. --group and --time name columns that keep the
+test split and all folds apart from training.
 
 Without --write the sections are printed. With it they replace those in params.yaml, and `make` can run; algorithms and
 plots of another task are replaced too. With --model a folder for a further model is created: `make model` does that.
