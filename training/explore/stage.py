@@ -30,8 +30,8 @@ from training.explore.table import Table, tabulate
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_ROWS = 100_000
-"""Of more, so many at random are drawn; the classes are counted in all."""
+MOST_ROWS, MOST_CELLS = 100_000, 10_000_000
+"""Of more rows, or of rows with more cells together, so many at random are drawn; the classes are counted in all."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def main() -> None:
     cli.parser("training.explore", __doc__).parse_args()
     profile = dataset.read_profile()
     train = ParquetTable(dataset.TRAIN_FILE)
-    sample = train.sample(MOST_ROWS)
+    sample = train.sample(min(MOST_ROWS, MOST_CELLS // len(train.columns)))
     table = tabulate(sample, profile, train[profile.target] if len(sample) < len(train) else None)
     with files.replacing(dataset.EXPLORE) as folder:
         folder.mkdir()

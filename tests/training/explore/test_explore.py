@@ -345,6 +345,28 @@ def test_stage_writes_its_folder_whole(project: Project) -> None:
     assert all(each.read_bytes().startswith(b"\x89PNG") for each in folder.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "cells", "expected"), [(50, 10**6, 50), (10**6, 200, 40), (10**6, 10**6, 112)]
+)
+def test_pictures_are_of_a_sample_of_many_rows_or_columns(
+    project: Project, monkeypatch: pytest.MonkeyPatch, rows: int, cells: int, expected: int
+) -> None:
+    project.run("fetch")
+    project.run("prepare")
+    drawn: list[int] = []
+    monkeypatch.setattr(stage, "MOST_ROWS", rows)
+    monkeypatch.setattr(stage, "MOST_CELLS", cells)
+
+    def count(_: str, __: object, shown: Table) -> bytes:
+        drawn.append(len(shown.frame))
+        return b""
+
+    monkeypatch.setattr(stage, "_drawn", count)
+    project.run("explore")
+    assert set(drawn) == {expected}
+
+
 def test_prepared_rows_become_columns() -> None:
     profile, split = mixed()
     data = tables.tabulate(split.frame, profile)
