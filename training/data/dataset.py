@@ -205,9 +205,14 @@ class Split:
 
     def sample(self, most: int, seed: int) -> Split:
         """All rows if there are at most so many, else so many at random, in their order."""
-        if len(self) <= most:
-            return self
-        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
+        return self if len(self) <= most else self.take(sampled(len(self), most, seed))
+
+
+def sampled(rows: int, most: int, seed: int) -> NDArray[np.int64]:
+    """The ascending positions of the rows that `Split.sample` takes: all, or so many at random."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
 NO_COLUMNS = pd.DataFrame()

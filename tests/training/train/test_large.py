@@ -109,6 +109,18 @@ def test_the_preparation_is_fitted_on_a_sample_and_the_file_agrees(
     assert check_parity(fitted, answers, split, []).data_rows == len(split)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 0])
+def test_a_target_encoding_of_many_rows_shows_no_row_its_own_target(classes: int, small_memory: Path) -> None:
+    profile, split = shops(classes=classes)
+    name = "logistic_regression" if classes else "ridge"
+
+    found, expected = (
+        exported(name, profile, each, categories="target") for each in (on_disk(split), in_memory(split))
+    )
+
+    assert found == expected
+
+
 def test_trees_of_a_forest_draw_no_more_rows_than_a_tree_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     profile, _ = mixed()
     assert algorithms.pipeline("random_forest", PLAIN, profile)[-1].max_samples is None

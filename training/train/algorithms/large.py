@@ -21,7 +21,8 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import BaseDecisionTree
 
 from training.data import memory
-from training.data.dataset import Split
+from training.data.dataset import Split, sampled
+from training.train.algorithms.encoding import CrossFittedTargetEncoder
 from training.train.algorithms.factories import SEED
 from training.train.algorithms.inputs import inputs
 from training.train.algorithms.weights import WeightedPipeline
@@ -53,9 +54,11 @@ def fit(pipeline: WeightedPipeline, split: Split, sample: Split) -> WeightedPipe
     """Fit a pipeline in place; the steps before the estimator on the sample."""
     *preparation, (_, estimator) = pipeline.steps
     weights = pipeline.weights(split.target, split.weights)
-    prepared = _fitted(Pipeline(preparation), sample) if preparation else None
+    prepared, own = _fitted(Pipeline(preparation), sample) if preparation else (None, None)
     sparse = isinstance(estimator, LogisticRegression) and _width(pipeline) > WIDE
     columns = _sparse(prepared, split) if sparse else _columns(prepared, split, _type(estimator))
+    if own is not None:
+        columns[sampled(len(split), PREPARATION_ROWS, SEED)] = own
     if isinstance(estimator, GaussianNB):
         _fit_in_blocks(estimator, columns, split.target, weights)
     elif weights is None:
@@ -65,12 +68,20 @@ def fit(pipeline: WeightedPipeline, split: Split, sample: Split) -> WeightedPipe
     return pipeline
 
 
-def _fitted(preparation: Pipeline, sample: Split) -> Pipeline:
-    """Fit the steps before the estimator. A ColumnTransformer prepares all rows for that, and needs no zeros."""
+def _fitted(preparation: Pipeline, sample: Split) -> tuple[Pipeline, NDArray[Any] | None]:
+    """Fit the steps before the estimator.
+
+    Returns:
+        The steps, and the prepared sample where that is not what they make of these rows later: target encoding must not
+        show a row its own target.
+    """
+    if any(isinstance(each, CrossFittedTargetEncoder) for each in preparation.get_params().values()):
+        return preparation, np.asarray(preparation.fit_transform(inputs(sample), sample.target))
+    # A ColumnTransformer prepares all rows to fit, and needs no zeros for that.
     _write_zeros(preparation, write=False)
     preparation.fit(inputs(sample), sample.target)
     _write_zeros(preparation, write=True)
-    return preparation
+    return preparation, None
 
 
 def _write_zeros(preparation: Pipeline, *, write: bool) -> None:
