@@ -54,7 +54,11 @@ def in_memory(split: Split) -> Split:
 def exported(name: str, profile: Profile, split: Split, **parameters: Any) -> bytes:
     settings = AlgorithmSettings.model_validate(FAST.get(name, {}) | parameters)
     pipeline = algorithms.pipeline(name, settings, profile)
-    return export.export(algorithms.fit(pipeline, split), profile.layout)
+    with pytest.MonkeyPatch.context() as patch:
+        if not split.is_large:
+            # The prepared rows stay in memory, too.
+            patch.setattr(memory, "LARGE", 2**40)
+        return export.export(algorithms.fit(pipeline, split), profile.layout)
 
 
 @pytest.mark.slow
