@@ -23,7 +23,7 @@ def main() -> None:
     written, summary = Path("build/outputs.txt"), Path("build/summary.md")
     written.parent.mkdir(exist_ok=True)
     for each in (written, summary):
-        each.write_text("")
+        each.write_text("", encoding="utf-8")
     environment = {
         **os.environ,
         "GITHUB_OUTPUT": str(written.absolute()),
@@ -35,7 +35,9 @@ def main() -> None:
     subprocess.run(command, env=environment, check=True)
     outputs = {
         name: value == "true"
-        for name, _, value in (line.partition("=") for line in written.read_text().splitlines())
+        for name, _, value in (
+            line.partition("=") for line in written.read_text(encoding="utf-8").splitlines()
+        )
     }
     if outputs["reproduced"] or outputs["changed"]:
         subprocess.run([sys.executable, "-m", "training.remote", "push"], check=True)

@@ -67,6 +67,7 @@ def test_every_chart_is_watched(pinned: dict[str, str]) -> None:
     assert pinned.keys() == {
         "argo-rollouts",
         "aws-load-balancer-controller",
+        "dask-kubernetes-operator",
         "external-dns",
         "external-secrets",
         "kube-prometheus-stack",

@@ -45,8 +45,8 @@ FETCHING = {
 _FETCHES = re.compile(
     r"\bObjects\(|\bStore\(|\bremote\.pull\(|dvc[\"', ]+(pull|fetch|get|import)\b|repro.*--pull|dvc\.api|get_remote"
 )
-OBJECTS = {"training/remote/objects.py", "training/production/revisions.py"}
-"""What these commands use."""
+OBJECTS = {"training/remote/objects.py", "training/production/revisions.py", "deploy/ci/cluster_run.py"}
+"""What these commands use, and a pod that only puts its result there."""
 
 
 @dataclass(frozen=True)
