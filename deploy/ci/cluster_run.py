@@ -44,7 +44,7 @@ def main() -> None:
     (FOLDER / cluster.OUTPUTS).write_text(json.dumps(outputs), encoding="utf-8")
     summary.replace(FOLDER / cluster.SUMMARY)
     result = Path("build") / cluster.RESULT
-    with tarfile.open(result, "w") as archive:
+    with tarfile.open(result, "w", encoding="utf-8") as archive:
         archive.add(FOLDER, ".")
     name = steps.environment("RUN_FOLDER").rpartition("/")[2]
     cluster.Store(name).put(result, cluster.RESULT)
