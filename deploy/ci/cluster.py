@@ -27,7 +27,7 @@ from common.git import git
 from deploy.ci import patches, steps
 from deploy.errors import DeployError
 from deploy.inputs import training_image
-from deploy.kubernetes import Kubernetes
+from deploy.kubernetes import Kubernetes, KubernetesError
 from deploy.yaml_loader import LOADER
 from training.remote import command as remote
 from training.remote.objects import Objects, RemoteError
@@ -41,6 +41,8 @@ OUTPUTS, SUMMARY = "outputs.json", "summary.md"
 HEAD, BASE = "refs/espalier/head", "refs/espalier/base"
 GROUP, KIND = "kubernetes.dask.org/v1", "daskjobs"
 POLL_SECONDS = 5.0
+TRIES = 12
+"""Answers of the cluster that may fail one after another."""
 START_SECONDS = 900.0
 """A node may have to start, and the image is large."""
 STALE_SECONDS = 6 * 3600
@@ -78,7 +80,7 @@ def reproduce(folder: Path, base: str, arguments: Sequence[str]) -> None:
             print(f"created DaskJob {name}: {container['image']}", flush=True)
             _wait(kubernetes, name)
         finally:
-            kubernetes.delete(GROUP, KIND, name)
+            _delete(kubernetes, name)
     _unpack(store, folder)
     try:
         outputs = json.loads((folder / OUTPUTS).read_text(encoding="utf-8"))
@@ -149,7 +151,15 @@ def _clean(kubernetes: Kubernetes) -> None:
         created = datetime.fromisoformat(each["metadata"]["creationTimestamp"])
         if (datetime.now(UTC) - created).total_seconds() > STALE_SECONDS:
             print(f"deleting DaskJob {each['metadata']['name']}, which was left", flush=True)
-            kubernetes.delete(GROUP, KIND, each["metadata"]["name"])
+            _delete(kubernetes, each["metadata"]["name"])
+
+
+def _delete(kubernetes: Kubernetes, name: str) -> None:
+    """Delete a run. Where that fails, its deadline ends it, and the result and what went wrong before count more."""
+    try:
+        kubernetes.delete(GROUP, KIND, name)
+    except KubernetesError as error:
+        print(f"warning: DaskJob {name} is left for the next run to delete: {error}", flush=True)
 
 
 def _pack(base: str, store: Store) -> None:
@@ -175,17 +185,17 @@ def _wait(kubernetes: Kubernetes, name: str) -> None:
     pod, deadline, since = f"{name}-runner", time.monotonic() + START_SECONDS, None
     started = False
     while True:
-        found = kubernetes.pod(pod)
+        found = _pod(kubernetes, pod)
         phase = found["status"].get("phase") if found else None
         if found is None and started:
             raise DeployError(f"pod {pod} is gone, most likely with its node: run this again")
         if phase in ("Running", "Succeeded", "Failed"):
             started = True
-            asked = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             for line in kubernetes.log(pod, since=since):
                 print(line, end="", flush=True)
-            since = asked
-            found = kubernetes.pod(pod) or found
+            # The log goes on from here if only the connection has ended.
+            since = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            found = _pod(kubernetes, pod) or found
             phase = found["status"]["phase"] if found else phase
         if phase == "Succeeded":
             return
@@ -198,10 +208,20 @@ def _wait(kubernetes: Kubernetes, name: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
+def _pod(kubernetes: Kubernetes, name: str) -> dict[str, Any] | None:
+    """The pod of a run, which may take hours: an answer that fails now and then does not end it."""
+    for _ in range(TRIES - 1):
+        try:
+            return kubernetes.pod(name)
+        except KubernetesError:
+            time.sleep(POLL_SECONDS)
+    return kubernetes.pod(name)
+
+
 def _waiting(pod: dict[str, Any] | None) -> str:
     """Why a pod has not started."""
     if pod is None:
-        return "there is none, so nobody acts on DaskJobs: is the option cluster-training on?"
+        return "nothing has made it, as the operator does: is the option cluster-training on?"
     for each in pod["status"].get("containerStatuses", ()):
         if reason := each.get("state", {}).get("waiting"):
             hint = ": has the workflow release built it?" if "Image" in reason["reason"] else ""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 JOBS = "/apis/kubernetes.dask.org/v1/namespaces/training/daskjobs"
 PODS = "/api/v1/namespaces/training/pods"
@@ -24,19 +26,26 @@ class Cluster:
     Attributes:
         jobs: by name.
         pods: the status of each by name.
-        logs: lines by the pod's name, which are shown once.
+        log: lines of all pods, with the time of each.
+        follow: seconds for which the log is followed until the connection ends.
         deleted: names of jobs.
         start: what happens when a job is created; runs in a thread.
-        refuse: a status by which everything is refused, if any.
+        refuse: a status by which everything but deletion is refused, if any.
+        keep: whether deletion is refused.
     """
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, dict[str, Any]] = {}
-        self.logs: dict[str, list[str]] = {}
+        self.log: list[tuple[datetime, str]] = []
+        self.follow = 0.0
         self.deleted: list[str] = []
         self.start: Callable[[dict[str, Any]], None] = lambda job: None
         self.refuse: int | None = None
+        self.keep = False
+
+    def say(self, text: str) -> None:
+        self.log += [(datetime.now(UTC), line) for line in text.splitlines(keepends=True)]
 
     def phase(self, job: dict[str, Any], phase: str, **status: Any) -> None:
         self.pods[f"{job['metadata']['name']}-runner"] = {"phase": phase, **status}
@@ -56,7 +65,7 @@ def serving(cluster: Cluster, folder: Path) -> Iterator[Path]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
             name = path.rpartition("/")[2]
             if cluster.refuse:
                 self._refuse(cluster.refuse, "Forbidden", "no rights")
@@ -65,8 +74,10 @@ def serving(cluster: Cluster, folder: Path) -> Iterator[Path]:
             elif path.startswith(JOBS) and name in cluster.jobs:
                 self._answer(cluster.jobs[name])
             elif path.endswith("/log"):
-                pod = path.split("/")[-2]
-                self._send(200, "".join(cluster.logs.pop(pod, [])).encode(), "text/plain")
+                given = parse_qs(query).get("sinceTime", ["1970-01-01T00:00:00Z"])[0]
+                time.sleep(cluster.follow)
+                lines = [line for moment, line in cluster.log if moment >= datetime.fromisoformat(given)]
+                self._send(200, "".join(lines).encode(), "text/plain")
             elif path.startswith(PODS) and name in cluster.pods:
                 self._answer({"metadata": {"name": name}, "status": cluster.pods[name]})
             else:
@@ -85,6 +96,9 @@ def serving(cluster: Cluster, folder: Path) -> Iterator[Path]:
             name = self.path.partition("?")[0].rpartition("/")[2]
             if "Transfer-Encoding" in self.headers or "Content-Length" in self.headers:
                 self._body()
+            if cluster.keep:
+                self._refuse(403, "Forbidden", "no rights")
+                return
             if cluster.jobs.pop(name, None) is None:
                 self._refuse(404, "NotFound", f"{name} not found")
                 return

@@ -116,7 +116,10 @@ def terminated(reason: str, status: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("becomes", "said"),
     [
-        (None, r"has not started within 0 minutes: there is none, .* is the option cluster-training on\?"),
+        (
+            None,
+            r"has not started within 0 minutes: nothing has made it, .* is the option cluster-training on\?",
+        ),
         (
             ("Pending", {"conditions": [{"status": "False", "message": "0/3 nodes are available"}]}),
             r"has not started within 0 minutes: 0/3 nodes are available",
@@ -252,6 +255,67 @@ def test_a_node_that_goes_away_ends_the_run(
 
 
 @pytest.mark.slow
+def test_answers_that_fail_now_and_then_do_not_end_a_run(
+    project: Clone, storage: dict[str, str], world: tuple[Cluster, Path], tmp_path: Path
+) -> None:
+    made, configuration = world
+
+    def run(job: dict[str, Any]) -> None:
+        made.phase(job, "Running")
+        time.sleep(1)
+        made.refuse = 503
+        time.sleep(1)
+        made.refuse = None
+        made.phase(job, "Failed", reason="Evicted")
+
+    made.start = run
+
+    status, line = ended(reproduce(project, configuration, storage, tmp_path / "out"))
+
+    assert status == 1
+    assert line.endswith("-runner failed (Evicted): its log is above")
+
+
+@pytest.mark.slow
+def test_a_log_goes_on_where_its_connection_ended(
+    project: Clone, storage: dict[str, str], world: tuple[Cluster, Path], tmp_path: Path
+) -> None:
+    made, configuration = world
+    made.follow = 2.5
+
+    def run(job: dict[str, Any]) -> None:
+        made.phase(job, "Running")
+        for line in ("first", "second", "third"):
+            time.sleep(1)
+            made.say(f"{line}\n")
+        time.sleep(3)
+        made.phase(job, "Failed")
+
+    made.start = run
+
+    said, _ = reproduce(project, configuration, storage, tmp_path / "out").communicate(timeout=60)
+
+    assert [said.count(each) for each in ("first\n", "second\n", "third\n")] == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_be_deleted_hides_nothing(
+    project: Clone, storage: dict[str, str], world: tuple[Cluster, Path], tmp_path: Path
+) -> None:
+    made, configuration = world
+    made.keep = True
+    made.start = lambda job: made.phase(job, "Failed", **terminated("OOMKilled", 137))
+
+    said, _ = reproduce(project, configuration, storage, tmp_path / "out").communicate(timeout=60)
+
+    warning, error = said.splitlines()[-2:]
+    assert re.match(
+        r"warning: DaskJob run-local-\w+ is left for the next run to delete: .*no rights", warning
+    )
+    assert "OOMKilled" in error
+
+
+@pytest.mark.slow
 def test_what_others_left_is_deleted(
     project: Clone, storage: dict[str, str], world: tuple[Cluster, Path], tmp_path: Path
 ) -> None:
@@ -344,7 +408,6 @@ def test_the_result_is_that_of_a_run_here(
         work = tmp_path / "work"
         work.mkdir()
         made.phase(job, "Running")
-        pod = f"{job['metadata']['name']}-runner"
         with (tmp_path / "log").open("w") as log:
             done = subprocess.run(
                 [*start, "run"],
@@ -354,7 +417,7 @@ def test_the_result_is_that_of_a_run_here(
                 stderr=subprocess.STDOUT,
                 check=False,
             )
-        made.logs[pod] = (tmp_path / "log").read_text().splitlines(keepends=True)
+        made.say((tmp_path / "log").read_text())
         made.phase(job, "Failed" if done.returncode else "Succeeded")
 
     made.start = run
