@@ -9,10 +9,11 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.tools import http_server
 
 DATE = "Fri, 01 May 2026 12:00:00 GMT"
 NAME = "data"
@@ -63,19 +64,12 @@ def container(blobs: Mapping[str, bytes]) -> Iterator[dict[str, str]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with http_server(Handler) as address:
         yield {
             "AZURE_STORAGE_ACCOUNT_NAME": "account",
             "AZURE_STORAGE_ACCOUNT_KEY": "a2V5",
-            "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{server.server_port}/account",
+            "AZURE_STORAGE_ENDPOINT": f"{address}/account",
         }
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _tag(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What tests need beside Python: programs, found or a reason to skip, ports, examples, and DVC."""
+"""What tests need beside Python: programs, found or a reason to skip, ports, servers, examples, and DVC."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import importlib.metadata
 import os
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import pytest
@@ -60,6 +63,20 @@ def missing(what: str, insists: Collection[str] = ("1", "all")) -> NoReturn:
 def examples(count: int) -> int:
     """How many examples a costly property test gets: `make explore` tries ten times as many."""
     return count * (10 if settings.get_current_profile_name() == "explore" else 1)
+
+
+@contextmanager
+def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server on this machine; gives its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def dvc(folder: Path, *arguments: str) -> None:

@@ -18,9 +18,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from common import models
 from tests.bundles import write_mixed_bundle, write_number_bundle
 from tests.load import run
 from tests.load.run import ROOT, Budget, Fault, Figures, Summary, judge
+from tests.tools import http_server
 
 GENEROUS = ["--p95-ms", "60000", "--max-error-share", "0"]
 LIMIT_SECONDS = 90
@@ -374,15 +374,8 @@ def pretending(card: bytes) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_server(Handler) as address:
+        yield address
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
