@@ -18,6 +18,7 @@ ROWS ?= 10000
 # Tests wait for other processes a third of the time.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 MONITOR_ARGS ?=
+MLFLOW_PORT ?= 5000
 TERRAFORM ?= terraform
 TARGETS ?=
 
@@ -57,10 +58,10 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@touch $@
 
 .PHONY: estimators
-estimators: $(ESTIMATORS) ## Add what tests need beside: LightGBM, CatBoost, Dask, shap and packages with data sets
+estimators: $(ESTIMATORS) ## Add what tests need beside: LightGBM, CatBoost, Dask, shap, MLflow and packages with data sets
 
 $(ESTIMATORS): $(READY) | $(UV)
-	uv sync --locked --inexact --group boosting --group dask --group datasets --group explanations --compile-bytecode --python $(PYTHON)
+	uv sync --locked --inexact --group boosting --group dask --group datasets --group explanations --group mlflow --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 .uv/bin/uv:
@@ -95,6 +96,16 @@ refresh: setup ## Read the data source again, then run the stages whose inputs c
 .PHONY: track
 track: setup ## Send results to Weights & Biases that are not there yet (offline without a key)
 	$(IN) python -m training.track
+
+.PHONY: mlflow
+mlflow: setup $(UV) ## Record the runs of MODEL in mlruns/ and show them in MLflow's page on MLFLOW_PORT (5000)
+	uv sync --locked --inexact --group mlflow --compile-bytecode --python $(PYTHON)
+	@$(IN) env -u MLFLOW_TRACKING_URI python -m training.track --to mlflow
+	@echo "MLflow: http://127.0.0.1:$(MLFLOW_PORT)"
+	@# Neither figures about its use nor the processes of jobs that only language models have.
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false uv run --locked --quiet \
+	  --project deploy/mlflow --python $(PYTHON) mlflow server --host 127.0.0.1 --port "$(MLFLOW_PORT)" --workers 1 \
+	  --backend-store-uri sqlite:///mlruns/mlflow.db
 
 .PHONY: serve
 serve: setup ## Serve a model on port 8000

@@ -42,6 +42,11 @@ def main() -> None:
             if options["as_json"]:
                 print(json.dumps(found))
             sys.exit(0 if found else 1)
+        case "mirror":
+            # Here, because it takes a second to import.
+            from deploy.release.mirror import mirror
+
+            mirror(git, **options)
         case command_:
             with Registry() as registry:
                 _WRITERS[command_](git, registry, **options).run()
@@ -159,6 +164,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _base(one)
 
+    one = add("mirror", "let MLflow's registry show what runs where", MIRROR)
+    one.add_argument("--model", metavar="NAME", default=models.ALL, help="this one alone (default: all)")
+    _base(one)
+
     one = add("needed", "say which models' images at HEAD differ from what the first wave runs", NEEDED)
     one.add_argument(
         "--json", dest="as_json", action="store_true", help="print their names as the last line, for programs"
@@ -241,6 +250,12 @@ STATUS = """\
 Show what every environment runs of every model, since when and by whom, and how far it is behind the first wave.
 
 It reads git alone: origin's branch at the last fetch. Argo CD shows whether the cluster has followed."""
+MIRROR = """\
+Let MLflow's model registry show what origin's branch says: a version for each bundle that runs, an alias for each
+environment, and `champion` for the last wave's. MLFLOW_TRACKING_URI names the server; without it, the store in mlruns/
+is used. Aliases with other names stay as they are.
+
+A bundle that the registry lacks is taken from DVC's cache or remote. The registry decides nothing: git does."""
 NEEDED = """\
 Say for each model whether the inputs of its image differ between HEAD and the revision that runs in the first
 wave, and which.

@@ -192,7 +192,16 @@ def _compared(
 
 
 def _fetch(revision: Revision, released: Release, store: Store) -> Bundle:
-    """The verified bundle of a revision."""
+    with tempfile.TemporaryDirectory() as folder:
+        return download(revision, released, store, Path(folder))
+
+
+def download(revision: Revision, released: Release, store: Store, folder: Path) -> Bundle:
+    """Get the verified bundle of a revision into a folder.
+
+    Raises:
+        UnreachableError, DataError: it is not to be had, or is not sound or not what was released.
+    """
     where = f"the bundle of revision {revision.short}"
     output = revision.outputs.get(BUNDLE.as_posix())
     if output is None:
@@ -202,15 +211,13 @@ def _fetch(revision: Revision, released: Release, store: Store) -> Bundle:
         raise DataError(f"{where} has no {' and no '.join(absent)}")
     manifest = store.read(members[MANIFEST_FILE])
     _check_schema_version(manifest, revision, released)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / MANIFEST_FILE).write_bytes(manifest)
-        for file in {MODEL_FILE, EXPLANATION_FILE} & members.keys():
-            (folder / file).write_bytes(store.read(members[file]))
-        try:
-            bundle = read_bundle(folder)
-        except BundleError as error:
-            raise DataError(f"{where} is not sound: {str(error).replace(f'{name}/', '')}") from None
+    (folder / MANIFEST_FILE).write_bytes(manifest)
+    for file in {MODEL_FILE, EXPLANATION_FILE} & members.keys():
+        (folder / file).write_bytes(store.read(members[file]))
+    try:
+        bundle = read_bundle(folder)
+    except BundleError as error:
+        raise DataError(f"{where} is not sound: {str(error).replace(f'{folder}/', '')}") from None
     _check_version(bundle.manifest.version, revision, released)
     return bundle
 

@@ -1,43 +1,35 @@
-"""Mirror the runs to Weights & Biases: one per algorithm, one for the data, one for the comparison.
+"""Mirror the runs to trackers: one run per algorithm, one for the data, one for the comparison.
 
 Reads  candidates/*/report.json, candidates/*/plots/*.csv, model/, reports/leaderboard.json, reports/explore/,
-       params.yaml (name, track), wandb/
-Writes wandb/: offline records, and tracked.json, which says what is recorded where; nothing that git or DVC keep
+       params.yaml (name, track), wandb/, mlruns/
+Writes wandb/, mlruns/: records on this machine, and tracked.json, which says what is recorded where; nothing that git or
+       DVC keep
 
-It is online if there is a key (WANDB_API_KEY or a netrc login) and offline without one. WANDB_MODE (online, offline or
-disabled) overrides this. Recorded runs are skipped, and earlier offline records are sent as soon as there is a key.
-Nothing depends on the tracker: if it fails, hangs or is not installed, there is a warning and exit code 0.
+Weights & Biases is online if there is a key (WANDB_API_KEY or a netrc login), and WANDB_MODE (online, offline or disabled)
+overrides this. MLflow is online if MLFLOW_TRACKING_URI names a server. Otherwise runs are recorded on this machine. Recorded
+runs are skipped, and earlier ones are sent as soon as there is a server. Nothing depends on a tracker: if it fails, hangs or
+is not installed, there is a warning and exit code 0.
 """
 
 from __future__ import annotations
 
 import logging
-import netrc
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 from training.base import cli, config
 from training.base.section import Settings
 from training.sections.track import TrackSettings
-from training.track.handover import check_reachable, hand_over
-from training.track.ledger import OFFLINE, SERVER, Ledger, TrackingError, locked
+from training.track.handover import hand_over
+from training.track.ledger import OFFLINE, Ledger, locked
 from training.track.plan import Plan, Run, read_plan
+from training.track.recorder import Recorder, TrackingError
+from training.track.recorders import RECORDERS
 
 log = logging.getLogger(__name__)
-Mode = Literal["online", "offline", "disabled"]
-MODES: dict[str, Mode] = {
-    "online": "online",
-    "run": "online",
-    "shared": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
+R = TypeVar("R", bound=Recorder)
 
 
 class TrackStageSettings(Settings):
@@ -46,85 +38,85 @@ class TrackStageSettings(Settings):
 
 
 def main() -> None:
-    cli.parser("training.track", __doc__).parse_args()
+    parser = cli.parser("training.track", __doc__)
+    parser.add_argument(
+        "--to",
+        action="append",
+        choices=list(RECORDERS),
+        metavar="TRACKER",
+        help=f"{' or '.join(RECORDERS)}, once or more (default: track.to in params.yaml)",
+    )
+    arguments = parser.parse_args()
     settings = config.load(TrackStageSettings)
-    mode = choose_mode(os.environ)
-    if mode == "disabled":
-        log.info("tracking is off (WANDB_MODE=disabled)")
+    names = list(dict.fromkeys(arguments.to or settings.track.to))
+    if not names:
+        log.info("tracking is off (track.to is empty)")
         return
-    plan = read_plan(settings.name)
-    try:
-        log.info("%s", track(plan, settings.track, mode))
-    except TrackingError as error:
-        log.warning("warning: not tracked: %s; nothing depends on it", error)
+    plan: Plan | None = None
+    for name in names:
+        recorder = make_recorder(RECORDERS[name], settings.name, settings.track)
+        if recorder.mode(os.environ) == "disabled":
+            log.info("tracking is off (%s_MODE=disabled)", name.upper())
+            continue
+        plan = plan or read_plan(settings.name)
+        try:
+            log.info("%s", track(plan, recorder))
+        except TrackingError as error:
+            log.warning("warning: not tracked in %s: %s; nothing depends on it", name, error)
 
 
-def track(plan: Plan, settings: TrackSettings, mode: Mode) -> str:
+def make_recorder(kind: type[R], name: str, settings: TrackSettings) -> R:
+    folder = kind.default_folder(os.environ)
+    return kind(name, settings.project, settings.entity, settings.timeout_seconds, str(folder))
+
+
+def track(plan: Plan, recorder: Recorder) -> str:
     """Record the runs that are not recorded yet, and say where they all are.
 
-    If the server does not accept them, there is a warning; they are recorded offline and sent the next time.
+    If the server does not accept them, there is a warning; they are recorded on this machine and sent the next time.
 
     Raises:
         TrackingError: nothing could be recorded.
     """
-    folder = Path(os.environ.get("WANDB_DIR") or ".").absolute() / "wandb"
-    with locked(folder) as lock:
-        ledger = Ledger.read(folder, lock, settings)
-        if mode == "online":
+    with locked(recorder.folder) as lock:
+        ledger = Ledger.read(recorder, lock)
+        if recorder.mode(os.environ) == "online":
             try:
-                return _send(plan, settings, ledger)
+                return _send(plan, recorder, ledger)
             except TrackingError as error:
                 log.warning("warning: not sent: %s; the next `make track` tries again", error)
-        return _record(plan, settings, ledger)
+        return _record(plan, recorder, ledger)
 
 
-def _send(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
-    runs = [each for each in plan.runs if not ledger.is_sent(plan.group, each.id)]
-    earlier = ledger.unsent({each.id for each in plan.runs})
+def _send(plan: Plan, recorder: Recorder, ledger: Ledger) -> str:
+    place = recorder.place(os.environ)
+    runs = [each for each in plan.runs if not ledger.has(place, plan.group, each.id)]
+    earlier = ledger.unsent(place, {each.id for each in plan.runs})
     if runs or earlier:
-        check_reachable(os.environ)
-        answer = hand_over(replace(plan, runs=runs), settings, "online", ledger, earlier)
-        ledger.add(ledger.server, plan.group, runs)
-        if "unsent" in answer:
-            log.warning("warning: earlier runs are not sent: %s", answer["unsent"])
-    return f"{_count(plan, runs)} at {ledger.server}"
+        recorder.check_reachable(os.environ)
+        unsent = hand_over(replace(plan, runs=runs), recorder, "online", ledger.lock, list(earlier))
+        sent = {id: group for id, group in earlier.items() if id not in unsent}
+        ledger.add(place, sent | {each.id: plan.group for each in runs})
+        if unsent:
+            reasons = "; ".join(f"{id}: {reason}" for id, reason in unsent.items())
+            log.warning("warning: earlier runs are not sent: %s", reasons)
+    return f"{_count(plan, runs)} at {place}"
 
 
-def _record(plan: Plan, settings: TrackSettings, ledger: Ledger) -> str:
-    runs = [each for each in plan.runs if not ledger.is_recorded(plan.group, each.id)]
+def _record(plan: Plan, recorder: Recorder, ledger: Ledger) -> str:
+    place = recorder.place(os.environ)
+    runs = [
+        each
+        for each in plan.runs
+        # Sent, or completely recorded in a record that still exists.
+        if not ledger.has(place, plan.group, each.id)
+        and not (ledger.has(OFFLINE, plan.group, each.id) and recorder.has_record(each.id))
+    ]
     if runs:
-        hand_over(replace(plan, runs=runs), settings, "offline", ledger)
-        ledger.add(OFFLINE, plan.group, runs)
-    folder = os.path.relpath(ledger.folder) if ledger.folder.is_relative_to(Path.cwd()) else ledger.folder
-    return (
-        f"{_count(plan, runs)} offline: `wandb leet {folder}` shows them, `make track` with a key sends them"
-    )
+        hand_over(replace(plan, runs=runs), recorder, "offline", ledger.lock)
+        ledger.add(OFFLINE, {each.id: plan.group for each in runs})
+    return f"{_count(plan, runs)} offline: {recorder.hint()}"
 
 
 def _count(plan: Plan, added: Sequence[Run]) -> str:
     return f"tracked {len(plan.runs)} runs in group {plan.group}, {len(added)} of them now,"
-
-
-def choose_mode(environment: Mapping[str, str]) -> Mode:
-    """The mode that the environment asks for; by default, online if there is a key."""
-    wanted = environment.get("WANDB_MODE", "").strip().lower()
-    if wanted in MODES:
-        return MODES[wanted]
-    if wanted:
-        log.warning("warning: WANDB_MODE=%s is not known: online, offline and disabled are", wanted)
-    if environment.get("WANDB_DISABLED", "").strip().lower() in {"true", "1", "yes"}:
-        return "disabled"
-    return "online" if _has_key(environment) else "offline"
-
-
-def _has_key(environment: Mapping[str, str]) -> bool:
-    if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlsplit(environment.get("WANDB_BASE_URL") or SERVER).netloc
-    named = environment.get("NETRC")
-    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
-        with suppress(OSError, netrc.NetrcParseError):
-            login = netrc.netrc(str(path)).authenticators(host)
-            if login is not None and login[2]:
-                return True
-    return False

@@ -5,81 +5,68 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import files
-from training.sections.track import TrackSettings
-from training.track.plan import Run
+from training.track.recorder import Recorder, TrackingError
 
 log = logging.getLogger(__name__)
 
-SERVER = "https://api.wandb.ai"
 OFFLINE = "offline"
-
-
-class TrackingError(Exception):
-    """Nothing could be tracked; the message gives the reason."""
 
 
 @dataclass
 class Ledger:
-    """Where each run is recorded: `wandb/tracked.json`.
+    """Where each run of a tracker is recorded: `tracked.json` in the tracker's folder.
 
     It belongs to the machine and not to the repository, because clones send runs independently.
     """
 
-    folder: Path
+    recorder: Recorder
     lock: int
     """A descriptor that every process that writes into the folder keeps open."""
-    server: str
-    """Where runs are sent: address, entity and project."""
     places: dict[str, dict[str, str]]
     """By place (a server or `OFFLINE`) and run id, the group: an unchanged run moves to the group of the next
     comparison."""
 
     @classmethod
-    def read(cls, folder: Path, lock: int, settings: TrackSettings) -> Ledger:
-        parts = [os.environ.get("WANDB_BASE_URL") or SERVER, settings.entity, settings.project]
+    def read(cls, recorder: Recorder, lock: int) -> Ledger:
         try:
-            read = json.loads((folder / "tracked.json").read_bytes())
+            read = json.loads((Path(recorder.folder) / "tracked.json").read_bytes())
             places = {place: {id: str(group) for id, group in runs.items()} for place, runs in read.items()}
         except (OSError, ValueError, AttributeError, RecursionError):
             # Then everything is recorded again, under the same ids.
             places = {}
-        return cls(folder, lock, "/".join(each.strip("/") for each in parts if each), places)
+        return cls(recorder, lock, places)
 
-    def is_sent(self, group: str, id: str) -> bool:
-        return self.places.get(self.server, {}).get(id) == group
+    def has(self, place: str, group: str, id: str) -> bool:
+        return self.places.get(place, {}).get(id) == group
 
-    def is_recorded(self, group: str, id: str) -> bool:
-        """Whether it was sent, or completely recorded offline in a record that still exists."""
-        offline = self.places.get(OFFLINE, {}).get(id) == group
-        return self.is_sent(group, id) or (offline and any(self.folder.glob(f"offline-run-*-{id}")))
+    def unsent(self, place: str, current: Collection[str]) -> dict[str, str]:
+        """The offline records of earlier comparisons that a place lacks: by id, the group."""
+        recorded = self.places.get(OFFLINE, {})
+        earlier = recorded.keys() - set(current) - self.places.get(place, {}).keys()
+        return {id: recorded[id] for id in sorted(earlier) if self.recorder.has_record(id)}
 
-    def unsent(self, current: Collection[str]) -> list[str]:
-        """The offline records of earlier comparisons. Other projects may use the same folder."""
-        earlier = self.places.get(OFFLINE, {}).keys() - set(current)
-        return [str(path) for id in sorted(earlier) for path in self.folder.glob(f"offline-run-*-{id}")]
-
-    def add(self, place: str, group: str, runs: Iterable[Run]) -> None:
-        """Record that a place has these runs.
+    def add(self, place: str, runs: Mapping[str, str]) -> None:
+        """Record that a place has these runs, given as the group by id.
 
         Raises:
             TrackingError: it cannot be written.
         """
-        self.places.setdefault(place, {}).update({each.id: group for each in runs})
+        self.places.setdefault(place, {}).update(runs)
+        file = Path(self.recorder.folder) / "tracked.json"
         try:
-            files.write_json(self.folder / "tracked.json", self.places)
+            files.write_json(file, self.places)
         except OSError as error:
-            raise TrackingError(f"cannot write {self.folder / 'tracked.json'}: {error.strerror}") from None
+            raise TrackingError(f"cannot write {file}: {error.strerror}") from None
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[int]:
+def locked(path: str) -> Iterator[int]:
     """Lock a folder: two processes would record the same runs and overwrite each other's ledger.
 
     Yields:
@@ -88,6 +75,7 @@ def locked(folder: Path) -> Iterator[int]:
     Raises:
         TrackingError: it cannot be written to.
     """
+    folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "tracked.lock").open("ab")

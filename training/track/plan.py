@@ -1,4 +1,4 @@
-"""What Weights & Biases shows: a run for each algorithm, one for the data and one for the comparison."""
+"""What a tracker shows: a run for each algorithm, one for the data and one for the comparison."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -21,8 +21,24 @@ BUNDLE = Path("model")
 
 
 @dataclass(frozen=True)
+class Chart:
+    """A table, and how to draw it."""
+
+    kind: Literal["confusion", "curve", "scatter", "bar"]
+    title: str
+    table: dict[str, Any]
+    x: str
+    """A column, as the next two."""
+    y: str
+    series: str | None = None
+    """Of a curve what it belongs to; of a confusion matrix the count in a cell."""
+    x_title: str | None = None
+    y_title: str | None = None
+
+
+@dataclass(frozen=True)
 class Run:
-    """What one W&B run shows, as plain values."""
+    """What one run shows, as plain values."""
 
     id: str
     """Derived from the inputs: the same inputs are the same run, however often they are tracked."""
@@ -33,7 +49,7 @@ class Run:
     summary: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
-    charts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    charts: dict[str, Chart] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
     artifact: dict[str, Any] | None = None
 
@@ -180,66 +196,73 @@ def _tables_by_class(result: Report, plots: Mapping[str, pd.DataFrame]) -> dict[
     }
 
 
-def charts(plots: Mapping[str, pd.DataFrame], task: Task) -> dict[str, dict[str, Any]]:
-    """Charts by the presets that every W&B server has: the arguments of `wandb.plot_table`."""
+def charts(plots: Mapping[str, pd.DataFrame], task: Task) -> dict[str, Chart]:
     return {
         **(_charts_of_classes(plots) if task == "classification" else _charts_of_values(plots)),
-        "importance": {
-            "preset": "wandb/bar/v0",
-            "table": _as_json(plots["importance"]),
-            "fields": {"label": "feature", "value": "importance"},
-            "labels": {"title": "Permutation importance"},
-        },
-    }
-
-
-def _charts_of_classes(plots: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    confusion = plots["confusion"][["actual", "predicted", "count"]]
-    confusion.columns = ["Actual", "Predicted", "nPredictions"]
-
-    def curve(plot: str, title: str, x: str, y: str, x_title: str, y_title: str) -> dict[str, Any]:
-        return {
-            "preset": "wandb/area-under-curve/v0",
-            "table": _as_json(plots[plot]),
-            "fields": {"x": x, "y": y, "class": "class"},
-            "labels": {"title": title, "x-axis-title": x_title, "y-axis-title": y_title},
-        }
-
-    return {
-        "confusion": {
-            "preset": "wandb/confusion_matrix/v1",
-            "table": _as_json(confusion),
-            "fields": {each: each for each in confusion.columns},
-            "labels": {"title": "Confusion matrix"},
-        },
-        "roc": curve("roc", "ROC", "fpr", "tpr", "False positive rate", "True positive rate"),
-        "precision_recall": curve(
-            "precision_recall", "Precision and recall", "recall", "precision", "Recall", "Precision"
+        "importance": Chart(
+            "bar", "Permutation importance", _as_json(plots["importance"]), x="importance", y="feature"
         ),
     }
 
 
-def _charts_of_values(plots: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    def scatter(plot: str, y: str, title: str) -> dict[str, Any]:
-        return {
-            "preset": "wandb/scatter/v0",
-            "table": _as_json(plots[plot]),
-            "fields": {"x": "predicted", "y": y},
-            "labels": {"title": title},
-        }
-
+def _charts_of_classes(plots: Mapping[str, pd.DataFrame]) -> dict[str, Chart]:
+    confusion = _as_json(plots["confusion"][["actual", "predicted", "count"]])
+    roc, precision_recall = _as_json(plots["roc"]), _as_json(plots["precision_recall"])
+    titles = "False positive rate", "True positive rate"
     return {
-        "predicted": scatter("predicted", "actual", "Actual against predicted"),
-        "residuals": scatter("residuals", "residual", "Residuals"),
+        "confusion": Chart(
+            "confusion", "Confusion matrix", confusion, x="predicted", y="actual", series="count"
+        ),
+        "roc": Chart("curve", "ROC", roc, "fpr", "tpr", "class", *titles),
+        "precision_recall": Chart(
+            "curve",
+            "Precision and recall",
+            precision_recall,
+            "recall",
+            "precision",
+            "class",
+            "Recall",
+            "Precision",
+        ),
     }
 
 
-def bundle_artifact(name: str, manifest: Manifest) -> dict[str, Any]:
+def _charts_of_values(plots: Mapping[str, pd.DataFrame]) -> dict[str, Chart]:
+    return {
+        "predicted": Chart(
+            "scatter", "Actual against predicted", _as_json(plots["predicted"]), x="predicted", y="actual"
+        ),
+        "residuals": Chart("scatter", "Residuals", _as_json(plots["residuals"]), x="predicted", y="residual"),
+    }
+
+
+def release_run(name: str, manifest: Manifest, folder: Path) -> Run:
+    """A run for a bundle that was released and whose training was never tracked."""
+    return Run(
+        id=f"release-{manifest.version}",
+        name=f"{name} {manifest.version}",
+        job_type="release",
+        tags=[name, manifest.algorithm, "release"],
+        config={
+            "name": name,
+            "algorithm": manifest.algorithm,
+            "data": manifest.data.model_dump(mode="json"),
+            "model_sha256": manifest.model.sha256,
+        },
+        summary={
+            f"{split}/{metric}": score.value
+            for split, scores in manifest.metrics.items()
+            for metric, score in scores.items()
+        },
+        artifact=bundle_artifact(name, manifest, folder),
+    )
+
+
+def bundle_artifact(name: str, manifest: Manifest, folder: Path = BUNDLE) -> dict[str, Any]:
     return {
         "name": name,
-        "type": "model",
         "files": [
-            str(BUNDLE / name)
+            str(folder / name)
             for name in (MODEL_FILE, EXPLANATION_FILE, MANIFEST_FILE)
             if manifest.explanation or name != EXPLANATION_FILE
         ],

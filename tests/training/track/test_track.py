@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +20,15 @@ import pytest
 
 from app.contract import read_bundle
 from tests.training.project import ROOT, Project
+from tests.training.track.wandb_records import Recorded, read_runs
 from training.base.errors import DataError
 from training.results import report
-from training.track.command import choose_mode
 from training.track.plan import read_plan
+from training.track.wandb_recorder import WandbRecorder
 
 pytestmark = pytest.mark.slow
 
 KEY = "0123456789" * 4
-BLOCK, HEADER = 32768, struct.Struct("<IHB")
 
 
 @pytest.fixture(autouse=True)
@@ -44,83 +41,6 @@ def _nobody_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
-
-
-@dataclass
-class Recorded:
-    """What one `.wandb` file says."""
-
-    run: Any
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    artifacts: list[Any] = field(default_factory=list)
-    files: Path = Path()
-
-    def table(self, key: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.files / self.summary[key]["path"]).read_text())
-        return content
-
-
-def chunks(content: bytes) -> Iterator[bytes]:
-    """Records of the log format that wandb shares with LevelDB: blocks of 32 KiB with pieces of records."""
-    position, pieces = 7, b""
-    while position + HEADER.size <= len(content):
-        room = BLOCK - position % BLOCK
-        if room < HEADER.size:
-            position += room
-            continue
-        _, length, kind = HEADER.unpack_from(content, position)
-        position += HEADER.size
-        pieces += content[position : position + length]
-        position += length
-        if kind in (1, 4):  # the whole record, or its last piece
-            yield pieces
-            pieces = b""
-
-
-def read_run(folder: Path) -> Recorded:
-    (path,) = folder.glob("*.wandb")
-    # Here, because it takes a second to import.
-    pb: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
-    content = path.read_bytes()
-    assert content[:4] == b":W&B"
-    result = Recorded(pb.RunRecord(), files=folder / "files")
-    for chunk in chunks(content):
-        record = pb.Record.FromString(chunk)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            result.run = record.run
-            put(result.config, record.run.config.update)
-        elif kind == "config":
-            put(result.config, record.config.update)
-        elif kind == "summary":
-            put(result.summary, record.summary.update)
-        elif kind == "history":
-            result.history.append(put({}, record.history.item))
-            result.summary |= result.history[-1]
-        elif kind == "artifact":
-            result.artifacts.append(record.artifact)
-    return result
-
-
-def put(content: dict[str, Any], updates: Any) -> dict[str, Any]:
-    for each in updates:
-        *parents, last = list(each.nested_key) or [each.key]
-        place = content
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = json.loads(each.value_json)
-    return content
-
-
-def read_runs(root: Path) -> dict[str, Recorded]:
-    """By job type, or by algorithm for the training runs."""
-    runs = {}
-    for folder in root.glob("wandb/offline-run-*"):
-        run = read_run(folder)
-        runs[run.config["algorithm"] if run.run.job_type == "train" else run.run.job_type] = run
-    return runs
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +238,7 @@ def test_ids_follow_the_inputs(trained: Project) -> None:
 
 def test_mode(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     home = {"NETRC": str(tmp_path / "netrc")}
+    choose_mode = WandbRecorder("iris", "espalier", None, 300, "wandb").mode
     assert choose_mode(home) == "offline"
     assert choose_mode(home | {"WANDB_API_KEY": KEY}) == "online"
     assert choose_mode(home | {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}) == "offline"
@@ -386,9 +307,7 @@ def trackers(folder: Path) -> list[str]:
     for process in psutil.process_iter():
         try:
             line = " ".join(process.cmdline())
-            if ("-m training.track.recorder" in line or "wandb-core" in line) and Path(
-                process.cwd()
-            ) == folder:
+            if ("-m training.track.child" in line or "wandb-core" in line) and Path(process.cwd()) == folder:
                 found.append(line)
         except psutil.Error:
             continue
