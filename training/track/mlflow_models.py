@@ -177,7 +177,7 @@ def example(manifest: Manifest) -> dict[str, Any] | None:
     if not isinstance(parsed, Rows):
         raise TypeError("instances are rows")
     layout = Layout.of(manifest.features)
-    tensors = {}
+    tensors: dict[str, Any] = {}
     if layout.numbers:
         tensors[NUMBERS] = parsed.numbers
     if layout.categories:

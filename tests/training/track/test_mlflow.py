@@ -269,7 +269,7 @@ def assert_predicts_the_same(
     bundle = read_bundle(folder / "model")
     assert isinstance(example, dict)
     answered = loaded.predict(example)
-    expected = load(bundle).run(example.get("numbers"), example.get("categories"))
+    expected = load(bundle).run(example["numbers"], example.get("categories"))
     assert list(answered) == [each.name for each in loaded.metadata.signature.outputs.inputs]
     for ours, theirs in zip(expected, answered.values(), strict=True):
         assert np.array_equal(ours, theirs)
