@@ -103,8 +103,8 @@ mlflow: setup $(UV) ## Record the runs of MODEL in mlruns/ and show them in MLfl
 	@$(IN) env -u MLFLOW_TRACKING_URI python -m training.track --to mlflow
 	@echo "MLflow: http://127.0.0.1:$(MLFLOW_PORT)"
 	@# Neither figures about its use nor the processes of jobs that only language models have.
-	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false uv run --locked --quiet \
-	  --project deploy/mlflow --python $(PYTHON) mlflow server --host 127.0.0.1 --port "$(MLFLOW_PORT)" --workers 1 \
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	  UV_PROJECT_ENVIRONMENT="$(CURDIR)/.cache/mlflow" uv run --locked --quiet --project deploy/mlflow --python $(PYTHON) mlflow server --host 127.0.0.1 --port "$(MLFLOW_PORT)" --workers 1 \
 	  --backend-store-uri sqlite:///mlruns/mlflow.db
 
 .PHONY: serve
@@ -247,6 +247,7 @@ abuse: setup ## Attack a local service for TIME and check its memory and answers
 .PHONY: pictures
 pictures: setup ## Take the pictures in docs/images (needs chromium and prometheus)
 	python -m tests.e2e.pictures
+	python -m tests.training.track.pictures
 	python -m tests.monitoring.pictures
 
 .PHONY: clean

@@ -1,8 +1,8 @@
 """Sets up the repository on GitHub: environments, variables, secrets, the rules of main, and the rights of workflows.
 
 Run it as an admin of the repository (`gh auth login`). What is as it should be stays, so a second run does nothing. Secrets
-cannot be read, so one that exists stays, unless you ask to replace it. The tokens PROMETHEUS_TOKEN and WANDB_API_KEY are taken
-from variables of the shell.
+cannot be read, so one that exists stays, unless you ask to replace it. The tokens MLFLOW_TRACKING_TOKEN,
+PROMETHEUS_TOKEN and WANDB_API_KEY are taken from variables of the shell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from deploy.adopt.errors import AdoptError
 Json = dict[str, Any]
 RULESET = Path(".github/rulesets/main.json")
 ENVIRONMENTS = ("pipeline", "release")
-TOKENS = {"PROMETHEUS_TOKEN": ENVIRONMENTS, "WANDB_API_KEY": ("pipeline",)}
+TOKENS = {
+    "MLFLOW_TRACKING_TOKEN": ENVIRONMENTS,
+    "PROMETHEUS_TOKEN": ENVIRONMENTS,
+    "WANDB_API_KEY": ("pipeline",),
+}
 """Secrets that come from variables of the shell, and the environments whose jobs read them."""
 KEY = "APP_PRIVATE_KEY"
 MAIN_ONLY = {"protected_branches": False, "custom_branch_policies": True}

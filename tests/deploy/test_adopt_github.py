@@ -43,7 +43,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Settings
     with SettingsGitHub("ada/flowers") as server:
         for key, value in server.environment(folder=tmp_path / "gh").items():
             monkeypatch.setenv(key, value)
-        for name in ("PROMETHEUS_TOKEN", "WANDB_API_KEY"):
+        for name in ("MLFLOW_TRACKING_TOKEN", "PROMETHEUS_TOKEN", "WANDB_API_KEY"):
             monkeypatch.delenv(name, raising=False)
         yield server
     assert server.errors == []

