@@ -1,12 +1,15 @@
-"""Parses `ESPALIER_HOST` and `ESPALIER_PORT` for the service and its health check, with the standard library only."""
+"""Parses the variables of host and port for the service and its health check, with the standard library only."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from contextlib import suppress
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
+PORT_VARIABLES = ("ESPALIER_PORT", "PORT")
+"""The first that is set has the port; platforms such as Railway set the second."""
 _PUNCTUATION = str.maketrans("", "", "-._")
 
 
@@ -48,6 +51,12 @@ def parse_port(given: object) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
         raise ValueError("should be a whole number from 1 to 65535")
     return int(text)
+
+
+def port_variable(environment: Mapping[str, str]) -> str:
+    """The variable that has the port; it may be written in small letters."""
+    names = {name.upper() for name in environment}
+    return next((name for name in PORT_VARIABLES if name in names), PORT_VARIABLES[0])
 
 
 def local_address(host: str) -> str:

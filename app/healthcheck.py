@@ -11,7 +11,16 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from app.address import DEFAULT_HOST, DEFAULT_PORT, local_address, parse_host, parse_port, printable, url_of
+from app.address import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    local_address,
+    parse_host,
+    parse_port,
+    port_variable,
+    printable,
+    url_of,
+)
 
 TIMEOUT_SECONDS = 2.0
 
@@ -46,7 +55,7 @@ def address(environment: Mapping[str, str]) -> tuple[str, int]:
     """
     variables = {name.upper(): value for name, value in environment.items()}
     host = _read(variables, "ESPALIER_HOST", parse_host, DEFAULT_HOST)
-    return local_address(host), _read(variables, "ESPALIER_PORT", parse_port, DEFAULT_PORT)
+    return local_address(host), _read(variables, port_variable(variables), parse_port, DEFAULT_PORT)
 
 
 def _read(variables: Mapping[str, str], name: str, parse: Callable[[object], T], default: T) -> T:

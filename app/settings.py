@@ -1,16 +1,25 @@
-"""The service's settings: one environment variable each, `ESPALIER_` before the field's name."""
+"""The service's settings: one environment variable each, `ESPALIER_` before the field's name. The port also has `PORT`."""
 
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.address import DEFAULT_HOST, DEFAULT_PORT, parse_host, parse_port, printable
+from app.address import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    PORT_VARIABLES,
+    parse_host,
+    parse_port,
+    port_variable,
+    printable,
+)
 
 PREFIX = "ESPALIER_"
 _HELP_WIDTH = 100
@@ -50,14 +59,18 @@ MIB = 1024 * 1024
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True)
 
     model_dir: Path = Field(Path("model"), description="the bundle to serve: model.onnx and model.json")
     host: Annotated[str, BeforeValidator(parse_host)] = Field(
         DEFAULT_HOST,
         description="address or name to listen on; a container wants 0.0.0.0, or :: for IPv6 as well",
     )
-    port: Annotated[int, BeforeValidator(parse_port)] = Field(DEFAULT_PORT, description="port to listen on")
+    port: Annotated[int, BeforeValidator(parse_port)] = Field(
+        DEFAULT_PORT,
+        validation_alias=AliasChoices(*PORT_VARIABLES),
+        description="port to listen on; PORT is read if this is not set",
+    )
     root_path: str = Field(
         "",
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
@@ -155,7 +168,8 @@ def read_settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         # After the field comes the place in a list.
-        name = PREFIX + str(first["loc"][0]).upper()
+        field = str(first["loc"][0])
+        name = port_variable(os.environ) if field in PORT_VARIABLES else PREFIX + field.upper()
         reason = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise SettingsError(f"{name}={printable(first['input'])}: {reason}") from None
 

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from app.address import local_address
 from app.healthcheck import address, main
 from app.server import listen
-from app.settings import Settings
-from tests.app.processes import running
+from app.settings import Settings, read_settings
+from tests.app.processes import Running, running, start, wait_until_ready
 from tests.tools import free_port
 
 
 def test_asks_where_the_service_listens_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ESPALIER_HOST", raising=False)
     monkeypatch.delenv("ESPALIER_PORT", raising=False)
+    monkeypatch.delenv("PORT", raising=False)
     settings = Settings()
     assert address({}) == (settings.host, settings.port)
 
@@ -32,10 +34,20 @@ def test_asks_where_the_service_listens_by_default(monkeypatch: pytest.MonkeyPat
         ({"ESPALIER_HOST": "10.1.2.3"}, ("10.1.2.3", 8000)),
         ({"ESPALIER_HOST": "iris.example"}, ("iris.example", 8000)),
         ({"espalier_port": "81"}, ("127.0.0.1", 81)),
+        ({"PORT": "9001"}, ("127.0.0.1", 9001)),
+        ({"PORT": "invalid", "ESPALIER_PORT": "9000"}, ("127.0.0.1", 9000)),
     ],
 )
-def test_follows_the_settings(variables: dict[str, str], asked: tuple[str, int]) -> None:
+def test_follows_the_settings(
+    variables: dict[str, str], asked: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert address(variables) == asked
+    for name in ("ESPALIER_HOST", "ESPALIER_PORT", "PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = read_settings()
+    assert (local_address(settings.host), settings.port) == asked
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "[::1]", "localhost"])
@@ -55,6 +67,21 @@ def test_a_service_that_is_ready_is_healthy(number_model: Path, capfd: pytest.Ca
     with running(number_model) as service:
         assert main({"ESPALIER_PORT": str(service.port)}) == 0
     assert "ready" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_service_on_the_port_of_its_platform_is_healthy(
+    number_model: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("PORT", str(port))
+    with start(number_model, workers=workers) as process:
+        try:
+            wait_until_ready(Running(process, port))
+            assert main({"PORT": str(port)}) == 0
+        finally:
+            process.terminate()
 
 
 @pytest.mark.slow
@@ -90,6 +117,8 @@ def test_nothing_that_listens_is_not_healthy(capfd: pytest.CaptureFixture[str]) 
         ("ESPALIER_PORT", "70000"),
         ("ESPALIER_PORT", "text"),
         ("ESPALIER_PORT", "9" * 5000),
+        ("PORT", ""),
+        ("PORT", "text"),
     ],
 )
 def test_what_the_service_refuses_is_one_line(

@@ -12,6 +12,7 @@ from app.settings import Settings, SettingsError, body_limit, environment_help, 
 def test_defaults_suit_a_laptop(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"ESPALIER_{name.upper()}", raising=False)
+    monkeypatch.delenv("PORT", raising=False)
     settings = read_settings()
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
     assert settings.model_dir == Path("model")
@@ -40,6 +41,8 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ESPALIER_PORT", "0"),
         ("ESPALIER_PORT", "-1"),
         ("ESPALIER_PORT", "8e3"),
+        ("PORT", "http"),
+        ("PORT", ""),
         ("ESPALIER_HOST", ""),
         ("ESPALIER_HOST", " "),
         ("ESPALIER_HOST", "a" * 64),
@@ -61,6 +64,7 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bad_value_is_one_line_that_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
+    monkeypatch.delenv("ESPALIER_PORT", raising=False)
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
         read_settings()
