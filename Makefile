@@ -219,6 +219,10 @@ dashboards: setup ## Write rules, dashboards and limits from the objectives and 
 monitor: setup ## Run the service with Prometheus and, if installed, Alertmanager and Grafana; MONITOR_ARGS="--traffic"
 	python -m monitoring.stack --model "$(MODEL)" $(MONITOR_ARGS)
 
+.PHONY: compose
+compose: setup ## Write what compose.yaml mounts, for the image of MODEL or IMAGE, and new passwords for its MLflow
+	python -m monitoring.stack configure --model "$(MODEL)" $(if $(IMAGE),--image "$(IMAGE)")
+
 .PHONY: load
 load: setup ## Run a load test of HOST with USERS for TIME; fails if it exceeds the budget
 	python -m tests.load.run --model "$(MODEL)" --host $(HOST) --users $(USERS) --time $(TIME)

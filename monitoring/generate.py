@@ -161,7 +161,7 @@ def numbers(table: Objectives) -> Iterator[tuple[str, str, str]]:
     yield analysis, r'- name: max-error-share\n +value: "(.+)"', f"{table.canary.error_share:g}"
     yield analysis, r'- name: max-p95-seconds\n +value: "(.+)"', f"{latency.seconds:g}"
     outside = milliseconds + 1000 * table.load_test.network_seconds
-    yield "monitoring/compose.yaml", r"retention\.time=(\d+)d", f"{table.period_days}"
+    yield "compose.yaml", r"retention\.time=(\d+)d", f"{table.period_days}"
     yield ".github/workflows/load.yml", r'p95_ms:\n.+\n +default: "(.+)"', f"{outside:g}"
     page = "docs/load-testing.md"
     yield page, r"`LOAD_P95_MS` \| (.+?) \|", f"{milliseconds:g}"

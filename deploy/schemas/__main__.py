@@ -6,6 +6,8 @@ takes them from kubernetes-validate.
 
 The types lack the values that the server fills in. Those come from the definitions in each project's Go module, and are
 written to defaults.json: by kind, the path of each field in a list, and its value.
+
+The schema of compose.yaml is copied from the Go module of docker compose, without its descriptions.
 """
 
 from __future__ import annotations
@@ -147,8 +149,15 @@ DEFINITIONS = (
         "dask_kubernetes/operator/customresources",
     ),
 )
-HANDWRITTEN = ("eks.amazonaws.com_v1_IngressClassParams", "elbv2.k8s.aws_v1beta1_IngressClassParams")
-"""Schemas of kinds whose definition no registry has."""
+HANDWRITTEN = (
+    "eks.amazonaws.com_v1_IngressClassParams",
+    "elbv2.k8s.aws_v1beta1_IngressClassParams",
+    "railway",
+)
+"""Schemas of kinds and of a file, railway.json, whose definition no registry has."""
+COMPOSE_MODULE = "github.com/compose-spec/compose-go/v2@v2.16.2"
+"""The Go module by which docker compose reads its files, with their schema (Apache-2.0)."""
+COMPOSE = FOLDER / "compose-spec.json"
 KUBERNETES = "https://kubernetes.io/api/_definitions.json#/$defs/"
 """How kubernetes-validate names Kubernetes' own definitions."""
 _FROM_KUBERNETES = {
@@ -199,6 +208,11 @@ def main() -> None:
                         json.dumps(schema, indent=1, sort_keys=True) + "\n", encoding="utf-8"
                     )
                     print(f"{name}: {(FOLDER / name).stat().st_size / 1024:.0f} KiB")
+    told = call([go, "mod", "download", "-json", COMPOSE_MODULE], whole=True)
+    described = json.loads((Path(json.loads(told)["Dir"]) / "schema/compose-spec.json").read_text("utf-8"))
+    origin = COMPOSE_MODULE.replace("@", " ")
+    described = {"$comment": f"Made by python -m deploy.schemas from {origin} (Apache-2.0)", **described}
+    COMPOSE.write_text(json.dumps(_undescribed(described), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     DEFAULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{DEFAULTS.name}: {sum(map(len, found.values()))} defaults")
 
@@ -346,6 +360,19 @@ def _simplified(schema: Any) -> Any:
         key: {name: _simplified(each) for name, each in value.items()}
         if key == "properties"
         else _simplified(value)
+        for key, value in schema.items()
+        if key != "description" or not isinstance(value, str)
+    }
+
+
+def _undescribed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_undescribed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # Under `properties` a field may well be called description; it is no text.
+    return {
+        key: _undescribed(value)
         for key, value in schema.items()
         if key != "description" or not isinstance(value, str)
     }

@@ -5,7 +5,7 @@ With --speed 60 an hour of the rules lasts a minute: `--traffic --drift petal_le
 alert after about four minutes. Alertmanager, Grafana and the delivery exporter run if they are installed. The relay, which
 starts retraining, runs only if RELAY_REPOSITORY and RELAY_TOKEN_FILE are set.
 
-`configure` writes the files that monitoring/compose.yaml mounts, for docker compose, and starts nothing.
+`configure` writes the files that compose.yaml mounts and starts nothing: `make compose`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from common import files, models
 from common.command import run
 from common.errors import EspalierError
 from deploy.errors import DeployError
+from deploy.image.__main__ import read_record
 from deploy.image.ages import read_ages
 from monitoring.arguments import number
 from monitoring.drift import HOUR
 from monitoring.objectives import objectives
-from monitoring.stack import configuration, speed, traffic
+from monitoring.stack import compose, configuration, speed, traffic
 from monitoring.stack.configuration import ROOT, Places
 from monitoring.stack.processes import Part, Processes
 
@@ -55,7 +56,7 @@ GRAFANA_VERSION = "11.6.0"
 FASTEST = 600
 PROMETHEUS_IS_MISSING = (
     "Prometheus is not installed: `apt install prometheus prometheus-alertmanager`, `brew install prometheus "
-    "alertmanager`, or use monitoring/compose.yaml with docker"
+    "alertmanager`, or use compose.yaml with docker"
 )
 
 
@@ -92,7 +93,7 @@ def main() -> None:
 
 
 def configure(options: argparse.Namespace) -> None:
-    """Write the files that monitoring/compose.yaml mounts, with the name and version of the model."""
+    """Write what compose.yaml mounts, with the name and version of the model, and the image of its service into .env."""
     served = watched(options)
     if len(served) > 1:
         raise EspalierError("docker compose runs the service of one model: give its name with --model")
@@ -104,8 +105,13 @@ def configure(options: argparse.Namespace) -> None:
         dashboards="/etc/grafana/dashboards",
     )
     configuration.write(folder, places)
-    up = "IMAGE=NAME docker compose --file monitoring/compose.yaml up"
-    print(f"wrote {folder}; now, with the NAME that `make image` prints: {up}")
+    image = options.image or read_record(served[0].name).reference
+    compose.set_image(image)
+    made = compose.write_secrets()
+    print(f"wrote {folder}, and IMAGE={image} to {compose.ENVIRONMENT}")
+    if made:
+        print(f"wrote new passwords for MLflow: {', '.join(map(str, made))}")
+    print("now: docker compose up --wait, and with MLflow: docker compose --profile mlflow up --wait")
 
 
 def watched(options: argparse.Namespace) -> list[Watched]:
@@ -374,6 +380,10 @@ def _grafana_settings(folder: Path, data: Path, port: int) -> dict[str, str]:
         # It listens on loopback only, so everybody who reaches it may look.
         "GF_AUTH_ANONYMOUS_ENABLED": "true",
         "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
+        # There is no account to log in with, and so no well-known password.
+        "GF_AUTH_BASIC_ENABLED": "false",
+        "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+        "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
         "GF_ANALYTICS_REPORTING_ENABLED": "false",
         "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
         "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
@@ -413,6 +423,12 @@ def _parser() -> argparse.ArgumentParser:
         type=number(lambda value: 1 <= value <= FASTEST, f"no speed: 1 to {FASTEST}"),
         default=1,
         help=f"run the rules so many times faster than real time, up to {FASTEST}",
+    )
+    add(
+        "--image",
+        default="",
+        metavar="NAME",
+        help="for configure: the service's image (default: of `make image`)",
     )
     add("--no-grafana", action="store_true", help="leave Grafana out")
     sent = parser.add_argument_group("traffic")

@@ -1,4 +1,4 @@
-"""Writes the configuration of Prometheus, Alertmanager and Grafana, for this machine or for monitoring/compose.yaml.
+"""Writes the configuration of Prometheus, Alertmanager and Grafana, for this machine or for compose.yaml.
 
 Rules and dashboards are the cluster's own. Only addresses differ, and the labels that a ServiceMonitor adds in a cluster
 are written into the configuration here.

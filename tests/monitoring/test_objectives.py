@@ -32,6 +32,7 @@ def copy(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     # Without it, a package of this name that another distribution installs would hide the folder.
     shutil.copy(ROOT / "tests/__init__.py", tmp_path / "tests")
+    shutil.copy(ROOT / "compose.yaml", tmp_path)
     return tmp_path
 
 

@@ -27,7 +27,6 @@ from hypothesis import strategies as st
 
 from app.contract import as_label
 from common.errors import EspalierError
-from monitoring.objectives import objectives
 from monitoring.prometheus import Prometheus, seconds
 from monitoring.stack import __main__ as stack
 from monitoring.stack import configuration, speed, traffic
@@ -266,9 +265,7 @@ def test_without_prometheus_it_says_how_to_get_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        EspalierError, match=r"apt install prometheus.*brew install.*monitoring/compose\.yaml"
-    ):
+    with pytest.raises(EspalierError, match=r"apt install prometheus.*brew install.*compose\.yaml"):
         plan_of(tmp_path, f"--bundle={model}")
 
 
@@ -616,96 +613,6 @@ def test_traffic_says_when_nobody_answers() -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("error: http://127.0.0.1:1 is not our service, or has ended: ")
-
-
-# For people with docker.
-
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "monitoring/compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-
-
-@pytest.fixture
-def configured(tmp_path: Path, model: Path) -> Path:
-    options = [f"--folder={tmp_path / 'build/monitor'}", f"--bundle={model}"]
-    stack.configure(stack._parser().parse_args(options))
-    return tmp_path / "build/monitor/compose"
-
-
-def test_compose_has_the_shape_that_compose_takes() -> None:
-    """`docker compose config` checks more; it is asked where it is there."""
-    assert set(COMPOSE) == {"name", "services", "volumes"}
-    known = {"image", "command", "environment", "ports", "volumes", "read_only", "cap_drop", "security_opt",
-             "depends_on", "restart"}  # fmt: skip
-    for name, each in SERVICES.items():
-        assert set(each) <= known, name
-        assert set(each.get("depends_on", [])) <= set(SERVICES)
-        for port in each["ports"]:
-            assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port), "on this machine alone"
-    if _says(["docker", "compose", "version"]) == 0:
-        file = str(ROOT / "monitoring/compose.yaml")
-        assert _says(["docker", "compose", "--file", file, "config", "--quiet"]) == 0
-
-
-def _says(command: list[str]) -> int:
-    try:
-        environment = {**os.environ, "IMAGE": "localhost/espalier:abc"}
-        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
-    except FileNotFoundError:
-        return 127
-
-
-def test_compose_mounts_what_configure_writes_read_only(configured: Path) -> None:
-    used = set()
-    for name, each in SERVICES.items():
-        for volume in each.get("volumes", []):
-            source, target, *mode = volume.split(":")
-            if not source.startswith("."):
-                assert source in COMPOSE["volumes"]
-                used.add(source)
-                continue
-            assert mode == ["ro"], f"{name}: {volume}"
-            inside = source.removeprefix("../build/monitor/compose")
-            place = configured / inside.strip("/") if inside != source else ROOT / "monitoring" / source
-            assert place.exists(), volume
-            assert target.startswith("/etc/")
-    assert used == set(COMPOSE["volumes"])
-
-
-def test_compose_and_its_configuration_agree(configured: Path) -> None:
-    prometheus = yaml.safe_load((configured / "prometheus.yml").read_text())
-    targets = {
-        job["job_name"]: target
-        for job in prometheus["scrape_configs"]
-        for static in job["static_configs"]
-        for target in static["targets"]
-    }
-    assert set(targets) == {"espalier", "prometheus", "alertmanager"}
-    for target in [
-        *targets.values(),
-        *prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"],
-    ]:
-        host, _, port = target.partition(":")
-        assert f"127.0.0.1:{port}:{port}" in SERVICES[host]["ports"]
-    for name, port in stack.PORTS.items():
-        if name in SERVICES:
-            assert SERVICES[name]["ports"] == [f"127.0.0.1:{port}:{port}"]
-    sources = yaml.safe_load((configured / "grafana/datasources/prometheus.yaml").read_text())["datasources"]
-    assert [each["url"] for each in sources] == ["http://prometheus:9090", "http://alertmanager:9093"]
-    (provider,) = yaml.safe_load((configured / "grafana/dashboards/espalier.yaml").read_text())["providers"]
-    assert any(f":{provider['options']['path']}:" in volume for volume in SERVICES["grafana"]["volumes"])
-
-
-def test_compose_and_the_local_stack_are_alike() -> None:
-    assert SERVICES["grafana"]["image"] == f"docker.io/grafana/grafana:{stack.GRAFANA_VERSION}"
-    pinned = (ROOT / "pyproject.toml").read_text()
-    assert f"grafana-foundation-sdk==1769699379!{stack.GRAFANA_VERSION}" in pinned
-    command = SERVICES["prometheus"]["command"]
-    assert f"--storage.tsdb.retention.time={objectives().period_days}d" in command
-    settings = stack._grafana_settings(Path("/"), Path("/"), 3000)
-    for name, value in SERVICES["grafana"]["environment"].items():
-        assert settings[name] == value
-    for each in SERVICES.values():
-        assert re.search(r":v?\d+\.\d+\.\d+$|^\$\{IMAGE:\?", each["image"]), "a version, not a moving tag"
 
 
 def test_options_have_the_documented_defaults() -> None:
