@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import urllib.request
@@ -11,6 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zxingcpp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from app.contract import Manifest
@@ -31,7 +37,7 @@ from tests.bundles import (
     write_mixed_bundle,
     write_number_bundle,
 )
-from tests.tools import free_port
+from tests.tools import examples, free_port
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "app" / "page.html"
@@ -721,3 +727,58 @@ def test_many_contributions_are_folded(explained: tuple[str, Manifest], visit: V
     page.locator("#reasons summary").click()
     expect(page.locator("#reasons details li")).to_have_count(22)
     expect(page.locator("#reasons details li").last.locator(".added")).to_have_text("0.00")
+
+
+def decoded(picture: NDArray[np.uint8]) -> list[str]:
+    """The texts of all codes in a picture, read by a decoder that is not the page's."""
+    return [each.text for each in zxingcpp.read_barcodes(picture)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_qr_code_holds_the_address(
+    numbers: tuple[str, Manifest], visit: Visit, scheme: str, width: int
+) -> None:
+    address, _ = numbers
+    page = visit(address, viewport={"width": width, "height": 700}, color_scheme=scheme)
+    dialog = page.locator("#shared")
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="QR code").click()
+    expect(page.locator("#address")).to_have_text(f"{address}/")
+    expect(page.locator("#here")).to_be_visible()
+    shot = Image.open(io.BytesIO(dialog.screenshot())).convert("L")
+    assert decoded(np.asarray(shot)) == [f"{address}/"]
+    page.get_by_role("button", name="Close").click()
+    expect(dialog).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_a_link_opens_the_code_of_the_rest_of_the_address(
+    numbers: tuple[str, Manifest], visit: Visit
+) -> None:
+    address, _ = numbers
+    page = visit(address, path="/?qr&from=poster#top")
+    expect(page.locator("#shared")).to_be_visible()
+    expect(page.locator("#address")).to_have_text(f"{address}/?from=poster")
+    page.keyboard.press("Escape")
+    expect(page.locator("#shared")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_a_code_of_every_length_is_read(numbers: tuple[str, Manifest], visit: Visit) -> None:
+    page = visit(numbers[0])
+
+    @given(
+        st.just("x" * 666) | st.text(st.characters(codec="utf-8", min_codepoint=33), min_size=1, max_size=666)
+    )
+    @settings(max_examples=examples(60))
+    def check(text: str) -> None:
+        rows = page.evaluate("text => qrCode(text)", text)
+        if len(text.encode()) > 666:
+            assert rows is None
+            return
+        dark = np.pad(np.array(rows, dtype=np.uint8), 4)
+        assert decoded(np.kron(255 * (1 - dark), np.ones((3, 3), np.uint8))) == [text]
+
+    check()
