@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -32,7 +33,7 @@ from monitoring.stack import __main__ as stack
 from monitoring.stack import compose
 from tests.bundles import number_row, write_number_bundle
 from tests.e2e.clone import ROOT, clone
-from tests.tools import free_port, require, require_built
+from tests.tools import free_port, missing, require, require_built
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -275,8 +276,12 @@ def read_unit() -> dict[str, list[str]]:
     return values
 
 
-def execute(command: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of the unit as systemd does: its variables, bounding set, umask, and no new privileges."""
+def execute(command: str, variables: dict[str, str], log: Path) -> tuple[int, str]:
+    """Run a command of the unit as systemd does: its variables, bounding set, umask, and no new privileges.
+
+    Returns:
+        The exit status, and what was printed. A container goes on printing to the log.
+    """
     unit = read_unit()
     capabilities = " ".join(unit["CapabilityBoundingSet"]).lower().replace("cap_", "+").split()
     arguments = [
@@ -284,20 +289,23 @@ def execute(command: str, variables: dict[str, str]) -> subprocess.CompletedProc
         for each in shlex.split(command)
     ]
     bounded = ["--no-new-privs", f"--bounding-set=-all,{','.join(capabilities)}"]
-    return subprocess.run(
-        [require("setpriv"), *bounded, *arguments],
-        env={**os.environ, **variables}, umask=int(unit["UMask"][0], 8),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    with log.open("wb") as file:
+        done = subprocess.run(
+            [require("setpriv"), *bounded, *arguments],
+            env={**os.environ, **variables},
+            umask=int(unit["UMask"][0], 8),
+            stdout=file,
+            stderr=file,
+            check=False,
+        )
+    return done.returncode, log.read_text()
 
 
 @pytest.mark.parametrize("image", ["", "localhost/espalier:latest", "@sha256:abc"])
-def test_the_unit_refuses_an_image_without_a_digest(image: str) -> None:
-    done = execute(read_unit()["ExecStartPre"][0], {"IMAGE": image, "LISTEN": ""})
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"IMAGE={image} in /etc/espalier/espalier.env: REGISTRY/NAME@sha256:… is expected\n"
-    )
+def test_the_unit_refuses_an_image_without_a_digest(image: str, tmp_path: Path) -> None:
+    status, said = execute(read_unit()["ExecStartPre"][0], {"IMAGE": image, "LISTEN": ""}, tmp_path / "log")
+    assert status == 1
+    assert said == f"IMAGE={image} in /etc/espalier/espalier.env: REGISTRY/NAME@sha256:… is expected\n"
 
 
 # ---------------------------------------------------------------------------------------------- in containers
@@ -308,6 +316,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Images in a storage of their own: the service's, with a small bundle."""
     for tool in containers.TOOLS:
         require(tool)
+    if not any(Path(each).exists() for each in ("/usr/lib/cni/dnsname", "/usr/lib/podman/aardvark-dns")):
+        missing("a resolver for podman's networks")
     with containers.storage(tmp_path_factory.mktemp("pods")) as variables:
         settings = Path(variables["CONTAINERS_CONF"])
         limits = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n'
@@ -359,8 +369,13 @@ def test_compose_runs_the_service_and_what_watches_it(
     ports = {name: free_port() for name in ("service", "prometheus", "alertmanager")}
     with (project / ".env").open("a") as file:
         file.writelines(f"{name.upper()}_PORT={port}\n" for name, port in ports.items())
+    # Another run, or what a killed one left, must not have the same addresses.
+    subnet = f"10.{random.randrange(100, 250)}.{random.randrange(256)}.0/24"
+    (project / "compose.override.yaml").write_text(
+        f"networks: {{default: {{ipam: {{config: [{{subnet: {subnet}}}]}}}}}}\n"
+    )
     try:
-        subprocess.run([*program, "up", "--detach", *ports], cwd=project, check=True)
+        subprocess.run([*program, "up", "--detach", *ports], cwd=project, check=True, timeout=3 * PATIENCE)
         at = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         wait_for(f"{at['service']}/health/ready")
         assert predicts(at["service"])
@@ -421,21 +436,22 @@ def test_the_unit_runs_the_image(storage: None, tmp_path: Path) -> None:
     variables = {"IMAGE": image, "LISTEN": f"127.0.0.1:{port}", "ESPALIER_DRAIN_SECONDS": "0"}
     try:
         for command in (*unit["ExecStartPre"], *unit["ExecStart"]):
-            done = execute(command, variables)
-            assert done.returncode == 0, done.stderr
+            status, said = execute(command, variables, tmp_path / "log")
+            assert status == 0, said
         wait_for(f"http://127.0.0.1:{port}/health/ready")
         assert predicts(f"http://127.0.0.1:{port}")
         shown = json.loads(podman("inspect", "espalier"))[0]
         assert "ESPALIER_DRAIN_SECONDS=0" in shown["Config"]["Env"]
         assert shown["EffectiveCaps"] in ([], None)
+        assert '"version"' in (tmp_path / "log").read_text(), "the journal gets the service's log"
         before = time.monotonic()
-        done = execute(unit["ExecStop"][0], variables)
-        assert done.returncode == 0, done.stderr
+        status, said = execute(unit["ExecStop"][0], variables, tmp_path / "stop")
+        assert status == 0, said
         assert time.monotonic() - before < PATIENCE / 2
         with pytest.raises(containers.ContainerError):
             podman("container", "inspect", "espalier")
     finally:
-        execute(unit["ExecStopPost"][0], variables)
+        execute(unit["ExecStopPost"][0], variables, tmp_path / "rm")
 
 
 @LONG

@@ -123,7 +123,7 @@ def repair(objects: Objects) -> None:
         except RemoteError as error:
             raise RemoteError(
                 f"{objects.address(each.md5)} has to be removed first, and a workflow's role may not: run this with "
-                f"the right to s3:DeleteObject; a bucket with versions keeps the old content ({error})"
+                f"the right to delete objects (s3:DeleteObject); a bucket with versions keeps the old content ({error})"
             ) from None
         objects.add(each, file)
         log.info("repaired %s  %s", objects.address(each.md5), each.path)

@@ -1,8 +1,8 @@
 """The content that DVC keeps, by hash: in this clone's cache, and in its remote.
 
 DVC gives a file the name of its content and then trusts the name. Here content is compared with its name whenever it is
-read, fetched or pushed. An object of the remote is written once: S3 refuses to replace it, and so equal names keep equal
-content.
+read, fetched or pushed. An object of the remote is written once: S3, Google Cloud Storage and Azure refuse to replace it,
+and so equal names keep equal content.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
 _ATTEMPTS = 3
 _PIECE = 2**20
 """Bytes that are copied at once."""
+_CREATING = ("s3", "gs", "azure")
+"""The storage that can refuse to replace an object: by `If-None-Match: *`, or Google's `ifGenerationMatch=0`."""
+_NO_CREDENTIALS = {"NoCredentialsError", "DefaultCredentialsError", "CredentialUnavailableError"}
+"""The exceptions of botocore, google-auth and azure-identity where there are none."""
 
 
 class RemoteError(EspalierError):
@@ -176,8 +180,8 @@ class Objects:
         target = self.remote.oid_to_path(entry.md5)
         for attempt in range(_ATTEMPTS):
             try:
-                if self.remote.fs.protocol == "s3":
-                    # Sends `If-None-Match: *`, for the request that ends a multipart upload too.
+                if self.remote.fs.protocol in _CREATING:
+                    # The request that ends an upload of several parts has the condition, too.
                     self.remote.fs.put_file(str(file), target, mode="create")
                 else:
                     self.remote.add(str(file), self.cache.fs, entry.md5)
@@ -240,6 +244,14 @@ class Objects:
         except DvcNoRemoteError:
             raise NoRemoteError(
                 "there is no remote: `dvc remote add --default storage URL`, see docs/architecture.md"
+            ) from None
+        except ImportError as error:
+            # "gs is supported, but requires 'dvc-gs' to be installed"
+            package = re.search(r"'(dvc-\w+)'", str(error))
+            if package is None:
+                raise
+            raise RemoteError(
+                f"DVC's remote needs a package: `uv add --group train {package[1]}` adds it"
             ) from None
         except DvcException as error:
             raise RemoteError(f"DVC's remote cannot be used: {_line(error)}") from None
@@ -338,7 +350,7 @@ class Objects:
 
     def _check_bucket(self, error: BaseException) -> None:
         """Raise if nothing is found because there is no bucket."""
-        if _code(error) == "NoSuchBucket":
+        if _code(error) == "NoSuchBucket" or self._lacks_bucket():
             raise self._error(error, "does not exist")
         if self.remote.fs.protocol == "s3":
             with self._reaching("does not exist"):
@@ -347,6 +359,27 @@ class Objects:
                 except FileNotFoundError as found:
                     if _code(found) == "NoSuchBucket":
                         raise
+
+    def _lacks_bucket(self) -> bool:
+        """Whether Google or Azure have no such bucket; False if this identity cannot tell."""
+        fs = self.remote.fs
+        try:
+            if fs.protocol == "gs":
+                # Listing is a right that the remote needs anyway; to read a bucket's own properties is another.
+                list(fs.find(fs.join(self.remote.path, "none"), prefix=True))
+            return fs.protocol == "azure" and not fs.fs.exists(self.remote.path.partition("/")[0])
+        except FileNotFoundError:
+            return True
+        except Exception:
+            return False
+
+    def _lacks_credentials(self, error: BaseException) -> bool:
+        names = {type(each).__name__ for each in _causes(error)}
+        if self.remote.fs.protocol == "gs":
+            # gcsfs goes on without an identity if it finds none.
+            anonymous = getattr(getattr(self.remote.fs.fs, "credentials", None), "method", None) == "anon"
+            return bool(names & _NO_CREDENTIALS) or (anonymous and self.remote.fs.fs_args["token"] != "anon")
+        return bool(names & _NO_CREDENTIALS)
 
     @contextmanager
     def _reaching(self, failure: str) -> Iterator[None]:
@@ -359,7 +392,7 @@ class Objects:
 
     def _error(self, error: BaseException, failure: str) -> RemoteError:
         name = self.remote.fs.unstrip_protocol(self.remote.path).removesuffix("/files/md5")
-        if any(type(each).__name__ == "NoCredentialsError" for each in _causes(error)):
+        if self._lacks_credentials(error):
             return NoCredentialsError(f"there are no credentials for the remote {name}")
         return RemoteError(
             f"the remote {name} {failure}: {_line(error)[:200]}; check its address and your credentials"

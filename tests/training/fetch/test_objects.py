@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 import time
+import urllib.request
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.azure import container
+from tests.clouds import google
 from tests.tools import free_port, require
 from training import storage
 from training.base.errors import ConfigError, DataError
@@ -83,6 +86,26 @@ def test_objects_in_azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY")
         with pytest.raises(ConfigError, match="no Azure credentials"):
             sources.read("az://data/an é.csv")
+
+
+@pytest.mark.long("tests/clouds.py", "training/fetch/objects.py")
+def test_objects_in_google_cloud_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with google(tmp_path) as cloud:
+        address = cloud.settings["endpointurl"]
+        upload = f"{address}/upload/storage/v1/b/espalier/o?uploadType=media&name=days/1.csv"
+        urllib.request.urlopen(urllib.request.Request(upload, b"x,y\n1,a\n")).close()
+        key = {
+            "gcs_base_url": address,
+            "disable_oauth": True,
+            "client_email": "",
+            "private_key": "",
+            "private_key_id": "",
+        }
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(key))
+        assert sources.read("gs://espalier/days/1.csv").to_dict("list") == {"x": ["1"], "y": ["a"]}
+        assert sources.read("gs://espalier/days/*.csv")["y"].tolist() == ["a"]
+        with pytest.raises(DataError, match=r"has no object 'none\.csv'"):
+            sources.read("gs://espalier/none.csv")
 
 
 def test_s3_that_cannot_be_reached_says_so_soon(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
