@@ -378,7 +378,8 @@ class Objects:
         if self.remote.fs.protocol == "gs":
             # gcsfs goes on without an identity if it finds none.
             anonymous = getattr(getattr(self.remote.fs.fs, "credentials", None), "method", None) == "anon"
-            return bool(names & _NO_CREDENTIALS) or (anonymous and self.remote.fs.fs_args["token"] != "anon")
+            if anonymous and self.remote.fs.fs_args["token"] is None:
+                return True
         return bool(names & _NO_CREDENTIALS)
 
     @contextmanager
