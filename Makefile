@@ -58,10 +58,11 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@touch $@
 
 .PHONY: estimators
-estimators: $(ESTIMATORS) ## Add what tests need beside: LightGBM, CatBoost, Dask, shap, MLflow and packages with data sets
+estimators: $(ESTIMATORS) ## Add what tests need beside: LightGBM, CatBoost, Dask, shap, MLflow, DVC for Google and Azure, and packages with data sets
 
 $(ESTIMATORS): $(READY) | $(UV)
-	uv sync --locked --inexact --group boosting --group dask --group datasets --group explanations --group mlflow --compile-bytecode --python $(PYTHON)
+	uv sync --locked --inexact --group azure --group boosting --group dask --group datasets --group explanations --group gs \
+	  --group mlflow --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 .uv/bin/uv:
