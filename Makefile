@@ -84,6 +84,7 @@ model: setup ## Create the model NAME from SOURCE, a file or what data.source ta
 	@python -m training.draft "$(SOURCE)" --target "$(TARGET)" --model "$(NAME)" $(if $(TASK),--task "$(TASK)") \
 	  $(if $(SPLIT_GROUP),--group "$(SPLIT_GROUP)") $(if $(SPLIT_TIME),--time "$(SPLIT_TIME)")
 	@python -m deploy.overlay "$(NAME)" $(if $(OWNERS),--owners "$(OWNERS)")
+	@python -m deploy.schedulers airflow
 
 .PHONY: try
 try: setup ## Try the parameters of MODEL on a random sample of ROWS rows (10000); results of all rows stay as they are
@@ -164,6 +165,7 @@ check: setup docs subjects ## Check format, lint, types, imports, the locks, YAM
 	uv lock --check
 	python -m training.packages --check
 	python -m training.pipelines --check
+	python -m deploy.schedulers airflow --check
 	yamllint --strict .
 
 .PHONY: subjects
@@ -180,9 +182,14 @@ format: setup ## Format the code and apply the linter's fixes
 	ruff format .
 
 .PHONY: packages
-packages: setup ## Write what follows from uv.lock, dvc.yaml and custom code: the pipelines of models/, and package versions
+packages: setup ## Write what follows from uv.lock, dvc.yaml, algorithms and custom code: pipelines of models/, versions, the Airflow DAG
 	python -m training.pipelines
 	python -m training.packages
+	python -m deploy.schedulers airflow
+
+.PHONY: kubeflow
+kubeflow: setup $(UV) ## Compile the Kubeflow pipeline: build/kubeflow/pipeline.yaml
+	@python -m deploy.schedulers kubeflow
 
 .PHONY: gate
 gate: setup ## Compare a model with the one in production

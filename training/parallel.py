@@ -16,11 +16,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from common import models
 from common.errors import EspalierError
@@ -81,29 +83,51 @@ def outdated(pipelines: Iterable[str]) -> dict[str, frozenset[str]]:
     Raises:
         StagesError: DVC cannot read the pipelines.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.repo.reproduce import get_active_graph
-
     files = list(pipelines)
-    try:
-        with Repo() as repo:
-            graph = get_active_graph(repo.index.graph)
-            wanted = [stage for file in files for stage in repo.stage.collect(file)]
-            changed = set(repo.status(targets=files, with_deps=True))
-            direct = {
-                stage.addressing: {each.addressing for each in graph.successors(stage)} for stage in graph
-            }
-    except DvcException as error:
-        raise StagesError(" ".join(str(error).split())) from None
+    with _opened() as repo:
+        direct = _direct(repo)
+        wanted = [stage for file in files for stage in repo.stage.collect(file)]
+        changed = set(repo.status(targets=files, with_deps=True))
     before: dict[str, set[str]] = {}
     for name in TopologicalSorter(direct).static_order():
-        before[name] = direct[name].union(*(before[each] for each in direct[name]))
+        before[name] = {*direct[name]}.union(*(before[each] for each in direct[name]))
     # First the stages of the pipelines, in their order; then those of other files that they depend on.
     names = dict.fromkeys(stage.addressing for stage in wanted)
     names |= dict.fromkeys(sorted(each for name in names for each in before[name]))
     plan = [name for name in names if name in changed or not changed.isdisjoint(before[name])]
     return {name: frozenset(before[name].intersection(plan)) for name in plan}
+
+
+def dependencies() -> dict[str, frozenset[str]]:
+    """The stages of all pipelines, as DVC names them, in the order of their files, and those that each directly depends on.
+
+    Raises:
+        StagesError: DVC cannot read the pipelines.
+    """
+    with _opened() as repo:
+        return _direct(repo)
+
+
+@contextmanager
+def _opened() -> Iterator[Any]:
+    """The DVC repository around the working directory."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            yield repo
+    except DvcException as error:
+        raise StagesError(" ".join(str(error).split())) from None
+
+
+def _direct(repo: Any) -> dict[str, frozenset[str]]:
+    from dvc.repo.reproduce import get_active_graph
+
+    graph = get_active_graph(repo.index.graph)
+    return {
+        stage.addressing: frozenset(each.addressing for each in graph.successors(stage)) for stage in graph
+    }
 
 
 @dataclass

@@ -66,7 +66,7 @@ def reproduce(folder: Path, base: str, arguments: Sequence[str]) -> None:
     store = Store(name)
     kubernetes = Kubernetes(document["metadata"]["namespace"])
     _clean(kubernetes)
-    _pack(base, store)
+    pack(base, store)
     environment = {"RUN_FOLDER": store.url, "RUN_ARGUMENTS": json.dumps(["--base", BASE, *arguments])}
     passed = {key: os.environ[key] for key in ("AWS_REGION", "RUN_URL") if os.environ.get(key)}
     (container,) = document["spec"]["job"]["spec"]["containers"]
@@ -81,7 +81,7 @@ def reproduce(folder: Path, base: str, arguments: Sequence[str]) -> None:
             _wait(kubernetes, name)
         finally:
             _delete(kubernetes, name)
-    _unpack(store, folder)
+    unpack(store, folder)
     try:
         outputs = json.loads((folder / OUTPUTS).read_text(encoding="utf-8"))
         summary = (folder / SUMMARY).read_text(encoding="utf-8")
@@ -162,7 +162,7 @@ def _delete(kubernetes: Kubernetes, name: str) -> None:
         print(f"warning: DaskJob {name} is left for the next run to delete: {error}", flush=True)
 
 
-def _pack(base: str, store: Store) -> None:
+def pack(base: str, store: Store) -> None:
     """Store the commit, its history, and the base's."""
     if git("rev-parse", "--is-shallow-repository").strip() == "true":
         raise DeployError(
@@ -240,7 +240,7 @@ def _ended(pod: dict[str, Any] | None) -> str:
     return f" ({reason})" if reason else ""
 
 
-def _unpack(store: Store, folder: Path) -> None:
+def unpack(store: Store, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="espalier-run-") as temporary:
         file = Path(temporary) / RESULT
         store.get(RESULT, file)

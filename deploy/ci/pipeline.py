@@ -2,6 +2,7 @@
 
 offline   have this clone do without the DVC remote, because the job has no identity to reach it with
 current   fail unless dvc.lock is what `dvc repro` would write, for every model; needs no data
+outputs   bring the outputs that dvc.lock names from the remote; without credentials, or what it lacks, none
 bundle    get the bundle that a model's dvc.lock names, and its test split: from the remote, or by computing them
 scratch   compute every model again without a cache, and fail unless every hash is the one in its dvc.lock
 
@@ -47,16 +48,18 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=("offline", "current", "bundle", "scratch"))
+    parser.add_argument("command", choices=("offline", "current", "outputs", "bundle", "scratch"))
     parser.add_argument(
         "--model",
         default="",
         metavar="NAME",
-        help="of bundle (default: the first model) and scratch (default: all)",
+        help="of bundle (default: the first model), outputs and scratch (default: all)",
     )
     options = parser.parse_args()
     if options.command == "bundle":
         bundle(models.select(options.model, Path()))
+    elif options.command == "outputs":
+        outputs(models.select(options.model or models.ALL, Path()))
     elif options.command == "scratch":
         scratch(models.select(options.model or models.ALL, Path()))
     else:
@@ -113,15 +116,25 @@ def reproduce(selected: Mapping[str, Path], jobs: int = 1) -> tuple[int, str]:
     --pull` would be shorter, but it skips outputs of unchanged stages, which later stages read.
     """
     try:
-        remote.pull(_pipelines(selected), allow_missing=True)
-    except (MissingError, NoCredentialsError, NoRemoteError) as error:
-        print(f"{error}: computing what is not here", flush=True)
+        outputs(selected)
     except EspalierError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1, f"ERROR: {error}"
     if jobs > 1:
         return _shown("training.parallel", "--jobs", str(jobs), "--model", _name(selected))
     return dvc("repro", *(_pipelines(selected) or ["--all-pipelines"]))
+
+
+def outputs(selected: Mapping[str, Path]) -> None:
+    """Bring outputs of these models from the remote; those that it lacks, and all without credentials, have to be computed.
+
+    Raises:
+        EspalierError: the remote has other content, or does not give what it has.
+    """
+    try:
+        remote.pull(_pipelines(selected), allow_missing=True)
+    except (MissingError, NoCredentialsError, NoRemoteError) as error:
+        print(f"{error}: computing what is not here", flush=True)
 
 
 def scratch(selected: Mapping[str, Path]) -> None:

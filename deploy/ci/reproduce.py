@@ -5,8 +5,8 @@ comment.md   the result for the pull request: training.review's text, or why the
 review/      what training.review writes: the text, all figures, the plots; review/NAME for a further model
 
 The comment has a section for each model that the branch changed, and is one line if it changed none.
-With --refresh a model whose source or stages fail does not stop the others: their changes are in the patch, and the
-comment has a section for each model that failed. Without it nothing is recorded unless every stage worked.
+With --keep-going, and so with --refresh, a model whose source or stages fail does not stop the others: their changes are in
+the patch, and the comment has a section for each model that failed. Otherwise nothing is recorded unless every stage worked.
 A failing pipeline is no failure of this command. The results are its outputs: `reproduced`, `changed` and `passed`. The
 last one is the verdict of all reviews: the pipelines ran, each model passed its gate, and production's model is not
 better by more than is allowed. Where dvc.lock cannot be committed to the branch, it must also have been current.
@@ -51,6 +51,11 @@ def main() -> None:
     )
     parser.add_argument("--refresh", action="store_true", help="read the data's sources again first")
     parser.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="a model that fails does not stop the others, as with --refresh",
+    )
+    parser.add_argument(
         "--jobs",
         type=int,
         default=1,
@@ -80,13 +85,12 @@ def main() -> None:
         cluster.reproduce(folder, arguments.base, ["--model", arguments.model or models.ALL, *refresh])
         return
 
-    failures = _reproduce(selected, refresh=arguments.refresh, jobs=arguments.jobs)
-    patch = patches.make(without=failures) if arguments.refresh or not failures else b""
+    keep_going = arguments.keep_going or arguments.refresh
+    failures = _reproduce(selected, refresh=arguments.refresh, keep_going=keep_going, jobs=arguments.jobs)
+    patch = patches.make(without=failures) if keep_going or not failures else b""
     (folder / "lock.patch").write_bytes(patch)
     reviewed = (
-        failures
-        if failures and not arguments.refresh
-        else _changed(selected, arguments.base) | failures.keys()
+        failures if failures and not keep_going else _changed(selected, arguments.base) | failures.keys()
     )
     sections = {
         name: _review(folder, place, arguments.base, failures.get(name, ""), fork=arguments.fork)
@@ -102,16 +106,17 @@ def main() -> None:
     steps.output(reproduced=not failures, changed=bool(patch), passed=passed)
 
 
-def _reproduce(selected: Mapping[str, Path], *, refresh: bool, jobs: int) -> dict[str, str]:
+def _reproduce(selected: Mapping[str, Path], *, refresh: bool, keep_going: bool, jobs: int) -> dict[str, str]:
     """Run what changed; returns what DVC said for each model that failed."""
-    if not refresh:
+    if not keep_going:
         status, said = pipeline.reproduce(selected, jobs)
         return dict.fromkeys(_failed(selected, said), said) if status else {}
     failures = {}
     for name, folder in selected.items():
-        status, said = pipeline.dvc(
-            "repro", "--single-item", "--force", f"{(folder / pipeline.PIPELINE_FILE).as_posix()}:fetch"
-        )
+        status, said = 0, ""
+        if refresh:
+            fetch = f"{(folder / pipeline.PIPELINE_FILE).as_posix()}:fetch"
+            status, said = pipeline.dvc("repro", "--single-item", "--force", fetch)
         if status == 0:
             status, said = pipeline.reproduce({name: folder}, jobs)
         if status:

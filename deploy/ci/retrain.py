@@ -33,6 +33,10 @@ TRIGGERS = {
     "schedule": "The weekly look at the data's source found it changed.",
     "repository_dispatch": "Monitoring asked for it.",
     "workflow_dispatch": "Somebody asked for it.",
+    # Kinds of runs of Airflow; one that was started by hand is of the kind `manual`.
+    "scheduled": "The weekly look at the data's source found it changed.",
+    "asset_triggered": "Airflow was told of new data.",
+    "kubeflow": "A run of the Kubeflow pipeline found the data changed.",
 }
 
 

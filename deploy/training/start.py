@@ -1,7 +1,11 @@
 """Starts what a pod of training is for: `run`, which gets a commit and has its code do the rest, or `worker` of Dask.
 
+usage: start.py run [MODULE ARGUMENT...]
+       start.py worker OPTION...
+
 It is all of the project that the image has, so one image serves all commits with the same uv.lock. Workers get the code of
-the run that they work for. Options after `worker` are those of `dask worker`. `run` reads:
+the run that they work for. Options after `worker` are those of `dask worker`. Without MODULE the rest is done by
+deploy.ci.cluster_run. `run` reads:
 
 RUN_FOLDER     the run's folder in the DVC remote, as a URL; `source.bundle` is there
 RUN_ARGUMENTS  of deploy.ci.reproduce, in JSON; for deploy.ci.cluster_run
@@ -19,7 +23,7 @@ HEAD, BASE = "refs/espalier/head", "refs/espalier/base"
 """The refs of the bundle."""
 
 
-def run() -> None:
+def run(command: list[str]) -> None:
     import fsspec
 
     work = Path(os.environ.get("RUN_WORK", "/work"))
@@ -36,7 +40,7 @@ def run() -> None:
     subprocess.run([*git, "checkout", "--quiet", "--detach", HEAD], check=True)
     os.chdir(clone)
     # The signals of the pod are for it.
-    os.execv(sys.executable, [sys.executable, "-m", "deploy.ci.cluster_run"])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", *(command or ["deploy.ci.cluster_run"])])  # noqa: S606
 
 
 def worker(options: list[str]) -> None:
@@ -51,4 +55,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["worker"]:
         worker(sys.argv[2:])
     else:
-        run()
+        run(sys.argv[2:])
