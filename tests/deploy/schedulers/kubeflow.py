@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -51,7 +52,8 @@ class Pipeline:
 
     def _run_tasks(self, tasks: Tasks, given: Mapping[str, str], path: str) -> None:
         made: dict[tuple[str, str], str] = {}
-        for name in ordered(tasks):
+
+        def run(name: str) -> None:
             task, place = tasks[name], f"{path}{tasks[name]['taskInfo']['name']}"
             component = self.spec["components"][task["componentRef"]["name"]]
             inputs = {}
@@ -66,8 +68,16 @@ class Pipeline:
             if "dag" in component:
                 self._run_tasks(component["dag"]["tasks"], inputs, f"{place}.")
             else:
-                for key, value in self._execute(component["executorLabel"], inputs, place).items():
-                    made[name, key] = value
+                outputs = self._execute(component["executorLabel"], inputs, place)
+                made.update({(name, key): value for key, value in outputs.items()})
+
+        waiting = TopologicalSorter({name: each.get("dependentTasks", ()) for name, each in tasks.items()})
+        waiting.prepare()
+        with ThreadPoolExecutor() as pool:
+            while waiting.is_active():
+                ready = waiting.get_ready()
+                list(pool.map(run, ready))
+                waiting.done(*ready)
 
     def _execute(self, label: str, inputs: Mapping[str, str], place: str) -> dict[str, str]:
         container = self.spec["deploymentSpec"]["executors"][label]["container"]
@@ -107,13 +117,3 @@ class Pipeline:
             self.said[place] = done.stdout
             assert done.returncode == 0, f"{place}: {words}: {done.stdout[-5000:]}"
             return {key: file.read_text() for key, file in outputs.items()}
-
-
-def ordered(tasks: Tasks) -> Iterator[str]:
-    return iter(
-        tuple(
-            TopologicalSorter(
-                {name: each.get("dependentTasks", ()) for name, each in tasks.items()}
-            ).static_order()
-        )
-    )
