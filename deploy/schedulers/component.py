@@ -102,7 +102,7 @@ def give(store: cluster.Store, name: str, stage: Any) -> None:
     entry = json.dumps(load_yaml(str(lock))["stages"][stage.name]).encode()
     with tempfile.TemporaryDirectory(prefix="espalier-record-") as temporary:
         file = Path(temporary) / "record.tar"
-        with tarfile.open(file, "w") as archive:
+        with tarfile.open(file, "w", encoding="utf-8") as archive:
             member = tarfile.TarInfo(ENTRY)
             member.size = len(entry)
             archive.addfile(member, io.BytesIO(entry))
@@ -120,7 +120,7 @@ def take(store: cluster.Store, name: str) -> None:
     with tempfile.TemporaryDirectory(prefix="espalier-record-") as temporary:
         file = Path(temporary) / "record.tar"
         store.get(_record(name), file)
-        with tarfile.open(file) as archive:
+        with tarfile.open(file, encoding="utf-8") as archive:
             archive.extractall(temporary, filter="data")
         entry = json.loads((Path(temporary) / ENTRY).read_bytes())
         for member in Path(temporary).rglob("*"):

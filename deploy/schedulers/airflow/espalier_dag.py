@@ -193,11 +193,11 @@ python3 -m deploy.ci.retrain --model "$MODEL" --patch "$CLONE/build/reproduce/lo
 """
 
 
-def bash(task_id: str, command: str, **options: object) -> BashOperator:
+def bash(task_id: str, command: str, env: dict[str, str] | None = None, **options: object) -> BashOperator:
     return BashOperator(
         task_id=task_id,
         bash_command=BEGIN + command,
-        env={**ENVIRONMENT, **options.pop("env", {})},
+        env={**ENVIRONMENT, **(env or {})},
         append_env=True,
         **options,
     )

@@ -27,6 +27,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_a_run_gives_the_bytes_of_dvc_repro_and_opens_the_pull_request(made: World, tmp_path: Path) -> None:
     clone, origin = tmp_path / "work/clone", made.origin
     clone.parent.mkdir()
+    prefix = tmp_path / "prefix"
+    prefix.write_text('echo "in the container: $*"; exec "$@"\n')
     airflow = install(
         tmp_path / "airflow",
         made.expected / "deploy/schedulers/airflow",
@@ -34,6 +36,8 @@ def test_a_run_gives_the_bytes_of_dvc_repro_and_opens_the_pull_request(made: Wor
         AIRFLOW_VAR_ESPALIER_REPOSITORY=str(origin.folder),
         AIRFLOW_VAR_ESPALIER_CLONE=str(clone),
         AIRFLOW_VAR_ESPALIER_VENV=sys.prefix,
+        # In place of a container.
+        AIRFLOW_VAR_ESPALIER_RUN=f"sh {prefix}",
         AIRFLOW_CONN_ESPALIER_FORGE=json.dumps({"conn_type": "generic", "password": world.TOKEN}),
     )
     assert "No data found" in airflow.run("dags", "list-import-errors").stdout
@@ -49,6 +53,9 @@ def test_a_run_gives_the_bytes_of_dvc_repro_and_opens_the_pull_request(made: Wor
     # The stages ran in their tasks, and nothing was left to the review. Wine is as in the remote.
     assert "Running stage 'train@decision_tree'" in said
     assert "Running stage 'models/wine/dvc.yaml:train" not in said
+    assert (
+        "in the container: dvc --wait-for-lock repro --single-item --force models/wine/dvc.yaml:fetch" in said
+    )
     assert world.TOKEN not in said
 
     (pull,) = made.github.open_pulls()

@@ -37,6 +37,7 @@ CONTENT = {"data/one": "one\n", "model/x": "x\n", "model/y": "y\n"}
 FETCHING = {
     "deploy/ci/cluster.py": "test_cluster.py: the result of a run",
     "deploy/ci/pipeline.py": "test_pipeline.py: bundle and reproduce",
+    "deploy/schedulers/component.py": "test_component.py: the inputs of a stage",
     "training/production/command.py": "test_production.py: the gate's bundle and splits",
     "training/remote/command.py": "here: pull",
     "training/review/command.py": "test_review.py: the base's outputs",
