@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -10,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from deploy.schedulers import __main__ as command
 from tests.deploy.schedulers import world
 from tests.deploy.schedulers.airflow import install
 from tests.deploy.schedulers.world import World
+from tests.e2e.clone import ROOT
 
+SMALL = {
+    "iris": {"settings": [], "train@svm": ["settings"], "select": ["train@svm"]},
+    "wine": {"settings": [], "explore": ["settings"], "select": ["settings"]},
+}
 SUBJECTS = ("deploy/schedulers", "deploy/ci/retrain.py", "deploy/ci/reproduce.py", "training/parallel.py")
 
 
@@ -64,3 +71,42 @@ def test_a_run_gives_the_bytes_of_dvc_repro_and_opens_the_pull_request(made: Wor
     world.check(made, origin.tip("retrain"))
     mine, theirs = world.contents(clone), world.contents(made.expected)
     assert [path for path in theirs if mine.get(path) != theirs[path]] == []
+
+
+@pytest.mark.long("deploy/schedulers")
+def test_a_model_that_fails_or_is_not_wanted_leaves_the_others_alone(tmp_path: Path) -> None:
+    dags, clone = tmp_path / "dags", tmp_path / "clone"
+    dags.mkdir()
+    clone.mkdir()
+    text = command.dag((ROOT / command.DAG).read_text(), SMALL)
+    # Three tries with their pauses say no more than one.
+    (dags / "small_dag.py").write_text(text.replace('"retries": 2', '"retries": 0'))
+    airflow = install(
+        tmp_path / "airflow",
+        dags,
+        AIRFLOW_VAR_ESPALIER_REPOSITORY="unused",
+        AIRFLOW_VAR_ESPALIER_CLONE=str(clone),
+        AIRFLOW_VAR_ESPALIER_RUN="false",
+    )
+
+    def run(day: str, real: str, model: str) -> dict[str, str]:
+        """Run one task, with a command that fails, and call the others successful; gives the state of each task."""
+        others = f"(?!{re.escape(real)}$).*"
+        conf = json.dumps({"model": model})
+        options = ("--conf", conf, "--mark-success-pattern", others)
+        airflow.run("dags", "test", "espalier_retrain", f"2026-01-0{day}", *options, check=False)
+        with sqlite3.connect(tmp_path / "airflow/airflow.db") as database:
+            query = (
+                "select task_id, task_instance.state from task_instance join dag_run using (run_id) "
+                "where date(logical_date) = ?"
+            )
+            return dict(database.execute(query, (f"2026-01-0{day}",)))
+
+    assert run("1", "wine.settings", "all") == {
+        **dict.fromkeys(("checkout", "iris.settings", "iris.train-svm", "iris.select"), "success"),
+        "wine.settings": "failed",
+        **dict.fromkeys(("wine.explore", "wine.select"), "upstream_failed"),
+        **dict.fromkeys(("review", "propose", "track"), "success"),
+        "verdict": "upstream_failed",
+    }
+    assert set(run("2", "wine.settings", "iris").values()) == {"success"}
