@@ -361,6 +361,22 @@ def test_from_scratch_every_hash_is_compared(repository: Repository, tmp_path: P
 
 
 @pytest.mark.slow
+def test_outputs_come_from_the_remote_and_are_never_computed(repository: Repository) -> None:
+    repository.lose_data()
+    done = repository.pipeline("outputs")
+    assert (done.returncode, repository.ran()) == (0, [])
+    assert "computing what is not here" in done.stdout
+    repository.add_remote()
+    assert repository.pipeline("bundle").returncode == 0
+    repository.ran()
+    repository.push()
+    repository.lose_data()
+    assert repository.pipeline("outputs").returncode == 0
+    assert repository.ran() == []
+    assert (repository.clone.folder / "data/raw.txt").exists()
+
+
+@pytest.mark.slow
 def test_the_bundle_of_a_further_model_comes_alone(repository: Repository) -> None:
     repository.add_wine()
     repository.lose_data()

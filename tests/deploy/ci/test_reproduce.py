@@ -197,7 +197,8 @@ def test_the_model_whose_stage_failed_is_told(two: Repository) -> None:
 
 
 @pytest.mark.slow
-def test_a_source_that_fails_keeps_no_other_model_from_fresh_data(two: Repository) -> None:
+@pytest.mark.parametrize("option", ["--refresh", "--keep-going"])
+def test_a_source_that_fails_keeps_no_other_model_from_fresh_data(two: Repository, option: str) -> None:
     """Of three models one cannot be fetched and one fails later; the change of the third is handed over."""
     source = two.clone.folder / "models/wine/dvc.yaml"
     failing = source.read_text().replace("stage.py depth data/raw.txt", "stage.py depth data/raw.txt; exit 3")
@@ -213,7 +214,7 @@ def test_a_source_that_fails_keeps_no_other_model_from_fresh_data(two: Repositor
     )
     two.clone.git("add", "--all")
     two.clone.git("commit", "--quiet", "--message", "More")
-    done, outputs = reproduce(two, "--refresh", "--base", "HEAD")
+    done, outputs = reproduce(two, option, "--base", "HEAD")
     assert done.returncode == 0, done.stderr
     assert outputs == {"reproduced": "false", "changed": "true", "passed": "false"}
     patch = text(two, "lock.patch")
