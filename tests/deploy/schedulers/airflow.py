@@ -20,11 +20,21 @@ class Airflow:
     home: Path
     variables: dict[str, str]
 
-    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def python(self, script: str) -> str:
+        """What a script prints that runs beside Airflow."""
+        return subprocess.run(
+            [str(self.home / "venv/bin/python"), "-c", script],
+            env=self.variables,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+
+    def run(self, *arguments: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [str(self.home / "venv/bin/airflow"), *arguments],
             cwd=self.home,
-            env=self.variables,
+            env={**self.variables, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.schedulers import __main__ as command
+from deploy.schedulers import graph
 from tests.deploy.schedulers import world
 from tests.deploy.schedulers.airflow import install
 from tests.deploy.schedulers.world import World
@@ -47,7 +48,6 @@ def test_a_run_gives_the_bytes_of_dvc_repro_and_opens_the_pull_request(made: Wor
         AIRFLOW_VAR_ESPALIER_RUN=f"sh {prefix}",
         AIRFLOW_CONN_ESPALIER_FORGE=json.dumps({"conn_type": "generic", "password": world.TOKEN}),
     )
-    assert "No data found" in airflow.run("dags", "list-import-errors").stdout
     airflow.run("pools", "set", "espalier", "2", "Stages at a time")
     said = airflow.run("dags", "test", "espalier_retrain").stdout
 
@@ -71,6 +71,36 @@ def test_a_run_gives_the_bytes_of_dvc_repro_and_opens_the_pull_request(made: Wor
     world.check(made, origin.tip("retrain"))
     mine, theirs = world.contents(clone), world.contents(made.expected)
     assert [path for path in theirs if mine.get(path) != theirs[path]] == []
+
+
+@pytest.mark.long("deploy/schedulers")
+def test_airflow_reads_the_dag_and_sees_the_edges_of_dvc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ROOT / command.DAG.parent
+    airflow = install(tmp_path / "airflow", folder)
+    # Without --local it would ask the database, which knows no DAG.
+    assert "No data found" in airflow.run("dags", "list-import-errors", "--local").stdout
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/broken_dag.py").write_text("from airflow.sdk import no_dag")
+    broken = airflow.run(
+        *("dags", "list-import-errors", "--local", "--output", "json"),
+        check=False,
+        AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path / "broken"),
+    )
+    assert "cannot import name" in broken.stdout
+
+    script = (
+        f"import json, sys; sys.path.insert(0, {str(folder)!r}); from espalier_dag import dag; "
+        "print(json.dumps({each.task_id: sorted(each.upstream_task_ids) for each in dag.tasks}))"
+    )
+    upstream = json.loads(airflow.python(script).splitlines()[-1])
+    monkeypatch.chdir(ROOT)
+    for model, stages in graph.read().items():
+        for stage, needed in stages.items():
+            names = [f"{model}.{each}".replace("@", "-") for each in (stage, *needed)]
+            assert upstream.pop(names[0]) == (sorted(names[1:]) or ["checkout"])
+    assert upstream.keys() == {"checkout", "review", "track", "propose", "verdict"}
 
 
 @pytest.mark.long("deploy/schedulers")
