@@ -13,14 +13,15 @@ from pathlib import Path
 import pandas as pd
 
 from training.base.errors import ConfigError, DataError
-from training.fetch import csv_files, databases, parquet_files, spark
+from training.fetch import csv_files, databases, feature_store, parquet_files, spark
 from training.fetch.objects import SCHEMES, Bucket
 from training.fetch.stream import Stream, check_names, limited, to_frame, with_rows
+from training.sections.data import FeastSettings
 
 SKLEARN_SETS = ("iris", "wine", "breast_cancer", "digits", "diabetes")
 KINDS = (
     "sklearn:NAME, a path to a .csv or .parquet file or to a folder of Parquet files, the same in s3://bucket/…, "
-    "gs://bucket/… or az://container/…, sql:SELECT … or spark:SELECT …"
+    "gs://bucket/… or az://container/…, sql:SELECT …, spark:SELECT … or feast:FEATURE_SERVICE"
 )
 
 
@@ -37,12 +38,13 @@ class Table:
     delimiter: str = ""
 
 
-def stream(source: str, encoding: str = "utf-8") -> Stream:
+def stream(source: str, encoding: str = "utf-8", feast: FeastSettings | None = None) -> Stream:
     """Open a source of any kind; its rows have distinct column names, and there are some.
 
     Args:
         source: as `data.source` names it.
         encoding: of a CSV file.
+        feast: of a source `feast:`.
 
     Raises:
         ConfigError: the kind of source is unknown, or its access is not configured.
@@ -55,6 +57,9 @@ def stream(source: str, encoding: str = "utf-8") -> Stream:
         found = databases.read(rest.strip())
     elif kind == "spark":
         found = spark.read(rest.strip())
+    elif kind == "feast":
+        entities = None if feast is None else stream(feast.entities, encoding)
+        found = feature_store.read(rest.strip(), feast, entities)
     elif kind in SCHEMES and rest.startswith("//"):
         found = _objects(source, encoding)
     elif re.match(r"\w{2,}://", source):
@@ -78,7 +83,7 @@ def read_table(source: str, encoding: str = "utf-8", rows: int | None = None) ->
 
 def is_file(source: str) -> bool:
     """Whether a source is a path on this machine."""
-    return source.partition(":")[0] not in ("sklearn", "sql", "spark", *SCHEMES)
+    return source.partition(":")[0] not in ("sklearn", "sql", "spark", "feast", *SCHEMES)
 
 
 def _sklearn(name: str) -> Stream:

@@ -70,7 +70,7 @@ def stream(data: DataSettings, rows: int | None = None) -> Stream:
     """Open the source and apply `rename`, `units` and `replace` to its rows, or to a seeded sample of so many."""
     import pyarrow as pa
 
-    found = sources.stream(data.source, data.encoding)
+    found = sources.stream(data.source, data.encoding, data.feast)
     if rows is not None:
         found = limited(found, rows)
     names = renamed(found.schema.names, data.rename)

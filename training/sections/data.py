@@ -11,8 +11,28 @@ from app.cells import Cells
 from training.base.section import Settings, Text
 
 
+class FeastSettings(Settings):
+    repository: str = Field(min_length=1)
+    """Folder of feature_store.yaml."""
+    entities: str = Field(min_length=1)
+    """The rows to join features to: a source, with the keys of the entities and `event_timestamp`."""
+    full_names: bool = False
+    """Whether a feature is called `view__feature`."""
+    as_known: bool = True
+    """Whether values that were written after a row's time do not count, where a view declares when that was."""
+
+    @field_validator("entities")
+    @classmethod
+    def _is_another_source(cls, value: str) -> str:
+        if value.startswith("feast:"):
+            raise ValueError("the entities are another source than feast:")
+        return value
+
+
 class DataSettings(Settings):
     source: str = Field(min_length=1)
+    feast: FeastSettings | None = None
+    """Of a source `feast:FEATURE_SERVICE`."""
     encoding: str = "utf-8"
     """Of a CSV file; a byte order mark goes before it."""
     rename: dict[Text, Text] = {}
