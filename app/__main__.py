@@ -22,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     # With these, prometheus_client counts in shared files; only the supervisor may set them.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
+    from app import featurestore, predictionlog
     from app.contract import BundleError, read_bundle
-    from app.predictionlog import check
     from app.predictor import load
     from app.server import ListenError, listen, serve
     from app.settings import SettingsError, environment_help, read_settings
@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         configure_logging(settings.log_format)
         bundle = read_bundle(settings.model_dir)
         if settings.prediction_log:
-            check(settings, bundle.manifest)
+            predictionlog.check(settings, bundle.manifest)
+        if settings.feature_store:
+            featurestore.check(settings, bundle.manifest)
         if settings.workers == 1:
             listener = listen(settings)
             _announce(settings, bundle)

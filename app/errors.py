@@ -25,6 +25,7 @@ Reason = Literal[
     "too_large",
     "media_type",
     "overloaded",
+    "feature_store",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 """Label values of `model_rejected_total`: closed, so that no client can create series."""

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.encodings import content_encoding, decompress
 from app.errors import RequestError
+from app.featurestore import FeatureStore
 from app.http import Answer, RequestHeaders, content_length
 from app.metrics import RouteMetrics
 from app.offload import Offload
@@ -57,6 +58,7 @@ class Endpoint:
         budget: of the process, for bodies that are not small.
         media_types: accepted besides JSON.
         takes_long: whether a body asks for what takes long however small it is; such a body is answered in the thread.
+        features: completes bodies that name an entity, which take long.
         offload: the process for large requests, if there is one.
         answer_elsewhere: asks that process for the answer.
         access_log: whether each answer is logged.
@@ -72,6 +74,7 @@ class Endpoint:
         media_types: Collection[bytes] = (),
         *,
         takes_long: Callable[[bytes | bytearray], bool] | None = None,
+        features: FeatureStore | None = None,
         offload: Offload | None = None,
         answer_elsewhere: Callable[[bytes, RequestHeaders], Answer] | None = None,
         access_log: bool = False,
@@ -84,6 +87,7 @@ class Endpoint:
         self._inline_bytes = min(INLINE_BYTES, max_body_bytes)
         self._media_types = media_types
         self._takes_long = takes_long
+        self._features = features
         self._offload = offload
         self._elsewhere = answer_elsewhere
         self._access_log = access_log
@@ -120,7 +124,9 @@ class Endpoint:
 
     def is_quick(self, body: bytes | bytearray) -> bool:
         """Whether the time that a body takes is known from its size."""
-        return self._takes_long is None or not self._takes_long(body)
+        return (self._takes_long is None or not self._takes_long(body)) and (
+            self._features is None or not self._features.is_asked_for(body)
+        )
 
     def answer(self, body: bytes, headers: RequestHeaders) -> Answer:
         """Answer at once, also invalid requests; the caller counts the answer."""
@@ -167,6 +173,14 @@ class Endpoint:
         self._budget.check(content_length(headers))
         with self._budget.holding() as hold:
             body = await read_body(message, receive, self._max_body_bytes, hold)
+            if self._features is not None and (encoding or self._features.is_asked_for(body)):
+                if encoding:
+                    loop = asyncio.get_running_loop()
+                    body = await loop.run_in_executor(_thread, self._decompressed, body, encoding)
+                    headers, encoding = {**headers, b"content-encoding": b""}, b""
+                completed = await self._features.complete(body)
+                hold(max(0, len(completed) - len(body)))
+                body = completed
             large = len(body) > self._inline_bytes
             if not encoding and len(body) * self._seconds_per_byte <= INLINE_SECONDS and self.is_quick(body):
                 return self._answer_timed(body, headers)
@@ -180,8 +194,11 @@ class Endpoint:
             return await loop.run_in_executor(_thread, self._answer_timed, body, headers)
 
     def _answer_compressed(self, body: bytes, encoding: bytes, headers: RequestHeaders) -> Answer:
+        return self._answer(self._decompressed(body, encoding), headers)
+
+    def _decompressed(self, body: bytes, encoding: bytes) -> bytes:
         self._budget.check(len(body), len(body))
-        return self._answer(decompress(body, encoding, self._max_body_bytes), headers)
+        return decompress(body, encoding, self._max_body_bytes)
 
     def _answer_elsewhere(self, body: bytes, encoding: bytes, headers: RequestHeaders) -> Answer:
         assert self._elsewhere is not None  # noqa: S101  for mypy: it is given with the process

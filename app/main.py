@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from app import metrics
 from app.contract import Bundle, read_bundle
 from app.fastpath import Endpoint
+from app.featurestore import FeatureStore
 from app.http import BINARY, JSON
 from app.metrics import Exposition, HttpMetrics, ModelMetrics, export_age, export_process
 from app.offload import Offload
@@ -73,7 +74,7 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The API's description; made on first use, to keep the start fast."""
         if self.openapi_schema is None:
-            self.openapi_schema = document(self, self.state.service)
+            self.openapi_schema = document(self, self.state.service, self.state.feature_store)
         return self.openapi_schema
 
 
@@ -131,6 +132,9 @@ def create_app(
     state.prediction_log = (
         PredictionLog(settings, bundle.manifest, registry) if settings.prediction_log else None
     )
+    state.feature_store = (
+        FeatureStore(settings, bundle.manifest, registry) if settings.feature_store else None
+    )
     state.http = HttpMetrics(registry)
     state.budget = Budget(settings.max_buffered_bytes, body_limit(settings, len(service.manifest.features)))
     state.draining = False
@@ -178,7 +182,7 @@ def _add_predictions(app: Application, protocol: Protocol) -> dict[str, Endpoint
             **options,
         )
 
-    predictions = endpoint("/predict", "predict", service.predict)
+    predictions = endpoint("/predict", "predict", service.predict, features=app.state.feature_store)
     inference = endpoint(_INFER, "infer", protocol.infer, media_types=(BINARY.encode(),))
     inference_of_version = endpoint(_INFER_VERSION, "infer", protocol.infer, media_types=(BINARY.encode(),))
 

@@ -14,7 +14,7 @@ import os
 import re
 from collections import Counter as Multiset
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -71,6 +71,10 @@ OFFLOADED = "offloaded"
 
 LOG_ROWS = "prediction_log_rows"
 LOG_QUEUE = "prediction_log_queue_rows"
+
+FEATURE_STORE_REQUESTS = "feature_store_requests"
+FEATURE_STORE_DURATION = "feature_store_request_duration_seconds"
+FEATURE_STORE_VALUES = "feature_store_values"
 
 OTHER_METHOD = "other"
 OTHER_HANDLER = "none"
@@ -332,6 +336,44 @@ class LogMetrics:
         self.written, self.dropped, self.failed = map(rows.labels, ("written", "dropped", "failed"))
         about = "Rows that wait for the thread that writes."
         self.queue = Gauge(LOG_QUEUE, about, registry=registry, multiprocess_mode="livesum")
+
+
+class FeatureStoreMetrics:
+    """The metrics of the feature store's client; they exist only if it is on.
+
+    Args:
+        features: of the model.
+        registry: of the metrics.
+    """
+
+    def __init__(self, features: Sequence[str], registry: CollectorRegistry) -> None:
+        requests = Counter(
+            FEATURE_STORE_REQUESTS,
+            "Requests to the feature store: answered, not answered in time, or failed.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._requests = {each: requests.labels(each) for each in ("ok", "timeout", "failed")}
+        about = "Time until the feature store answered or was given up."
+        self._duration = Histogram(FEATURE_STORE_DURATION, about, buckets=_LATENCY, registry=registry)
+        self._values = Counter(
+            FEATURE_STORE_VALUES,
+            "Features looked up, by whether the store had a value that is not too old.",
+            ["feature", "outcome"],
+            registry=registry,
+        )
+        for feature in features:
+            for outcome in ("found", "not_found", "expired"):
+                self._values.labels(as_label(feature, OTHER_FIELD), outcome)
+
+    def observe(self, outcome: str, seconds: float) -> None:
+        self._requests[outcome].inc()
+        self._duration.observe(seconds)
+
+    def count_values(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Count values by feature and outcome."""
+        for (feature, outcome), number in counts.items():
+            self._values.labels(as_label(feature, OTHER_FIELD), outcome).inc(number)
 
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

@@ -6,14 +6,16 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from typing_extensions import TypedDict
 
 from app.contract import Manifest
+from app.featurestore import MAX_KEY_LENGTH, FeatureStore
 from app.protocol import Parameters, infer_request
 from app.schema import object_of
 from app.service import Service
+from app.settings import KeyType
 
 _REF = "#/components/schemas/{model}"
 _MODEL = "/v2/models/{model_name}"
@@ -24,7 +26,8 @@ _ERRORS = {
     413: "The body is too large, or has too many rows",
     415: "The content type or encoding is not supported",
     422: "The input is wrong; each fault is named",
-    503: "The service holds too much for other requests; `Retry-After` says when to try again",
+    503: "The service holds too much for other requests, or its feature store does not answer; `Retry-After` says when "
+    "to try again",
 }
 
 
@@ -86,7 +89,7 @@ def description(service: Service) -> str:
     )
 
 
-def document(app: FastAPI, service: Service) -> dict[str, Any]:
+def document(app: FastAPI, service: Service, features: FeatureStore | None = None) -> dict[str, Any]:
     """FastAPI's document, completed: the routes read raw bytes, so FastAPI does not know their types."""
     made = get_openapi(
         title=app.title,
@@ -98,7 +101,7 @@ def document(app: FastAPI, service: Service) -> dict[str, Any]:
     )
     components = _Components()
     paths = made["paths"]
-    _describe_predict(paths["/predict"]["post"], service, components)
+    _describe_predict(paths["/predict"]["post"], service, components, features)
     _describe_answers(paths, infer_request(service.tensors), components)
     served = {"model_name": service.manifest.name, "version": service.manifest.version}
     error = _json(components.add(Error))
@@ -116,9 +119,12 @@ def document(app: FastAPI, service: Service) -> dict[str, Any]:
     return made
 
 
-def _describe_predict(operation: dict[str, Any], service: Service, components: _Components) -> None:
+def _describe_predict(
+    operation: dict[str, Any], service: Service, components: _Components, features: FeatureStore | None
+) -> None:
     explained = service.explanations is not None
-    shapes = [components.add(each) for each in service.schema.shapes(explained=explained)]
+    entity = None if features is None else _entity(features)
+    shapes = [components.add(each) for each in service.schema.shapes(explained=explained, entity=entity)]
     answers = [components.add(each) for each in _answers(service)]
     content = _json({"anyOf": shapes})
     examples = _examples(service.manifest)
@@ -132,6 +138,10 @@ def _describe_predict(operation: dict[str, Any], service: Service, components: _
         operation["description"] += (
             " With `explain`, it says what each feature contributes. If a feature of an instance has this name, ask "
             "with `instances`."
+        )
+    if features is not None:
+        operation["description"] += (
+            " An instance may name an `entity` instead of features: those that it leaves out are looked up in the feature store."
         )
     operation["requestBody"] = {"required": True, "content": content}
     operation["responses"]["200"] = {"description": "The prediction", "content": _json({"anyOf": answers})}
@@ -165,6 +175,16 @@ def _describe_answers(paths: dict[str, Any], infer: Any, components: _Components
         "description": "Prometheus text format",
         "content": {"text/plain": {"schema": {"type": "string"}}},
     }
+
+
+def _entity(features: FeatureStore) -> Any:
+    """The type of an entity."""
+    types: dict[KeyType, Any] = {
+        "int": Annotated[int, Field(ge=-(2**63), lt=2**63)],
+        "string": Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH)],
+    }
+    closed = ConfigDict(extra="forbid", strict=True)
+    return object_of("Entity", {name: types[kind] for name, kind in features.keys.items()}, closed)
 
 
 class _Components:

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from operator import itemgetter
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +35,18 @@ Shape = Literal["instance", "instances", "columns"]
 EXPLAIN = "explain"
 """The key of a request whose predictions are to be explained."""
 
+ENTITY = "entity"
+"""The key of an instance whose other features are those of an entity in the feature store."""
+
 _SEVERAL = re.compile(rb'\s*\{\s*"(?:(instances)"\s*:\s*\[|(columns)"\s*:\s*\{)')
 
 _NO_MOMENT = f"must be a date and time in ISO 8601, such as {EXAMPLE}"
 
+_NO_ENTITY = "is unknown: an instance may have it if the service has a feature store, and nothing else may"
+
 _FAULTS: dict[str, tuple[Reason, str]] = {
     "missing": ("missing_field", "is required"),
+    "entity": ("unknown_field", _NO_ENTITY),
     "extra_forbidden": ("unknown_field", "is unknown: no feature or field has this name"),
     "float_type": ("wrong_type", "must be a number"),
     "finite_number": ("not_finite", "must be finite, neither NaN nor infinite"),
@@ -147,12 +153,15 @@ class Schema:
     @cached_property
     def instance(self) -> TypeAdapter[dict[str, Any]]:
         """An object with one key per feature."""
-        return TypeAdapter(self._fields("Instance", self._required(self._values)))
+        return TypeAdapter(self._checked_instance())
 
     @cached_property
     def instances(self) -> TypeAdapter[dict[str, Any]]:
         """`{"instances": [...]}`."""
-        return TypeAdapter(_many(self._fields("Instance", self._required(self._values))))
+        return TypeAdapter(_many(self._checked_instance()))
+
+    def _checked_instance(self) -> Any:
+        return self._fields("Instance", self._required(self._values) | optional(self._refused_entity()))
 
     @cached_property
     def columns(self) -> TypeAdapter[dict[str, Any]]:
@@ -160,17 +169,25 @@ class Schema:
         columns = self._fields("ColumnsByFeature", self._required(self._lists))
         return TypeAdapter(_columns(columns))
 
-    def shapes(self, *, explained: bool) -> tuple[Any, Any, Any]:
-        """The types of the three shapes of a request, for the documentation.
+    def shapes(self, *, explained: bool, entity: Any = None) -> list[Any]:
+        """The types of the shapes of a request, for the documentation.
 
         Args:
             explained: whether the model's predictions can be explained.
+            entity: the type of an entity, if there is a feature store.
         """
         values = self._required(self._values)
-        instance = self._fields("Instance", values)
+        instance = each = self._fields("Instance", values)
         columns = self._fields("ColumnsByFeature", self._required(self._lists))
-        one = self._fields("InstanceToExplain", _EXPLAIN | values) if explained else instance
-        return one, _many(instance, explained=explained), _columns(columns, explained=explained)
+        one = [self._fields("InstanceToExplain", _EXPLAIN | values) if explained else instance]
+        if entity is not None:
+            completed = {ENTITY: entity} | optional(self._values)
+            of_entity = self._fields("InstanceOfEntity", completed)
+            each = Union[instance, of_entity]  # noqa: UP007  these types have no operator
+            one.append(
+                self._fields("InstanceOfEntityToExplain", _EXPLAIN | completed) if explained else of_entity
+            )
+        return [*one, _many(each, explained=explained), _columns(columns, explained=explained)]
 
     @cached_property
     def _tensors(self) -> TypeAdapter[dict[str, Any]]:
@@ -184,7 +201,16 @@ class Schema:
     def _containers(self) -> dict[str, Any]:
         """The keys of other shapes, which an instance may not have, even if unknown fields are ignored."""
         names = ("instances", "columns", EXPLAIN) if self.ignore_unknown else ()
-        return {name: Annotated[Any, AfterValidator(_refuse)] for name in names if name not in self.features}
+        refused = {
+            name: Annotated[Any, AfterValidator(_refuse)] for name in names if name not in self.features
+        }
+        return refused | self._refused_entity()
+
+    def _refused_entity(self) -> dict[str, Any]:
+        """The key for an entity, which is not ignored either: the features that it stands for would be taken for missing."""
+        if not self.ignore_unknown or ENTITY in self.features:
+            return {}
+        return {ENTITY: Annotated[Any, AfterValidator(_refuse_entity)]}
 
     def _required(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Fields that are required unless their features may be missing."""
@@ -427,6 +453,8 @@ class Schema:
                 each["type"] = "finite_number"
             place = (*prefix, *each["loc"])
             feature = next((self.features[p] for p in reversed(place) if p in self.features), None)
+            if each["type"] == "extra_forbidden" and place[-1] == ENTITY:
+                each["type"] = "entity"
             kind, reason = _FAULTS.get(each["type"], ("wrong_type", each["msg"].removeprefix("Input ")))
             if each["type"] in _FAULTS:
                 reason = reason.format(unit=_unit(feature), **each.get("ctx", {}))
@@ -449,6 +477,10 @@ def _reader(feature: DatetimeFeature) -> Callable[[str], datetime]:
 
 def _refuse(_: object) -> None:
     raise ValueError("belongs to another shape")
+
+
+def _refuse_entity(_: object) -> None:
+    raise PydanticCustomError("entity", "no entity")
 
 
 def _annotation(feature: Feature, reject: bool, words: Set[str]) -> Any:

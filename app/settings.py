@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -53,6 +54,29 @@ def listed(given: object) -> Any:
 
 def _chosen(given: object) -> object:
     return given if given in ("all", "none") else listed(given)
+
+
+KeyType = Literal["int", "string"]
+
+
+def _keys(given: object) -> Any:
+    """`driver_id:int,region:string` by name."""
+    if not isinstance(given, str):
+        return given
+    pairs = [each.rpartition(":")[::2] for each in listed(given)]
+    if not all(name and kind in get_args(KeyType) for name, kind in pairs):
+        raise ValueError("it must be names with a type, int or string, such as driver_id:int,region:string")
+    return {name.strip(): kind for name, kind in pairs}
+
+
+def _ages(given: object) -> Any:
+    """`trips=172800,profile=3600` by view."""
+    if not isinstance(given, str):
+        return given
+    pairs = [each.rpartition("=")[::2] for each in listed(given)]
+    if not all(view and re.fullmatch(r"\d{1,10}", seconds.strip()) for view, seconds in pairs):
+        raise ValueError("it must be views with whole seconds, such as trips=172800,profile=3600")
+    return {view.strip(): float(seconds) for view, seconds in pairs}
 
 
 MIB = 1024 * 1024
@@ -159,6 +183,32 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="rows that may wait to be written; further ones are dropped and counted",
     )
+    feature_store: str = Field(
+        "",
+        description="address of Feast's feature server, such as http://feast:6566, for requests that name an entity; no "
+        "such requests if empty",
+    )
+    feature_store_service: str = Field(
+        "", description="its feature service; if empty, the one of which the model was trained"
+    )
+    feature_store_keys: Annotated[dict[str, KeyType], NoDecode, BeforeValidator(_keys)] = Field(
+        {}, description="keys of an entity with their types, such as driver_id:int,region:string"
+    )
+    feature_store_timeout: float = Field(
+        0.25,
+        gt=0,
+        le=60,
+        allow_inf_nan=False,
+        description="seconds in which it must answer; a request that waits longer gets a 503",
+    )
+    feature_store_connections: int = Field(
+        8, ge=1, le=1024, description="connections of each process to it; further requests wait for one"
+    )
+    feature_store_max_age: Annotated[dict[str, float], NoDecode, BeforeValidator(_ages)] = Field(
+        {},
+        description="views with seconds after which their values count as missing, such as trips=172800, as Feast's ttl "
+        "does in training",
+    )
 
 
 def read_settings() -> Settings:
@@ -207,7 +257,7 @@ def environment_help() -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "not set"
-    if value == "":
+    if value in ("", {}):
         return "empty"
     if isinstance(value, float):
         return f"{value:g}"
