@@ -447,7 +447,8 @@ class Schema:
         return valid
 
     def _details(self, error: ValidationError, prefix: tuple[str | int, ...] = ()) -> Iterator[Detail]:
-        for each in error.errors(include_url=False):
+        # An entity where none can be explains why features are missing, so it comes first.
+        for each in sorted(error.errors(include_url=False), key=lambda one: one["loc"][-1:] != (ENTITY,)):
             if each["type"] == "float_type" and type(each["input"]) is int:
                 # An integer that is no float is too large for one.
                 each["type"] = "finite_number"
