@@ -65,6 +65,13 @@ $(ESTIMATORS): $(READY) | $(UV)
 	  --group mlflow --compile-bytecode --python $(PYTHON)
 	@touch $@
 
+.PHONY: feast
+feast: deploy/feast/.venv/.ready ## Add Feast, in an environment of its own: docs/feature-store.md
+
+deploy/feast/.venv/.ready: deploy/feast/uv.lock deploy/feast/pyproject.toml | $(UV)
+	uv sync --project deploy/feast --locked --compile-bytecode --python $(PYTHON)
+	@touch $@
+
 .uv/bin/uv:
 	@echo "uv is not installed: getting it from PyPI into .uv"
 	@$(PYTHON) -m venv .uv \

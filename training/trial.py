@@ -67,16 +67,30 @@ def copy(document: Mapping[str, Any]) -> Path:
     (folder / WATCHED.parent).mkdir(exist_ok=True)
     if WATCHED.is_dir():
         (folder / WATCHED).symlink_to(WATCHED.resolve())
-    source = Path(str(document.get("data", {}).get("source", "")))
-    if sources.is_file(str(source)) and not source.is_absolute() and not source.is_relative_to(WATCHED):
-        if ".." in source.parts:
-            raise ConfigError(
-                f"data.source: {source} leaves the model's folder, and a trial has a copy of that: write the whole path"
-            )
-        place = folder / source.parts[0]
-        if not place.exists() and Path(source.parts[0]).exists():
-            place.symlink_to(Path(source.parts[0]).resolve())
+    data = document.get("data", {})
+    named = {"source": data.get("source", "")}
+    named |= {
+        f"feast.{key}": data["feast"].get(key, "") for key in ("repository", "entities") if data.get("feast")
+    }
+    for key, text in named.items():
+        _link(folder, key, str(text))
     return folder
+
+
+def _link(folder: Path, key: str, text: str) -> None:
+    """Let the trial's folder have a path that the section `data` names."""
+    source = Path(text)
+    if not sources.is_file(text) or source.is_absolute() or source.is_relative_to(WATCHED):
+        return
+    if ".." in source.parts:
+        raise ConfigError(
+            f"data.{key}: {source} leaves the model's folder, and a trial has a copy of that: write the whole path"
+        )
+    if not source.parts:
+        return
+    place = folder / source.parts[0]
+    if not place.exists() and Path(source.parts[0]).exists():
+        place.symlink_to(Path(source.parts[0]).resolve())
 
 
 def _run(folder: Path, stage: str, *arguments: str, rows: str, check: bool = True) -> bool:

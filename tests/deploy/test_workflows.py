@@ -453,6 +453,7 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         ("github-actions", "/"),
         ("github-actions", "/.github/actions/*"),
         ("uv", "/"),
+        ("uv", "/deploy/feast"),
         ("uv", "/deploy/mlflow"),
         ("uv", "/deploy/schedulers/airflow"),
         ("uv", "/deploy/schedulers/kubeflow"),
@@ -471,6 +472,7 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
     found = {path.relative_to(ROOT).as_posix() for path in _tracked() if path.name in locks}
     assert found <= {
         "uv.lock",
+        "deploy/feast/uv.lock",
         "app/Dockerfile",
         "deploy/mlflow/uv.lock",
         "training/Dockerfile",

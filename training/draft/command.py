@@ -40,6 +40,7 @@ from training.fetch import sources
 from training.fetch.csv_files import EncodingError
 from training.fetch.sources import Table
 from training.prepare.checks import Checked, check
+from training.sections.data import FeastSettings
 from training.sections.schema import SchemaSettings
 from training.sections.split import SplitSettings
 
@@ -58,16 +59,23 @@ def main() -> None:
         "--group", metavar="COLUMN", help="rows with the same value, such as a patient, stay together"
     )
     parser.add_argument("--time", metavar="COLUMN", help="the newest rows are the test split")
+    parser.add_argument(
+        "--feast-repository",
+        metavar="FOLDER",
+        help="of a source feast:FEATURE_SERVICE: where feature_store.yaml is",
+    )
+    parser.add_argument("--entities", metavar="SOURCE", help="and the rows to which its features are joined")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--write", action="store_true", help="put the sections into params.yaml")
     where.add_argument("--model", metavar="NAME", help="create models/NAME with these sections")
     arguments = parser.parse_args()
     what = arguments.target, _renames(arguments.rename), arguments.task
     split = _split(arguments.group, arguments.time)
+    feast = _feast(arguments.source, arguments.feast_repository, arguments.entities)
     if arguments.model is not None:
-        _create(arguments.model, arguments.source, *what, split)
+        _create(arguments.model, arguments.source, *what, split, feast)
         return
-    text = draft(arguments.source, *what, split=split)
+    text = draft(arguments.source, *what, split=split, feast=feast)
     data = selection.prepared(text)
     text += "\n" + selection.render(data)
     if arguments.write:
@@ -103,9 +111,10 @@ def _create(
     renames: dict[str, str],
     task: Task | None,
     split: SplitSettings | None,
+    feast: FeastSettings | None,
 ) -> None:
     with folder.created(name, source) as copied:
-        text = draft(copied, target, renames, task, name, split)
+        text = draft(copied, target, renames, task, name, split, feast)
         data = selection.prepared(text)
         profile = data.profile
         train = document.algorithms(profile.task, profile.train_rows, document.widest(profile))
@@ -125,6 +134,7 @@ def draft(
     task: Task | None = None,
     name: str | None = None,
     split: SplitSettings | None = None,
+    feast: FeastSettings | None = None,
 ) -> str:
     """Write name, data and schema as YAML that `training.base.config` reads and `training.prepare` accepts.
 
@@ -135,6 +145,7 @@ def draft(
         task: to draft for, whatever the target looks like.
         name: of the model; made of the source if None.
         split: to write, too; without it, that of params.yaml counts.
+        feast: of a source `feast:`.
 
     Raises:
         ConfigError: a column is missing, or has a name that a feature cannot have.
@@ -142,7 +153,7 @@ def draft(
     """
     from training.fetch.stage import rename
 
-    table, encoding = _read(source)
+    table, encoding = _read(source, feast)
     frame = rename(table.frame, renames)
     if len(frame) >= selection.MOST_ROWS:
         log.warning(
@@ -172,7 +183,7 @@ def draft(
     lines = [
         yaml_text.entry("name", name or _name(source)),
         "",
-        *_data_section(source, encoding, renames, columns),
+        *_data_section(source, encoding, renames, columns, feast),
         "",
         *_schema_section(schema, comments, columns),
         *(_split_section(split) if split else ()),
@@ -189,6 +200,16 @@ def _split(group: str | None, time: str | None) -> SplitSettings | None:
     return SplitSettings.model_validate({"by": "_".join(given), **given, **size})
 
 
+def _feast(source: str, repository: str | None, entities: str | None) -> FeastSettings | None:
+    if not source.startswith("feast:"):
+        if repository or entities:
+            raise ConfigError("--feast-repository and --entities are of a source feast:FEATURE_SERVICE")
+        return None
+    if not repository or not entities:
+        raise ConfigError("a source feast:… needs --feast-repository FOLDER and --entities SOURCE")
+    return FeastSettings(repository=repository, entities=entities)
+
+
 def _renames(pairs: Sequence[str]) -> dict[str, str]:
     split = [pair.rpartition("=") for pair in pairs]
     for pair, (_, mark, new) in zip(pairs, split, strict=True):
@@ -197,12 +218,12 @@ def _renames(pairs: Sequence[str]) -> dict[str, str]:
     return {old: new for old, _, new in split}
 
 
-def _read(source: str) -> tuple[Table, str]:
+def _read(source: str, feast: FeastSettings | None) -> tuple[Table, str]:
     """The source, or a sample of its rows, and the encoding in which it can be read."""
     try:
-        return sources.read_table(source, rows=selection.MOST_ROWS), "utf-8"
+        return sources.read_table(source, rows=selection.MOST_ROWS, feast=feast), "utf-8"
     except EncodingError as error:
-        return sources.read_table(source, error.suggestion, selection.MOST_ROWS), error.suggestion
+        return sources.read_table(source, error.suggestion, selection.MOST_ROWS, feast), error.suggestion
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -289,9 +310,13 @@ def _checked(frame: pd.DataFrame, schema: dict[str, Any], columns: Columns) -> C
     return check(replace(remove_units(frame, columns.units), columns.replace), settings, columns.cells)
 
 
-def _data_section(source: str, encoding: str, renames: dict[str, str], columns: Columns) -> list[str]:
+def _data_section(
+    source: str, encoding: str, renames: dict[str, str], columns: Columns, feast: FeastSettings | None
+) -> list[str]:
     cells = columns.cells
     lines = ["data:", "  " + yaml_text.entry("source", source)]
+    if feast is not None:
+        lines.append("  " + yaml_text.entry("feast", feast.model_dump(include={"repository", "entities"})))
     if encoding != "utf-8":
         lines.append(
             f"  {yaml_text.entry('encoding', encoding)}  # not UTF-8: look whether its texts come out right"

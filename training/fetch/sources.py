@@ -75,9 +75,11 @@ def read(source: str, encoding: str = "utf-8", rows: int | None = None) -> pd.Da
     return read_table(source, encoding, rows).frame
 
 
-def read_table(source: str, encoding: str = "utf-8", rows: int | None = None) -> Table:
+def read_table(
+    source: str, encoding: str = "utf-8", rows: int | None = None, feast: FeastSettings | None = None
+) -> Table:
     """Read a source as `read` does, with the delimiter of a CSV file."""
-    found = stream(source, encoding)
+    found = stream(source, encoding, feast)
     return Table(to_frame(found if rows is None else limited(found, rows)), found.delimiter)
 
 
