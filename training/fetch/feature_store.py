@@ -18,8 +18,9 @@ from training.fetch.stream import Stream
 from training.sections.data import FeastSettings
 
 FEAST_PYTHON = "ESPALIER_FEAST_PYTHON"
-"""The Python that has Feast."""
-_PROJECT = Path(__file__).parents[2] / "deploy/feast"
+"""Names the Python that has Feast."""
+PYTHON = Path(__file__).parents[2] / "deploy/feast/.venv/bin/python"
+"""The Python that has it otherwise."""
 
 
 def read(service: str, settings: FeastSettings | None, entities: Stream | None) -> Stream:
@@ -74,12 +75,11 @@ def _python() -> str:
         if not Path(given).is_file():
             raise ConfigError(f"{FEAST_PYTHON}: there is no Python at {given}")
         return given
-    made = _PROJECT / ".venv/bin/python"
-    if not made.is_file():
+    if not PYTHON.is_file():
         raise ConfigError(
             f"feast: needs Feast: run `make feast`, or set {FEAST_PYTHON} to a Python that has it"
         )
-    return str(made)
+    return str(PYTHON)
 
 
 def _run(python: str, task: dict[str, object]) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     store = _opened(task["repository"])
     asked = _asked(store, task["service"])
     asked.check_names(full_names=task["full_names"])
-    requests = _requests(pq.read_table(task["entities"]), asked)
+    requests = requests_of(pq.read_table(task["entities"]), asked)
     # Feast takes rows with the same keys at the same time for one, and keeps no order.
     numbers = requests.groupby(list(requests.columns), sort=False, dropna=False).ngroup().to_numpy()
     distinct = requests.drop_duplicates(ignore_index=True)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 @dataclass
-class _Asked:
+class Asked:
     """What a feature service needs and gives.
 
     Attributes:
@@ -107,7 +107,7 @@ def _opened(repository: str) -> Any:
         _refuse(f"cannot open the Feast repository {repository}: {_line(error)}")
 
 
-def _asked(store: Any, name: str) -> _Asked:
+def _asked(store: Any, name: str) -> Asked:
     from feast.errors import FeatureServiceNotFoundException
 
     try:
@@ -118,7 +118,7 @@ def _asked(store: Any, name: str) -> _Asked:
             f"Feast has no feature service {name!r}; there is {known}: run `feast apply`, or correct data.source"
         )
     views = {each.name: each for each in store.list_all_feature_views()}
-    made = _Asked()
+    made = Asked()
     for projection in service.feature_view_projections:
         made.add(projection, views)
     if not made.by_view:
@@ -126,7 +126,7 @@ def _asked(store: Any, name: str) -> _Asked:
     return made
 
 
-def _requests(entities: Any, asked: _Asked) -> Any:
+def requests_of(entities: Any, asked: Asked) -> Any:
     """The columns that Feast joins by, with the types that it declares."""
     import pandas as pd
 
@@ -189,7 +189,7 @@ def _joined(store: Any, rows: Any, features: Any, options: Mapping[str, bool]) -
     return table
 
 
-def _typed(joined: Sequence[Any], asked: _Asked, rows: int, *, full_names: bool) -> Any:
+def _typed(joined: Sequence[Any], asked: Asked, rows: int, *, full_names: bool) -> Any:
     """The features of so many rows, as Arrow has Feast's types: pandas makes floats of integers if one is missing."""
     import pyarrow as pa
     from feast.types import from_feast_to_pyarrow_type
