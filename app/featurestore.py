@@ -42,7 +42,8 @@ MAX_KEY_LENGTH = 256
 
 _REPORT_SECONDS = 60
 _MENTIONED = b'"%b"' % ENTITY.encode()
-_ESCAPED = b"\\u"
+_ESCAPED = b"\\"
+"""A key may be written with escapes."""
 _NO_TIME = -(2**63)
 """What Feast sends for a time that is missing."""
 

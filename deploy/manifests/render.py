@@ -31,6 +31,7 @@ WAYS = (
     "gateway-api",
     "deployment",
     "prediction-log",
+    "feature-store",
     "batch-scoring",
     "batch-scoring-release",
 )
@@ -52,6 +53,7 @@ VARIANTS: tuple[tuple[str, ...], ...] = (
     ("gateway-api", "deployment"),
     ("ingress-alb", "prediction-log"),
     ("ingress-alb", "prediction-log", "deployment"),
+    ("ingress-alb", "feature-store"),
     ("ingress-alb", "batch-scoring"),
     ("ingress-alb", "batch-scoring", "batch-scoring-release", "deployment"),
 )

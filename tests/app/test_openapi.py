@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 from tests.app.conftest import Serve
 from tests.bundles import number_row
+from tests.fake_feast import fake_feast
 from tests.tools import examples
 
 CHECKS = [
@@ -169,7 +170,35 @@ def test_the_api_does_what_its_document_says(
     bundle: str, mode: GenerationMode, request: pytest.FixtureRequest, serve: Serve
 ) -> None:
     """Every operation with inputs that fit its description, and with inputs that do not."""
-    api = schemathesis.openapi.from_asgi("/openapi.json", serve(request.getfixturevalue(bundle)).app)
+    _follow_the_document(serve(request.getfixturevalue(bundle)).app, mode)
+
+
+@pytest.mark.hypothesis
+@pytest.mark.no_cover
+@pytest.mark.long("app", "tests/app", "uv.lock")
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_the_api_with_a_feature_store_does_what_its_document_says(
+    mixed_model: Path, mode: GenerationMode, serve: Serve
+) -> None:
+    """The store has every other entity, and of some of these the age, without which the model does not predict."""
+    with fake_feast(_EveryOther(), key="id") as feast:
+        settings = {"feature_store_service": "plants", "feature_store_keys": {"id": "int", "bed": "string"}}
+        client = serve(mixed_model, feature_store=feast.url, feature_store_timeout=10, **settings)
+        _follow_the_document(client.app, mode)
+
+
+class _EveryOther(dict[Any, dict[str, Any]]):
+    """Rows of a feature server for any entity."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return {"plants__age": 3.0 if key % 4 else None, "plants__soil type": "clay"} if key % 2 else default
+
+    def values(self) -> Any:
+        return [{"plants__age": 3.0, "plants__soil type": "clay"}]
+
+
+def _follow_the_document(app: Any, mode: GenerationMode) -> None:
+    api = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [each.ok() for each in api.get_all_operations() if isinstance(each, Ok)]
     assert len(operations) == 14
     for operation in operations:

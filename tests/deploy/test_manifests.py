@@ -93,6 +93,18 @@ def test_the_documented_patch_names_the_bucket_of_the_prediction_log() -> None:
     assert settings.prediction_log_sample == 0.1
 
 
+def test_the_documented_patch_names_the_keys_of_an_entity() -> None:
+    documents = _with_documented_patch("feature-store.md", "feature-store")
+    workload = next(each for each in documents if each["kind"] == "Rollout")
+    variables = {
+        each["name"]: each["value"] for each in workload["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert variables["ESPALIER_FEATURE_STORE_KEYS"] == "driver_id:int"
+    assert variables["ESPALIER_FEATURE_STORE"] == "http://feast.feast.svc.cluster.local:6566"
+    (policy,) = (each["spec"] for each in documents if each["kind"] == "NetworkPolicy")
+    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53, 6566]
+
+
 def test_the_documented_patch_says_what_is_scored() -> None:
     documents = _with_documented_patch("batch-scoring.md", "batch-scoring")
     (cron,) = (each for each in documents if each["kind"] == "CronJob")
