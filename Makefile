@@ -66,10 +66,11 @@ $(ESTIMATORS): $(READY) | $(UV)
 	@touch $@
 
 .PHONY: feast
-feast: deploy/feast/.venv/.ready ## Add Feast, in an environment of its own: docs/feature-store.md
+feast: .venv/feast/.ready ## Add Feast, in an environment of its own: docs/feature-store.md
 
-deploy/feast/.venv/.ready: deploy/feast/uv.lock deploy/feast/pyproject.toml | $(UV)
-	uv sync --project deploy/feast --locked --compile-bytecode --python $(PYTHON)
+# Below .venv, because tools and tests look through all of deploy/.
+.venv/feast/.ready: deploy/feast/uv.lock deploy/feast/pyproject.toml | $(READY) $(UV)
+	UV_PROJECT_ENVIRONMENT="$(CURDIR)/.venv/feast" uv sync --project deploy/feast --locked --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 .uv/bin/uv:

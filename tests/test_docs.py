@@ -148,15 +148,15 @@ def test_each_setting_of_the_service_is_documented_with_its_default(name: str) -
     variable = PREFIX + name.upper()
     rows = {
         cells[0].strip("`"): cells[1].replace("`", "").removesuffix(" in each process")
-        for page in ("configuration.md", "prediction-log.md")
+        for page in ("configuration.md", "prediction-log.md", "feature-store.md")
         for _, cells in _tables(page)
     }
     assert variable in rows, f"no table of docs/configuration.md has {variable}"
     told, default = rows[variable], ServiceSettings.model_fields[name].default
     if told.endswith(" MiB"):
         assert int(told.removesuffix(" MiB")) * 2**20 == default
-    elif default in (None, ""):
-        assert told == ("empty" if default == "" else "not set")
+    elif default in (None, "", {}):
+        assert told == ("not set" if default is None else "empty")
     else:
         assert told == (
             ",".join(default) if isinstance(default, tuple) else f"{default}".lower().removesuffix(".0")

@@ -19,7 +19,7 @@ from training.sections.data import FeastSettings
 
 FEAST_PYTHON = "ESPALIER_FEAST_PYTHON"
 """Names the Python that has Feast."""
-PYTHON = Path(__file__).parents[2] / "deploy/feast/.venv/bin/python"
+PYTHON = Path(__file__).parents[2] / ".venv/feast/bin/python"
 """The Python that has it otherwise."""
 
 
