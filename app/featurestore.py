@@ -40,6 +40,8 @@ MAX_ENTITIES = 1000
 """Of a request."""
 MAX_KEY_LENGTH = 256
 
+_INLINE_BYTES = 16 * 1024
+"""Larger bodies are read and written in a thread."""
 _REPORT_SECONDS = 60
 _MENTIONED = b'"%b"' % ENTITY.encode()
 _ESCAPED = b"\\"
@@ -103,8 +105,9 @@ class FeatureStore:
             RequestError: 413 for too many entities; 422 that names an invalid key, or a feature of which the store has no value
                 and without which the model does not predict; 503 if the store does not answer in time.
         """
+        large = len(body) > _INLINE_BYTES
         try:
-            document = from_json(body)
+            document = await asyncio.to_thread(from_json, body) if large else from_json(body)
         except ValueError:
             return body
         instances = self._with_entity(document)
@@ -124,7 +127,8 @@ class FeatureStore:
             found = await self._asked(distinct)
             self._put([places[key] for key in keys], instances, found)
         # Unlike orjson it writes NaN and large integers as they were sent, which the schema refuses.
-        return json.dumps(document).encode()
+        written = await asyncio.to_thread(json.dumps, document) if large else json.dumps(document)
+        return written.encode()
 
     def _with_entity(self, document: Any) -> dict[str, dict[str, Any]]:
         """The instances with an entity, by their place in the document."""

@@ -83,6 +83,7 @@ class Repository:
 
     folder: Path
     python: str
+    _server: subprocess.Popen[bytes] | None = None
 
     def feast(self, *arguments: str) -> None:
         done = subprocess.run(
@@ -102,7 +103,7 @@ class Repository:
     def served(self) -> Iterator[str]:
         """The address of `feast serve`."""
         port = free_port()
-        process = subprocess.Popen(
+        self._server = process = subprocess.Popen(
             [self.python, "-m", "feast.cli.cli", "serve", "--host", "127.0.0.1", "--port", str(port)],
             cwd=self.folder,
             env=_environment(),
@@ -122,8 +123,13 @@ class Repository:
                     break
             yield url
         finally:
-            process.terminate()
-            process.wait(30)
+            self.stop()
+
+    def stop(self) -> None:
+        """End `feast serve`."""
+        if self._server is not None:
+            self._server.terminate()
+            self._server.wait(30)
 
 
 def create(folder: Path, python: str) -> Repository:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from starlette.testclient import TestClient
 
-from app.main import create_app
-from app.settings import Settings
 from tests import feast_repository
+from tests.app.processes import running
 from tests.app.test_metrics import parse, value
 from tests.feast_repository import NAMES, START, TTL, Repository, driver_entities, flower_entities, taken
 from tests.training.project import ROOT, Project
@@ -124,31 +125,26 @@ def test_a_model_is_trained_and_served_from_one_store(
     _fetch(project, repository, pd.DataFrame({"flower_id": ids, "event_timestamp": NOW, "species": "setosa"}))
     rows = pd.read_parquet(dataset.RAW_FILE)[list(NAMES)].to_dict("records")
     assert rows != _measured()[52:].tolist()
-    with repository.served() as url:
-        client = _client(project.root / "model", url)
+    with repository.served() as url, _served(project.root / "model", url) as client:
         for flower, row in zip(ids, rows, strict=True):
             by_entity = client.post("/predict", json={"entity": {"flower_id": flower}})
             assert by_entity.status_code == 200, by_entity.text
             assert by_entity.content == client.post("/predict", json=row).content
-        many = {"instances": [{"entity": {"flower_id": each}} for each in ids]}
-        assert (
-            client.post("/predict", json=many).json()
-            == client.post("/predict", json={"instances": rows}).json()
-        )
+        many = client.post("/predict", json={"instances": [{"entity": {"flower_id": each}} for each in ids]})
+        assert many.json() == client.post("/predict", json={"instances": rows}).json()
         unknown = client.post("/predict", json={"entity": {"flower_id": 1000}})
         assert (unknown.status_code, len(unknown.json()["details"])) == (422, 4)
         metrics = parse(client.get("/metrics").text)
         assert value(metrics, "feature_store_values_total", feature="petal_width", outcome="not_found") == 1
         assert value(metrics, "feature_store_requests_total", outcome="ok") == len(ids) + 2
         # Feast's online store knows no ttl; the service has a setting for it.
-        strict = _client(project.root / "model", url, feature_store_max_age={"petals": TTL})
-        old = strict.post("/predict", json={"entity": {"flower_id": 100}})
-        assert (
-            old.json()["error"]
-            == "petal_length: is required, and the value of the feature store is too old (and 1 more)"
-        )
-    gone = client.post("/predict", json={"entity": {"flower_id": 100}})
-    assert (gone.status_code, gone.headers["retry-after"]) == (503, "1")
+        with _served(project.root / "model", url, feature_store_max_age=f"petals={TTL}") as strict:
+            old = strict.post("/predict", json={"entity": {"flower_id": 100}}).json()["error"]
+            assert old.startswith("petal_length: is required, and the value of the feature store is too old")
+        repository.stop()
+        gone = client.post("/predict", json={"entity": {"flower_id": 100}})
+        assert (gone.status_code, gone.headers["retry-after"]) == (503, "1")
+        assert client.post("/predict", json=rows[0]).status_code == 200
 
 
 def _project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
@@ -181,10 +177,13 @@ def _measured() -> NDArray[np.float64]:
     return measured
 
 
-def _client(model: Path, url: str, **settings: object) -> TestClient:
-    options: dict[str, Any] = {
-        "feature_store_keys": {"flower_id": "int"},
+@contextmanager
+def _served(model: Path, url: str, **settings: object) -> Iterator[httpx.Client]:
+    options = {
+        "feature_store": url,
+        "feature_store_keys": "flower_id:int",
         "feature_store_timeout": 10,
         **settings,
     }
-    return TestClient(create_app(Settings(model_dir=model, feature_store=url, **options)))
+    with running(model, **options) as service, httpx.Client(base_url=service.url, timeout=30) as client:
+        yield client
