@@ -13,8 +13,16 @@ class RegistryError(DeployError):
     """The registry cannot be asked, or lacks what it was asked for."""
 
 
-class GitHubError(DeployError):
+class ForgeError(DeployError):
+    """The site that hosts the repository refuses, or cannot be reached."""
+
+
+class GitHubError(ForgeError):
     """GitHub refuses, or cannot be reached."""
+
+
+class GitLabError(ForgeError):
+    """GitLab refuses, or cannot be reached."""
 
 
 class ReleaseError(DeployError):

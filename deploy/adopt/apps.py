@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from deploy import github
+from deploy.forge import github
 from deploy.adopt.errors import AdoptError
 from deploy.errors import GitHubError
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common import files
-from deploy import github
+from deploy.forge import github
 from deploy.adopt import apps, names, outputs, owners
 from deploy.adopt.apps import App
 from deploy.adopt.errors import AdoptError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common import files
-from deploy import github
+from deploy.forge import github
 from deploy.adopt.errors import AdoptError
 from deploy.adopt.networks import check_network
 

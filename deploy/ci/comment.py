@@ -1,4 +1,4 @@
-"""Writes or replaces a comment on a pull request: one comment for each marker."""
+"""Writes or replaces a comment on a pull or merge request: one comment for each marker."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from common.command import run
-from deploy import github
+from deploy import forge
 from deploy.errors import DeployError
 
 LONGEST = 65_000
-"""Characters; GitHub takes 65,536."""
+"""Characters; GitHub takes 65,536, and GitLab a million."""
 
 
 def main() -> None:
@@ -30,23 +30,14 @@ def post(number: int, marker: str, text: str) -> str:
     """Write the comment and give its address.
 
     Raises:
-        GitHubError: GitHub refuses.
+        ForgeError: the forge refuses.
     """
-    body = f"{hidden(marker)}\n{shorten(text)}"
-    former = next(
-        (each for each in github.get_all(f"issues/{number}/comments") if _is_ours(each, marker)), None
-    )
-    if former is None:
-        answer = github.send("POST", f"issues/{number}/comments", body=body)
-    elif former["body"] == body:
-        answer = former
-    else:
-        answer = github.send("PATCH", f"issues/comments/{int(former['id'])}", body=body)
-    return str(answer["html_url"])
+    mark = hidden(marker)
+    return forge.current().comment(number, mark, f"{mark}\n{shorten(text)}")
 
 
 def hidden(marker: str) -> str:
-    """The first line of the comment, which GitHub does not show."""
+    """The first line of the comment, which is not shown."""
     if not marker.isidentifier():
         raise DeployError(f"{marker!r} is no marker: letters, digits and underscores only")
     return f"<!-- espalier:{marker} -->"
@@ -59,12 +50,6 @@ def shorten(text: str) -> str:
         text[:LONGEST].rsplit("\n", 1)[0]
         + "\n\n… too long for a comment: the rest is in the run's artifact.\n"
     )
-
-
-def _is_ours(comment: github.Json, marker: str) -> bool:
-    """Whether a workflow wrote the comment with this marker, which anybody can write."""
-    user = comment["user"] or {}  # none where the account was deleted
-    return user.get("type") == "Bot" and str(comment["body"]).startswith(hidden(marker))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common.command import run
 from common.git import GitError
+from deploy import forge
 from deploy.ci import patches, steps
 from deploy.errors import DeployError
 from deploy.git import Git
@@ -52,7 +53,7 @@ def record(patch: Path, branch: str, head: str, *, can_push: bool = True) -> boo
         )
     if not can_push:
         raise DeployError(
-            f"{', '.join(changed)} must be committed, and there is no GitHub App to do it (vars.APP_ID): "
+            f"{', '.join(changed)} must be committed, and {forge.current().without_token}: "
             "run `make repro` and commit them, or see docs/setup.md"
         )
     git.commit_index(message(changed, head))

@@ -59,7 +59,7 @@ def check(git: Git, commit: str) -> None:
 
     Raises:
         ReleaseError: it is not a full commit, not in main, or CI is not green for it.
-        GitHubError: GitHub cannot be asked.
+        ForgeError: the forge cannot be asked.
     """
     if not _COMMIT.fullmatch(commit):
         raise ReleaseError(f"{commit!r} is not a full commit: give all 40 digits")

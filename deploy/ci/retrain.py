@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import models
 from common.command import run
-from deploy import github
+from deploy import forge
 from deploy.ci import lockback, patches, steps
 from deploy.errors import DeployError
 from deploy.git import Git
@@ -33,6 +33,9 @@ TRIGGERS = {
     "schedule": "The weekly look at the data's source found it changed.",
     "repository_dispatch": "Monitoring asked for it.",
     "workflow_dispatch": "Somebody asked for it.",
+    # GitLab's words for the two before.
+    "trigger": "Monitoring asked for it.",
+    "web": "Somebody asked for it.",
     # Kinds of runs of Airflow; one that was started by hand is of the kind `manual`.
     "scheduled": "The weekly look at the data's source found it changed.",
     "asset_triggered": "Airflow was told of new data.",
@@ -62,7 +65,7 @@ def main() -> None:
 
 
 def why(trigger: str, reason: str) -> str:
-    """The trigger and its reason, as one quoted line in which GitHub finds no markup."""
+    """The trigger and its reason, as one quoted line in which nothing is markup."""
     text = TRIGGERS.get(trigger, "It was started by hand.")
     if cleaned := sanitise(reason):
         text += f" It says:\n\n> {cleaned}"
@@ -135,8 +138,8 @@ def propose(patch: Path, selected: Mapping[str, Path], base: str, reason: str, f
     if found:
         body += f"\n\n{found}\n"
     steps.summary(body)
-    pull, _ = github.open_pull_request(branch, base, title, body)
-    return str(pull["html_url"])
+    address, _ = forge.current().propose(branch, base, title, body)
+    return address
 
 
 def _row(line: str) -> str:

@@ -1,4 +1,7 @@
-"""What steps of workflows pass on: outputs for later steps, and text on the run's page."""
+"""What steps of workflows pass on: outputs for later steps, and text on the run's page.
+
+Outputs are lines NAME=VALUE in the file that GITHUB_OUTPUT names. In other CI systems STEP_OUTPUT names it; they have no page.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +48,12 @@ def _set(name: str, value: str | bool) -> str:
     text = str(value).lower() if isinstance(value, bool) else value
     if len(text.splitlines()) > 1:
         raise DeployError(f"output {name} has more than one line")
-    _append("GITHUB_OUTPUT", f"{name}={text}\n")
+    _append("STEP_OUTPUT" if os.environ.get("STEP_OUTPUT") else "GITHUB_OUTPUT", f"{name}={text}\n")
     return text
 
 
 def _append(variable: str, text: str) -> None:
     if path := os.environ.get(variable):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(text)

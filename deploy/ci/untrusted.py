@@ -15,7 +15,7 @@ import zipfile
 import zlib
 
 from common.command import run
-from deploy import github
+from deploy import forge
 from deploy.ci import comment
 from deploy.errors import DeployError
 
@@ -51,14 +51,7 @@ def find(owner: str, branch: str, head: str) -> int | None:
     """The number of the open pull request whose newest commit this is."""
     if not _COMMIT.match(head):
         raise DeployError(f"{head!r} is no commit")
-    pulls = github.get_all("pulls", state="open", head=f"{owner}:{branch}")
-    # GitHub ignores a head that it does not understand and lists every pull request.
-    numbers = [
-        int(pull["number"])
-        for pull in pulls
-        if pull["head"]["sha"] == head and pull["head"]["label"] == f"{owner}:{branch}"
-    ]
-    return numbers[0] if numbers else None
+    return forge.current().fork_proposal(owner, branch, head)
 
 
 def fetch(run_id: int) -> str | None:
@@ -67,14 +60,8 @@ def fetch(run_id: int) -> str | None:
     Raises:
         DeployError: the artifact is too large, or has another form than our workflow uploads.
     """
-    answer = github.get(f"actions/runs/{run_id}/artifacts", name=ARTIFACT)
-    artifacts = [each for each in answer["artifacts"] if each["name"] == ARTIFACT and not each["expired"]]
-    if not artifacts:
-        return None
-    size = int(artifacts[-1]["size_in_bytes"])
-    if size > LARGEST_ARCHIVE:
-        raise DeployError(f"the artifact has {size:,} bytes, and {LARGEST_ARCHIVE:,} are allowed")
-    return read(github.get_bytes(f"actions/artifacts/{int(artifacts[-1]['id'])}/zip", LARGEST_ARCHIVE))
+    archive = forge.current().artifact(run_id, ARTIFACT, LARGEST_ARCHIVE)
+    return None if archive is None else read(archive)
 
 
 def read(archive: bytes) -> str:

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "--require-check",
         dest="check",
         metavar="NAME",
-        help="refuse unless this check on GitHub is green at the image's revision",
+        help="refuse unless this check on GitHub or GitLab is green at the image's revision",
     )
     one.add_argument(
         "--force",

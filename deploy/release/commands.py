@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from common import files, models, overlays
 from common.errors import EspalierError
 from common.overlays import OverlayError, Release
-from deploy import github, inputs
+from deploy import forge, inputs
 from deploy.errors import ReleaseError
 from deploy.git import REMOTE, Git
 from deploy.registry import ImageInfo, Reference, Registry
@@ -68,7 +68,7 @@ class Set:
     push: bool
     force: bool
     check: str | None
-    """A check on GitHub that must have succeeded at the image's revision."""
+    """A check on the forge that must have succeeded at the image's revision."""
     tries: int
 
     def run(self) -> None:
@@ -464,13 +464,12 @@ def _needed(git: Git, head: str, tip: str, first: str, model: str) -> tuple[bool
 
 
 def require_check(name: str, commit: str) -> None:
-    """Refuse unless the latest run of a check on GitHub succeeded."""
-    runs = github.check_runs(commit, name)
-    if not runs:
+    """Refuse unless the latest run of a check on the forge succeeded."""
+    found = forge.current().check(commit, name)
+    if not found:
         raise ReleaseError(f"the check {name!r} has not run at {commit[:12]}")
-    for run in runs:
-        if run["conclusion"] != "success":
-            said = run["conclusion"] or run["status"]
+    for said in found:
+        if said != "success":
             raise ReleaseError(f"the check {name!r} at {commit[:12]} is not green: {said}")
 
 

@@ -16,9 +16,8 @@ from datetime import UTC, datetime
 from common import overlays
 from common.overlays import OverlayError, Release
 from deploy.errors import ReleaseError
+from deploy.forge.base import NUMBER
 from deploy.git import Git
-
-_PULL_REQUEST = re.compile(r"Merge pull request #(\d+) |.*\(#(\d+)\)$")
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Deployment:
 
     @property
     def pull_request(self) -> int | None:
-        found = _PULL_REQUEST.match(self.subject)
-        return int(found[1] or found[2]) if found else None
+        found = NUMBER.match(self.subject)
+        return int(found["merged"] or found["squashed"]) if found else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.git import GitError, PassingError
-from deploy import github
+from deploy import forge
 from deploy.errors import ReleaseError
 from deploy.git import Git, LostRaceError, pause
 
@@ -93,8 +93,7 @@ def pull_request(
             pause(attempt)
     else:
         raise ReleaseError(f"cannot push the branch {branch}: gave up after {TRIES} tries")
-    made, new = github.open_pull_request(branch, base, title, body)
-    return str(made["html_url"]), new
+    return forge.current().propose(branch, base, title, body)
 
 
 def _is_fresh(git: Git, commit: str, tip: str, edit: Edit) -> bool:

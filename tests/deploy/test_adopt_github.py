@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deploy import github
+from deploy.forge import github
 from deploy.adopt import __main__ as adopt
 from deploy.adopt.apps import Waiting
 from tests.deploy.conftest import Call
@@ -34,7 +34,7 @@ OUTPUTS = {
     "predictions": {},
     "github_variables": VARIABLES,
 }
-LONG = pytest.mark.long(".github", "deploy/adopt", "deploy/github.py", "tests/deploy/test_adopt_github.py")
+LONG = pytest.mark.long(".github", "deploy/adopt", "deploy/forge", "tests/deploy/test_adopt_github.py")
 
 
 @pytest.fixture

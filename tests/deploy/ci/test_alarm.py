@@ -37,13 +37,13 @@ def test_one_issue_for_as_long_as_it_fails(github: GitHubActions, call: Call, tm
 
 @pytest.mark.slow
 def test_other_issues_are_left_alone(github: GitHubActions) -> None:
-    alarm.tell(github.runs[-1] if github.add_ended_run("verify", "failure", scratch="failure") else {})
+    alarm.tell(github.add_ended_run("verify", "failure", scratch="failure"))
     github.issues.append({**github.issues[0], "number": 500, "title": TITLE, "user": {"type": "User"}})
-    github.add_ended_run("release", "success")
-    assert alarm.tell(github.runs[-1]) == "nothing to tell"
+    assert alarm.tell(github.add_ended_run("release", "success")) == "nothing to tell"
     # Its jobs are others after a push, so they do not speak for the scheduled ones.
-    github.add_ended_run("verify", "success", "push", current="success")
-    assert alarm.tell(github.runs[-1]) == "nothing to tell"
+    assert (
+        alarm.tell(github.add_ended_run("verify", "success", "push", current="success")) == "nothing to tell"
+    )
     assert {each["state"] for each in github.issues} == {"open"}
 
 

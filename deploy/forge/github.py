@@ -1,7 +1,6 @@
-"""Calls GitHub's REST API through `gh api`, with a person's login or a workflow's GH_TOKEN.
+"""GitHub: calls its REST API through `gh api`, with a person's login or a workflow's GH_TOKEN.
 
-The repository is GH_REPO, or else the one of the clone's remote. Only the standard library is imported, because jobs
-that hold a token install no packages.
+The repository is GH_REPO, or else the one of the clone's remote.
 """
 
 from __future__ import annotations
@@ -12,13 +11,88 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from deploy import programs
-from deploy.errors import GitHubError
+from deploy.errors import DeployError, GitHubError
+from deploy.forge.base import ENDED, EndedRun, Forge, Json
 
-Json = dict[str, Any]
 SECONDS = 60
 """After which a request has failed: gh has no limit of its own."""
 _REPOSITORY = "repos/{owner}/{repo}/"
 """gh fills in the braces."""
+
+
+class GitHub(Forge):
+    """A repository on GitHub."""
+
+    pusher = ("x-access-token", "GH_TOKEN")
+    without_token = "there is no GitHub App to do it (vars.APP_ID)"  # noqa: S105
+
+    def propose(self, branch: str, base: str, title: str, body: str) -> tuple[str, bool]:
+        made, new = open_pull_request(branch, base, title, body)
+        return str(made["html_url"]), new
+
+    def comment(self, number: int, marker: str, body: str) -> str:
+        comments = get_all(f"issues/{number}/comments")
+        former = next((each for each in comments if _is_ours(each, marker)), None)
+        if former is None:
+            answer = send("POST", f"issues/{number}/comments", body=body)
+        elif former["body"] == body:
+            answer = former
+        else:
+            answer = send("PATCH", f"issues/comments/{int(former['id'])}", body=body)
+        return str(answer["html_url"])
+
+    def check(self, commit: str, name: str) -> list[str]:
+        return [each["conclusion"] or each["status"] for each in check_runs(commit, name)]
+
+    def ended_run(self, number: int) -> EndedRun:
+        run = get(f"actions/runs/{number}")
+        conclusion, failed = ENDED.get(run["conclusion"], "other"), []
+        if conclusion == "failure":
+            answer = get(f"actions/runs/{int(run['id'])}/jobs", filter="latest", per_page=100)
+            failed = [each["name"] for each in answer["jobs"] if ENDED.get(each["conclusion"]) == "failure"]
+        return EndedRun(
+            name=run["name"],
+            after_push=run["event"] == "push",
+            conclusion=conclusion,
+            said=str(run["conclusion"]),
+            address=run["html_url"],
+            failed=tuple(sorted(failed)),
+        )
+
+    def find_issue(self, title: str, label: str) -> Json | None:
+        for issue in get_all("issues", state="open", labels=label):
+            if issue["title"] == title and issue["user"]["type"] == "Bot" and "pull_request" not in issue:
+                return {**issue, "address": issue["html_url"]}
+        return None
+
+    def open_issue(self, title: str, body: str, label: str) -> str:
+        return str(send("POST", "issues", title=title, body=body, labels=[label])["html_url"])
+
+    def comment_issue(self, number: int, body: str) -> None:
+        send("POST", f"issues/{number}/comments", body=body)
+
+    def close_issue(self, number: int) -> None:
+        send("PATCH", f"issues/{number}", state="closed")
+
+    def fork_proposal(self, owner: str, branch: str, head: str) -> int | None:
+        pulls = get_all("pulls", state="open", head=f"{owner}:{branch}")
+        # GitHub ignores a head that it does not understand and lists every pull request.
+        numbers = [
+            int(pull["number"])
+            for pull in pulls
+            if pull["head"]["sha"] == head and pull["head"]["label"] == f"{owner}:{branch}"
+        ]
+        return numbers[0] if numbers else None
+
+    def artifact(self, run: int, name: str, limit: int) -> bytes | None:
+        answer = get(f"actions/runs/{run}/artifacts", name=name)
+        found = [each for each in answer["artifacts"] if each["name"] == name and not each["expired"]]
+        if not found:
+            return None
+        size = int(found[-1]["size_in_bytes"])
+        if size > limit:
+            raise DeployError(f"the artifact has {size:,} bytes, and {limit:,} are allowed")
+        return get_bytes(f"actions/artifacts/{int(found[-1]['id'])}/zip", limit)
 
 
 def find_pull_request(branch: str, base: str) -> Json | None:
@@ -135,6 +209,12 @@ def _request(
         return json.loads(done.stdout) if done.stdout.strip() else None
     except ValueError:
         raise GitHubError(f"GitHub did not answer with JSON ({method} {path})") from None
+
+
+def _is_ours(comment: Json, marker: str) -> bool:
+    """Whether a workflow wrote the comment with this marker, which anybody can write."""
+    user = comment["user"] or {}  # none where the account was deleted
+    return user.get("type") == "Bot" and str(comment["body"]).startswith(marker)
 
 
 def _gh() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import github
+from deploy.forge import github
 from deploy.errors import GitHubError
 from deploy.rehearsal.github import Method
 from tests.deploy.github import FakeGitHub
