@@ -16,9 +16,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from deploy.forge import github
 from deploy.adopt.errors import AdoptError
 from deploy.errors import GitHubError
+from deploy.forge import github
 
 PERMISSIONS = {"contents": "write", "pull_requests": "write"}
 SECONDS = 600

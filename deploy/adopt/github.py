@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from common import files
-from deploy.forge import github
 from deploy.adopt import apps, names, outputs, owners
 from deploy.adopt.apps import App
 from deploy.adopt.errors import AdoptError
+from deploy.forge import github
 
 Json = dict[str, Any]
 RULESET = Path(".github/rulesets/main.json")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from common import files
-from deploy.forge import github
 from deploy.adopt.errors import AdoptError
 from deploy.adopt.networks import check_network
+from deploy.forge import github
 
 EXAMPLE = "111122223333"
 """The account of the example."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 
-from deploy.forge.base import ENDED, EndedRun, Forge, Json
+from deploy.forge.base import EndedRun, Forge
 from deploy.forge.github import GitHub
 from deploy.forge.gitlab import GitLab, origin_of
 
-__all__ = ["ENDED", "EndedRun", "Forge", "Json", "current"]
+__all__ = ["EndedRun", "Forge", "GitHub", "GitLab", "current"]
 
 
 def current() -> Forge:

@@ -7,7 +7,6 @@ commit that proposed it. Only the file's content counts, so merge, squash and re
 from __future__ import annotations
 
 import difflib
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace

@@ -17,18 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from deploy.rehearsal.github import (
-    HOST,
-    Answer,
-    GitHub,
-    Json,
-    Refused,
-    Request,
-    Response,
-    Route,
-    by_id,
-    stamp,
-)
+from deploy.rehearsal.forge import Answer, Json, Refused, Request, Response, Route, by_id, stamp
+from deploy.rehearsal.github import HOST, GitHub
 
 SERVER = f"http://{HOST}"
 
@@ -92,14 +82,12 @@ class FakeGitHub(GitHub):
                 return Response(304, headers={"ETag": tag})
         return response
 
-    def _answer(
-        self, method: str, target: str, authorization: str, payload: bytes
-    ) -> tuple[Answer, dict[str, str]]:
+    def _answer(self, method: str, target: str, token: str, payload: bytes) -> tuple[Answer, dict[str, str]]:
         if self.fail_next:
             address = urlsplit(target)
             self.requests.append(f"{method} {address.path}{'?' + address.query if address.query else ''}")
             raise Refused(*self.fail_next.pop(0))
-        return super()._answer(method, target, authorization, payload)
+        return super()._answer(method, target, token, payload)
 
     def _fetch(self, method: str, target: str, headers: Message, payload: bytes) -> Response:
         """What git's own program for web servers answers to a fetch."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from deploy.rehearsal.github import Answer, Json, Refused, Request, Route, by_id
+from deploy.rehearsal.forge import Answer, Json, Refused, Request, Route, by_id
 from tests.deploy.github import FakeGitHub
 
 PUBLIC_KEY = "jJSUXMMkqjcXu2cvDwIWGxGxY7lHLJq9GGYN3wWxYgE="

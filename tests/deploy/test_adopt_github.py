@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from deploy.forge import github
 from deploy.adopt import __main__ as adopt
 from deploy.adopt.apps import Waiting
+from deploy.forge import github
 from tests.deploy.conftest import Call
 from tests.deploy.project import ROOT
 from tests.deploy.settings import PEM, SettingsGitHub

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.forge import github
 from deploy.errors import GitHubError
+from deploy.forge import github
 from deploy.rehearsal.github import Method
 from tests.deploy.github import FakeGitHub
 from tests.tools import require

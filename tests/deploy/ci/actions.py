@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from email.message import Message
 from pathlib import Path
 
-from deploy.rehearsal.github import HOST, Answer, Json, Refused, Request, Response, Route, by_id
+from deploy.rehearsal.forge import Answer, Json, Refused, Request, Response, Route, by_id
+from deploy.rehearsal.github import HOST
 from tests.deploy.github import FakeGitHub
 
 
