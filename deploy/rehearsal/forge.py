@@ -99,6 +99,15 @@ class Played(ABC):
     def address(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
+    @property
+    @abstractmethod
+    def site(self) -> str:
+        """The address of the repository for people and git."""
+
+    @abstractmethod
+    def environment(self, token: str = "a-token", folder: Path | None = None) -> dict[str, str]:
+        """What makes commands talk to this server with a token; `folder` is for settings of their programs."""
+
     @abstractmethod
     def _routes(self) -> list[tuple[str, str, Route]]:
         """Method, pattern of the path, and what answers it."""

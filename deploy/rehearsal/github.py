@@ -76,6 +76,10 @@ class GitHub(Played):
             **({"GH_CONFIG_DIR": str(folder)} if folder else {}),
         }
 
+    @property
+    def site(self) -> str:
+        return f"https://github.com/{self.repository}"
+
     # What a person does on GitHub's pages.
 
     def merge(self, number: int, method: Method = "merge", by: str = "Reviewer") -> str:

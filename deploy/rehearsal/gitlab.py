@@ -60,8 +60,8 @@ class GitLab(Played):
         super().__init__(repository, origin, tokens)
         self.state = State()
 
-    def environment(self, token: str = "a-token") -> dict[str, str]:
-        """What a job of GitLab CI has, and the token that it is given."""
+    def environment(self, token: str = "a-token", folder: Path | None = None) -> dict[str, str]:
+        """What a job of GitLab CI has, and the token that it is given; nothing is kept in `folder`."""
         return {
             "GITLAB_CI": "true",
             "GITHUB_ACTIONS": "",  # where the job around it is one of GitHub's
@@ -71,6 +71,10 @@ class GitLab(Played):
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
+
+    @property
+    def site(self) -> str:
+        return f"https://gitlab.localhost/{self.repository}"
 
     # What a person does on GitLab's pages, and its runners.
 
@@ -117,15 +121,11 @@ class GitLab(Played):
         for each in listed:
             each["status"] = "failed" if each["allow_failure"] else each["status"]
         pipeline = {"id": number, "status": status, "source": source, "name": name, "ref": "main"}
-        address = f"{self._web}/-/pipelines/{number}"
+        address = f"{self.site}/-/pipelines/{number}"
         self.state.pipelines.append({**pipeline, "web_url": address, "jobs": listed})
         return number
 
     # The API.
-
-    @property
-    def _web(self) -> str:
-        return f"https://gitlab.localhost/{self.repository}"
 
     def _token(self, headers: Message) -> str:
         return headers.get("PRIVATE-TOKEN") or super()._token(headers)
@@ -203,7 +203,7 @@ class GitLab(Played):
             "source_branch": branch,
             "target_branch": base,
             "author": _user(request.login),
-            "web_url": f"{self._web}/-/merge_requests/{number}",
+            "web_url": f"{self.site}/-/merge_requests/{number}",
             "created_at": stamp(),
         }
         self.state.merge_requests.append(made)
@@ -328,7 +328,7 @@ class GitLab(Played):
             "description": request.body.get("description"),
             "labels": [each for each in str(request.body.get("labels", "")).split(",") if each],
             "author": _user(request.login),
-            "web_url": f"{self._web}/-/issues/{number}",
+            "web_url": f"{self.site}/-/issues/{number}",
         }
         self.state.issues.append(issue)
         return Answer(issue, 201)

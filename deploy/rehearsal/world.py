@@ -1,7 +1,7 @@
-"""The surroundings of the repository on one machine: git's server, S3, a registry and GitHub.
+"""The surroundings of the repository on one machine: git's server, S3, a registry and GitHub or GitLab.
 
 The git repository, the S3 server (SeaweedFS), the registry (Docker's) and the builder are real. GitHub is played: its
-runners by act, its API by `github`, actions of other repositories by the stand-ins in `actions/`.
+runners by act, its API by `github`, actions of other repositories by the stand-ins in `actions/`. So is GitLab's API, by `gitlab`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any
 from common import models
 from deploy.rehearsal import containers, events, runner
 from deploy.rehearsal.clone import ROOT, commit_working_tree
+from deploy.rehearsal.forge import Played
 from deploy.rehearsal.github import GitHub
+from deploy.rehearsal.gitlab import GitLab
 from deploy.rehearsal.runner import Run
 from training import storage
 
@@ -41,7 +43,7 @@ class CommandError(Exception):
 @dataclass
 class World:
     folder: Path
-    github: GitHub
+    forge: Played
     registry: str
     """HOST:PORT"""
     containers: Mapping[str, str]
@@ -49,6 +51,12 @@ class World:
     s3: str = ""
     """Address of the S3 server."""
     runs: int = 0
+
+    @property
+    def github(self) -> GitHub:
+        if not isinstance(self.forge, GitHub):
+            raise TypeError("this world has GitLab")
+        return self.forge
 
     @property
     def origin(self) -> Path:
@@ -64,15 +72,15 @@ class World:
         return f"{self.registry}/espalier"
 
     def environment(self) -> dict[str, str]:
-        """Of every command: GitHub's addresses lead here, and no tracker is contacted."""
+        """Of every command: the forge's addresses lead here, and no tracker is contacted."""
         return {
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": f"url.{self.origin}.insteadOf",
-            "GIT_CONFIG_VALUE_0": events.ADDRESS,
+            "GIT_CONFIG_VALUE_0": self.forge.site,
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_PAGER": "cat",
             "GIT_TERMINAL_PROMPT": "0",
-            **self.github.environment("rehearsal", self.folder / "gh"),
+            **self.forge.environment("rehearsal", self.folder / "gh"),
             **self.containers,
             # podman's default limits may be more than this machine grants.
             "IMAGE_RUN_ARGS": "--network=host --ulimit=nofile=1024:1024 --ulimit=nproc=1000:1000",
@@ -126,7 +134,7 @@ class World:
         self.runs += 1
         folder = self.folder / "runs" / f"{self.runs:02d}-{name}"
         checkout = folder / "repository"
-        self.git("clone", "--quiet", events.ADDRESS, str(checkout), cwd=self.folder)
+        self.git("clone", "--quiet", self.forge.site, str(checkout), cwd=self.folder)
         self.git("checkout", "--quiet", at, cwd=checkout)
         return runner.run(
             checkout,
@@ -165,13 +173,13 @@ class World:
 
 
 @contextmanager
-def world(folder: Path) -> Iterator[World]:
+def world(folder: Path, play: type[GitHub] | type[GitLab] = GitHub) -> Iterator[World]:
     """Build it, and take it down at the end."""
     with ExitStack() as stack:
-        github = stack.enter_context(GitHub(events.REPOSITORY, origin=folder / "origin.git"))
+        forge: Played = stack.enter_context(play(events.REPOSITORY, origin=folder / "origin.git"))
         variables = stack.enter_context(containers.storage(folder / "containers"))
         registry = stack.enter_context(containers.registry(folder / "registry", closed=True))
-        made = World(folder, github, registry, variables)
+        made = World(folder, forge, registry, variables)
         branch = events.DEFAULT_BRANCH
         made.git("init", "--quiet", "--bare", "--initial-branch", branch, str(made.origin), cwd=folder)
         commit_working_tree(made.engineer)
@@ -181,7 +189,7 @@ def world(folder: Path) -> Iterator[World]:
         stack.callback(made.call, "python", "-m", "training.storage", "stop", check=False)
         _commit_remote(made)
         made.git("commit", "--quiet", "--amend", "--no-edit")
-        made.git("remote", "add", "origin", events.ADDRESS)
+        made.git("remote", "add", "origin", forge.site)
         made.git("push", "--quiet", "--set-upstream", "origin", branch)
         yield made
 
