@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -79,6 +80,30 @@ def running(world: World, environment_: str, model: str) -> Release | None:
         ["git", "show", f"main:{path}"], cwd=world.origin, capture_output=True, text=True, check=False
     )
     return overlays.parse(shown.stdout, path) if shown.returncode == 0 else None
+
+
+def break_production(world: World, model: str) -> None:
+    """Commit to main by hand that production runs an image of the model that is nowhere."""
+    path = overlays.path("production", model)
+    world.git("fetch", "--quiet", "origin")
+    world.git("checkout", "--quiet", "-B", "main", "origin/main")
+    file = world.engineer / path
+    text = re.sub(r"sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", file.read_text(encoding="utf-8"))
+    file.write_text(text, encoding="utf-8")
+    world.git("commit", "--quiet", "--all", "--message", "Break production")
+    world.git("push", "--quiet", "origin", "main")
+
+
+def regularise(world: World, branch: str) -> None:
+    """Push a branch that changes a parameter of the regression."""
+    world.git("fetch", "--quiet", "origin")
+    world.git("checkout", "--quiet", "-B", branch, "origin/main")
+    file = world.engineer / models.PARAMS_FILE
+    params = yaml.safe_load(file.read_text(encoding="utf-8"))
+    params["train"]["algorithms"]["logistic_regression"] = {"C": 0.7}
+    file.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    world.git("commit", "--quiet", "--all", "--message", "Regularise the regression more")
+    world.git("push", "--quiet", "origin", branch)
 
 
 def has_image(release: Release) -> bool:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import yaml
 
-from common import models, overlays
+from common import models
 from deploy import npm
 from deploy.rehearsal import containers, events, jenkins, jobs
 from deploy.rehearsal.jenkins import Step
@@ -132,7 +131,7 @@ def test_every_step_runs(player: Player) -> None:
     made.github.close(number)
 
     # A bad release of production is rolled back.
-    release_by_hand(player, names[1])
+    jobs.break_production(made, names[1])
     assert player.running("production") != first
     player.stage("Roll back")
     player.merge()
@@ -156,28 +155,10 @@ def others(*names: str) -> tuple[str, ...]:
 
 def change(player: Player) -> int:
     """A pull request that changes a parameter; its number."""
-    made = player.world
-    made.git("fetch", "--quiet", "origin")
-    made.git("checkout", "--quiet", "-B", "flatter", "origin/main")
-    file = made.engineer / "params.yaml"
-    params = yaml.safe_load(file.read_text())
-    params["train"]["algorithms"]["logistic_regression"] = {"C": 0.7}
-    file.write_text(yaml.safe_dump(params, sort_keys=False))
-    made.git("commit", "--quiet", "--all", "--message", "Regularise the regression more")
-    made.git("push", "--quiet", "origin", "flatter")
+    jobs.regularise(player.world, "flatter")
     fields = ("-f", "title=Regularise", "-f", "head=flatter", "-f", "base=main", "-f", "body=")
-    return int(json.loads(made.call("gh", "api", f"repos/{events.REPOSITORY}/pulls", *fields))["number"])
-
-
-def release_by_hand(player: Player, model: str) -> None:
-    """A commit of main that lets production run an image that is nowhere."""
-    made, path = player.world, overlays.path("production", model)
-    made.git("fetch", "--quiet", "origin")
-    made.git("checkout", "--quiet", "-B", "main", "origin/main")
-    file = made.engineer / path
-    file.write_text(re.sub(r"sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", file.read_text()))
-    made.git("commit", "--quiet", "--all", "--message", "Break production")
-    made.git("push", "--quiet", "origin", "main")
+    opened = player.world.call("gh", "api", f"repos/{events.REPOSITORY}/pulls", *fields)
+    return int(json.loads(opened)["number"])
 
 
 def test_every_step_of_the_file_is_read() -> None:

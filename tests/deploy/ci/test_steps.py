@@ -19,6 +19,14 @@ def test_outputs_and_summary_are_appended(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "summary").read_text() == "# One\ntwo\n"
 
 
+def test_other_ci_systems_name_the_file_of_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+    monkeypatch.setenv("STEP_OUTPUT", str(tmp_path / "build/outputs.env"))
+    steps.output(changed=True)
+    assert (tmp_path / "build/outputs.env").read_text() == "changed=true\n"
+    assert not (tmp_path / "output").exists()
+
+
 def test_no_value_sets_a_second_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
     with pytest.raises(DeployError, match="more than one line"):
