@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
-from deploy.errors import DeployError
 from deploy.programs import call, find
 
 
@@ -24,15 +24,24 @@ def install(folder: Path, root: Path = Path()) -> Path:
         DeployError: npm fails.
     """
     source, target, npm = root / folder, root / "build" / folder.name, find("npm")
-    lock, installed = source / "package-lock.json", target / "package-lock.json"
-    complete = (target / "node_modules").is_dir() and installed.exists()
-    if complete and installed.read_bytes() == lock.read_bytes():
+    if _is_complete(source, target):
         return target
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
-    try:
-        call([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=target)
-    except DeployError:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=target.parent) as name:
+        made = Path(name) / "installed"
+        shutil.copytree(source, made)
+        call([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=made)
+        # Another process may have been faster, and may be using it.
+        if not _is_complete(source, target):
+            shutil.rmtree(target, ignore_errors=True)
+            made.rename(target)
     return target
+
+
+def _is_complete(source: Path, target: Path) -> bool:
+    lock, installed = source / "package-lock.json", target / "package-lock.json"
+    return (
+        (target / "node_modules").is_dir()
+        and installed.exists()
+        and installed.read_bytes() == lock.read_bytes()
+    )

@@ -35,6 +35,8 @@ while "PYTEST_XDIST_WORKER" in os.environ and (follower := Coverage.current()):
 
 LONGEST = (
     "e2e/test_rehearsal",
+    "e2e/test_gitlab",
+    "e2e/test_jenkins",
     "e2e/test_pipeline",
     "e2e/test_models",
     "deploy/test_applied",

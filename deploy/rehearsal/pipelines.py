@@ -72,7 +72,8 @@ def listed(checkout: Path, variables: Mapping[str, str]) -> dict[str, str]:
     """When each job would start that the rules admit: on_success, always or manual; none if there is no pipeline."""
     # gitlab-ci-local reads no workflow:rules, so a job of its own has them.
     workflow = yaml.safe_load((checkout / ".gitlab-ci.yml").read_text(encoding="utf-8"))["workflow"]
-    probe = {"probe": {"script": ["true"], "rules": workflow["rules"]}}
+    rules = [{key: rule[key] for key in ("if", "when") if key in rule} for rule in workflow["rules"]]
+    probe = {"probe": {"script": ["true"], "rules": rules}}
     (checkout / "probe.yml").write_text(yaml.safe_dump(probe), encoding="utf-8")
     return _listed(checkout, variables) if _listed(checkout, variables, "--file", "probe.yml") else {}
 

@@ -74,6 +74,19 @@ def test_a_green_commit_of_main_is_released(main: Clone, github: GitHubActions) 
 
 
 @pytest.mark.slow
+def test_a_later_job_of_the_same_run_asks_no_forge(
+    ask: Ask, main: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in GitLab CI and Jenkins, where the stages before have passed."""
+    monkeypatch.setenv("GITLAB_CI", "true")
+    monkeypatch.delenv("GITLAB_TOKEN", raising=False)
+    commit = main.git("rev-parse", "HEAD")
+    done = ask(main, commit, "--gated")
+    assert done.stdout.endswith(f'names={MODEL}\nmodels=["{MODEL}"]\nrelease=true\n'), done.stderr
+    assert ask(main, commit).stderr.startswith("error: GitLab: no token")
+
+
+@pytest.mark.slow
 def test_when_staging_runs_the_same_there_is_nothing_to_do(
     ask: Ask, main: Clone, origin: Origin, github: GitHubActions
 ) -> None:
