@@ -38,7 +38,7 @@ def variables(world: World) -> dict[str, str]:
     """Variables and secrets of the project."""
     return {
         **{name: value for name, value in world.variables().items() if name != "APP_ID"},
-        "AWS_ID_TOKEN": "a-token-that-nobody-exchanges",
+        "AWS_ID_TOKEN": "not-exchanged",
         "REGISTRY_USER": containers.USER,
         "REGISTRY_PASSWORD": containers.PASSWORD,
     }

@@ -50,7 +50,7 @@ class Player:
         workspace = jobs.checkout(self.world, self.world.folder / f"workspace-{self.count}", at)
         variables = {**jobs.environment(self.world, folder), **jobs.variables(self.world), **declared()}
         token = self.world.folder / "aws-token"
-        token.write_text("a-token-that-nobody-exchanges")
+        token.write_text("not-exchanged")
         variables |= {"AWS_WEB_IDENTITY_TOKEN_FILE": str(token), "BASE": "", "MODEL": ""}
         if name not in TOKENS:
             variables.pop("GH_TOKEN")
