@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class Player:
         self.count += 1
         folder = self.world.folder / f"run-{self.count}"
         workspace = jobs.checkout(self.world, self.world.folder / f"workspace-{self.count}", at)
+        # An agent keeps DVC's cache.
+        shutil.copytree(self.world.engineer / ".dvc/cache", workspace / ".dvc/cache", dirs_exist_ok=True)
         variables = {**jobs.environment(self.world, folder), **jobs.variables(self.world), **declared()}
         token = self.world.folder / "aws-token"
         token.write_text("not-exchanged")
@@ -115,12 +118,10 @@ def test_every_step_runs(player: Player) -> None:
     outputs = (made.folder / f"workspace-{player.count}/build/outputs.env").read_text()
     assert 'jobs=["check", "manifests"]' in outputs
 
-    # A pull request, of a stranger and of our own.
+    # A pull request of our own; then as if a stranger had opened it.
     number = change(player)
     pull = {"BASE": "origin/main", "CHANGE_ID": str(number), "CHANGE_BRANCH": "flatter"}
     but = (*others("Touched", "Reproduce for a stranger", "Offline"), *of_main)
-    with pytest.raises(jenkins.StepError, match="Reproduce for a stranger ended with 1"):
-        player.stage("Check", "flatter", but, **pull)  # dvc.lock is not current, and nothing commits it
     player.stage("Reproduce", "flatter", (), AWS_ROLE_DATA=made.variables()["AWS_ROLE_DATA"], **pull)
     player.stage("Record", "flatter", (), **pull)
     (comment,) = made.github.state.comments
