@@ -77,7 +77,7 @@ def running(world: World, environment_: str, model: str) -> Release | None:
     """What main lets an environment run of a model."""
     path = overlays.path(environment_, model)
     shown = subprocess.run(
-        ["git", "show", f"main:{path}"], cwd=world.origin, capture_output=True, text=True, check=False
+        ["git", "show", f"main:{path}"], cwd=world.origin, capture_output=True, encoding="utf-8", check=False
     )
     return overlays.parse(shown.stdout, path) if shown.returncode == 0 else None
 
@@ -115,7 +115,7 @@ def has_image(release: Release) -> bool:
     said = subprocess.run(
         ["curl", "-sSf", "--noproxy", "*", "-u", login, "-H", accept, address],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     return said.returncode == 0 and "layers" in json.loads(said.stdout)
