@@ -114,7 +114,7 @@ mlflow: setup $(UV) ## Record the runs of MODEL in mlruns/ and show them in MLfl
 	@echo "MLflow: http://127.0.0.1:$(MLFLOW_PORT)"
 	@# Neither figures about its use nor the processes of jobs that only language models have.
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-	  UV_PROJECT_ENVIRONMENT="$(CURDIR)/.cache/mlflow" uv run --locked --quiet --project deploy/mlflow --python $(PYTHON) mlflow server --host 127.0.0.1 --port "$(MLFLOW_PORT)" --workers 1 \
+	  UV_PROJECT_ENVIRONMENT="$(CURDIR)/.venv/mlflow" uv run --locked --quiet --project deploy/mlflow --python $(PYTHON) mlflow server --host 127.0.0.1 --port "$(MLFLOW_PORT)" --workers 1 \
 	  --backend-store-uri sqlite:///mlruns/mlflow.db
 
 .PHONY: serve

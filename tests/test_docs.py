@@ -55,6 +55,7 @@ PROGRAMS = [
     path
     for folder in ("app", "training", "deploy", "monitoring", "tests/load")
     for path in sorted((ROOT / folder).rglob("*.py"))
+    if ".venv" not in path.parts  # of a tool with a project of its own
 ]
 NOT_FOR_USERS = {
     *("CAN_PUSH", "DRIFT", "GIVEN", "REASON", "RUN_URL", "TRIGGER"),  # from a workflow's step to its command

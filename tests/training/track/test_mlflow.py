@@ -370,7 +370,7 @@ def real_server(folder: Path) -> Iterator[str]:
             env={
                 **os.environ,
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                "UV_PROJECT_ENVIRONMENT": str(ROOT / ".cache/mlflow"),
+                "UV_PROJECT_ENVIRONMENT": str(ROOT / ".venv/mlflow"),
             },
             stdout=log,
             stderr=log,
