@@ -273,7 +273,7 @@ pictures: setup $(UV) ## Take the pictures in docs/images (needs chromium and pr
 
 .PHONY: clean
 clean: ## Remove the environment, caches and local results (not the data in .storage)
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .cache build wandb
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .cache build wandb mlruns
 	rm -rf model candidates reports/explore
 	rm -f data/*.parquet data/raw.json data/profile.json
 	rm -rf models/*/model models/*/candidates models/*/reports/explore models/*/build models/*/wandb
