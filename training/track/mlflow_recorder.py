@@ -94,6 +94,12 @@ class MlflowRecorder(Recorder):
             import mlflow
         except ImportError:
             raise TrackingError(MISSING) from None
+        if not uri and not self._database.exists():
+            # MLflow makes its tables one by one, and a database that has only some of them cannot be used or completed.
+            begun = self._database.with_suffix(".tmp")
+            begun.unlink(missing_ok=True)
+            mlflow.MlflowClient(f"sqlite:///{begun}").search_experiments()
+            begun.replace(self._database)
         return mlflow.MlflowClient(uri or f"sqlite:///{self._database}")
 
     @property

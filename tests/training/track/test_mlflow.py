@@ -315,6 +315,24 @@ def test_server_that_hangs_is_a_warning(both: Path, tmp_path: Path) -> None:
     assert "7 of them now, offline" in track(project.root, "--to", "mlflow")
 
 
+def test_store_whose_creation_was_killed_can_be_used_the_next_time(both: Path, tmp_path: Path) -> None:
+    folder = copied(both, tmp_path)
+    shutil.rmtree(folder / "mlruns")
+    begun = subprocess.Popen(
+        [sys.executable, "-m", "training.track", "--to", "mlflow"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while not list(folder.glob("mlruns/mlflow.*")):
+        assert time.monotonic() < end, "no database was begun"
+        time.sleep(0.001)
+    begun.terminate()
+    begun.wait()
+    assert "7 of them now, offline" in track(folder, "--to", "mlflow")
+
+
 def test_absent_mlflow_is_a_warning_with_the_remedy(both: Path, tmp_path: Path) -> None:
     folder = copied(both, tmp_path)
     (tmp_path / "absent/mlflow").mkdir(parents=True)
