@@ -20,7 +20,7 @@ from deploy.git import Git
 from deploy.release import deployments, waves
 from training.base import config
 from training.production import command as production
-from training.production.revisions import Revision, Store
+from training.production.revisions import Revision
 from training.track.command import TrackStageSettings, make_recorder
 from training.track.mlflow_recorder import MlflowRecorder
 from training.track.plan import release_run
@@ -107,7 +107,7 @@ def _version(recorder: MlflowRecorder, client: MlflowClient, release: Release) -
     found = find_version(client, recorder.registered, "version", release.version)
     if found is None:
         with tempfile.TemporaryDirectory() as folder:
-            bundle = production.download(Revision.find(release.revision), release, Store(), Path(folder))
+            bundle = production.download(Revision.find(release.revision), release, Path(folder))
             run = release_run(recorder.name, bundle.manifest, Path(folder))
             recorder.record(f"{recorder.name}-releases", [asdict(run)], recorder.mode(os.environ))
         found = find_version(client, recorder.registered, "version", release.version)

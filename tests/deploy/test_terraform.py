@@ -17,7 +17,9 @@ from tests.deploy.terraform import ROOTS, Program, copied
 from tests.tools import require, require_built
 
 TERRAFORM = ROOT / "deploy/terraform"
-PEOPLE_SET = {"APP_ID", "ATTESTATIONS", "JOBS", "PROMETHEUS_URL", "RUNNER", "TRAINING_ENGINE"}
+PEOPLE_SET = {
+    *("APP_ID", "ATTESTATIONS", "JOBS", "MLFLOW_TRACKING_URI", "PROMETHEUS_URL", "RUNNER", "TRAINING_ENGINE")
+}
 """Variables on GitHub that are not about AWS."""
 LONG = pytest.mark.long("deploy/overlays", "deploy/terraform", "tests/deploy/test_terraform.py")
 

@@ -23,7 +23,7 @@ STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text
 ]
 
 OURS = {"app", "common", "training"}
-CARRIERS = {"cloudpickle", "dask", "distributed", "pyspark"}
+CARRIERS = {"cloudpickle", "dask", "distributed", "feast", "pyspark"}
 """Optional modules that carry work or rows to and from other processes and change no result."""
 
 

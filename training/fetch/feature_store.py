@@ -89,6 +89,7 @@ def _run(python: str, task: dict[str, object]) -> None:
         [python, "-P", historical.__file__],
         input=json.dumps(task),
         text=True,
+        encoding="utf-8",
         capture_output=True,
         env={**environment, "PYTHONUTF8": "1", "FEAST_USAGE": "False"},
         check=False,

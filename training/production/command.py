@@ -193,15 +193,16 @@ def _compared(
 
 def _fetch(revision: Revision, released: Release, store: Store) -> Bundle:
     with tempfile.TemporaryDirectory() as folder:
-        return download(revision, released, store, Path(folder))
+        return download(revision, released, Path(folder), store)
 
 
-def download(revision: Revision, released: Release, store: Store, folder: Path) -> Bundle:
+def download(revision: Revision, released: Release, folder: Path, store: Store | None = None) -> Bundle:
     """Get the verified bundle of a revision into a folder.
 
     Raises:
         UnreachableError, DataError: it is not to be had, or is not sound or not what was released.
     """
+    store = store or Store()
     where = f"the bundle of revision {revision.short}"
     output = revision.outputs.get(BUNDLE.as_posix())
     if output is None:

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.contract import MANIFEST_FILE, MODEL_FILE, Layout, Manifest
+from app.contract import MANIFEST_FILE, MISSING_CATEGORY, MODEL_FILE, Manifest
 from app.predictor import CATEGORIES, NUMBERS
 
 if TYPE_CHECKING:
@@ -166,20 +166,27 @@ def signature(proto: Any) -> ModelSignature:
 
 def example(manifest: Manifest) -> dict[str, Any] | None:
     """A few rows of the test split as the model's tensors; None if the bundle has no rows."""
-    from app.limits import RowLimits, Sizes
-    from app.schema import Rows, Schema
+    import numpy as np
+    import pandas as pd
+
+    from training.data.columns import as_moments, moment_parts
 
     if not manifest.examples:
         return None
-    rows = [each.values for each in manifest.examples[:ROWS]]
-    schema = Schema(manifest, RowLimits(1, Sizes(1, 1, 1, {}), 2**20))
-    _, parsed = schema.parse(json.dumps({"instances": rows}).encode())
-    if not isinstance(parsed, Rows):
-        raise TypeError("instances are rows")
-    layout = Layout.of(manifest.features)
+    rows = pd.DataFrame([each.values for each in manifest.examples[:ROWS]])
+    numbers: list[Any] = []
+    categories: list[Any] = []
+    for each in manifest.features:
+        if each.type == "category":
+            categories.append(rows[each.name].astype(object).where(rows[each.name].notna(), MISSING_CATEGORY))
+        elif each.type == "datetime":
+            moments, _ = as_moments(rows[each.name], timezone=each.timezone)
+            numbers.extend(moment_parts(moments, each.parts, each.timezone).T)
+        else:
+            numbers.append(rows[each.name].to_numpy(np.float64))
     tensors: dict[str, Any] = {}
-    if layout.numbers:
-        tensors[NUMBERS] = parsed.numbers
-    if layout.categories:
-        tensors[CATEGORIES] = parsed.categories
+    if numbers:
+        tensors[NUMBERS] = np.stack(numbers, axis=1)
+    if categories:
+        tensors[CATEGORIES] = np.stack(categories, axis=1)
     return tensors

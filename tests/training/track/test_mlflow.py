@@ -26,7 +26,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from app.contract import Manifest, read_bundle
+from app.limits import RowLimits, Sizes
 from app.predictor import load
+from app.schema import Rows, Schema
 from common import overlays
 from common.ports import free_port
 from deploy import clusters
@@ -268,6 +270,14 @@ def assert_predicts_the_same(
     example = loaded.input_example
     bundle = read_bundle(folder / "model")
     assert isinstance(example, dict)
+    # The service makes the same tensors of these rows.
+    schema = Schema(bundle.manifest, RowLimits(1, Sizes(1, 1, 1, {}), 2**20))
+    values = [each.values for each in bundle.manifest.examples[: len(example["numbers"])]]
+    _, rows = schema.parse(json.dumps({"instances": values}).encode())
+    assert isinstance(rows, Rows)
+    assert np.array_equal(example["numbers"], rows.numbers, equal_nan=True)
+    if rows.categories is not None:
+        assert np.array_equal(example["categories"], rows.categories)
     answered = loaded.predict(example)
     expected = load(bundle).run(example["numbers"], example.get("categories"))
     assert list(answered) == [each.name for each in loaded.metadata.signature.outputs.inputs]
