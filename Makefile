@@ -44,6 +44,7 @@ all: setup repro ## Set up, reproduce the pipeline, show the champion (the defau
 	@$(IN) python -m training.leaderboard
 	@echo
 	@echo "Next:  make serve   talk to the champion at http://127.0.0.1:8000"
+	@echo "       make mlflow  look at the runs in a browser"
 	@echo "       make test    run the tests"
 	@echo "       edit params.yaml and run make again: only what changed is computed"
 	@echo "       make help    everything else"

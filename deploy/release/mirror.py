@@ -6,6 +6,7 @@ Git always wins: an alias that was moved by hand is moved back. Aliases with oth
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import chdir
@@ -57,7 +58,7 @@ def mirror(git: Git, model: str, base: str | None = None) -> None:
             except Exception as error:  # MLflow raises what its backends raise
                 if len(selected) == 1:
                     raise ReleaseError(f"{name} is not mirrored: {reason_of(error)}") from error
-                print(f"error: {name} is not mirrored: {reason_of(error)}")
+                print(f"error: {name} is not mirrored: {reason_of(error)}", file=sys.stderr)
                 failed.append(name)
             else:
                 print("\n".join(lines) or f"{recorder.registered}: nothing to change")

@@ -56,6 +56,12 @@ class MlflowRecorder(Recorder):
         """The name of the registered model."""
         return f"{self.project}-{self.name}"
 
+    def check_reachable(self, environment: Mapping[str, str]) -> None:
+        server = self.server(environment)
+        if re.match(r"[\w.-]+:\d+(/|$)", server):
+            raise TrackingError(f"{URI}={server} has no scheme: write http://{server}")
+        super().check_reachable(environment)
+
     def has_record(self, id: str) -> bool:  # noqa: ARG002 - the store keeps all runs
         return self._database.is_file()
 

@@ -311,6 +311,11 @@ def test_server_that_cannot_be_reached_loses_nothing(both: Path, tmp_path: Path)
     assert len(runs_of(client(folder))) == 7
 
 
+def test_address_without_a_scheme_is_named(both: Path, tmp_path: Path) -> None:
+    said = track(copied(both, tmp_path), "--to", "mlflow", MLFLOW_TRACKING_URI="localhost:5000")
+    assert "not sent: MLFLOW_TRACKING_URI=localhost:5000 has no scheme: write http://localhost:5000;" in said
+
+
 def test_server_that_hangs_is_a_warning(both: Path, tmp_path: Path) -> None:
     project = Project(copied(both, tmp_path), pytest.MonkeyPatch())
     shutil.rmtree(project.root / "mlruns")
