@@ -260,7 +260,7 @@ def test_dvc(installation: Installation, clone: Path, monkeypatch: pytest.Monkey
     key = f"dvc/files/md5/{folder.md5[:2]}/{folder.md5[2:]}"
     installation.owner.put_object(Bucket=installation.policies.bucket("dvc"), Key=key, Body=b"[]")
     dvc(clone, "repro", "--quiet")
-    with pytest.raises(RemoteError, match=r"run this with the right to s3:DeleteObject"):
+    with pytest.raises(RemoteError, match=r"run this with the right to delete objects \(s3:DeleteObject\)"):
         remote(monkeypatch, "data", "repair")
     installation.refuse(
         "data", "`python -m training.remote repair`", lambda: remote(monkeypatch, "data", "repair")
