@@ -105,8 +105,8 @@ refresh: setup ## Read the data source again, then run the stages whose inputs c
 	@$(MAKE) repro
 
 .PHONY: track
-track: setup ## Send results to Weights & Biases that are not there yet (offline without a key)
-	$(IN) python -m training.track
+track: setup ## Record results that the trackers of track.to lack; SINCE=REV: those of earlier commits, too
+	$(IN) python -m training.track $(if $(SINCE),--since "$(SINCE)")
 
 .PHONY: mlflow
 mlflow: setup $(UV) ## Record the runs of MODEL in mlruns/ and show them in MLflow's page on MLFLOW_PORT (5000)

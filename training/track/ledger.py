@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import files
+from training.track.plan import Plan
 from training.track.recorder import Recorder, TrackingError
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,9 @@ class Ledger:
             places = {}
         return cls(recorder, lock, places)
 
-    def has(self, place: str, group: str, id: str) -> bool:
-        return self.places.get(place, {}).get(id) == group
+    def has(self, place: str, plan: Plan, id: str) -> bool:
+        group = self.places.get(place, {}).get(id)
+        return group == plan.group or (group is not None and not plan.latest)
 
     def unsent(self, place: str, current: Collection[str]) -> dict[str, str]:
         """The offline records of earlier comparisons that a place lacks: by id, the group."""

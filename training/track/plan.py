@@ -58,6 +58,8 @@ class Run:
 class Plan:
     group: str
     runs: list[Run]
+    latest: bool = True
+    """Whether these are the present results. A run that is recorded already moves to their group, and to no earlier one."""
 
 
 def read_plan(name: str) -> Plan:

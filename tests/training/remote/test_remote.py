@@ -41,6 +41,7 @@ FETCHING = {
     "training/production/command.py": "test_production.py: the gate's bundle and splits",
     "training/remote/command.py": "here: pull",
     "training/review/command.py": "test_review.py: the base's outputs",
+    "training/track/past.py": "test_past.py: the results of earlier commits",
 }
 """Every module that gets content from the remote, and where replaced bytes are planted for it."""
 _FETCHES = re.compile(

@@ -47,15 +47,6 @@ pytestmark = pytest.mark.slow
 SERVER = ROOT / "deploy/mlflow"
 
 
-@pytest.fixture(autouse=True)
-def _no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("WANDB_", "MLFLOW_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-
 def client(folder: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
 

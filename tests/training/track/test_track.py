@@ -34,9 +34,6 @@ KEY = "0123456789" * 4
 
 @pytest.fixture(autouse=True)
 def _nobody_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("WANDB_"):
-            monkeypatch.delenv(name)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "home").mkdir()
