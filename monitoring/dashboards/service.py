@@ -220,6 +220,43 @@ def build() -> Dashboard:
                     dashed=("^most$", "^fewest$"),
                 ),
             ],
+            "Feature store": [
+                lines(
+                    "How does the feature store answer?",
+                    "short",
+                    {
+                        "{{outcome}}": "sum by (outcome) (rate(feature_store_requests_total{PLACE}[$__rate_interval]))"
+                    },
+                    "Questions a second by outcome. A request whose question fails or takes too long gets 503. Nothing is "
+                    "shown in this row where the feature store is off.",
+                    colours={"^ok": GREEN, "^timeout": ORANGE, "^failed": RED},
+                ),
+                lines(
+                    "How long does the feature store take?",
+                    "s",
+                    {
+                        f"p{percentile}": (
+                            f"histogram_quantile(0.{percentile}, sum by (le) (rate("
+                            "feature_store_request_duration_seconds_bucket{PLACE}[$__rate_interval])))"
+                        )
+                        for percentile in (50, 99)
+                    },
+                    "The time until half of the questions, and 99 of 100, are answered or given up.",
+                ),
+                lines(
+                    "Which values does the feature store lack?",
+                    "percentunit",
+                    {
+                        "{{feature}}": (
+                            'sum by (feature) (rate(feature_store_values_total{PLACE, outcome!="found"}[$__rate_interval]))'
+                            " / sum by (feature) (rate(feature_store_values_total{PLACE}[$__rate_interval]))"
+                        ),
+                    },
+                    "The share of the values looked up that the store does not have, or that are too old: such as after a "
+                    "materialization that failed. The model imputes them.",
+                    most=1,
+                ),
+            ],
             "Rollout and objectives": [
                 phases(
                     "Which phase is the rollout in?",

@@ -207,7 +207,14 @@ class Story:
                 if name == "http_requests_total":
                     usual = value * _usual(labels) / answered
                     counts = self._count(pod, pod.requests * (1 - pod.errors) * usual)
-                elif name.startswith(("http_request_duration_", "http_request_size", "http_response_size")):
+                elif name.startswith(
+                    (
+                        "http_request_duration_",
+                        "http_request_size",
+                        "http_response_size",
+                        "feature_store_request_duration_",
+                    )
+                ):
                     share = 1.0 if "handler" not in labels else value / max(value, answered)
                     counts = self._time(pod, name, labels, share)
                 elif name.startswith("model_predictions"):
@@ -234,6 +241,12 @@ class Story:
                 elif name == "prediction_log_rows_total":
                     part = {"written": 0.999, "dropped": 0.001}.get(labels["outcome"], 0.0)
                     counts = self._count(pod, rows * part)
+                elif name == "feature_store_requests_total":
+                    part = {"ok": 0.998, "timeout": 0.002}.get(labels["outcome"], 0.0)
+                    counts = self._count(pod, pod.requests * part)
+                elif name == "feature_store_values_total":
+                    part = {"found": 0.97, "not_found": 0.02, "expired": 0.01}[labels["outcome"]]
+                    counts = self._count(pod, self._noisy(rows * part))
                 elif name == "process_cpu_seconds_total":
                     counts = self._count(pod, 0.02 + pod.requests * 0.0022)
                 else:

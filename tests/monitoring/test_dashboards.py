@@ -203,7 +203,12 @@ def test_the_alerts_lead_to_dashboards_that_exist() -> None:
 
 def service_names(model: Path, log: Path, serve: Serve) -> set[str]:
     """What the service exports, with everything that can be switched on."""
-    with serve(model, model_created=1, data_created=1, prediction_log=str(log)) as client:
+    store = {
+        "feature_store": "http://127.0.0.1:9",
+        "feature_store_service": "flowers",
+        "feature_store_keys": {"id": "int"},
+    }
+    with serve(model, model_created=1, data_created=1, prediction_log=str(log), **store) as client:
         client.post("/predict", json={})
         text = client.get("/metrics").text
     return {s.name for family in text_string_to_metric_families(text) for s in family.samples}

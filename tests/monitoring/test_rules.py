@@ -32,6 +32,7 @@ PROMISED = {
         "RetrainingFailed",
         "DeliveryUnknown",
         "PredictionLogDropping",
+        "FeatureStoreFailing",
     ),
 }
 
@@ -191,8 +192,8 @@ MUTANTS = {
     "an application of the environment": (
         "platform",
         "one model of two",
-        '"espalier-[^-]+-(.+)"',
-        '"espalier-(.+)"',
+        '"espalier-.+/.+[.](.+)"',
+        '"espalier-.+/(.+)"',
     ),
     "bins without a reference": ("drift", FEW, " or espalier:feature_share:1h * 0", ""),
     "references without a bin": ("drift", FEW, " or espalier:feature_reference:ratio * 0", ""),

@@ -74,7 +74,12 @@ def watching(
     now = int(time.time())
     settings = {"model_created": now - 41 * 86_400, "data_created": now - 68 * 86_400}
     log = {"prediction_log": folder / "predictions"}
-    with running(model, **settings, **log) as service:
+    store = {
+        "feature_store": "http://127.0.0.1:9",
+        "feature_store_service": "flowers",
+        "feature_store_keys": "id:int",
+    }
+    with running(model, **settings, **log, **store) as service:
         _send(service, manifest, requests=120)
         scraped = httpx.get(f"{service.url}/metrics").text
         story = Story(scraped, manifest, now, hours, alerts=alerts)
