@@ -44,7 +44,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _copy(folder: Path) -> Path:
     for name in ("app", "common", "deploy", "docs", "monitoring", ".github"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("zensical.toml", "params.yaml"):
+    for name in ("compose.yaml", "params.yaml", "zensical.toml"):
         shutil.copy(ROOT / name, folder)
     return folder
 
