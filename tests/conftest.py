@@ -39,6 +39,8 @@ LONGEST = (
     "e2e/test_jenkins",
     "e2e/test_pipeline",
     "e2e/test_models",
+    "deploy/test_training_image",
+    "deploy/schedulers/test_kubeflow",
     "deploy/test_applied",
     "deploy/test_image",
     "e2e/test_install",
