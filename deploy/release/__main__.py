@@ -166,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add("mirror", "let MLflow's registry show what runs where", MIRROR)
     one.add_argument("--model", metavar="NAME", default=models.ALL, help="this one alone (default: all)")
+    one.add_argument(
+        "--no-fetch",
+        dest="fetch",
+        action="store_false",
+        help="do not ask origin: this clone was made just now, and may have no login",
+    )
     _base(one)
 
     one = add("needed", "say which models' images at HEAD differ from what the first wave runs", NEEDED)

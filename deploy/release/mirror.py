@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from common import models
 from common.overlays import Release
 from deploy.errors import ReleaseError
-from deploy.git import Git
+from deploy.git import REMOTE, Git
 from deploy.release import deployments, waves
 from training.base import config
 from training.production import command as production
@@ -34,19 +34,21 @@ CHAMPION = "champion"
 """The alias of what runs in the last wave."""
 
 
-def mirror(git: Git, model: str, base: str | None = None) -> None:
+def mirror(git: Git, model: str, base: str | None = None, fetch: bool = True) -> None:
     """Bring the registry up to date with origin's branch.
 
     Args:
         git: the clone.
         model: a name, or `all`.
         base: the branch that deploys; None for origin's default branch.
+        fetch: ask origin for the branch; False for what this clone has of it.
 
     Raises:
         ReleaseError: the registry did not accept it.
     """
     git.require_history()
-    tip = git.fetch(base or git.default_branch())
+    branch = base or git.default_branch()
+    tip = git.fetch(branch) if fetch else git.require(f"refs/remotes/{REMOTE}/{branch}")
     selected = models.select(model, git.top)
     failed = []
     for name, folder in selected.items():

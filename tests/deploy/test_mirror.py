@@ -58,6 +58,14 @@ def test_aliases_follow_git(project: Project) -> None:
     assert aliases(client) == {"staging": "2", "production": "1", "champion": "1", "challenger": "2"}
     assert project.me.release("mirror").out == f"{REGISTERED}: nothing to change\n"
 
+    # Without asking origin, what this clone has of it counts, and git wins.
+    tip = project.me.git("rev-parse", "origin/main")
+    project.me.git("update-ref", "refs/remotes/origin/main", f"{tip}~1")
+    assert project.me.release("mirror", "--no-fetch").status == 0
+    assert aliases(client) == {"staging": "2", "challenger": "2"}
+    assert project.me.release("mirror").status == 0
+    assert aliases(client) == {"staging": "2", "production": "1", "champion": "1", "challenger": "2"}
+
     project.me.git("pull", "-q", "--rebase", "origin", "main")
     project.me.git("rm", "-q", overlays.path("production", MODEL))
     project.me.git("commit", "-q", "-m", "Take it out of production")
