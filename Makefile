@@ -106,11 +106,16 @@ refresh: setup ## Read the data source again, then run the stages whose inputs c
 
 .PHONY: track
 track: setup ## Record results that the trackers of track.to lack; SINCE=REV: those of earlier commits, too
+	@# A tracker decides nothing: without its client, the next line warns.
+	$(if $(MLFLOW_TRACKING_URI),@$(MAKE) mlflow-client || true)
 	$(IN) python -m training.track $(if $(SINCE),--since "$(SINCE)")
 
-.PHONY: mlflow
-mlflow: setup $(UV) ## Record the runs of MODEL in mlruns/ and show them in MLflow's page on MLFLOW_PORT (5000)
+.PHONY: mlflow-client
+mlflow-client: setup $(UV) ## Add MLflow's client; `make track` does it when MLFLOW_TRACKING_URI names a server
 	uv sync --locked --inexact --group mlflow --compile-bytecode --python $(PYTHON)
+
+.PHONY: mlflow
+mlflow: mlflow-client ## Record the runs of MODEL in mlruns/ and show them in MLflow's page on MLFLOW_PORT (5000)
 	@$(IN) env -u MLFLOW_TRACKING_URI python -m training.track --to mlflow
 	@echo "MLflow: http://127.0.0.1:$(MLFLOW_PORT)"
 	@# Neither figures about its use nor the processes of jobs that only language models have.
