@@ -110,24 +110,40 @@ def test_on_gitlab_no_training_runs_in_an_environment_with_a_token() -> None:
         script = "\n".join(flat(job["script"]))
         if TRAINING.search(script):
             assert environment(job) not in WITH_TOKEN, name
-        if re.search(r"deploy\.(forge push|ci\.(comment|lockback|retrain|alarm)|release )", script):
+        if re.search(r"deploy\.(forge push|ci\.(comment|lockback|retrain|alarm)|release (?!mirror))", script):
             assert environment(job) in WITH_TOKEN, name
-    assert {environment(job) for job in JOBS.values()} == {None, "registry", "training", *WITH_TOKEN}
+    assert {environment(job) for job in JOBS.values()} == {
+        None,
+        "mirror",
+        "registry",
+        "training",
+        *WITH_TOKEN,
+    }
 
 
 def test_on_gitlab_what_writes_is_serialised_and_not_interrupted() -> None:
-    for name in ("build", "stage", "promote", "rollback", "propose", "record", "alarm", "releasable"):
+    for name in (
+        "build",
+        "stage",
+        "promote",
+        "rollback",
+        "propose",
+        "record",
+        "alarm",
+        "releasable",
+        "mirror",
+    ):
         job = JOBS[name]
         template = DOCUMENT.get(job.get("extends", ""), {})
         assert {**template, **job}["interruptible"] is False, name
-    groups = {name: JOBS[name].get("resource_group") for name in ("build", "stage", "propose")}
-    assert groups == {"build": "release", "stage": "staging", "propose": "retrain"}
+    groups = {name: JOBS[name].get("resource_group") for name in ("build", "stage", "mirror", "propose")}
+    assert groups == {"build": "release", "stage": "staging", "mirror": "mirror", "propose": "retrain"}
     assert DOCUMENT[".propose"]["resource_group"] == "production"
     assert DOCUMENT[".propose"]["environment"]["name"] == "production"
 
 
 def test_releases_are_built_from_the_lock_alone() -> None:
-    for name in ("build", "stage", "promote", "rollback", "scratch"):
+    for name in ("build", "stage", "mirror", "promote", "rollback", "scratch"):
         job = JOBS[name]
         assert {**DOCUMENT.get(job.get("extends", ""), {}), **job}["cache"] == [], name
 
@@ -140,7 +156,9 @@ def test_they_have_the_jobs_that_a_change_can_affect() -> None:
 
 
 def test_their_variables_and_credentials_are_those_of_the_page() -> None:
-    ours = re.compile(r"\$\{?((?:AWS|COSIGN|ESPALIER|GITLAB|PROMETHEUS|REGISTRY|WANDB)_?[A-Z_]*|JOBS)\b")
+    ours = re.compile(
+        r"\$\{?((?:AWS|COSIGN|ESPALIER|GITLAB|MLFLOW|PROMETHEUS|REGISTRY|WANDB)_?[A-Z_]*|JOBS)\b"
+    )
     text = GITLAB + JENKINS + "".join((ROOT / ".ci" / name).read_text() for name in ("image", "login"))
     for name in set(ours.findall(text)) - {"GITLAB_CI"}:
         assert f"`{name}`" in PAGE, name

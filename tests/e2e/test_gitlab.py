@@ -21,8 +21,9 @@ from deploy.rehearsal.gitlab import PROJECT, GitLab
 from deploy.rehearsal.pipelines import Pipeline
 from deploy.rehearsal.world import World, world
 from deploy.yaml_loader import LOADER
+from tests.e2e import mlflow_store
 from tests.e2e.clone import ROOT
-from tests.tools import require
+from tests.tools import free_port, require
 
 SUBJECTS = (".ci", ".gitlab-ci.yml", "deploy/ci", "deploy/forge", "deploy/pipelines", "deploy/release")
 OF_CI = {"touched", "check", "test", "manifests", "dashboards", "container"}
@@ -108,15 +109,22 @@ def test_a_change_goes_to_production_and_comes_back(player: Player) -> None:
     changed = player.world.git("diff", "--name-only", base, recorded, cwd=player.world.origin).split()
     assert {"params.yaml", "dvc.lock"} <= set(changed)
 
-    # The pipeline of that commit changes nothing.
-    player.run(player.checkout("flatter"), given, "touched", "reproduce", "record")
+    assert {"logistic_regression", "decision_tree", "data", "leaderboard"} <= mlflow_store.runs(player.world)
+
+    # The pipeline of that commit changes nothing, and an MLflow that does not answer is no failure.
+    away = f"http://127.0.0.1:{free_port()}"
+    done = player.run(
+        player.checkout("flatter"), {**given, "MLFLOW_TRACKING_URI": away}, "touched", "reproduce", "record"
+    )
+    assert "warning: not sent: cannot reach" in done.log("reproduce")
     assert player.world.git("rev-parse", "flatter", cwd=player.world.origin) == recorded
     assert len(player.gitlab.state.notes) == 1
 
     # Merged, it is released and promoted. A bad release is rolled back.
     player.gitlab.merge(number)
-    done = player.push("touched", "current", "dashboards", "releasable", "build", "stage")
+    done = player.push("touched", "current", "dashboards", "releasable", "build", "stage", "mirror")
     first = player.running("staging")
+    assert mlflow_store.aliases(player.world) == {"staging": first.version}
     assert jobs.has_image(first)
     assert "NOT SIGNED, only found" in done.log("build")
     assert "NOT SCANNED, only found" in done.log("build")
@@ -132,7 +140,10 @@ def test_a_change_goes_to_production_and_comes_back(player: Player) -> None:
 
     # The releases' commits start no pipeline; a merged rollback starts one, in which nothing is built.
     assert pipelines.listed(player.checkout(), commit(player, release)) == {}
-    done = player.push("touched", "releasable", "build", "stage")
+    done = player.push("touched", "releasable", "build", "stage", "mirror")
+    assert mlflow_store.aliases(player.world) == dict.fromkeys(
+        ("staging", "production", "champion"), first.version
+    )
     assert "release=false" in done.log("releasable")
     assert "python -m deploy.release" not in done.log("build")
     assert player.running("staging") == first
@@ -190,6 +201,9 @@ def test_what_starts_depends_on_whose_change_it_is(clone: Path) -> None:
         "promote": "manual",
     }
     assert set(listed(main, REGISTRY="")) == {*OF_CI, "current", "alarm"}
+    tracked = listed(main, MLFLOW_TRACKING_URI="https://mlflow.example.com")
+    assert tracked == {**listed(main), "mirror": "always"}
+    assert "mirror" not in listed(main, MLFLOW_TRACKING_URI="https://mlflow.example.com", REGISTRY="")
     for task, started in {
         "nightly": {"explore", "long"},
         "promote": {"promote"},

@@ -17,6 +17,7 @@ from deploy import npm
 from deploy.rehearsal import containers, events, jenkins, jobs
 from deploy.rehearsal.jenkins import Step
 from deploy.rehearsal.world import World, world
+from tests.e2e import mlflow_store
 from tests.e2e.clone import ROOT
 from tests.tools import require
 
@@ -25,10 +26,11 @@ STEPS = jenkins.steps(FILE)
 SUBJECTS = (".ci", "Jenkinsfile", "deploy/ci", "deploy/forge", "deploy/pipelines", "deploy/release")
 REPLACED = {
     ".ci/run",
+    ".ci/tools && .ci/build .venv/bin && make feast",
+    "REQUIRE_TOOLS=all make test-long",
     'make check BASE="${BASE:-HEAD~1}"',
     "make explore",
     "make manifests",
-    "make test-long",
     "make workflows",
 }
 """Steps whose command has tests of its own and takes minutes: they are called, and something else answers."""
@@ -108,6 +110,8 @@ def test_every_step_runs(player: Player) -> None:
     first = jobs.running(made, "staging", names[1])
     assert first is not None
     assert jobs.has_image(first)
+    player.stage("Mirror")
+    assert mlflow_store.aliases(made) == {"staging": first.version}
     player.stage("Promote", REASON=jobs.NO_CLUSTER)
     player.merge()
     assert player.running("production") == first
@@ -123,6 +127,7 @@ def test_every_step_runs(player: Player) -> None:
     pull = {"BASE": "origin/main", "CHANGE_ID": str(number), "CHANGE_BRANCH": "flatter"}
     but = (*others("Touched", "Reproduce for a stranger", "Offline"), *of_main)
     player.stage("Reproduce", "flatter", (), AWS_ROLE_DATA=made.variables()["AWS_ROLE_DATA"], **pull)
+    assert {"logistic_regression", "decision_tree", "data", "leaderboard"} <= mlflow_store.runs(made)
     player.stage("Record", "flatter", (), **pull)
     (comment,) = made.github.state.comments
     assert "logistic_regression.C" in comment["body"]
@@ -184,6 +189,10 @@ def test_a_token_is_where_no_training_runs() -> None:
             assert "credentials" not in text.replace("so these stages have no credentials", "").lower()
         if "Credentials(" in text or "credentials('" in text:
             assert "branch 'main'" in text or "!env.CHANGE_FORK" in text, name
+        # Nor does it run beside the token of MLflow, which its block of steps alone has.
+        for block in re.findall(r"^( +)withCredentials\(\[(.*?)^\1\}", text, re.MULTILINE | re.DOTALL):
+            if "'espalier-mlflow'" in block[1]:
+                assert "deploy.ci.reproduce" not in block[1], name
 
 
 def test_a_step_that_is_not_understood_is_no_step() -> None:
