@@ -318,9 +318,7 @@ def test_workflows_write_to_environments_that_the_list_or_a_person_names() -> No
     assert inputs[0]["default"] == ""
     assert both[0]["concurrency"] == both[1]["concurrency"]
     written = [step["run"] for _, step in steps() if "deploy.release " in step.get("run", "")]
-    written = [
-        each for each in written if each != "python -m deploy.release mirror"
-    ]  # it writes to no environment
+    written = [each for each in written if "deploy.release mirror" not in each]  # it writes to no environment
     assert len(written) == 3
     assert not any(re.search(r"staging|production", each) for each in written)
 
