@@ -118,4 +118,6 @@ def _changed_since(revision: str) -> list[str]:
 def _is_about(item: pytest.Item, changed: list[str]) -> bool:
     """Whether a file changed that a long test is about. Every other test is about all files."""
     mark = item.get_closest_marker("long")
+    if mark and (absent := [path for path in mark.args if not (Path(__file__).parents[1] / path).exists()]):
+        raise pytest.UsageError(f"{item.nodeid} is about {', '.join(absent)}, which is not there")
     return mark is None or any(Path(name).is_relative_to(path) for name in changed for path in mark.args)

@@ -105,6 +105,7 @@ def test_a_replacement_that_cannot_start_leaves_the_others_alone(number_model: P
         assert service.process.wait(timeout=PATIENCE) == 0
 
 
+@pytest.mark.long("app", "tests/app/test_supervisor.py")
 def test_a_worker_that_hangs_is_replaced_and_one_that_is_stopped_can_be_ended(number_model: Path) -> None:
     with running(number_model, workers=2) as service:
         wait_until_all_are_ready(service)

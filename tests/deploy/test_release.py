@@ -380,7 +380,7 @@ def test_a_remote_that_is_not_there_is_told(project: Project) -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long("common", "deploy/git.py", "deploy/release", "tests/deploy/test_release.py")
 def test_many_release_at_once_and_none_is_lost(project: Project) -> None:
     """Three revisions are released to two environments by six processes, and others push other things at the same time."""
     count = 3

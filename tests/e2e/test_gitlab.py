@@ -178,7 +178,7 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.long(".gitlab-ci.yml", "deploy/rehearsal", "tests/e2e/test_gitlab.py")
 def test_what_starts_depends_on_whose_change_it_is(clone: Path) -> None:
     """A fork's merge request starts nothing that names an environment or takes a role, here and in the fork."""
     document = yaml.load((ROOT / ".gitlab-ci.yml").read_text(), LOADER)

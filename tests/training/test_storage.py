@@ -18,6 +18,7 @@ from training import storage
 from training.base.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
+LONG = pytest.mark.long("training/storage.py", "tests/training/test_storage.py")
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -77,7 +78,7 @@ def test_one_clone_pushes_and_another_pulls(clone: Path, tmp_path: Path) -> None
     assert status.stdout == ""
 
 
-@pytest.mark.long("training/storage.py", "tests/training/test_storage.py")
+@LONG
 def test_it_runs_once_stops_cleanly_and_keeps_what_it_stored(clone: Path) -> None:
     require("weed")
     storage.start()
@@ -107,7 +108,10 @@ def test_it_runs_once_stops_cleanly_and_keeps_what_it_stored(clone: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", ["--global", "--project", "--local"])
+@pytest.mark.parametrize(
+    "level",
+    [pytest.param("--global", marks=LONG), pytest.param("--project", marks=LONG), "--local"],
+)
 def test_a_default_remote_that_was_chosen_stays(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, level: str
 ) -> None:
@@ -145,7 +149,7 @@ def test_a_broken_configuration_is_one_line(clone: Path, monkeypatch: pytest.Mon
     (clone / ".dvc/config.local").unlink()
 
 
-@pytest.mark.slow
+@LONG
 def test_servers_that_start_at_the_same_time_get_ports_of_their_own(clone: Path, tmp_path: Path) -> None:
     require("weed")
     folders = [clone, *(tmp_path / name for name in ("second", "third"))]

@@ -45,6 +45,7 @@ from training.track.plan import read_plan, release_run
 pytestmark = pytest.mark.slow
 
 SERVER = ROOT / "deploy/mlflow"
+LONG = pytest.mark.long("deploy/mlflow", "tests/training/track", "training/track")
 
 
 def client(folder: Path) -> MlflowClient:
@@ -307,6 +308,7 @@ def test_address_without_a_scheme_is_named(both: Path, tmp_path: Path) -> None:
     assert "not sent: MLFLOW_TRACKING_URI=localhost:5000 has no scheme: write http://localhost:5000;" in said
 
 
+@LONG
 def test_server_that_hangs_is_a_warning(both: Path, tmp_path: Path) -> None:
     project = Project(copied(both, tmp_path), pytest.MonkeyPatch())
     shutil.rmtree(project.root / "mlruns")
@@ -321,6 +323,7 @@ def test_server_that_hangs_is_a_warning(both: Path, tmp_path: Path) -> None:
     assert "7 of them now, offline" in track(project.root, "--to", "mlflow")
 
 
+@LONG
 def test_store_whose_creation_was_killed_can_be_used_the_next_time(both: Path, tmp_path: Path) -> None:
     folder = copied(both, tmp_path)
     shutil.rmtree(folder / "mlruns")
@@ -417,7 +420,7 @@ def real_server(folder: Path) -> Iterator[str]:
             process.wait(timeout=30)
 
 
-@pytest.mark.long("training/track", "deploy/mlflow")
+@LONG
 def test_what_a_server_missed_is_sent_to_it_later(both: Path, tmp_path: Path) -> None:
     """A first comparison while there is no server, a second one with it, and again by a runner without a ledger."""
     folder = copied(both, tmp_path)

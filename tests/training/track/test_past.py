@@ -17,6 +17,7 @@ from training.production.revisions import Revision
 from training.track.plan import Plan, read_plan
 
 pytestmark = pytest.mark.slow
+LONG = pytest.mark.long("tests/training/track", "training/production", "training/track")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,7 @@ def test_everything_that_was_missed_is_recorded_once(history: tuple[Repository, 
     assert repository.git("status", "--porcelain") == ""
 
 
+@LONG
 def test_the_alias_of_the_champion_stays_with_the_present_one(
     history: tuple[Repository, dict[str, Plan]],
 ) -> None:
@@ -108,6 +110,7 @@ def test_what_is_lost_or_replaced_is_named_and_the_rest_is_recorded(
     assert recorded(repository).keys() == {run.id for run in plans[third].runs}
 
 
+@LONG
 def test_results_of_another_form_and_a_commit_before_the_first(
     history: tuple[Repository, dict[str, Plan]],
 ) -> None:

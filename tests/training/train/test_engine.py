@@ -33,6 +33,7 @@ from training.train import algorithms, engine
 from training.train.onnx import export
 
 pytestmark = [pytest.mark.slow]
+LONG = pytest.mark.long("tests/training/train", "training/train", "training/worker.py")
 
 
 class Machines:
@@ -211,6 +212,7 @@ CALLS = 6 + 2 + 5 * 6 + 5
 """The search, the fit and its repetition, the searches of the folds, their fits."""
 
 
+@LONG
 def test_workers_killed_in_a_search_and_in_a_fold_change_nothing(
     prepared: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +387,7 @@ class TestPartitions:
             assert json.loads((prepared.root / file).read_text())["partitioned"] == expected
 
 
+@LONG
 def test_a_fit_on_partitions_that_loses_a_worker_starts_again(
     prepared: Project,
     machines: Machines,
