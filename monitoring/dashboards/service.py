@@ -223,7 +223,7 @@ def build() -> Dashboard:
             "Feature store": [
                 lines(
                     "How does the feature store answer?",
-                    "short",
+                    "reqps",
                     {
                         "{{outcome}}": "sum by (outcome) (rate(feature_store_requests_total{PLACE}[$__rate_interval]))"
                     },
