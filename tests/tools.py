@@ -17,8 +17,17 @@ import pytest
 from hypothesis import settings
 
 from common.ports import free_port
+from deploy.rehearsal import containers
 
-__all__ = ["free_port", "missing", "require", "require_built", "require_group", "require_package"]
+__all__ = [
+    "free_port",
+    "missing",
+    "require",
+    "require_built",
+    "require_containers",
+    "require_group",
+    "require_package",
+]
 
 
 def require(tool: str) -> str:
@@ -50,6 +59,14 @@ def require_group(name: str, groups: str) -> None:
 def require_built(tool: str, how: str) -> str:
     """The path of a program that takes too long to build for each run of CI: only REQUIRE_TOOLS=all insists on it."""
     return shutil.which(tool) or missing(f"{tool} ({how})", insists=("all",))
+
+
+def require_containers() -> None:
+    """Skip or fail, as `require` does, without what builds images and runs containers."""
+    for tool in containers.TOOLS:
+        require(tool)
+    if os.geteuid() != 0:
+        pytest.skip("debootstrap and containers without a daemon need root")
 
 
 def missing(what: str, insists: Collection[str] = ("1", "all")) -> NoReturn:

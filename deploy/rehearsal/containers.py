@@ -77,7 +77,11 @@ def storage(folder: Path) -> Iterator[dict[str, str]]:
     )
     # Without systemd, runc makes control groups itself.
     engine = "" if Path("/run/systemd/system").exists() else 'cgroup_manager = "cgroupfs"\nruntime = "runc"\n'
-    (folder / "containers.conf").write_text(f'[engine]\nevents_logger = "none"\n{engine}', encoding="utf-8")
+    # podman's default limits may be more than this machine grants.
+    limits = 'default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]'
+    (folder / "containers.conf").write_text(
+        f'[containers]\n{limits}\n[engine]\nevents_logger = "none"\n{engine}', encoding="utf-8"
+    )
     variables = {
         "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
         "CONTAINERS_CONF": str(folder / "containers.conf"),
@@ -210,9 +214,6 @@ def container(image: str, *, options: Sequence[str] = (), **settings: object) ->
         "--read-only-tmpfs=false",
         "--cap-drop=all",
         "--security-opt=no-new-privileges",
-        # podman's default limits may be more than this machine grants.
-        "--ulimit=nofile=1024:1024",
-        "--ulimit=nproc=1000:1000",
         "--log-driver=k8s-file",
         "--tls-verify=false",
         *options,

@@ -34,7 +34,7 @@ from deploy.registry import Reference, Registry
 from deploy.rehearsal import containers
 from tests.bundles import mixed_row, number_row, write_mixed_bundle, write_number_bundle
 from tests.e2e.clone import clone
-from tests.tools import free_port, require
+from tests.tools import free_port, require, require_containers
 
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 1_000_000
@@ -519,10 +519,7 @@ class Built:
 @pytest.fixture(scope="module")
 def built(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     """The image of a clone, in a storage of its own, with a registry to push it to."""
-    for tool in containers.TOOLS:
-        require(tool)
-    if os.geteuid() != 0:
-        pytest.skip("debootstrap and containers without a daemon need root")
+    require_containers()
     folder = tmp_path_factory.mktemp("containers")
     with containers.storage(folder / "storage"), containers.registry(folder / "registry") as address:
         main(["build", "--strict", "--tag", f"{address}/espalier:{git(first, 'rev-parse', 'HEAD')}"], first)

@@ -5,14 +5,10 @@ from __future__ import annotations
 import configparser
 import json
 import os
-import random
 import re
 import shlex
-import shutil
 import subprocess
 import time
-import urllib.request
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,40 +20,31 @@ import yaml
 from app.server import stop_seconds
 from app.settings import Settings
 from common.errors import EspalierError
-from deploy.image.__main__ import main as image_main
 from deploy.rehearsal import containers
 from deploy.schemas.__main__ import COMPOSE as COMPOSE_SCHEMA
 from deploy.schemas.__main__ import FOLDER as SCHEMAS
 from monitoring.objectives import objectives
 from monitoring.stack import __main__ as stack
 from monitoring.stack import compose
-from tests.bundles import number_row, write_number_bundle
-from tests.e2e.clone import ROOT, clone
-from tests.tools import free_port, missing, require, require_built
+from tests.bundles import write_number_bundle
+from tests.deploy import composed
+from tests.deploy.composed import IMAGE, PATIENCE, SERVICES, configure, predicts, wait_for
+from tests.e2e.clone import ROOT
+from tests.tools import free_port, require, require_built, require_containers
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 MLFLOW = {"mlflow", "postgres", "storage"}
 """The services of the profile."""
 RAILWAY = json.loads((ROOT / "railway.json").read_text())
 UNIT = ROOT / "deploy/vm/espalier.service"
 CONFIGURED = "./build/monitor/compose"
-IMAGE = "localhost/espalier:targets"
-ROW = number_row((5.1, 3.5, 1.4, 0.2))
-PATIENCE = 60
 LONG = pytest.mark.long(
     "app/Dockerfile",
-    "compose.yaml",
     "deploy/railway",
     "deploy/vm",
-    "monitoring/stack",
+    "tests/deploy/composed.py",
     "tests/deploy/test_targets.py",
 )
-WGET = """#!/usr/bin/python3
-import sys, urllib.request
-urllib.request.urlopen(sys.argv[-1], timeout=5)
-"""
-
 
 # ------------------------------------------------------------------------------------- compose.yaml, as a file
 
@@ -66,14 +53,6 @@ urllib.request.urlopen(sys.argv[-1], timeout=5)
 def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which `make compose` was called."""
     return configure(tmp_path, monkeypatch)
-
-
-def configure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_number_bundle(folder / "model")
-    monkeypatch.chdir(folder)
-    options = ["configure", "--bundle=model", f"--image={IMAGE}"]
-    stack.configure(stack._parser().parse_args(options))
-    return folder
 
 
 def test_compose_follows_its_schema() -> None:
@@ -312,40 +291,12 @@ def test_the_unit_refuses_an_image_without_a_digest(image: str, tmp_path: Path) 
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Images in a storage of their own: the service's, with a small bundle."""
-    for tool in containers.TOOLS:
-        require(tool)
-    if not any(Path(each).exists() for each in ("/usr/lib/cni/dnsname", "/usr/lib/podman/aardvark-dns")):
-        missing("a resolver for podman's networks")
-    with containers.storage(tmp_path_factory.mktemp("pods")) as variables:
-        settings = Path(variables["CONTAINERS_CONF"])
-        limits = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n'
-        settings.write_text(settings.read_text() + limits)
-        root = tmp_path_factory.mktemp("clone") / "clone"
-        clone(root)
-        write_number_bundle(root / "model")
-        image_main(["build", "--tag", IMAGE], root)
-        yield
-
-
-def wait_for(url: str) -> bytes:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-                content: bytes = answer.read()
-                return content
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            time.sleep(0.2)
-
-
-def predicts(url: str) -> bool:
-    body = json.dumps(ROW.values).encode()
-    request = urllib.request.Request(f"{url}/predict", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-        return bool(json.loads(answer.read())["label"] == ROW.label)
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service's image, in a storage of its own."""
+    require_containers()
+    with containers.storage(tmp_path_factory.mktemp("pods")):
+        composed.service(tmp_path_factory.mktemp("clone") / "clone")
+        yield IMAGE
 
 
 def podman(*arguments: str) -> str:
@@ -353,75 +304,7 @@ def podman(*arguments: str) -> str:
 
 
 @LONG
-def test_compose_runs_the_service_and_what_watches_it(
-    storage: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """podman-compose starts them from stand-ins with the names of the images: Debian's Prometheus and Alertmanager."""
-    # A network is the machine's and not the storage's, so another run must not have the same.
-    project_name = f"espalier-{uuid.uuid4().hex[:8]}"
-    program = [require("podman-compose"), f"--project-name={project_name}"]
-    stand_in("prometheus", tmp_path / "images/prometheus", "prometheus", "/prometheus")
-    stand_in("alertmanager", tmp_path / "images/alertmanager", "prometheus-alertmanager", "/alertmanager")
-    project = tmp_path / "project"
-    project.mkdir()
-    shutil.copy(ROOT / "compose.yaml", project)
-    configure(project, monkeypatch)
-    ports = {name: free_port() for name in ("service", "prometheus", "alertmanager")}
-    with (project / ".env").open("a") as file:
-        file.writelines(f"{name.upper()}_PORT={port}\n" for name, port in ports.items())
-    # Another run, or what a killed one left, must not have the same addresses.
-    subnet = f"10.{random.randrange(100, 250)}.{random.randrange(256)}.0/24"
-    (project / "compose.override.yaml").write_text(
-        f"networks: {{default: {{ipam: {{config: [{{subnet: {subnet}}}]}}}}}}\n"
-    )
-    try:
-        subprocess.run([*program, "up", "--detach", *ports], cwd=project, check=True, timeout=3 * PATIENCE)
-        at = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-        wait_for(f"{at['service']}/health/ready")
-        assert predicts(at["service"])
-        deadline = time.monotonic() + PATIENCE
-        health: dict[str, str] = {}
-        while health != {"espalier": "up", "prometheus": "up", "alertmanager": "up"}:
-            assert time.monotonic() < deadline, health
-            found = json.loads(wait_for(f"{at['prometheus']}/api/v1/targets"))["data"]["activeTargets"]
-            health = {each["labels"]["job"]: each["health"] for each in found}
-            time.sleep(0.5)
-        rules = json.loads(wait_for(f"{at['prometheus']}/api/v1/rules"))["data"]["groups"]
-        assert {each["file"] for each in rules} == {
-            f"/etc/prometheus/rules/{file.name}" for file in (ROOT / "monitoring/rules").glob("*.yaml")
-        }
-        for name in ports:
-            podman("healthcheck", "run", f"{project_name}_{name}_1")
-            shown = json.loads(podman("inspect", f"{project_name}_{name}_1"))[0]
-            assert shown["HostConfig"]["ReadonlyRootfs"] is True
-            assert shown["EffectiveCaps"] in ([], None)
-    finally:
-        subprocess.run([*program, "down", "--volumes"], cwd=project, capture_output=True, check=False)
-
-
-def stand_in(name: str, folder: Path, program: str, data: str) -> None:
-    """An image with a program of this machine, under the name that compose.yaml has."""
-    folder.mkdir(parents=True)
-    shutil.copy(require(program), folder / "program")
-    (folder / "wget").write_text(WGET)
-    (folder / "wget").chmod(0o755)
-    templates = Path("/usr/share/prometheus")
-    if templates.exists():
-        shutil.copytree(templates, folder / "share", ignore=shutil.ignore_patterns("web", "consoles"))
-    (folder / "share").mkdir(exist_ok=True)
-    (folder / "Dockerfile").write_text(
-        f"FROM {containers.BASE}\n"
-        "COPY program wget /usr/bin/\n"
-        "COPY share /usr/share/prometheus\n"
-        f"RUN install -d -o nobody {data}\n"
-        "USER nobody\n"
-        'ENTRYPOINT ["/usr/bin/program"]\n'
-    )
-    podman("build", "--isolation=chroot", "--quiet", f"--tag={SERVICES[name]['image']}", str(folder))
-
-
-@LONG
-def test_the_unit_runs_the_image(storage: None, tmp_path: Path) -> None:
+def test_the_unit_runs_the_image(image: str, tmp_path: Path) -> None:
     unit, port = read_unit(), free_port()
     with containers.registry(tmp_path / "registry") as address:
         podman(
@@ -455,7 +338,7 @@ def test_the_unit_runs_the_image(storage: None, tmp_path: Path) -> None:
 
 
 @LONG
-def test_railway_builds_the_released_image_and_gives_it_a_port(storage: None) -> None:
+def test_railway_builds_the_released_image_and_gives_it_a_port(image: str) -> None:
     folder, port = ROOT / "deploy/railway", free_port()
     build = ["build", "--isolation=chroot", "--quiet", f"--file={folder / 'Dockerfile'}"]
     with pytest.raises(containers.ContainerError, match=r"(?i)from|image|name"):
