@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -42,7 +43,6 @@ urllib.request.urlopen(sys.argv[-1], timeout=5)
 START_POSTGRES = """#!/bin/sh
 # Of the image's own start: a cluster with the user and the database, which admits the user by password over the network.
 set -eu
-mkdir -p /run/postgresql
 if ! [ -f "$PGDATA/PG_VERSION" ]; then
   initdb --username="$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" --auth-local=trust --auth-host=trust
   echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
@@ -354,7 +354,9 @@ def _daemon(images: Sequence[str]) -> Iterator[None]:
                 os.environ.pop("DOCKER_HOST", None)
             else:
                 os.environ["DOCKER_HOST"] = former
-            process.terminate()
+            # Not unshare, which ignores the signal and ends with its child.
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGTERM)
             process.wait(timeout=PATIENCE)
 
 

