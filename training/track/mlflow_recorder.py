@@ -116,9 +116,10 @@ class MlflowRecorder(Recorder):
         """Create the run, or bring it up to date. What an interrupted process began is written over."""
         experiment = self._experiment(client)
         run = find(client, experiment, content["id"])
+        time = int(1000 * made) if (made := content.get("made")) else None  # older records have no such key
         if run is None:
             tags = {ID: content["id"], "job_type": content["job_type"], "group": group}
-            run = client.create_run(experiment, tags=tags, run_name=content["name"])
+            run = client.create_run(experiment, time, tags, content["name"])
         id = run.info.run_id
         client.set_tag(id, "group", group)
         if run.info.status == "FINISHED":
@@ -136,7 +137,7 @@ class MlflowRecorder(Recorder):
             from training.track.mlflow_models import log_bundle
 
             log_bundle(client, run, self.registered, content["artifact"])
-        client.set_terminated(id)
+        client.set_terminated(id, end_time=time)
 
     def _log_values(self, client: MlflowClient, run: Run, content: Mapping[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag

@@ -45,6 +45,7 @@ def plan_of(revision: Revision, name: str) -> Iterator[Plan]:
     board = revision.file(LEADERBOARD_FILE.as_posix())
     if board is None:
         raise UnreachableError(f"revision {revision.short} has no {LEADERBOARD_FILE}")
+    made = float(git("show", "--no-patch", "--format=%ct", revision.commit))
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         _write(top / LEADERBOARD_FILE).write_bytes(board)
@@ -56,7 +57,7 @@ def plan_of(revision: Revision, name: str) -> Iterator[Plan]:
                 plan = read_plan(name)
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(f"its files have another form than those of today: {error!r}") from None
-            yield replace(plan, runs=[_past(each) for each in plan.runs], latest=False)
+            yield replace(plan, runs=[_past(each, made) for each in plan.runs], latest=False)
 
 
 def _outputs(revision: Revision) -> list[Entry]:
@@ -82,8 +83,9 @@ def _write(file: Path) -> Path:
     return file
 
 
-def _past(run: Run) -> Run:
+def _past(run: Run, made: float) -> Run:
     """The alias `champion` belongs to the present one."""
+    run = replace(run, made=made)
     if run.artifact is None:
         return run
     aliases = [each for each in run.artifact["aliases"] if each != "champion"]

@@ -52,6 +52,8 @@ class Run:
     charts: dict[str, Chart] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
     artifact: dict[str, Any] | None = None
+    made: float | None = None
+    """When, in seconds since 1970; None for now. MLflow orders runs by it; W&B takes no time."""
 
 
 @dataclass(frozen=True)
