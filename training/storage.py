@@ -167,7 +167,8 @@ def _arguments(ports: dict[str, int]) -> list[str]:
         "-s3.port.lance=0",
         "-master.telemetry=false",
         "-master.electionTimeout=1s",  # there is no other server to elect
-        "-master.volumeSizeLimitMB=1024",
+        # It makes seven volumes for each bucket, and no more than the free disk holds if all of them were full.
+        "-master.volumeSizeLimitMB=64",
         "-volume.max=0",
         "-volume.preStopSeconds=0",
     ]

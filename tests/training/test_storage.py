@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import dvc, require
+from tests.tools import dvc, missing, require
 from training import storage
 from training.base.errors import ConfigError
 
@@ -147,6 +147,43 @@ def test_a_broken_configuration_is_one_line(clone: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="DVC's configuration is broken"):
         storage.start()
     (clone / ".dvc/config.local").unlink()
+
+
+IN_TWO_GIGABYTES = """
+import sys
+from botocore.session import get_session
+from training import storage
+storage.PORTS = dict.fromkeys(storage.PORTS, 0)
+storage.start()
+try:
+    options = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
+    client = get_session().create_client("s3", endpoint_url=storage.endpoint(), **options)
+    for name in ("first", "second", "third"):
+        client.create_bucket(Bucket=name)
+        client.put_object(Bucket=name, Key="large", Body=bytes(80_000_000))
+        assert client.head_object(Bucket=name, Key="large")["ContentLength"] == 80_000_000
+finally:
+    storage.stop()
+"""
+
+
+@LONG
+def test_a_disk_with_little_room_takes_several_buckets(clone: Path) -> None:
+    """With volumes of a gigabyte there was room for the first bucket alone, and the second got 500."""
+    require("weed")
+    Path(".storage").mkdir()
+    mount = 'mount -t tmpfs -o size=2g tmpfs .storage && exec "$@"'
+    namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if subprocess.run([*namespace, "sh", "-c", mount, "sh", "true"], check=False).returncode:
+        missing("a mount namespace")
+    done = subprocess.run(
+        [*namespace, "sh", "-c", mount, "sh", sys.executable, "-c", IN_TWO_GIGABYTES],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @LONG
