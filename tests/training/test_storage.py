@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import dvc, missing, require
+from tests.tools import dvc, require
 from training import storage
 from training.base.errors import ConfigError
 
@@ -175,7 +175,7 @@ def test_a_disk_with_little_room_takes_several_buckets(clone: Path) -> None:
     mount = 'mount -t tmpfs -o size=2g tmpfs .storage && exec "$@"'
     namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if subprocess.run([*namespace, "sh", "-c", mount, "sh", "true"], check=False).returncode:
-        missing("a mount namespace")
+        pytest.skip("this user may not mount anything here")
     done = subprocess.run(
         [*namespace, "sh", "-c", mount, "sh", sys.executable, "-c", IN_TWO_GIGABYTES],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
