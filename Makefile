@@ -32,6 +32,7 @@ export PYTHONUTF8 := 1
 unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
 ESTIMATORS := .venv/.estimators
+MLFLOW_CLIENT := .venv/.mlflow-client
 # What a command about MODEL begins with.
 IN = $(if $(MODEL),python -m common.models "$(MODEL)")
 # The first model's folder has those of all others below it, so a model is named by its pipeline.
@@ -111,8 +112,11 @@ track: setup ## Record results that the trackers of track.to lack; SINCE=REV: th
 	$(IN) python -m training.track $(if $(SINCE),--since "$(SINCE)")
 
 .PHONY: mlflow-client
-mlflow-client: setup $(UV) ## Add MLflow's client; `make track` does it when MLFLOW_TRACKING_URI names a server
+mlflow-client: $(MLFLOW_CLIENT) ## Add MLflow's client; `make track` does it when MLFLOW_TRACKING_URI names a server
+
+$(MLFLOW_CLIENT): $(READY) | $(UV)
 	uv sync --locked --inexact --group mlflow --compile-bytecode --python $(PYTHON)
+	@touch $@
 
 .PHONY: mlflow
 mlflow: mlflow-client ## Record the runs of MODEL in mlruns/ and show them in MLflow's page on MLFLOW_PORT (5000)

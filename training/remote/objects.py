@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from common.errors import EspalierError
@@ -121,11 +121,13 @@ class Objects:
             yield file
 
     def members(self, entry: Entry) -> dict[str, Entry]:
-        """The files of a folder, by their path below it. Raises as `read` does."""
-        return {
-            each["relpath"]: Entry(f"{entry.path}/{each['relpath']}", each["md5"])
-            for each in json.loads(self.read(entry))
-        }
+        """The files of a folder, by their path below it. Raises as `read` does, and RemoteError for a path that leaves it."""
+        listed = json.loads(self.read(entry))
+        for each in listed:
+            path = PurePosixPath(each["relpath"])
+            if path.is_absolute() or ".." in path.parts:
+                raise RemoteError(f"{entry.path} lists {each['relpath']!r}, which is not below it")
+        return {each["relpath"]: Entry(f"{entry.path}/{each['relpath']}", each["md5"]) for each in listed}
 
     def fetch(self, entries: Iterable[Entry]) -> list[Entry]:
         """Bring objects, and the files of folders, into the cache; returns those that the remote lacks.

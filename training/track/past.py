@@ -64,7 +64,8 @@ def _outputs(revision: Revision) -> list[Entry]:
     """What a tracker shows of its outputs."""
 
     def is_shown(path: Path) -> bool:
-        return path in (BUNDLE, EXPLORE) or (CANDIDATES in path.parents and path.suffix != ".onnx")
+        candidate = CANDIDATES in path.parents and path.suffix != ".onnx"
+        return path in (BUNDLE, EXPLORE) or (candidate and ".." not in path.parts)
 
     return [each for each in revision.outputs.values() if is_shown(Path(each.path))]
 

@@ -230,6 +230,19 @@ def test_replaced_bytes_fail_and_leave_nothing(pushed: Remote, planted: str, nam
         run("check")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["../../evil", "/evil", "x/../../evil"])
+def test_a_listing_that_leaves_its_folder_is_refused(clone: Path, path: str) -> None:
+    """Its hash may be right: whoever wrote dvc.lock chose it."""
+    content = json.dumps([{"md5": md5(b"one\n"), "relpath": path}]).encode()
+    name = f"{md5(content)}.dir"
+    cached = clone / ".dvc/cache/files/md5" / name[:2] / name[2:]
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    cached.write_bytes(content)
+    with pytest.raises(RemoteError, match=rf"model lists '{path}', which is not below it"):
+        Objects().members(Entry("model", name))
+
+
 def test_every_module_that_fetches_is_tested_with_replaced_bytes() -> None:
     found = {
         path.relative_to(ROOT).as_posix()
